@@ -1,0 +1,42 @@
+"""hashzoo: a zoo and a benchmark of methods that learn to hash pictures into short binary codes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hashzoo.hookspecs import Family, hookimpl
+    from hashzoo.index import Cosine, Distance, Hamming, Index, Scan
+    from hashzoo.method import Backbone, Card, Input, Method, bits, deep
+    from hashzoo.metrics import evaluate
+    from hashzoo.run import Run, Train
+    from hashzoo.types import Batch, Codes, Features, Output, Ranking, Setting, Split, Splits, signs
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "hookspecs": ("Family", "hookimpl"),
+    "index": ("Cosine", "Distance", "Hamming", "Index", "Scan"),
+    "method": ("Backbone", "Card", "Input", "Method", "bits", "deep"),
+    "metrics": ("evaluate",),
+    "run": ("Run", "Train"),
+    "types": ("Batch", "Codes", "Features", "Output", "Ranking", "Setting", "Split", "Splits", "signs"),
+}
+_MODULES = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - in the order of the modules above
+    "Family", "hookimpl",
+    "Cosine", "Distance", "Hamming", "Index", "Scan",
+    "Backbone", "Card", "Input", "Method", "bits", "deep",
+    "evaluate",
+    "Run", "Train",
+    "Batch", "Codes", "Features", "Output", "Ranking", "Setting", "Split", "Splits", "signs",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: ``import hashzoo``, and so ``hashzoo --help``, stays without torch."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'hashzoo' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"hashzoo.{_MODULES[name]}"), name)

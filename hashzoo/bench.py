@@ -1,0 +1,346 @@
+"""A benchmark file becomes cells: what is asked, checked whole before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from torch import Tensor
+
+from hashzoo.cells import Identity
+from hashzoo.errors import TroubleError, UsageError, unknown
+from hashzoo.features import digest_of_split
+from hashzoo.method import Backbone, options
+from hashzoo.metrics import parse
+from hashzoo.pictures import as_tensor, undecodable
+from hashzoo.run import Train
+from hashzoo.types import Splits
+from hashzoo.zoo import Entry, Zoo, code_digest
+
+#: The version of the way scores are taken. Raise it with any change of the core that can change a score.
+PROTOCOL = 1
+
+
+class Quick(BaseModel):
+    """What ``--quick`` changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str | None = None
+    epochs: int | None = Field(None, ge=1)
+    bits: list[int] | None = None
+
+
+class Benchmark(BaseModel):
+    """One benchmark file. ``set`` gives options by plugin name, as ``[set.dhn] weight = 0.2``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    title: str = ""
+    dataset: str
+    methods: list[str] = ["*"]
+    baselines: list[str] = ["lsh", "itq"]
+    controls: list[str] = ["chance", "classifier", "unquantized"]
+    bits: list[int] = Field([16, 32], min_length=1)
+    seeds: list[int] = Field([0], min_length=1)
+    metrics: list[str] = Field(["map@all"], min_length=1)
+    backbone: str | None = None
+    backbones: dict[Literal["shallow", "deep"], str] = {}
+    budget: Literal["equal", "paper"] = "equal"
+    train: Train = Train()  # type: ignore[call-arg]
+    quick: Quick = Quick()  # type: ignore[call-arg]
+    set: dict[str, dict[str, Any]] = {}
+
+    def backbone_for(self, kind: Literal["shallow", "deep"]) -> str:
+        """The backbone that methods of a kind get."""
+        name = self.backbones.get(kind) or self.backbone
+        if name is None:
+            raise UsageError(f'benchmark {self.name} gives no backbone to {kind} methods: add backbone = "NAME"')
+        return name
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell to measure, with all that a process of its own needs to know. ``refusal`` says why it cannot be."""
+
+    identity: Identity
+    benchmark: str
+    role: str
+    budget_kind: str
+    metrics: tuple[str, ...]
+    settings: str
+    plugin: str
+    plugin_version: str
+    contaminated: bool
+    device: str = "cpu"
+    workers: int = 0
+    plugins: tuple[str, ...] = ()
+    skip_bad_pictures: bool = False
+    refusal: str = ""
+
+    @property
+    def title(self) -> str:
+        """How the cell is called on the screen."""
+        return f"{self.identity.method} {self.identity.bits} bits seed {self.identity.seed}"
+
+
+def shipped() -> dict[str, Path]:
+    """The benchmark files that come with hashzoo, by name: from a checkout or from an installed wheel."""
+    here = Path(__file__).parent
+    folder = here / "benchmarks" if (here / "benchmarks").is_dir() else here.parent / "benchmarks"
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+
+
+def read(given: str) -> Benchmark:
+    """A benchmark by name or file. UsageError in one line for what is wrong in it."""
+    path = Path(given)
+    if path.suffix != ".toml":
+        known = shipped()
+        if given not in known:
+            raise UsageError(unknown("benchmark", given, known) + " (or give a FILE.toml)")
+        path = known[given]
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {given}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{given} is not TOML: {error}") from error
+    except OSError as error:
+        raise TroubleError(f"cannot read {given}: {error.strerror}") from error
+    values.setdefault("name", path.stem)
+    return checked(values, given)
+
+
+def checked(values: Mapping[str, Any], where: str) -> Benchmark:
+    """The benchmark of a table of values. UsageError naming the key, and the nearest one for an unknown key."""
+    try:
+        return Benchmark.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            models: dict[str, type[BaseModel]] = {"train": Train, "quick": Quick}
+            known = models.get(place[0], Benchmark) if len(place) > 1 else Benchmark
+            raise UsageError(f"{where}: {unknown('key', place[-1], known.model_fields)}") from error
+        text = first["msg"][0].lower() + first["msg"][1:]
+        raise UsageError(f"{where}: {'.'.join(place)}: {text}, not {first['input']!r}") from error
+
+
+def convert(kind: str, name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of a factory, defaults filled in, with the given values in the declared types."""
+    known = options(factory)
+    for key in given:
+        if key not in known:
+            where = f"{kind} {name} has "
+            raise UsageError(where + (unknown("option", key, known) if known else f"no options; {key!r} was given"))
+    values = {}
+    for key, option in known.items():
+        if key not in given:
+            values[key] = option.default
+            continue
+        try:
+            values[key] = TypeAdapter(option.annotation).validate_python(given[key])
+        except ValidationError as error:
+            text = error.errors()[0]["msg"]
+            raise UsageError(f"{name}.{key} = {given[key]!r}: {text[0].lower() + text[1:]}") from error
+    return values
+
+
+def load_data(zoo: Zoo, name: str, given: Mapping[str, Any], skip_bad: bool) -> tuple[Splits, int]:
+    """The splits of a data set and the number of pictures left out because they do not decode.
+
+    TroubleError naming the first such picture unless they are to be skipped; UsageError for an empty part.
+    """
+    data: Splits = zoo.dataset(name).factory(**given)
+    left_out, parts = 0, {}
+    for part in ("train", "database", "query", "validation"):
+        split = getattr(data, part)
+        if split is None:
+            continue
+        if not len(split):
+            raise UsageError(f"the {part} split of {name} is empty")
+        if bad := undecodable(split):
+            row, reason = next(iter(bad.items()))
+            if not skip_bad:
+                raise TroubleError(
+                    f"picture {int(split.ids[row])} of the {part} split of {name} does not decode: {reason}; "
+                    f"mend or remove it, or use --on-bad-image skip ({len(bad)} in all)"
+                )
+            left_out += len(bad)
+            kept = [row for row in range(len(split)) if row not in bad]
+            if not kept:
+                raise TroubleError(f"no picture of the {part} split of {name} decodes: {reason}")
+            split = split.take(torch.tensor(kept))
+        parts[part] = split
+    return Splits(**{**vars(data), **parts}), left_out
+
+
+def fingerprint(data: Splits) -> str:
+    """A digest of everything in the splits."""
+    parts = [data.train, data.database, data.query, *([data.validation] if data.validation else [])]
+    text = " ".join(digest_of_split(part) for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def picture_shape(data: Splits) -> tuple[int, int, int]:
+    """(channels, height, width) of the first training picture."""
+    images = data.train.images
+    first = images[0] if isinstance(images, Tensor) else as_tensor(images[0])
+    channels, height, width = first.shape
+    return channels, height, width
+
+
+def build_backbone(zoo: Zoo, name: str, shape: tuple[int, int, int], given: Mapping[str, Any], seed: int) -> Backbone:
+    """A backbone whose random weights, if it has any, are drawn from ``seed``; the global generator is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            backbone: Backbone = zoo.backbone(name).factory(shape, **given)
+        except ValueError as error:
+            raise UsageError(f"backbone {name}: {error}") from error
+        return backbone
+
+
+def plan(
+    benchmark: Benchmark,
+    zoo: Zoo,
+    *,
+    base: Train | None = None,
+    explicit: Iterable[str] = (),
+    baselines: bool = True,
+    device: str = "cpu",
+    workers: int = 0,
+    plugins: Sequence[str] = (),
+    skip_bad_pictures: bool = False,
+) -> list[Job]:
+    """Every cell of a benchmark, each hyperparameter filled in, all of it checked before anything is trained.
+
+    A method named in ``explicit`` that cannot serve the setting is a UsageError; one that came in by a pattern
+    or as a baseline becomes a job with a ``refusal``. ``base`` is the budget of the file, to tell what differs.
+    """
+    for amount in benchmark.bits:
+        if amount < 1:
+            raise UsageError(f"bits must be 1 or more, not {amount}")
+    extra = zoo.metric_functions()
+    for metric in benchmark.metrics:
+        parse(metric, extra)
+    always = [*benchmark.baselines, *benchmark.controls] if baselines else []
+    names = zoo.matching([*always, *benchmark.methods])
+    chosen = {name: zoo.method(name) for name in names}
+    given = _assigned(benchmark.set, zoo, names, benchmark)
+    dataset_options = convert(
+        "dataset", benchmark.dataset, zoo.dataset(benchmark.dataset).factory, given.get(benchmark.dataset, {})
+    )
+    try:
+        data, _ = load_data(zoo, benchmark.dataset, dataset_options, skip_bad_pictures)
+    except ValueError as error:
+        raise UsageError(f"dataset {benchmark.dataset}: {error}") from error
+    print_of_data, shape = fingerprint(data), picture_shape(data)
+    backbones: dict[str, tuple[Backbone, dict[str, Any]]] = {}
+    jobs = []
+    for name, entry in chosen.items():
+        if not entry.card.multilabel and data.multilabel:
+            refused = f"{name} takes one label a picture; {benchmark.dataset} has several"
+        else:
+            refused = ""
+        wanted = benchmark.backbone_for(entry.card.kind)
+        if wanted not in backbones:
+            factory = zoo.backbone(wanted).factory
+            settings = convert("backbone", wanted, factory, given.get(wanted, {}))
+            backbones[wanted] = build_backbone(zoo, wanted, shape, settings, 0), settings
+        backbone, settings = backbones[wanted]
+        values = convert("method", name, entry.factory, given.get(name, {}))
+        code = code_digest(entry.factory, zoo.backbone(wanted).factory)
+        for amount in benchmark.bits:
+            reason = refused or _refusal(entry, data, backbone, amount, values)
+            if reason and name in set(explicit):
+                raise UsageError(reason)
+            jobs += [
+                Job(
+                    identity=Identity(
+                        dataset=benchmark.dataset,
+                        dataset_options=dataset_options,
+                        backbone=wanted,
+                        backbone_options={**settings, "weights loaded": backbone.weights},
+                        method=name,
+                        hyperparameters=values,
+                        bits=amount,
+                        seed=seed,
+                        budget=benchmark.train.model_dump(),
+                        protocol=PROTOCOL,
+                        code=code,
+                        data=print_of_data,
+                    ),
+                    benchmark=benchmark.name,
+                    role=_role(name, benchmark),
+                    budget_kind=benchmark.budget,
+                    metrics=tuple(dict.fromkeys(benchmark.metrics)),
+                    settings=_differences(entry, values, settings, zoo.backbone(wanted), benchmark, base),
+                    plugin=entry.plugin,
+                    plugin_version=entry.version,
+                    contaminated=bool(backbone.trained_on) and backbone.trained_on in data.pretraining,
+                    device=device,
+                    workers=workers,
+                    plugins=tuple(plugins),
+                    skip_bad_pictures=skip_bad_pictures,
+                    refusal=reason,
+                )
+                for seed in benchmark.seeds
+            ]
+    return jobs
+
+
+def _role(name: str, benchmark: Benchmark) -> str:
+    if name in benchmark.baselines:
+        return "baseline"
+    return "control" if name in benchmark.controls else ""
+
+
+def _assigned(
+    table: Mapping[str, Mapping[str, Any]], zoo: Zoo, methods: Sequence[str], benchmark: Benchmark
+) -> Mapping[str, Mapping[str, Any]]:
+    """The options by name, once it is sure that each name stands for something this benchmark uses."""
+    used = {*methods, benchmark.dataset, *benchmark.backbones.values(), *filter(None, [benchmark.backbone])}
+    known = {*used, *zoo.methods, *zoo.datasets, *zoo.backbones}
+    for name in table:
+        if name not in known:
+            raise UsageError(f"set {name}: {unknown('method, dataset or backbone', name, used)}")
+    return table
+
+
+def _refusal(entry: Entry, data: Splits, backbone: Backbone, bits: int, values: Mapping[str, Any]) -> str:
+    """Why a method cannot serve a setting, by building it once; an error that is no refusal shows in its cell."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            entry.factory(data.setting(bits), backbone, **values)
+        except ValueError as error:
+            return str(error).split("\n")[0]
+        except (Exception, SystemExit):
+            return ""
+    return ""
+
+
+def _differences(
+    entry: Entry,
+    values: Mapping[str, Any],
+    backbone_values: Mapping[str, Any],
+    backbone: Entry,
+    benchmark: Benchmark,
+    base: Train | None,
+) -> str:
+    """What differs from the defaults and from the benchmark file's budget, for people to read."""
+    parts = [f"{n}={v}" for n, v in values.items() if v != options(entry.factory)[n].default]
+    parts += [
+        f"{backbone.name}.{n}={v}" for n, v in backbone_values.items() if v != options(backbone.factory)[n].default
+    ]
+    parts += [f"{benchmark.dataset}.{n}={v}" for n, v in benchmark.set.get(benchmark.dataset, {}).items()]
+    if base is not None:
+        parts += [f"{n}={v}" for n, v in benchmark.train.model_dump().items() if v != base.model_dump()[n]]
+    return " ".join(parts)

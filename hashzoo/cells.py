@@ -1,0 +1,398 @@
+"""One JSON a cell: the truth from which every table is made.
+
+A cell is one measurement. Its identity is all that can change the score, and nothing else; the digest of the
+identity is the cell's key, so a benchmark that is run again finds what it has already measured. Scores for
+each query lie in an ``.npz`` beside the JSON. A file is replaced in one step or not at all, and carries its
+checksum, so whatever reads without complaint is what was written.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hashzoo.errors import TroubleError, UsageError
+
+#: The version of the file's layout. ``schema`` and ``checksum`` keep their places in every version to come.
+SCHEMA = 1
+
+#: What can become of a cell, gravest last.
+STATUSES = ("ok", "skipped", "nan", "failed", "timeout", "oom", "crashed")
+
+ROLES = ("", "baseline", "control")
+BUDGETS = ("equal", "paper")
+
+
+class DamagedError(TroubleError):
+    """A cell whose file does not hold what was written; ``reason`` says how that was seen."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} is damaged ({reason}); delete it and run the benchmark again")
+        self.reason = reason
+
+
+class NewerSchemaError(TroubleError):
+    """A file that a later hashzoo wrote."""
+
+    def __init__(self, path: Path, schema: int) -> None:
+        super().__init__(
+            f"{path} has schema {schema} and this hashzoo reads up to {SCHEMA}; "
+            "install a newer hashzoo or choose another results folder"
+        )
+
+
+def now() -> str:
+    """The time as ``Cell.created`` wants it: ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Everything that can change the score, and nothing else.
+
+    ``hyperparameters`` holds every one of them, defaults filled in; ``budget`` what the training may spend;
+    ``protocol`` the version of the way scores are taken; ``code`` the digest of the plugin's source; ``data``
+    the fingerprint of the pictures. Raises UsageError for values that JSON cannot hold, NaN among them.
+    """
+
+    dataset: str
+    dataset_options: dict[str, Any]
+    backbone: str
+    backbone_options: dict[str, Any]
+    method: str
+    hyperparameters: dict[str, Any]
+    bits: int
+    seed: int
+    budget: dict[str, Any]
+    protocol: int
+    code: str
+    data: str
+
+    def __post_init__(self) -> None:
+        # A copy in JSON's own types: the key cannot change under us, and an identity equals itself read back.
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _plain(value, name))
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits, the same for the same content and no other."""
+        return _digest(canonical(asdict(self)).encode())[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One measurement: what was asked (``identity``), what became of it, and where it was made.
+
+    ``metrics`` are the scores; ``facts`` what was counted (stored_bits, bytes_per_item,
+    queries_without_relevant, ...); ``timings`` in seconds or items per second, no part of what must repeat;
+    ``settings`` what differs from the defaults, for people; ``created`` the time in UTC.
+    """
+
+    identity: Identity
+    benchmark: str
+    role: str = ""
+    budget_kind: str = "equal"
+    status: str
+    reason: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, int | float | str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    settings: str = ""
+    plugin: str = ""
+    plugin_version: str = ""
+    contaminated: bool = False
+    provenance: dict[str, Any] = field(default_factory=dict)
+    created: str = field(default_factory=now)
+
+    def __post_init__(self) -> None:
+        allowed = {"status": STATUSES, "role": ROLES, "budget_kind": BUDGETS}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"a cell's {name} is one of {values}, not {getattr(self, name)!r}")
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, no NaN; 1 and 1.0 stay apart.
+
+    >>> canonical({"b": 1, "a": [1.0, True]})
+    '{"a":[1.0,true],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def path(folder: Path, identity: Identity, benchmark: str) -> Path:
+    """Where the JSON of a cell lies under a results folder.
+
+    >>> identity = Identity(dataset="digits.small", dataset_options={}, backbone="tiny", backbone_options={},
+    ...     method="saliency+hashnet", hyperparameters={}, bits=32, seed=0, budget={}, protocol=1, code="",
+    ...     data="")
+    >>> path(Path("results"), identity, "a/b").name
+    'a_b.saliency+hashnet.32.0.9e019e05e484c64f.json'
+    """
+    # Shortened, since a file's name may take 255 bytes; the key keeps it apart from others.
+    names = [re.sub(r"[^A-Za-z0-9+_-]", "_", name)[:80] for name in (benchmark, identity.method)]
+    return folder / "cells" / f"{'.'.join(names)}.{identity.bits}.{identity.seed}.{identity.key}.json"
+
+
+def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Path:
+    """Writes a cell, the arrays first, and returns the path of its JSON.
+
+    The arrays' file is named after its content, so that a write that is cut off anywhere leaves the former
+    cell whole. Scores that are not finite are stored as null. Raises TroubleError when the disk refuses.
+    """
+    target = path(folder, cell.identity, cell.benchmark)
+    with _trouble("make", target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    former = None
+    with suppress(TroubleError):
+        former = _arrays_path(target, _content(target)["arrays"])
+    content: dict[str, Any] = {"schema": SCHEMA, "arrays": None, "cell": _stored(cell)}
+    if arrays:
+        packed = _pack(arrays)
+        content["arrays"] = _digest(packed)
+        replace_bytes(_arrays_path(target, content["arrays"]), packed)
+    content["checksum"] = _digest(canonical(content).encode())
+    replace_bytes(target, json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode())
+    if former and former != _arrays_path(target, content["arrays"]):
+        with suppress(OSError):  # a file too many is no harm
+            former.unlink(missing_ok=True)
+    return target
+
+
+def read(path: Path) -> Cell:
+    """The cell in a JSON file.
+
+    Arrays that are absent are no damage, since results may be passed on without them; arrays that differ are.
+    Raises DamagedError, NewerSchemaError, or TroubleError when the file cannot be read.
+    """
+    content = _content(path)
+    if _arrays_path(path, content["arrays"]).exists():
+        _packed(path, content["arrays"])
+    return _cell(path, content["cell"])
+
+
+def arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays written with the cell whose JSON is at ``path``, by name; empty when there were none.
+
+    Raises DamagedError as ``read`` does, and TroubleError when the file that held them is gone.
+    """
+    digest = _content(path)["arrays"]
+    if not digest:
+        return {}
+    with np.load(io.BytesIO(_packed(path, digest)), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def read_all(folder: Path) -> tuple[list[Cell], list[str]]:
+    """The sound cells under a results folder, in a fixed order, and a line for each file that is not one.
+
+    A damaged cell is set aside as ``<name>.bad``, together with its arrays. Raises NewerSchemaError.
+    """
+    found, messages = [], []
+    for file in _files(folder):
+        cell, message = _read_or_set_aside(file)
+        if cell is not None and file.name != path(folder, cell.identity, cell.benchmark).name:
+            cell, message = None, f"{file} is a copy of another cell and was not counted; delete it"
+        if cell is not None:
+            found.append(cell)
+        if message:
+            messages.append(message)
+    return sorted(found, key=_order), messages
+
+
+def find(folder: Path, identity: Identity, benchmark: str) -> tuple[Cell | None, list[str]]:
+    """The sound cell of an identity, or None; and a line when a damaged one had to be set aside."""
+    file = path(folder, identity, benchmark)
+    cell, message = _read_or_set_aside(file) if file.exists() else (None, "")
+    if cell is not None and (cell.identity.key, cell.benchmark) != (identity.key, benchmark):
+        cell = None
+    return cell, [message] if message else []
+
+
+def prepare(folder: Path) -> None:
+    """Makes a results folder and shows that it can be written to, before hours are spent.
+
+    Raises TroubleError when it cannot, and NewerSchemaError when a later hashzoo has been there.
+    """
+    with _trouble("make", folder / "cells"):
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+    probe = folder / "cells" / f".probe-{secrets.token_hex(6)}"
+    replace_bytes(probe, b"hashzoo")
+    probe.unlink(missing_ok=True)
+    for file in _files(folder):
+        with suppress(DamagedError):
+            _content(file)
+
+
+def replace_bytes(path: Path, data: bytes) -> None:
+    """Puts ``data`` at ``path`` in one step: after a crash the file is the old one or the new one.
+
+    Raises TroubleError with the path and the cure, and leaves no temporary file behind.
+    """
+    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(6)}.tmp")
+    try:
+        with _trouble("write", path):
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened, and the rename is durable without
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network folders know no fsync
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _trouble(doing: str, path: Path) -> Iterator[None]:
+    """Turns an OSError into one line that names the path and the cure."""
+    cures = {
+        errno.ENOSPC: "free some space, then run the same command again",
+        errno.EDQUOT: "free some space, then run the same command again",
+        errno.EACCES: "change its permissions or choose another results folder",
+        errno.EPERM: "change its permissions or choose another results folder",
+        errno.EROFS: "choose a results folder on a disk that is not read-only",
+    }
+    try:
+        yield
+    except OSError as error:
+        cure = cures.get(error.errno or 0, "check the disk or choose another results folder")
+        raise TroubleError(f"cannot {doing} {path}: {error.strerror or error}; {cure}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    with _trouble("read", path):
+        return path.read_bytes()
+
+
+def _packed(path: Path, digest: str) -> bytes:
+    beside = _arrays_path(path, digest)
+    packed = _bytes(beside)
+    if _digest(packed) != digest:
+        raise DamagedError(path, f"the arrays in {beside.name} are not those it was written with")
+    return packed
+
+
+def _content(path: Path) -> dict[str, Any]:
+    raw = _bytes(path)
+    try:
+        content = json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise DamagedError(path, "it is not a complete JSON file") from None
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if type(schema) is int and schema > SCHEMA:
+        raise NewerSchemaError(path, schema)
+    try:
+        checksum = content.pop("checksum")
+        sound = schema == SCHEMA and checksum == _digest(canonical(content).encode())
+    except (AttributeError, KeyError, TypeError, ValueError):
+        sound = False
+    if not sound or not {"arrays", "cell"} <= content.keys():
+        raise DamagedError(path, "its checksum does not fit its content")
+    return dict(content)
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _cell(path: Path, stored: Any) -> Cell:
+    try:
+        values = {**stored, "identity": Identity(**stored["identity"])}
+        for name in ("metrics", "facts", "timings"):
+            values[name] = {key: math.nan if v is None else v for key, v in stored[name].items()}
+        return Cell(**values)
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        raise DamagedError(path, f"its content is not that of a cell: {error}") from None
+
+
+def _stored(cell: Cell) -> dict[str, Any]:
+    values = asdict(cell)
+    for name in ("metrics", "timings"):
+        values[name] = {key: float(value) for key, value in values[name].items()}
+    return {name: _plain(value, name, null=name != "identity") for name, value in values.items()}
+
+
+def _plain(value: Any, where: str, null: bool = False) -> Any:
+    """The value in JSON's own types; a number that is not finite becomes None if ``null``, else an error."""
+    if value is None or isinstance(value, bool | str | np.bool_):
+        return bool(value) if isinstance(value, np.bool_) else value
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating) and (null or math.isfinite(value)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_plain(item, where, null) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item, where, null) for key, item in value.items()}
+    kinds = "text, finite numbers, true, false, lists or tables"
+    raise UsageError(f"{where} holds {value!r}, which a cell cannot keep; use {kinds}")
+
+
+def _pack(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    packed = io.BytesIO()
+    plain = {name: np.asarray(array) for name, array in arrays.items()}
+    for name, array in plain.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"array {name!r} holds Python objects; numbers, bools and text can be stored")
+    np.savez_compressed(packed, **plain)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
+    return packed.getvalue()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _arrays_path(path: Path, digest: Any) -> Path:
+    return path.with_name(f"{path.stem}.{str(digest)[:12]}.npz")
+
+
+def _files(folder: Path) -> list[Path]:
+    with _trouble("read", folder / "cells"), suppress(FileNotFoundError):
+        return sorted(file for file in (folder / "cells").iterdir() if file.suffix == ".json")
+    return []
+
+
+def _read_or_set_aside(file: Path) -> tuple[Cell | None, str]:
+    try:
+        return read(file), ""
+    except DamagedError as error:
+        fate = f"set aside as {file.name}.bad and not counted"
+        try:
+            for other in [file, *file.parent.glob(f"{file.stem}.*.npz")]:
+                other.replace(other.with_name(f"{other.name}.bad"))
+        except OSError:
+            fate = "not counted (it could not be set aside)"
+        return None, f"{file} is damaged ({error.reason}): {fate}; run the benchmark again to measure it anew"
+
+
+def _order(cell: Cell) -> tuple[Any, ...]:
+    i = cell.identity
+    return cell.benchmark, i.dataset, i.backbone, i.bits, i.method, cell.settings, i.seed, i.key

@@ -1,0 +1,341 @@
+"""The command line. Nothing here imports torch or pandas until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hashzoo import __version__
+from hashzoo.errors import HashzooError, TroubleError, UsageError
+
+if TYPE_CHECKING:
+    from hashzoo.bench import Benchmark
+    from hashzoo.cells import Cell
+    from hashzoo.zoo import Zoo
+
+KINDS = ("methods", "backbones", "heads", "losses", "datasets", "metrics", "benchmarks", "plugins")
+INTERRUPTED = 130
+plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load one more plugin; may be repeated."
+)
+
+
+class Group(click.Group):
+    """The command group: errors meant for people become one line and their exit code, unless --debug."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command and exit with its code."""
+        debug = "--debug" in sys.argv[1:]
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.Exit as error:
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted; finished cells are kept, the same command goes on from there", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except HashzooError as error:
+            if debug:
+                raise
+            click.echo(f"hashzoo: {error}", err=True)
+            sys.exit(error.exit_code)
+        except (OSError, MemoryError, ImportError) as error:
+            if debug:
+                raise
+            click.echo(f"hashzoo: {type(error).__name__}: {error}", err=True)
+            sys.exit(TroubleError.exit_code)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hashzoo")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Train and measure methods that learn to hash pictures, and compare them fairly."""
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip().strip("'\"") for part in (text or "").split(",") if part.strip()]
+
+
+def _numbers(option: str, text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in _listed(text)]
+    except ValueError:
+        raise UsageError(f"{option} takes whole numbers such as 16,32, not {text!r}") from None
+
+
+def _settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """``NAME.OPTION=VALUE`` by name; values are read as TOML, and as text where they are none."""
+    import tomllib
+
+    table: dict[str, dict[str, Any]] = {}
+    for text in given:
+        path, equals, raw = text.partition("=")
+        name, dot, option = path.rpartition(".")
+        if name.endswith((".head", ".loss")):  # a composition whose parts share an option's name
+            name, _, part = name.rpartition(".")
+            option = f"{part}.{option}"
+        if not equals or not dot or not name or not option:
+            raise UsageError(f"--set takes NAME.OPTION=VALUE such as dhn.weight=0.2, not {text!r}")
+        try:
+            value = tomllib.loads(f"value = {raw}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = raw
+        table.setdefault(name, {})[option] = value
+    return table
+
+
+@main.command()
+@click.argument("benchmark", default="digits", metavar="[NAME|FILE.toml]")
+@click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss.")
+@click.option("--dataset", metavar="D", help="Another data set.")
+@click.option("--backbone", metavar="B", help="One backbone for every kind of method.")
+@click.option("--bits", metavar="16,32", help="Code lengths.")
+@click.option("--seeds", metavar="0,1,2", help="Seeds.")
+@click.option("--metrics", metavar="M,...", help="Metrics, such as map@all,p@h2.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the budget.")
+@click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
+@click.option("--results", type=click.Path(path_type=Path), help="Folder [default: hashzoo-results/NAME].")
+@click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time [default: the cores there are].")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a cell may take.")
+@plugin_option
+@click.option("--no-baselines", is_flag=True, help="Leave out the file's baselines and controls.")
+@click.option("--dry-run", is_flag=True, help="Check everything and list the cells; train nothing.")
+@click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, pictures.")
+@click.option("--rerun", type=click.Choice(["failed", "stale", "all"]), help="Do finished cells again.")
+@click.option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read pictures from disk.")
+def bench(benchmark: str, **asked: Any) -> None:
+    """Train and measure methods, and write a leaderboard.
+
+    Cells that RESULTS already holds are not done again. Exit code 0: every asked cell is ok; 1: some is not.
+    """
+    from hashzoo import bench as benches
+    from hashzoo import zoo
+    from hashzoo.sweep import sweep
+
+    file = benches.read(benchmark)
+    house = zoo.load(asked["plugins"])
+    if asked["quick"]:
+        file = _quick(file)
+    chosen = _overridden(file, asked)
+    explicit = [name for name in _listed(asked["methods"]) if not any(c in name for c in "*?[")]
+    jobs = benches.plan(
+        chosen,
+        house,
+        base=file.train,
+        explicit=explicit,
+        baselines=not asked["no_baselines"],
+        device=_device(asked["device"]),
+        workers=asked["workers"],
+        plugins=asked["plugins"],
+        skip_bad_pictures=asked["on_bad_image"] == "skip",
+    )
+    if asked["dry_run"]:
+        for job in jobs:
+            click.echo(f"{job.title} on {job.identity.backbone}" + (f": skipped, {job.refusal}" if job.refusal else ""))
+        click.echo(f"{len(jobs)} cells on {chosen.dataset}")
+        return
+    folder = asked["results"] or Path("hashzoo-results") / chosen.name
+    parallel = asked["jobs"] or (1 if _device(asked["device"]) == "cuda" else max(1, min(8, os.cpu_count() or 1)))
+    finished = sweep(jobs, folder, chosen, parallel=parallel, timeout=asked["timeout"], rerun=asked["rerun"])
+    _finish(finished, explicit)
+
+
+def _quick(file: Benchmark) -> Benchmark:
+    """The benchmark in its quick form."""
+    from hashzoo import bench as benches
+
+    changes = {key: value for key, value in file.quick.model_dump().items() if value is not None}
+    train = file.train.model_dump(exclude_unset=True)
+    if "epochs" in changes:
+        train["epochs"] = changes.pop("epochs")
+    return benches.checked(file.model_dump(exclude_unset=True) | changes | {"train": train}, "quick")
+
+
+def _overridden(file: Benchmark, asked: dict[str, Any]) -> Benchmark:
+    """The benchmark with what the command line changes, checked like a file."""
+    from hashzoo import bench as benches
+
+    values = file.model_dump(exclude_unset=True)
+    train = dict(values.get("train", {}))
+    for key in ("methods", "metrics"):
+        if listed := _listed(asked[key]):
+            values[key] = listed
+    for key in ("bits", "seeds"):
+        if asked[key] is not None:
+            values[key] = _numbers(f"--{key}", asked[key])
+    if asked["dataset"]:
+        values["dataset"] = asked["dataset"]
+    if asked["backbone"]:
+        values |= {"backbone": asked["backbone"], "backbones": {}}
+    if asked["epochs"]:
+        train["epochs"] = asked["epochs"]
+    merged = {name: dict(given) for name, given in file.set.items()}
+    for name, given in _settings(asked["settings"]).items():
+        if name == "train":
+            train |= given
+        else:
+            merged.setdefault(name, {}).update(given)
+    return benches.checked({**values, "train": train, "set": merged}, "command line")
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise TroubleError("no CUDA device is available here; use --device cpu")
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _finish(finished: list[Cell], explicit: list[str]) -> None:
+    """Exit 1 where an asked cell is not ok; a method that a pattern brought and that does not fit is no failure."""
+    wrong = [c for c in finished if c.status != "ok" and (c.status != "skipped" or c.identity.method in explicit)]
+    for cell in wrong:
+        identity = cell.identity
+        click.echo(
+            f"{identity.method} {identity.bits} bits seed {identity.seed}: {cell.status}: {cell.reason}",
+            err=True,
+        )
+    if wrong:
+        sys.exit(1)
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("pattern", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@plugin_option
+def list_(kind: str, pattern: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
+    """What there is: methods, backbones, heads, losses, datasets, metrics, benchmarks or plugins."""
+    from fnmatch import fnmatchcase
+
+    from hashzoo import zoo
+    from hashzoo.listing import rows, table
+
+    found = rows(kind, zoo.load(plugins), pattern)
+    if pattern:
+        glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+        found = [row for row in found if fnmatchcase(str(row["name"]), glob)]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _print([table(kind, found)])
+
+
+def _print(tables: list[Any]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for one in tables:
+        console.print(one)
+
+
+@main.command()
+@click.argument("results", type=click.Path(path_type=Path), metavar="DIR|CSV")
+@click.option("--sort", metavar="COLUMN", help="Sort by this column.")
+@click.option("--columns", metavar="A,B", help="Only these columns.")
+def show(results: Path, sort: str | None, columns: str | None) -> None:
+    """The leaderboard in the terminal, the best of each column marked."""
+    from rich.console import Console
+
+    from hashzoo import leaderboard, tables
+
+    frame = leaderboard.read_csv(results)
+    _print(list(tables.render(frame, sort, _listed(columns) or None, Console().width)))
+
+
+@main.command()
+@click.argument("before", type=click.Path(path_type=Path), metavar="A.csv")
+@click.argument("after", type=click.Path(path_type=Path), metavar="B.csv")
+@click.option("--fail-on", multiple=True, metavar="RULE", help="Such as 'map@all:-0.5%': exit 1 where it falls more.")
+def compare(before: Path, after: Path, fail_on: tuple[str, ...]) -> None:
+    """What rose, fell, came and went between two leaderboards (files or results folders)."""
+    from hashzoo import leaderboard, tables
+
+    rules = [tables.parse_fail_on(text) for text in fail_on]
+    comparison = tables.compare(leaderboard.read_csv(before), leaderboard.read_csv(after))
+    _print(list(tables.render_compare(comparison)))
+    broken = tables.violations(comparison, rules) if rules else []
+    for line in broken:
+        click.echo(line, err=True)
+    if broken:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("codes", type=click.Path(path_type=Path), metavar="CODES.npz")
+@click.option("--metrics", default="map@all,map@100,p@h2", show_default=True, metavar="M,...")
+@click.option("--bits", type=click.IntRange(min=1), help="Bits of packed codes, where not all of each byte are used.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write means and per-query values as .json.")
+def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -> None:
+    """Score codes from elsewhere: an .npz of query_codes, database_codes, query_labels and database_labels."""
+    from hashzoo import cells
+    from hashzoo.codes_file import read_codes
+    from hashzoo.metrics import evaluate as score
+
+    query, database, query_labels, database_labels = read_codes(codes)
+    try:
+        found = score(query, database, query_labels, database_labels, _listed(metrics), bits)
+    except ValueError as error:
+        raise UsageError(f"{codes}: {error}") from error
+    for name, value in found.means.items():
+        click.echo(f"{name}\t{value!r}")
+    click.echo(f"queries_without_relevant\t{found.excluded}")
+    target = output or codes.with_suffix(".metrics.json")
+    plain: Callable[[float], float | None] = lambda v: None if v != v else v  # noqa: E731 - NaN is no JSON
+    content = {
+        "means": {name: plain(value) for name, value in found.means.items()},
+        "queries_without_relevant": found.excluded,
+        "per_query": {name: [plain(float(v)) for v in values] for name, values in found.per_query.items()},
+    }
+    cells.replace_bytes(target, json.dumps(content, indent=1).encode())
+    click.echo(f"written to {target}")
+
+
+@main.command()
+@click.argument("method", metavar="METHOD|FILE")
+@click.option("--bits", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--multilabel", is_flag=True, help="On pictures with several labels.")
+@plugin_option
+def check(method: str, bits: int, multilabel: bool, plugins: tuple[str, ...]) -> None:
+    """The contract of a method, in seconds; for a FILE, of every method in it. Exit code 1 where one fails."""
+    from hashzoo import zoo
+    from hashzoo.testing import check_method
+
+    failed = False
+    for name, factory in _to_check(method, zoo, plugins):
+        click.echo(name)
+        for finding in check_method(factory, bits=bits, multilabel=multilabel):
+            failed |= not finding.ok
+            click.echo(
+                f"  {'ok    ' if finding.ok else 'FAILED'}  {finding.check}"
+                + (f": {finding.why}" if finding.why else "")
+            )
+    if failed:
+        sys.exit(1)
+
+
+def _to_check(method: str, zoo: Any, plugins: tuple[str, ...]) -> list[tuple[str, Any]]:
+    """The methods of a file or module, or those a name or pattern stands for."""
+    if method.endswith(".py"):
+        house: Zoo = zoo.load([*plugins, method])
+        names = [name for name, entry in house.methods.items() if entry.plugin == method]
+        if not names:
+            raise UsageError(f"{method} offers no method; answer the hook hashzoo_methods")
+    else:
+        house = zoo.load(plugins)
+        names = house.matching([method])
+    return [(name, house.method(name).factory) for name in names]

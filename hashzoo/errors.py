@@ -1,0 +1,40 @@
+"""Errors for people: one line that says what was wrong, where, and the cure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HashzooError(Exception):
+    """An error whose message is meant for the person at the terminal; ``exit_code`` is what the command returns."""
+
+    exit_code = 1
+
+
+class UsageError(HashzooError):
+    """What was asked for cannot be: an unknown name, a wrong type, bits below one (exit code 2)."""
+
+    exit_code = 2
+
+
+class TroubleError(HashzooError):
+    """The surroundings failed: a disk, a damaged picture, a file of a newer schema (exit code 3)."""
+
+    exit_code = 3
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The line for a name that does not exist, with the nearest that does.
+
+    >>> unknown("method", "iqt", ["itq", "lsh"])
+    "no method 'iqt'; did you mean 'itq'?"
+    >>> unknown("method", "zebra", ["itq", "lsh"])
+    "no method 'zebra'; there are: itq, lsh"
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"no {kind} {name!r}; did you mean {near[0]!r}?"
+    listing = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+    return f"no {kind} {name!r}; there are: {listing or 'none'}"

@@ -1,0 +1,57 @@
+"""Every hook a plugin can answer, on one screen. Each returns names with their factories; nothing registers itself.
+
+Names match ``[a-z0-9][a-z0-9_.-]*``. The first line of a factory's docstring is what ``hashzoo list`` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pluggy
+
+hookspec = pluggy.HookspecMarker("hashzoo")
+hookimpl = pluggy.HookimplMarker("hashzoo")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Many factories under one prefix, as ``torchvision/*``: ``build(name, ...)`` makes one, ``names()`` lists all.
+
+    It exists so that a library of a thousand networks is not imported to list a plugin.
+    """
+
+    build: Callable[..., Any]  # (name, shape, *, options)
+    names: Callable[[], list[str]]
+    doc: str
+
+
+@hookspec
+def hashzoo_backbones() -> Mapping[str, Callable[..., Any] | Family]:  # type: ignore[empty-body]
+    """Networks: factory(shape, *, options) -> Backbone, with shape the data set's (channels, height, width)."""
+
+
+@hookspec
+def hashzoo_heads() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Hash heads: factory(backbone, setting, *, options) -> module from Features to Output."""
+
+
+@hookspec
+def hashzoo_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Losses: factory(setting, *, options) -> module from (Output, Batch) to named scalar terms."""
+
+
+@hookspec
+def hashzoo_methods() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Methods: factory(setting, backbone, *, hyperparameters) -> Method; a class, or what ``deep`` makes."""
+
+
+@hookspec
+def hashzoo_datasets() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Data sets, named data.protocol: factory(*, options) -> Splits."""
+
+
+@hookspec
+def hashzoo_metrics() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Metrics: function(counts, cutoff) -> one value a query (Q,); asked for as ``name`` or ``name@cutoff``."""

@@ -1,0 +1,291 @@
+"""From cells to tables: pure functions, so that the same cells give the same bytes.
+
+A board has one row for each thing measured, its seeds taken together: ``benchmark, dataset, backbone, bits,
+method, settings, budget`` name it to people.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pandas import DataFrame
+
+from hashzoo import cells as store
+from hashzoo.cells import SCHEMA, STATUSES, Cell, NewerSchemaError
+from hashzoo.errors import TroubleError
+
+#: What names a row to people, in the order by which rows are sorted.
+PLACE = ("benchmark", "dataset", "backbone", "bits", "method", "settings", "budget")
+
+TIMINGS = ("fit_seconds", "encode_per_second", "search_per_second")
+HEAD = ("schema", "benchmark", "dataset", "backbone", "method", "bits", "stored_bits", "budget")
+TAIL = (
+    *(*TIMINGS, "bytes_per_item", "plugin", "plugin_version", "contaminated", "reason"),
+    *("role", "settings", "queries_without_relevant"),
+)
+
+_FACTS = ("stored_bits", "bytes_per_item", "queries_without_relevant")
+_COUNTS = ("schema", "bits", "seed", "seeds", *_FACTS)
+_TEXTS = (
+    *(set(PLACE) - {"bits"}),
+    "status",
+    "plugin",
+    "plugin_version",
+    "reason",
+    "role",
+    "seed_list",
+    "key",
+)
+_NEEDED = (*PLACE, "schema", "status", "reason", "role", "contaminated")
+
+# What the same words mean in another run: the seed, and how code, data and protocol stood at the time.
+_OUTDATED = ("code", "data", "protocol")
+
+
+def cells_frame(cells: Iterable[Cell]) -> DataFrame:
+    """One row a cell, but for the superseded."""
+    kept = _current(cells)
+    names = _metric_names(kept)
+    rows = [
+        {
+            **_described(cell),
+            **cell.metrics,
+            **{name: cell.timings.get(name) for name in TIMINGS},
+            **{name: cell.facts.get(name) for name in _FACTS},
+            "seed": cell.identity.seed,
+            "status": cell.status,
+            "reason": cell.reason,
+            "key": cell.identity.key,
+        }
+        for cell in kept
+    ]
+    return _frame(rows, [*HEAD, "seed", "status", *names, *TAIL, "key"])
+
+
+def board_frame(cells: Iterable[Cell]) -> DataFrame:
+    """One row for the cells that differ in nothing but their seed.
+
+    Scores are means over the seeds that went well, beside their sample standard deviations (empty for a
+    single seed); ``seeds`` counts those, ``status`` is the gravest of all seeds and ``reason`` belongs to it.
+    """
+    kept = _current(cells)
+    names = _metric_names(kept)
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in kept:
+        groups.setdefault((cell.benchmark, _without(cell, "seed")), []).append(cell)
+    columns = [
+        *HEAD,
+        "seeds",
+        "status",
+        *(c for name in names for c in (name, f"{name}_std")),
+        *TAIL,
+        "seed_list",
+    ]
+    return _frame([_row(group, names) for group in groups.values()], columns)
+
+
+def superseded(cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that a newer one replaces: the same but for code, data, protocol and seed.
+
+    All seeds of the newest code, data and protocol stay, and no seed of an older one, since a mean over two
+    versions of a method would be the score of neither.
+    """
+    cells = list(cells)
+    kept = {id(cell) for cell in _current(cells)}
+    return [cell for cell in cells if id(cell) not in kept]
+
+
+def metrics(frame: DataFrame) -> list[str]:
+    """The columns that hold scores, in natural order."""
+    fixed = {*HEAD, *TAIL, "seed", "seeds", "status", "seed_list", "key"}
+    names = [name for name in frame.columns if name not in fixed and not name.startswith("vs ")]
+    return sorted((n for n in names if n.removesuffix("_std") == n or n.removesuffix("_std") not in names), key=natural)
+
+
+def natural(name: str) -> list[str | int]:
+    """A key that sorts numbers inside names by their value.
+
+    >>> sorted(["p@100", "p@20", "map@all"], key=natural)
+    ['map@all', 'p@20', 'p@100']
+    """
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def records(frame: DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts of Python's own types, None where nothing is known."""
+    columns = {name: [None if pd.isna(v) else v for v in frame[name].tolist()] for name in frame.columns}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def write(folder: Path, cells: Iterable[Cell]) -> tuple[Path, Path]:
+    """Writes ``cells.csv`` and ``leaderboard.csv`` into a results folder and returns their paths."""
+    cells = list(cells)
+    rows, board = folder / "cells.csv", folder / "leaderboard.csv"
+    write_csv(cells_frame(cells), rows)
+    write_csv(board_frame(cells), board)
+    return rows, board
+
+
+def write_csv(frame: DataFrame, path: Path) -> None:
+    """Writes a frame in one step: UTF-8, lines that end in ``\\n``, numbers with all their digits.
+
+    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_field(str(name)) for name in frame.columns])
+    writer.writerows([_field(value) for value in row.values()] for row in records(frame))
+    store.replace_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def read_csv(path: Path) -> DataFrame:
+    """The frame that ``write_csv`` wrote; of a folder its ``leaderboard.csv``.
+
+    Raises TroubleError when there is none or it is something else, NewerSchemaError when a later hashzoo
+    wrote it.
+    """
+    path = path / "leaderboard.csv" if path.is_dir() else path
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True))
+    except FileNotFoundError:
+        raise TroubleError(f"no leaderboard at {path}; run hashzoo bench first, or name another folder") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise TroubleError(f"cannot read {path} as a leaderboard: {error}; {_CURE}") from error
+    names = [_unescaped(name) for name in lines[0]] if lines else []
+    missing = [name for name in _NEEDED if name not in names]
+    if missing or len(set(names)) < len(names):
+        fault = f"no column {missing[0]!r}" if missing else "a column stands there twice"
+        raise TroubleError(f"{path} is not a leaderboard: {fault}; {_CURE}")
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(names):
+            raise TroubleError(f"{path} row {number} has {len(line)} fields of {len(names)}; {_CURE}")
+    rows = [dict(zip(names, line, strict=True)) for line in lines[1:]]
+    _refuse_newer(path, [row["schema"] for row in rows])
+    try:
+        return _frame([{name: _parsed(name, text) for name, text in row.items()} for row in rows], names)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise TroubleError(f"{path} is not a leaderboard: {error}; {_CURE}") from None
+
+
+_CURE = "name a results folder, or make the file anew with hashzoo bench"
+
+
+def _current(cells: Iterable[Cell]) -> list[Cell]:
+    newest_first = sorted(cells, key=lambda cell: (cell.created, cell.identity.key), reverse=True)
+    version: dict[tuple[str, str], tuple[Any, ...]] = {}
+    kept: dict[tuple[str, str], Cell] = {}
+    for cell in newest_first:
+        mine = tuple(getattr(cell.identity, name) for name in _OUTDATED)
+        if version.setdefault((cell.benchmark, _without(cell, "seed", *_OUTDATED)), mine) == mine:
+            kept.setdefault((cell.benchmark, cell.identity.key), cell)
+    return sorted(kept.values(), key=_order)
+
+
+def _order(cell: Cell) -> tuple[Any, ...]:
+    described = _described(cell)
+    return (*(described[name] for name in PLACE), _without(cell, "seed"), cell.identity.seed)
+
+
+def _without(cell: Cell, *names: str) -> str:
+    return store.canonical({k: v for k, v in asdict(cell.identity).items() if k not in names})
+
+
+def _metric_names(cells: Iterable[Cell]) -> list[str]:
+    return sorted({name for cell in cells for name in cell.metrics}, key=natural)
+
+
+def _described(cell: Cell) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "benchmark": cell.benchmark,
+        "dataset": cell.identity.dataset,
+        "backbone": cell.identity.backbone,
+        "method": cell.identity.method,
+        "bits": cell.identity.bits,
+        "budget": cell.budget_kind,
+        "plugin": cell.plugin,
+        "plugin_version": cell.plugin_version,
+        "contaminated": cell.contaminated,
+        "role": cell.role,
+        "settings": cell.settings,
+    }
+
+
+def _row(group: Sequence[Cell], names: Sequence[str]) -> dict[str, Any]:
+    well = [cell for cell in group if cell.status == "ok"]
+    worst = max(group, key=lambda cell: STATUSES.index(cell.status))
+    share = f"{len(group) - len(well)} of {len(group)} seeds: " if len(group) > 1 and worst.status != "ok" else ""
+    row = _described(max(group, key=lambda cell: (cell.created, cell.identity.key)))
+    row |= {"seeds": len(well), "seed_list": " ".join(str(cell.identity.seed) for cell in well)}
+    row |= {"status": worst.status, "reason": share + worst.reason}
+    for name in names:
+        row[name], row[f"{name}_std"] = _mean_and_deviation([cell.metrics.get(name) for cell in well])
+    row |= {name: _mean_and_deviation([cell.timings.get(name) for cell in well])[0] for name in TIMINGS}
+    for name in _FACTS:
+        counted = [cell.facts[name] for cell in well if name in cell.facts]
+        row[name] = counted[0] if len(set(counted)) == 1 else _mean_and_deviation(counted)[0]
+    return row
+
+
+def _mean_and_deviation(values: Sequence[Any]) -> tuple[float | None, float | None]:
+    """Exact sums, so that the order of the cells leaves no trace; nothing where one value is not known."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known or len(known) < len(values):
+        return None, None
+    return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> DataFrame:
+    return DataFrame({name: _series(name, [row.get(name) for row in rows]) for name in columns})
+
+
+def _series(name: str, values: list[Any]) -> pd.Series[Any]:
+    if name in _TEXTS:
+        return pd.Series([_line(value or "") for value in values], dtype=object)
+    if name == "contaminated":
+        return pd.Series(values, dtype=bool)
+    numbers = [None if value is None or math.isnan(value) else value for value in values]
+    if name in _COUNTS and all(value is None or float(value).is_integer() for value in numbers):
+        return pd.Series([None if value is None else int(value) for value in numbers], dtype="Int64")
+    return pd.Series([math.nan if value is None else float(value) for value in numbers], dtype=float)
+
+
+def _line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, str):
+        return "'" + value if re.match(r"'*[=+\-@\t\r]", value) else value
+    return "" if value is None else repr(value)
+
+
+def _unescaped(text: str) -> str:
+    return text[1:] if re.match(r"'+[=+\-@\t\r]", text) else text
+
+
+def _parsed(name: str, text: str) -> Any:
+    if name in _TEXTS:
+        return _unescaped(text)
+    if name == "contaminated":
+        if text not in ("True", "False"):
+            raise ValueError(f"contaminated is {text!r}")
+        return text == "True"
+    if not text and name != "bits":
+        return None
+    return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
+
+
+def _refuse_newer(path: Path, schemas: Iterable[str]) -> None:
+    for schema in schemas:
+        if re.fullmatch(r"\d+", schema) and int(schema) > SCHEMA:
+            raise NewerSchemaError(path, int(schema))

@@ -1,0 +1,244 @@
+"""What a plugin writes: backbones, heads, losses and methods."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hashzoo.errors import UsageError
+from hashzoo.index import Hamming, Index, Scan
+from hashzoo.types import Batch, Codes, Features, Output, Setting, Split
+
+if TYPE_CHECKING:
+    from hashzoo.run import Run
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss term or a code that is NaN or infinite; the cell's status becomes ``nan``."""
+
+
+class ComposeError(UsageError):
+    """A head and a loss that cannot be put together."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one must know of a method before asking for it; ``hashzoo list methods`` prints it.
+
+    ``kind`` decides which backbone a benchmark file gives the method: ``shallow`` methods read features once and
+    solve, ``deep`` ones train by gradient. ``beyond`` says why a method stores something other than ``bits`` bits
+    a picture (empty: it keeps to the budget, and ``hashzoo check`` holds it to that). ``informative`` is False
+    only for a control that is at chance by design. ``saw_database`` marks methods that use database labels.
+    """
+
+    kind: Literal["shallow", "deep"] = "deep"
+    supervision: Literal["none", "pairs", "classes"] = "classes"
+    multilabel: bool = True
+    paper: str = ""
+    year: int | None = None
+    beyond: str = ""
+    informative: bool = True
+    saw_database: bool = False
+
+
+@dataclass(frozen=True)
+class Input:
+    """How pictures must reach a backbone.
+
+    ``size`` is the side in pixels of the square it takes (None: whatever the data set has), ``channels`` 3 for
+    networks that want RGB (None: as the data set has them), ``crop`` the fraction of the resized picture's
+    shorter side that the centre crop keeps; ``mean`` and ``std`` normalise values in 0..1, one for each channel
+    or one for all.
+    """
+
+    size: int | None = None
+    channels: int | None = None
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    crop: float = 1.0
+
+
+class Backbone(nn.Module, ABC):
+    """A network that turns pictures into features.
+
+    A factory is called as ``factory(shape, *, weights=..., ...)`` with the data set's picture shape
+    (channels, height, width), and must set the attributes below. ``weights`` is the name and digest of what was
+    loaded, or ``"random"``; ``trained_on`` names the labelled data behind the weights (``"ImageNet"``) or is empty.
+    """
+
+    dim: int
+    map_dims: tuple[int, ...] = ()
+    input: Input = Input()
+    weights: str = "random"
+    trained_on: str = ""
+
+    @abstractmethod
+    def forward(self, images: Any) -> Features:
+        """Features of (B, C, H, W) normalised pictures: ``pooled`` (B, dim), ``maps`` coarsest last."""
+
+
+class Method(nn.Module, ABC):
+    """A way to learn codes: how to fit, how to encode, how queries meet the database.
+
+    Subclasses are final. The constructor is ``(setting, backbone, *, hyperparameters)``; what stands right of the
+    star is what the paper chose, and every value there can be set from the command line. A constructor refuses a
+    setting it cannot serve by raising ``ValueError`` with the reason. All state that encoding needs must be in
+    ``state_dict`` (parameters and buffers).
+    """
+
+    card: ClassVar[Card] = Card()
+
+    @abstractmethod
+    def fit(self, train: Split, run: Run) -> None:
+        """Learn from the training split; ``run`` is what a fit may use. The loop is the method's own."""
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Codes:
+        """Codes of a batch whose labels are blank: bool tensors (B, K) are bits, the rest is side information."""
+
+    def index(self) -> Index:
+        """How queries meet the database; by default an exact scan by Hamming distance of ``code``."""
+        return Scan(Hamming("code"))
+
+    def compose(self, operation: Literal["union", "intersection", "difference"], a: Codes, b: Codes) -> Codes:
+        """Codes of composed queries; by default bitwise or, and, and-not of every code."""
+        bitwise: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "union": lambda x, y: x | y,
+            "intersection": lambda x, y: x & y,
+            "difference": lambda x, y: x & ~y,
+        }
+        return {name: bitwise[operation](a[name], b[name]) for name in a if a[name].dtype == torch.bool}
+
+
+MethodFactory = Callable[..., Method]  # (setting, backbone, *, hyperparameters)
+BackboneFactory = Callable[..., Backbone]  # (shape, *, options)
+HeadFactory = Callable[..., nn.Module]  # (backbone, setting, *, options) -> module: Features -> Output
+LossFactory = Callable[..., nn.Module]  # (setting, *, options) -> module: (Output, Batch) -> dict[str, Tensor]
+
+
+def bits(relaxed: Tensor) -> Tensor:
+    """The code of relaxed values: the bit is 1 where the value is >= 0, so sgn(0) = +1.
+
+    Raises NonFiniteError where a value is not finite: a NaN would otherwise pass as a zero bit.
+
+    >>> bits(torch.tensor([[0.3, -0.0, -2.0]]))
+    tensor([[ True,  True, False]])
+    """
+    if not torch.isfinite(relaxed).all():
+        raise NonFiniteError("the relaxed code is not finite; a smaller learning rate often cures it")
+    return relaxed >= 0
+
+
+@dataclass(frozen=True)
+class Option:
+    """One hyperparameter: what stands right of the star in a factory."""
+
+    name: str
+    default: Any
+    annotation: Any
+
+
+def options(factory: Callable[..., Any]) -> dict[str, Option]:
+    """The hyperparameters of any factory, in the order they are declared.
+
+    >>> def loss(setting, *, weight: float = 0.1, margin: int | None = None): ...
+    >>> [(o.name, o.default) for o in options(loss).values()]
+    [('weight', 0.1), ('margin', None)]
+    """
+    if isinstance(factory, Composition):
+        return factory.options()
+    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    return {
+        p.name: Option(p.name, p.default, hints.get(p.name, Any))
+        for p in inspect.signature(factory).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+class Deep(Method):
+    """A backbone, a hash head and a loss, trained together by gradient."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module, loss: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head, self.loss = backbone, head, loss
+
+    def fit(self, train: Split, run: Run) -> None:
+        """One pass over the batches of the budget, one optimizer over backbone, head and loss."""
+        optimizer = run.optimizer(self.backbone, self.head, self.loss)
+        for batch in run.batches(train):
+            run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
+
+    def encode(self, batch: Batch) -> Codes:
+        """The sign of the head's relaxed code."""
+        output: Output = self.head(self.backbone(batch.images))
+        return {"code": bits(output.code)}
+
+
+@dataclass(frozen=True)
+class Composition:
+    """The factory that ``deep`` makes: head + loss on whatever backbone the benchmark gives."""
+
+    head: HeadFactory | str
+    loss: LossFactory | str
+    card: Card
+    doc: str
+
+    def bind(self, heads: Mapping[str, HeadFactory], losses: Mapping[str, LossFactory]) -> Composition:
+        """The same composition with names replaced by what they stand for."""
+
+        def part(kind: str, name: Any, known: Mapping[str, Any]) -> Any:
+            if not isinstance(name, str):
+                return name
+            if name not in known:
+                raise ComposeError(f"no {kind} {name!r}; there are: {', '.join(sorted(known))}")
+            return known[name]
+
+        head, loss = part("head", self.head, heads), part("loss", self.loss, losses)
+        return replace(self, head=head, loss=loss)
+
+    def _parts(self) -> tuple[HeadFactory, LossFactory]:
+        if isinstance(self.head, str) or isinstance(self.loss, str):
+            raise ComposeError(f"{self.head}+{self.loss} names parts that are not bound to a zoo yet")
+        return self.head, self.loss
+
+    def options(self) -> dict[str, Option]:
+        """Hyperparameters of both parts; a name that both use is written ``head.NAME`` and ``loss.NAME``."""
+        head, loss = (options(part) for part in self._parts())
+        shared = head.keys() & loss.keys()
+        joined = {(f"head.{n}" if n in shared else n): o for n, o in head.items()}
+        joined |= {(f"loss.{n}" if n in shared else n): o for n, o in loss.items()}
+        return {name: replace(option, name=name) for name, option in joined.items()}
+
+    def __call__(self, setting: Setting, backbone: Backbone, **values: Any) -> Deep:
+        """The method, with hyperparameters under the names of ``options``."""
+        head, loss = self._parts()
+        unknown = values.keys() - self.options().keys()
+        if unknown:
+            raise TypeError(f"no hyperparameter {sorted(unknown)[0]!r}; there are: {', '.join(self.options())}")
+
+        def pick(part: str, factory: Callable[..., Any]) -> dict[str, Any]:
+            names = options(factory)
+            plain = {n: v for n, v in values.items() if n in names}
+            return plain | {n: values[f"{part}.{n}"] for n in names if f"{part}.{n}" in values}
+
+        return Deep(
+            backbone,
+            head(backbone, setting, **pick("head", head)),
+            loss(setting, **pick("loss", loss)),
+        )
+
+
+def deep(head: HeadFactory | str, loss: LossFactory | str, *, card: Card | None = None, doc: str = "") -> Composition:
+    """A method out of a hash head and a loss, each a factory or the name of one: composition is a function.
+
+    >>> deep("tanh", "dhn", doc="Deep Hashing Network").doc
+    'Deep Hashing Network'
+    """
+    return Composition(head, loss, card or Card(), doc)

@@ -1,0 +1,125 @@
+"""From stored pictures to what a backbone takes: geometry, normalisation, views, and loading in the background."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from hashzoo.errors import TroubleError
+from hashzoo.method import Input
+from hashzoo.types import Split
+
+#: A view: a (C, H, W) uint8 picture in, a picture out. Randomness comes from torch's global generator.
+View = Callable[[Tensor], Tensor]
+
+
+def crop_flip(picture: Tensor) -> Tensor:
+    """Pad four pixels, crop back to the picture's own size, flip half the time."""
+    cropped = v2.RandomCrop(tuple(picture.shape[-2:]), padding=4)(picture)
+    flipped: Tensor = v2.RandomHorizontalFlip()(cropped)
+    return flipped
+
+
+#: What ``[train] augment`` may name. ``shift`` is for digits, which must not be mirrored.
+AUGMENTATIONS: dict[str, View | None] = {
+    "none": None,
+    "flip": v2.RandomHorizontalFlip(),
+    "shift": v2.RandomAffine(degrees=10, translate=(0.1, 0.1)),
+    "crop-flip": crop_flip,
+}
+
+
+def as_tensor(picture: Any) -> Tensor:
+    """A picture as uint8 (C, H, W): PIL pictures become RGB, tensors stay."""
+    return picture if isinstance(picture, Tensor) else functional.pil_to_tensor(picture.convert("RGB"))
+
+
+def prepare(pictures: Tensor, to: Input) -> Tensor:
+    """Pictures (..., C, H, W) uint8 as the backbone takes them: resized, cropped, scaled to 0..1, normalised.
+
+    >>> prepare(torch.full((2, 1, 4, 4), 255, dtype=torch.uint8), Input(size=2, channels=3)).shape
+    torch.Size([2, 3, 2, 2])
+    """
+    if to.channels == 3 and pictures.shape[-3] == 1:
+        pictures = pictures.expand(*pictures.shape[:-3], 3, *pictures.shape[-2:])
+    if to.size is not None:
+        side = round(to.size / to.crop)
+        if pictures.shape[-2:] != (side, side):
+            pictures = functional.resize(pictures, [side], antialias=True)
+        pictures = functional.center_crop(pictures, [to.size, to.size])
+    scaled = pictures.float() / 255
+    mean, std = (torch.tensor(v, device=scaled.device).view(-1, 1, 1) for v in (to.mean, to.std))
+    return (scaled - mean) / std
+
+
+class Prepared(Dataset[tuple[Tensor, ...]]):
+    """Rows of a split as prepared views. An item is asked for by (row, seed), so its randomness is its own.
+
+    That makes a picture's augmentation the same whether one process loads it or eight.
+    """
+
+    def __init__(self, images: Sequence[Any], views: Sequence[View | None], to: Input) -> None:
+        self.images, self.views, self.to = images, views, to
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, ...]:
+        row, seed = item
+        picture = as_tensor(self.images[row])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return tuple(prepare(view(picture) if view else picture, self.to) for view in self.views)
+
+
+def stacked(items: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """A list of items with V views each as V batches."""
+    return tuple(torch.stack(view) for view in zip(*items, strict=True))
+
+
+def load(
+    split: Split,
+    rows: Sequence[Tensor],
+    seeds: Sequence[Tensor],
+    views: Sequence[View | None],
+    to: Input,
+    workers: int,
+) -> Iterator[tuple[Any, ...]]:
+    """The prepared views of each group of rows, in order.
+
+    Pictures in memory are indexed, whole groups at a time where no view is random; pictures on disk are read by
+    ``workers`` background processes (0: by this one). The result does not depend on ``workers``.
+    """
+    if isinstance(split.images, Tensor) and not any(views):
+        for group in rows:
+            ready = prepare(split.images[group], to)
+            yield (ready,) * len(views)
+        return
+    items = Prepared(split.images, views, to)
+    asked = [list(zip(r.tolist(), s.tolist(), strict=True)) for r, s in zip(rows, seeds, strict=True)]
+    if workers == 0 or isinstance(split.images, Tensor):
+        for wanted in asked:
+            yield stacked([items[item] for item in wanted])
+        return
+    loader: DataLoader[Any] = DataLoader(items, batch_sampler=asked, num_workers=workers, collate_fn=stacked)
+    yield from loader
+
+
+def undecodable(split: Split) -> dict[int, str]:
+    """Rows of pictures that do not decode, with the reason. Pictures in memory are decoded already."""
+    if isinstance(split.images, Tensor):
+        return {}
+    bad = {}
+    for row in range(len(split)):
+        try:
+            as_tensor(split.images[row])
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, TroubleError) as error:
+            bad[row] = str(error) or type(error).__name__
+    return bad

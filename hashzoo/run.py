@@ -1,0 +1,274 @@
+"""What a fit may use: batches, views, optimizers, steps, features. It decides nothing and keeps no loop of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from hashzoo.features import Precomputed, StoredFeatures
+from hashzoo.method import Backbone, Input, Method, NonFiniteError
+from hashzoo.pictures import AUGMENTATIONS, View, load
+from hashzoo.types import Batch, Codes, Features, Split
+
+Schedule = Literal["constant", "step", "cosine"]
+
+
+class Train(BaseModel):
+    """The budget that every method of a benchmark trains under; all of it is part of a cell's key.
+
+    ``lr`` is the rate of heads and losses, ``backbone_lr`` the multiple of it that the backbone gets. ``threads``
+    stands here because the order in which a sum is taken can change its last digit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: Literal["frozen", "full"] = "full"
+    maps: bool = True
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(64, ge=2)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    backbone_lr: float = Field(1.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Schedule = "cosine"
+    clip: float | None = Field(None, gt=0)
+    augment: Literal["none", "flip", "shift", "crop-flip"] = "none"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int = Field(1, ge=1)
+
+
+def rate(schedule: Schedule, progress: float) -> float:
+    """The multiple of the learning rate at ``progress`` 0..1: ``step`` divides by ten at 60 % and at 85 %.
+
+    >>> [round(rate("cosine", p), 3) for p in (0, 0.5, 1)]
+    [1.0, 0.5, 0.0]
+    >>> [round(rate("step", p), 3) for p in (0.59, 0.6, 0.85)]
+    [1.0, 0.1, 0.01]
+    """
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if schedule == "step":
+        return 0.1 ** sum(progress >= milestone for milestone in (0.6, 0.85))
+    return 1.0
+
+
+class Mixed(Backbone):
+    """A backbone whose forward pass runs under the run's precision; its features come back as float32.
+
+    Only the backbone is mixed: it is where the time goes, and neither a closed-form solver nor the inner products
+    of a pairwise loss survive sixteen bits well.
+    """
+
+    def __init__(self, of: Backbone, fabric: Fabric) -> None:
+        super().__init__()
+        self.inner = of
+        self._fabric = fabric
+        self.dim, self.map_dims, self.input = of.dim, of.map_dims, of.input
+        self.weights, self.trained_on = of.weights, of.trained_on
+
+    def forward(self, images: Any) -> Features:
+        """Features in float32, computed under autocast."""
+        with self._fabric.autocast():
+            features = self.inner(images)
+        return Features(features.pooled.float(), tuple(m.float() for m in features.maps))
+
+
+class Run:
+    """What a fit may use. One run a cell; its generator is the only source of randomness a method needs.
+
+    Raises ValueError where a precision is asked for that the device does not have.
+    """
+
+    def __init__(
+        self,
+        train: Train,
+        seed: int,
+        *,
+        to: Input | None = None,
+        device: str = "cpu",
+        workers: int = 0,
+        report: Callable[[float, dict[str, float]], None] | None = None,
+    ) -> None:
+        if train.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
+            raise ValueError("this GPU has no bf16; use precision = 'fp32'")
+        self.train = train
+        self.fabric = Fabric(
+            accelerator="cuda" if device.startswith("cuda") else "cpu",
+            devices=1,
+            precision="bf16-mixed" if train.precision == "bf16" else "32-true",
+        )
+        self.device: torch.device = self.fabric.device
+        self.generator = torch.Generator().manual_seed(seed)
+        self.progress = 0.0
+        self.logged: dict[str, float] = {}
+        self._to = to or Input()
+        self._workers = workers
+        self._report = report or (lambda progress, values: None)
+        self._schedule: Schedule = train.schedule
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._features: dict[tuple[Any, ...], Features] = {}
+
+    def place(self, backbone: Backbone) -> Backbone:
+        """The backbone on the run's device, under the run's precision."""
+        backbone = backbone.to(self.device)
+        mixed = self.train.precision != "fp32" and not isinstance(backbone, Precomputed)
+        return Mixed(backbone, self.fabric) if mixed else backbone
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Keep the latest value of named quantities, for the progress display and the cell."""
+        self.logged |= {name: float(value) for name, value in values.items()}
+
+    def optimizer(self, *modules: nn.Module | tuple[nn.Module, float], lr: float = 1.0) -> torch.optim.Optimizer:
+        """The budget's optimizer over these modules. ``lr`` and a module's own number are multiples of its rate.
+
+        Backbones get the budget's ``backbone_lr`` times that. Modules without parameters are passed over; a
+        parameter that two modules share is trained once, with the first.
+        """
+        groups, seen = [], set()
+        for entry in modules:
+            module, multiple = entry if isinstance(entry, tuple) else (entry, 1.0)
+            if isinstance(module, Backbone):
+                multiple *= self.train.backbone_lr
+            parameters = [p for p in module.parameters() if p.requires_grad and id(p) not in seen]
+            seen |= {id(p) for p in parameters}
+            if parameters and multiple > 0:
+                base = self.train.lr * lr * multiple
+                groups.append({"params": parameters, "lr": base, "base": base})
+        if not groups:
+            raise ValueError("nothing to train: the modules given have no parameters that require a gradient")
+        decay = self.train.weight_decay
+        made: torch.optim.Optimizer
+        if self.train.optimizer == "sgd":
+            made = torch.optim.SGD(groups, lr=self.train.lr, momentum=self.train.momentum, weight_decay=decay)
+        elif self.train.optimizer == "adamw":
+            made = torch.optim.AdamW(groups, lr=self.train.lr, weight_decay=decay)
+        else:
+            made = torch.optim.Adam(groups, lr=self.train.lr, weight_decay=decay)
+        self._optimizers.append(made)
+        return made
+
+    def batches(
+        self,
+        split: Split,
+        *,
+        epochs: int | None = None,
+        views: Sequence[View | None] | None = None,
+        weights: Tensor | None = None,
+        schedule: Schedule | None = None,
+        size: int | None = None,
+        shuffle: bool = True,
+    ) -> Iterator[Batch]:
+        """Batches of ``epochs`` passes (the budget's, unless given), on the run's device.
+
+        ``weights`` (N,) draws pictures with replacement, in proportion; ``views`` are one or more augmentations of
+        each picture (the budget's, unless given). A last batch of one picture is dropped, since batch statistics
+        of one are not defined. The learning rate follows ``schedule`` by step and is at its end when the last
+        batch has been used. Two of these can run side by side under ``zip``.
+        """
+        epochs, size = epochs or self.train.epochs, size or self.train.batch
+        chosen = [AUGMENTATIONS[self.train.augment]] if views is None else list(views)
+        if weights is not None and len(weights) != len(split):
+            raise ValueError(f"{len(weights)} weights for a split of {len(split)} pictures")
+        if len(split) < 2:
+            raise ValueError(f"training needs two pictures or more; the split has {len(split)}")
+        groups_of = [len(g) for g in torch.split(torch.arange(len(split)), size) if len(g) > 1]
+        steps, step = epochs * len(groups_of), 0
+        self._schedule = schedule or self.train.schedule
+        for _ in range(epochs):
+            order = self._order(len(split), weights, shuffle)
+            seeds = torch.randint(2**62, (len(split),), generator=self.generator)
+            rows = list(torch.split(order, size))[: len(groups_of)]
+            loaded = self._load(split, rows, list(torch.split(seeds, size))[: len(groups_of)], chosen)
+            for group, ready in zip(rows, loaded, strict=True):
+                self._advance(step / steps)
+                yield self._batch(split, group, ready)
+                step += 1
+            self._report(step / steps, self.logged)
+        self._advance(1.0)
+
+    def step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
+        """One step down the sum of the named terms. Raises NonFiniteError naming a term that is not finite."""
+        if not losses:
+            raise ValueError("the loss gave no terms: return a dict such as {'pair': tensor}")
+        total = torch.stack([term.reshape(()) for term in losses.values()]).sum()
+        if not torch.isfinite(total):
+            bad = [name for name, term in losses.items() if not torch.isfinite(term)] or list(losses)
+            value = float(losses[bad[0]])
+            raise NonFiniteError(
+                f"loss term {bad[0]!r} is {value} at {self.progress:.0%} of the training; "
+                "a smaller learning rate or [train] clip often cures it"
+            )
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * rate(self._schedule, self.progress)
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(total)
+        if self.train.clip is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
+        optimizer.step()
+        self.logged = {name: float(term.detach()) for name, term in losses.items()}
+
+    def features(self, backbone: Backbone, split: Split) -> Features:
+        """Features of the whole split on the run's device, without gradient; kept until the backbone changes."""
+        state = [*backbone.parameters(), *backbone.buffers()]
+        key = (id(backbone), id(split), tuple((t.data_ptr(), t._version) for t in state))
+        if key not in self._features:
+            training = backbone.training
+            backbone.eval()
+            with torch.no_grad():
+                parts = [backbone(batch.images) for batch in self.blank(split)]
+            backbone.train(training)
+            maps = tuple(torch.cat(m) for m in zip(*(p.maps for p in parts), strict=True))
+            self._features[key] = Features(torch.cat([p.pooled for p in parts]), maps)
+        return self._features[key]
+
+    def encode(self, method: Method, split: Split, size: int | None = None) -> Codes:
+        """Codes of a whole split, in its order, in eval mode, from batches whose labels are blank."""
+        method.eval()
+        parts: list[Codes] = []
+        with torch.no_grad():
+            for batch in self.blank(split, size):
+                parts.append({name: value.detach().cpu() for name, value in method.encode(batch).items()})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def blank(self, split: Split, size: int | None = None) -> Iterator[Batch]:
+        """Batches in order, without augmentation, whose labels are all zero and whose ids are all -1."""
+        rows = list(torch.split(torch.arange(len(split)), size or max(256, self.train.batch)))
+        for group, ready in zip(rows, self._load(split, rows, rows, [None]), strict=True):
+            batch = self._batch(split, group, ready)
+            yield replace(batch, labels=torch.zeros_like(batch.labels), ids=torch.full_like(batch.ids, -1))
+
+    def _order(self, count: int, weights: Tensor | None, shuffle: bool) -> Tensor:
+        if weights is not None:
+            return torch.multinomial(weights.double(), count, replacement=True, generator=self.generator)
+        return torch.randperm(count, generator=self.generator) if shuffle else torch.arange(count)
+
+    def _load(
+        self, split: Split, rows: list[Tensor], seeds: list[Tensor], views: Sequence[View | None]
+    ) -> Iterator[tuple[Any, ...]]:
+        if isinstance(split.images, StoredFeatures):
+            return ((split.images[group.numpy()],) * len(views) for group in rows)
+        return load(split, rows, seeds, views, self._to, self._workers)
+
+    def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...]) -> Batch:
+        return Batch(
+            views=tuple(view.to(self.device) for view in ready),
+            labels=split.labels[rows].to(self.device),
+            ids=split.ids[rows].to(self.device),
+            progress=self.progress,
+        )
+
+    def _advance(self, progress: float) -> None:
+        self.progress = progress
+        if progress == 1.0:  # the run is over: leave every rate where its schedule ends
+            for optimizer in self._optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["base"] * rate(self._schedule, progress)

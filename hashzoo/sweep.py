@@ -1,0 +1,138 @@
+"""A benchmark's jobs through to its leaderboard: skip what is there, measure the rest, show it, write the CSVs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hashzoo import cells, launch, leaderboard, tables
+from hashzoo.bench import Benchmark, Job
+from hashzoo.cells import Cell
+from hashzoo.measure import LIBRARIES
+
+
+def sweep(
+    jobs: Sequence[Job],
+    folder: Path,
+    benchmark: Benchmark,
+    *,
+    parallel: int,
+    timeout: float | None,
+    rerun: str | None,
+) -> list[Cell]:
+    """Measure what ``folder`` does not hold yet, write ``cells.csv`` and ``leaderboard.csv``, print the board."""
+    cells.prepare(folder)
+    console = Console()
+    done: list[Cell] = []
+    todo: list[Job] = []
+    for job in jobs:
+        found, messages = cells.find(folder, job.identity, job.benchmark)
+        for message in messages:
+            console.print(message, style="yellow", markup=False, soft_wrap=True)
+        if found is None or again(found, job, rerun):
+            todo.append(job)
+        else:
+            done.append(found)
+    if done and todo:
+        console.print(f"{len(done)} of {len(jobs)} cells are there already", markup=False)
+    try:
+        if todo:
+            with Watch(console, todo, benchmark.metrics[0], parallel) as watch:
+                done += launch.run(todo, folder, parallel=parallel, timeout=timeout, event=watch.event)
+    finally:  # also after Ctrl-C or a full disk: what is finished stands on the board
+        kept, messages = cells.read_all(folder)
+        leaderboard.write(folder, kept)
+    for message in messages:
+        console.print(message, style="yellow", markup=False, soft_wrap=True)
+    for table in tables.render(leaderboard.read_csv(folder), width=console.width):
+        console.print(table)
+    console.print(f"{folder / 'leaderboard.csv'}  {folder / 'cells.csv'}", markup=False, soft_wrap=True)
+    return done
+
+
+def again(found: Cell, job: Job, rerun: str | None) -> bool:
+    """Whether a finished cell must be measured again: asked to, or it lacks a metric that is asked for now.
+
+    ``stale`` means made with other versions of the libraries than are installed here.
+    """
+    if rerun == "all" or (rerun == "failed" and found.status != "ok"):
+        return True
+    if found.status == "ok" and any(name not in found.metrics for name in job.metrics):
+        return True
+    if rerun == "stale":
+        import importlib.metadata
+
+        made_with = found.provenance.get("versions", {})
+        return any(made_with.get(name) != importlib.metadata.version(name) for name in LIBRARIES)
+    return False
+
+
+class Watch:
+    """The live table of a sweep in a terminal; one plain line a finished cell anywhere else."""
+
+    def __init__(self, console: Console, jobs: Sequence[Job], metric: str, parallel: int) -> None:
+        self.console, self.metric, self.total, self.parallel = console, metric, len(jobs), parallel
+        self.live = console.is_terminal
+        self.shares: dict[str, float] = {}  # progress of the running cells, 0..1
+        self.finished = 0
+        self.started = time.monotonic()
+        self.scores: dict[str, dict[int, list[str]]] = {}
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task("cells", total=len(jobs))
+        self.screen: Live | None = None
+
+    def __enter__(self) -> Watch:
+        if self.live:
+            self.screen = Live(self._view(), console=self.console, refresh_per_second=4, transient=True)
+            self.screen.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.screen:
+            self.screen.stop()
+
+    def event(self, job: Job, kind: str, value: Any) -> None:
+        """Take in what happened to a cell."""
+        if kind == "progress":
+            self.shares[job.title] = float(value[0])
+        elif kind == "started":
+            self.shares[job.title] = 0.0
+        else:
+            self.shares.pop(job.title, None)
+            self.finished += 1
+            self._line(job, value)
+        self.bar.update(self.task, completed=self.finished, description=", ".join(self.shares) or "cells")
+        if self.screen:
+            self.screen.update(self._view())
+
+    def _line(self, job: Job, cell: Cell) -> None:
+        score = cell.metrics.get(self.metric)
+        text = f"{score:.4f}" if score is not None and cell.status == "ok" else cell.status
+        self.scores.setdefault(job.identity.method, {}).setdefault(job.identity.bits, []).append(text)
+        if self.live:
+            return
+        left = (time.monotonic() - self.started) / self.finished * (self.total - self.finished)
+        what = f"{self.metric} {text}" if cell.status == "ok" else f"{cell.status}: {cell.reason}"
+        print(f"[{self.finished}/{self.total}] {job.title}: {what}; about {left:.0f} s left", flush=True)
+
+    def _view(self) -> Group:
+        widths = sorted({bits for row in self.scores.values() for bits in row})
+        table = Table(title=self.metric, title_justify="left", box=None)
+        for name in ["method", *(f"{bits} bits" for bits in widths)]:
+            table.add_column(name)
+        for method, row in sorted(self.scores.items()):
+            table.add_row(method, *(" ".join(row.get(bits, [])) for bits in widths))
+        return Group(table, self.bar)

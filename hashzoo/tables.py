@@ -1,0 +1,368 @@
+"""Boards for people: ranked, compared with a baseline, compared with each other; never by a timing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pandas import DataFrame
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hashzoo.errors import UsageError, unknown
+from hashzoo.leaderboard import PLACE, metrics, natural, records
+
+#: The score by which methods are ranked, where a board has it.
+MAIN = "map@all"
+
+
+def main_metric(frame: DataFrame) -> str | None:
+    """``map@all`` where there is one, else the first score; None where there is none."""
+    names = metrics(frame)
+    return MAIN if MAIN in names else next(iter(names), None)
+
+
+def gains(frame: DataFrame) -> DataFrame:
+    """The frame with a column ``vs <method>`` for each baseline: how far the main score lies above it.
+
+    A row meets the baseline of its own benchmark, dataset and bits, whatever backbone either reads: a shallow
+    baseline on pixels is what a trained network must beat. Empty where there is none.
+    """
+    frame, main = frame.copy(), main_metric(frame)
+    if main is None:
+        return frame
+    rows = records(frame)
+    bases: dict[str, dict[tuple[Any, ...], float]] = {}
+    for row in rows:
+        if row["role"] == "baseline" and row[main] is not None:
+            bases.setdefault(row["method"], {}).setdefault(_meeting(row), row[main])
+    for method in sorted(bases):
+        reached = [bases[method].get(_meeting(row)) for row in rows]
+        pairs = [(row[main], base) for row, base in zip(rows, reached, strict=True)]
+        frame[f"vs {method}"] = [math.nan if a is None or b is None else a - b for a, b in pairs]
+    return frame
+
+
+def _meeting(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["benchmark"], row["dataset"], row["bits"]
+
+
+def render(
+    frame: DataFrame, sort: str | None = None, columns: Sequence[str] | None = None, width: int = 100
+) -> list[Table]:
+    """A table for each benchmark and dataset, best scores first within the same bits.
+
+    ``sort`` is any column, scores and rates descending. ``columns`` replaces the choice of columns, which is
+    otherwise the one that fits into ``width`` characters. The best score of each dataset and number of bits
+    is bold and starred, controls and rows that are not ok apart; the caption says what went wrong.
+    Raises UsageError for a column that does not exist.
+    """
+    frame = gains(frame)
+    for name in [*([sort] if sort else []), *(columns or [])]:
+        if name not in frame.columns:
+            raise UsageError(unknown("column", name, map(str, frame.columns)))
+    scores, main, tables = metrics(frame), main_metric(frame), []
+    for group in _by_dataset(frame):
+        rows = _sorted(group, sort, main, descending={*scores, *_more(frame)})
+        chosen = list(columns) if columns else _chosen(rows, frame, sort)
+        best = _best(rows, scores)
+        spare = [n for n in chosen if n not in ("method", "bits", main, sort) and n in (*_SPARE, *scores)]
+        table = _ranked(rows, chosen, best, sections=sort is None)
+        while spare and not columns and Console(width=10_000).measure(table).maximum > width:
+            chosen.remove(spare.pop())
+            table = _ranked(rows, chosen, best, sections=sort is None)
+        tables.append(table)
+    return tables
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How far a score may move: ``limit`` is signed, in the score's units or, if ``relative``, per cent."""
+
+    metric: str
+    limit: float
+    relative: bool
+    text: str
+
+    def broken(self, before: float, after: float) -> bool:
+        """Whether the score moved further than allowed, in the direction of the limit's sign."""
+        allowed = self.limit / 100 * abs(before) if self.relative else self.limit
+        slack = 1e-12  # a move of exactly the limit is allowed, whatever the last digit says
+        moved = after - before
+        return moved < allowed - slack if self.text.startswith("-") else moved > allowed + slack
+
+
+def parse_fail_on(text: str) -> Rule:
+    """Reads ``METRIC:LIMIT``: a per cent of the former score, or a difference.
+
+    >>> parse_fail_on("map@all:-0.5%")
+    Rule(metric='map@all', limit=-0.5, relative=True, text='-0.5%')
+    """
+    metric, _, limit = text.strip().rpartition(":")
+    found = re.fullmatch(r"([+-](?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(%?)", limit.strip())
+    if not metric or not found or not math.isfinite(float(found[1])):
+        raise UsageError(f"{text!r} is no rule; write METRIC:LIMIT with a sign, as in map@all:-0.5% or map@all:-0.005")
+    return Rule(metric.strip(), float(found[1]), bool(found[2]), found[0])
+
+
+def compare(a: DataFrame, b: DataFrame) -> DataFrame:
+    """What became of each score of ``a`` in ``b``: one row for each row of either, and each metric.
+
+    Columns: PLACE, ``metric, before, after, difference, change, status_before, status_after``; ``change`` is
+    one of rose, fell, same, came, went, and a status is empty where the board has no such row. Timings are
+    never compared.
+    """
+    names = sorted({*metrics(a), *metrics(b)}, key=natural) or [""]
+    before, after = _placed(a), _placed(b)
+    rows = []
+    for place in sorted({*before, *after}):
+        old, new = before.get(place, {}), after.get(place, {})
+        for name in names:
+            x, y = old.get(name), new.get(name)
+            rows.append(
+                {
+                    **dict(zip(PLACE, place, strict=False)),
+                    "metric": name,
+                    "before": math.nan if x is None else x,
+                    "after": math.nan if y is None else y,
+                    "difference": math.nan if x is None or y is None else y - x,
+                    "change": _change(x, y, old, new),
+                    "status_before": old.get("status", ""),
+                    "status_after": new.get("status", ""),
+                }
+            )
+    added = ("metric", "before", "after", "difference", "change", "status_before", "status_after")
+    return DataFrame(rows, columns=[*PLACE, *added])
+
+
+def violations(comparison: DataFrame, rules: Iterable[Rule]) -> list[str]:
+    """A sentence for each row that went, is no longer ok, or whose score moved further than a rule allows.
+
+    Raises UsageError for a rule on a metric that neither board has.
+    """
+    rules, rows = list(rules), records(comparison)
+    known = {row["metric"] for row in rows}
+    for rule in rules:
+        if rows and rule.metric not in known:
+            raise UsageError(unknown("metric", rule.metric, known - {""}))
+    said: dict[str, None] = {}
+    for row in rows:
+        what = " ".join(filter(None, [row["method"], row["settings"]]))
+        where = f"{what} at {row['bits']} bits on {row['dataset']} ({row['benchmark']}, {row['backbone']})"
+        old, new = row["status_before"], row["status_after"]
+        if old and not new:
+            said[f"{where} went: the second board has no such row"] = None
+        elif old == "ok" and new != "ok":
+            said[f"{where} was ok and is {new} now"] = None
+        for rule in rules if old and new == "ok" and row["before"] is not None else []:
+            if rule.metric != row["metric"]:
+                continue
+            if row["after"] is None:
+                said[f"{where} has no {rule.metric} any more"] = None
+            elif rule.broken(row["before"], row["after"]):
+                moved = f"{row['before']:.4f} to {row['after']:.4f} ({row['difference']:+.4f})"
+                said[f"{where}: {rule.metric} {row['change']} from {moved}, beyond {rule.text}"] = None
+    return list(said)
+
+
+def render_compare(comparison: DataFrame) -> list[Table]:
+    """A table for each benchmark and dataset of the scores that changed; the caption counts the others."""
+    tables = []
+    for rows in _by_dataset(comparison):
+        changed = [row for row in rows if row["change"] != "same" or row["status_before"] != row["status_after"]]
+        several = len({row["backbone"] for row in rows}) > 1
+        names = [
+            "method",
+            *(["backbone"] if several else []),
+            "bits",
+            "metric",
+            "before",
+            "after",
+            "difference",
+        ]
+        table = _table(rows[0])
+        table.caption = Text(f"{len(rows) - len(changed)} of {len(rows)} scores are the same")
+        for name in [*names, "change"]:
+            _add_column(table, name, name in ("method", "backbone", "metric", "change"))
+        for row in changed:
+            status = " -> ".join(row[name] or "no row" for name in ("status_before", "status_after"))
+            change = row["change"] if row["status_before"] == row["status_after"] else f"{row['change']}: {status}"
+            cells = [_shown(name, row, {}) for name in names]
+            table.add_row(*cells, Text(change, style=_STYLES.get(row["change"], "")))
+        tables.append(table)
+    return tables
+
+
+_HEADERS = {
+    "stored_bits": "stored",
+    "fit_seconds": "fit",
+    "encode_per_second": "encode/s",
+    "search_per_second": "search/s",
+    "bytes_per_item": "bytes",
+}
+# A rate of empty balls is a fault; to star its highest would praise it.
+_NOT_BETTER_WHEN_HIGHER = ("empty",)
+# What a narrow terminal can do without, beside the lesser scores; the last goes first.
+_SPARE = ("fit_seconds", "bytes_per_item")
+_STYLES = {"rose": "green", "fell": "red", "went": "red", "came": "green"}
+
+
+def _more(frame: DataFrame) -> list[str]:
+    return [name for name in frame.columns if name.startswith("vs ") or name.endswith("_per_second")]
+
+
+def _by_dataset(frame: DataFrame) -> list[list[dict[str, Any]]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in records(frame):
+        groups.setdefault((row["benchmark"], row["dataset"]), []).append(row)
+    return list(groups.values())
+
+
+def _sorted(
+    rows: list[dict[str, Any]], sort: str | None, main: str | None, descending: set[str]
+) -> list[dict[str, Any]]:
+    if sort is None:
+        ranked = _sorted(rows, main, None, descending) if main else rows
+        return sorted(ranked, key=lambda row: row["bits"])
+    known = [row for row in rows if row[sort] is not None]
+    known.sort(key=lambda row: row[sort], reverse=sort in descending)
+    return known + [row for row in rows if row[sort] is None]
+
+
+def _chosen(rows: list[dict[str, Any]], frame: DataFrame, sort: str | None) -> list[str]:
+    """The columns that say something, narrow enough for a terminal: the rest is for ``columns``."""
+    scores, main = metrics(frame), main_metric(frame)
+    plain = [name for name in scores if ":" not in name and name != main]
+    shown = [*([main] if main else []), *plain[:2]]
+    if sort in scores and sort not in shown:
+        shown.append(sort)
+    differing = {name: len({row.get(name) for row in rows}) > 1 for name in ("backbone", "budget")}
+    names = ["method", *(name for name, several in differing.items() if several), "bits"]
+    if any(row.get("stored_bits") not in (None, row["bits"]) for row in rows):
+        names.append("stored_bits")
+    if any(row.get("seeds") not in (None, 0, 1) for row in rows):
+        names.append("seeds")
+    names += shown
+    names += [name for name in frame.columns if name.startswith("vs ") and any(r[name] is not None for r in rows)]
+    names += [name for name in ("fit_seconds", "bytes_per_item") if any(row.get(name) is not None for row in rows)]
+    if sort and sort not in names and sort not in ("benchmark", "dataset", "settings"):
+        names.append(sort)
+    return names
+
+
+def _best(rows: list[dict[str, Any]], names: Iterable[str]) -> dict[tuple[int, str], float]:
+    best: dict[tuple[int, str], float] = {}
+    for row in filter(_competes, rows):
+        for name in names:
+            if row[name] is not None and not name.startswith(_NOT_BETTER_WHEN_HIGHER):
+                best[row["bits"], name] = max(row[name], best.get((row["bits"], name), -math.inf))
+    return best
+
+
+def _competes(row: Mapping[str, Any]) -> bool:
+    return bool(row["status"] == "ok" and row["role"] != "control")
+
+
+def _ranked(
+    rows: list[dict[str, Any]], names: list[str], best: Mapping[tuple[int, str], float], sections: bool
+) -> Table:
+    table = _table(rows[0])
+    for name in names:
+        _add_column(table, _HEADERS.get(name, name), isinstance(rows[0].get(name), str))
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        ends = sections and following is not None and following["bits"] != row["bits"]
+        table.add_row(*(_shown(name, row, best) for name in names), end_section=ends)
+    failed = [f"{row['method']} at {row['bits']}: {row['reason']}" for row in rows if row["status"] != "ok"]
+    table.caption = Text("\n".join(failed)) if failed else None
+    return table
+
+
+def _table(row: Mapping[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table.title, table.title_justify = Text(f"{row['benchmark']}: {row['dataset']}"), "left"
+    table.caption_justify = "left"
+    return table
+
+
+def _add_column(table: Table, header: str, text: bool) -> None:
+    # A number that is broken over lines reads as another number, so only text may give way.
+    if text:
+        table.add_column(Text(header), overflow="fold", max_width=28)
+    else:
+        table.add_column(Text(header), justify="right", no_wrap=True)
+
+
+def _shown(name: str, row: Mapping[str, Any], best: Mapping[tuple[int, str], float]) -> Text:
+    value = row.get(name)
+    if name == "method":
+        return Text(" ".join(filter(None, [row["method"], row["settings"], _mark(row)])))
+    if value is None:
+        return Text("")
+    if name == "fit_seconds":
+        return Text(_duration(value))
+    if name == "difference" or name.startswith("vs "):
+        return Text(f"{value:+.4f}")
+    if name.endswith("_per_second"):
+        return Text(_compact(value))
+    if not isinstance(value, float) or name == "bytes_per_item":
+        return Text(f"{value:g}" if isinstance(value, float) else str(value))
+    wins = (row["bits"], name) in best and _competes(row) and value == best[row["bits"], name]
+    deviation = row.get(f"{name}_std")
+    spread = "" if deviation is None else f" \u00b1{deviation:.4f}"
+    return Text(f"{value:.4f}{'*' if wins else ''}{spread}", style="bold" if wins else "")
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    contaminated = "contaminated" if row.get("contaminated") else ""
+    marks = [row.get("status", "ok"), row.get("role", ""), contaminated]
+    said = [mark for mark in marks if mark not in ("ok", "baseline", "")]
+    return f"({', '.join(said)})" if said else ""
+
+
+def _duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> [_duration(s) for s in (0.04, 7.25, 75, 4000, 9000)]
+    ['0.04s', '7.2s', '75s', '67m', '2.5h']
+    """
+    if seconds < 10:
+        return f"{seconds:.2g}s"
+    if seconds < 600:
+        return f"{seconds:.0f}s"
+    return f"{seconds / 60:.0f}m" if seconds < 7200 else f"{seconds / 3600:.1f}h"
+
+
+def _compact(value: float) -> str:
+    """A rate for people.
+
+    >>> [_compact(v) for v in (3.25, 950, 12345, 2.5e6)]
+    ['3.2', '950', '12.3k', '2.5M']
+    """
+    for size, mark in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{mark}"
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def _placed(frame: DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Rows by place; rows that people cannot tell apart are matched in their order."""
+    placed: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in records(frame):
+        place, nth = tuple(row[name] for name in PLACE), 0
+        while (*place, nth) in placed:
+            nth += 1
+        placed[(*place, nth)] = row
+    return placed
+
+
+def _change(x: float | None, y: float | None, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    if x is not None and y is not None:
+        return "rose" if y > x else "fell" if y < x else "same"
+    if x is None and y is None:
+        return "same" if old and new else "went" if old else "came"
+    return "went" if y is None else "came"

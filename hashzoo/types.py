@@ -1,0 +1,184 @@
+"""The words of the house: what travels between data, methods and measurement.
+
+Shapes, everywhere: B batch, N items, Q queries, D features, K bits, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: What a method stores of a picture: name -> (N, ...). Tensors of dtype bool are bits; the rest is side information.
+Codes = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known before a method is built.
+
+    ``class_counts`` (C,) counts the training pictures of each class; ``pool`` is the number of distinct picture
+    ids, so a table with one row a picture has ``pool`` rows and is indexed by ``Batch.ids``.
+    """
+
+    bits: int
+    classes: int
+    multilabel: bool
+    class_counts: Tensor  # (C,) int64
+    pool: int
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone sees in pictures: ``pooled`` (B, D) and the maps of its last stages, coarsest last."""
+
+    pooled: Tensor  # (B, D)
+    maps: tuple[Tensor, ...] = ()  # each (B, D_l, h_l, w_l)
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def to(self, device: torch.device) -> Features:
+        """The same features on another device."""
+        return Features(self.pooled.to(device), tuple(m.to(device) for m in self.maps))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures with their labels and ids.
+
+    ``images`` is either one uint8 tensor (N, 3 or 1, H, W) that sits in memory, or any sequence whose items are
+    uint8 tensors (3, H, W) or PIL pictures, read when asked for. ``labels`` is (N, C) multi-hot float;
+    ``ids`` (N,) int64 names a picture with the same number in every split.
+    """
+
+    images: Any  # Tensor | Sequence[Tensor | PIL.Image.Image]
+    labels: Tensor  # (N, C)
+    ids: Tensor  # (N,)
+    boxes: Sequence[Tensor] | None = None  # for each picture (n, 4) x0 y0 x1 y1, where the labelled things stand
+
+    def __post_init__(self) -> None:
+        if not len(self.images) == len(self.labels) == len(self.ids):
+            raise ValueError(
+                f"a split needs as many labels and ids as images: {len(self.images)} images, "
+                f"{len(self.labels)} labels, {len(self.ids)} ids"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Tensor) -> Split:
+        """The split of these rows only, in their order."""
+        if isinstance(self.images, Tensor):
+            images: Any = self.images[rows]
+        else:
+            images = Rows(self.images, rows.tolist())
+        boxes = None if self.boxes is None else [self.boxes[i] for i in rows.tolist()]
+        return replace(self, images=images, labels=self.labels[rows], ids=self.ids[rows], boxes=boxes)
+
+
+@dataclass(frozen=True)
+class Rows(Sequence[Any]):
+    """Some rows of a longer sequence, read when asked for."""
+
+    base: Sequence[Any]
+    rows: list[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.base[self.rows[index]]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of a benchmark, and the names of the classes.
+
+    ``validation`` is carved out of what would have been train, and only when asked for. ``pretraining`` names
+    what the data shares with common pretrained weights (``"ImageNet"`` for a subset of ImageNet), so that a
+    backbone trained on it is marked as contaminated.
+    """
+
+    train: Split
+    database: Split
+    query: Split
+    multilabel: bool
+    class_names: tuple[str, ...]
+    validation: Split | None = None
+    pretraining: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def setting(self, bits: int) -> Setting:
+        """What a method is told of this data before it is built."""
+        parts = [self.train, self.database, self.query, *([self.validation] if self.validation else [])]
+        return Setting(
+            bits=bits,
+            classes=len(self.class_names),
+            multilabel=self.multilabel,
+            class_counts=self.train.labels.sum(0).long(),
+            pool=1 + max(int(part.ids.max()) for part in parts if len(part)),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures on their way through a method.
+
+    ``views`` holds one entry for each view asked for, each (B, 3, H, W) normalised for the backbone, or stored
+    ``Features`` when the backbone is frozen. ``progress`` runs from 0 to 1 through the training.
+    """
+
+    views: tuple[Any, ...]  # of Tensor or Features
+    labels: Tensor  # (B, C) multi-hot float
+    ids: Tensor  # (B,)
+    progress: float = 0.0
+
+    @property
+    def images(self) -> Any:
+        """The first view."""
+        return self.views[0]
+
+    @property
+    def similar(self) -> Tensor:
+        """(B, B) float, 1 where two pictures share a label.
+
+        >>> labels = torch.tensor([[1., 0.], [1., 1.], [0., 1.]])
+        >>> Batch((None,), labels, torch.arange(3)).similar
+        tensor([[1., 1., 0.],
+                [1., 1., 1.],
+                [0., 1., 1.]])
+        """
+        return (self.labels @ self.labels.T > 0).to(self.labels.dtype)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a hash head makes of features: relaxed codes (B, K), class scores (B, C) and whatever else a loss reads."""
+
+    code: Tensor  # (B, K)
+    logits: Tensor | None = None  # (B, C)
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The k nearest database rows of each query, nearest first; equal distances are ties."""
+
+    rows: Tensor  # (Q, k) int64
+    distances: Tensor  # (Q, k)
+
+
+def signs(x: Tensor) -> Tensor:
+    """-1 or +1 by sign, with sgn(0) = +1, in the dtype of ``x``.
+
+    >>> signs(torch.tensor([-2., -0., 0., 3.]))
+    tensor([-1.,  1.,  1.,  1.])
+    """
+    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)

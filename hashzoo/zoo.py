@@ -1,0 +1,290 @@
+"""Plugins in, catalogues out. One broken plugin never takes another, or the command line, down with it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from hashzoo import hookspecs
+from hashzoo.errors import TroubleError, UsageError, unknown
+from hashzoo.hookspecs import Family
+from hashzoo.method import Card, ComposeError, Composition, deep
+
+KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics")
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/\*)?\Z")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing of a catalogue: its factory, and who brought it."""
+
+    name: str
+    factory: Any  # a callable, or a Family of them
+    plugin: str
+    version: str
+
+    @property
+    def doc(self) -> str:
+        """The first line of the factory's docstring."""
+        factory = self.factory
+        text = factory.doc if isinstance(factory, Composition | Family) else inspect.getdoc(factory)
+        return (text or "").strip().split("\n")[0]
+
+    @property
+    def card(self) -> Card:
+        """What one must know of a method; the default card where a factory has none."""
+        card = getattr(self.factory, "card", None)
+        return card if isinstance(card, Card) else Card()
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plugin and how its loading went; ``reason`` is empty where it went well."""
+
+    name: str
+    version: str
+    origin: str
+    offers: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass
+class Zoo:
+    """The catalogues, filled from plugins."""
+
+    backbones: dict[str, Entry] = field(default_factory=dict)
+    heads: dict[str, Entry] = field(default_factory=dict)
+    losses: dict[str, Entry] = field(default_factory=dict)
+    methods: dict[str, Entry] = field(default_factory=dict)
+    datasets: dict[str, Entry] = field(default_factory=dict)
+    metrics: dict[str, Entry] = field(default_factory=dict)
+    plugins: list[Plugin] = field(default_factory=list)
+
+    def catalogue(self, kind: str) -> dict[str, Entry]:
+        """The entries of one kind, a key of ``KINDS``."""
+        entries: dict[str, Entry] = getattr(self, kind)
+        return entries
+
+    def backbone(self, name: str) -> Entry:
+        """A backbone by name, ``family/name`` included. UsageError with the nearest name otherwise."""
+        if name in self.backbones:
+            return self.backbones[name]
+        prefix, _, rest = name.partition("/")
+        entry = self.backbones.get(f"{prefix}/*")
+        if entry is None or not isinstance(family := entry.factory, Family):
+            raise UsageError(unknown("backbone", name, self.backbones))
+        if rest not in (known := family.names()):
+            raise UsageError(unknown("backbone", name, [f"{prefix}/{n}" for n in known]))
+        return replace(entry, name=name, factory=partial(family.build, rest))
+
+    def dataset(self, name: str) -> Entry:
+        """A data set by name. UsageError with the nearest name otherwise."""
+        if name not in self.datasets:
+            raise UsageError(unknown("dataset", name, self.datasets))
+        return self.datasets[name]
+
+    def method(self, name: str) -> Entry:
+        """A method by name, or head + loss as ``saliency+hashnet``."""
+        if name in self.methods:
+            entry = self.methods[name]
+            if isinstance(entry.factory, Composition):
+                entry = replace(entry, factory=self._bound(entry.factory, name))
+            return entry
+        if name.count("+") == 1:
+            head, loss = name.split("+")
+            for kind, part in (("head", head), ("loss", loss)):
+                known = self.heads if kind == "head" else self.losses
+                if part not in known:
+                    raise UsageError(f"{name}: {unknown(kind, part, known)}")
+            made = deep(head, loss, doc=f"the head {head} trained with the loss {loss}")
+            brought = sorted({self.heads[head].plugin, self.losses[loss].plugin})
+            version = self.losses[loss].version
+            return Entry(name, self._bound(made, name), " + ".join(brought), version)
+        raise UsageError(unknown("method", name, self.methods))
+
+    def matching(self, patterns: Iterable[str]) -> list[str]:
+        """Names of methods for names and patterns, in the order asked, each once."""
+        chosen: list[str] = []
+        for pattern in patterns:
+            if any(letter in pattern for letter in "*?["):
+                found = [name for name in sorted(self.methods) if fnmatchcase(name, pattern)]
+                if not found:
+                    raise UsageError(f"no method matches {pattern!r}; there are: {', '.join(sorted(self.methods))}")
+            else:
+                found = [self.method(pattern).name]
+            chosen += [name for name in found if name not in chosen]
+        return chosen
+
+    def metric_functions(self) -> dict[str, Callable[..., Any]]:
+        """The metrics that plugins add, by name."""
+        return {name: entry.factory for name, entry in self.metrics.items()}
+
+    def _bound(self, made: Composition, name: str) -> Composition:
+        try:
+            return made.bind(
+                {n: e.factory for n, e in self.heads.items()}, {n: e.factory for n, e in self.losses.items()}
+            )
+        except ComposeError as error:
+            raise UsageError(f"method {name}: {error}") from error
+
+
+def load(extra: Iterable[str] = ()) -> Zoo:
+    """All plugins: built-in first, then installed ones (unless ``HASHZOO_PLUGINS=off``), then ``extra``.
+
+    An installed plugin that does not load is kept with its reason in ``zoo.plugins``. One of ``extra``, a file or
+    a module named by the user, raises UsageError instead.
+    """
+    zoo = Zoo()
+    points = importlib.metadata.entry_points(group="hashzoo")
+    found = sorted({(p.dist.name if p.dist else "", p.name, p.value): p for p in points}.values(), key=_rank)
+    for point in found:
+        package = point.dist.name if point.dist else "?"
+        version = point.dist.version if point.dist else ""
+        if package != "hashzoo" and os.environ.get("HASHZOO_PLUGINS", "").lower() == "off":
+            continue
+        name = package if package == "hashzoo" else f"{package}:{point.name}"
+        _admit(zoo, name, version, point.value, point.load)
+    for given in extra:
+        reason = _admit(zoo, given, "", given, partial(load_module, given)).reason
+        if reason:
+            raise UsageError(f"--plugin {given}: {reason}")
+    return zoo
+
+
+def _rank(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
+    package = point.dist.name if point.dist else ""
+    return package != "hashzoo", package, point.name
+
+
+def load_module(given: str) -> ModuleType:
+    """The module of ``--plugin``: a file's path, or a dotted name."""
+    path = Path(given)
+    if path.suffix != ".py" and not path.exists():
+        return importlib.import_module(given)
+    if not path.is_file():
+        raise TroubleError(f"there is no file {given}")
+    name = f"hashzoo_file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{_digest(str(path.resolve()).encode())[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise TroubleError(f"{given} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and type hints look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _admit(zoo: Zoo, name: str, version: str, origin: str, get: Callable[[], Any]) -> Plugin:
+    """Load one plugin into the zoo, all of it or nothing; a plugin may even call sys.exit."""
+    try:
+        offers = _offers(get())
+        _refuse_repeats(zoo, name, offers)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        text = str(error).strip().split("\n")[0]
+        plain = isinstance(error, TroubleError | UsageError)
+        plugin = Plugin(name, version, origin, reason=text if plain else f"{type(error).__name__}: {text}")
+    else:
+        for kind, factories in offers.items():
+            entries = {n: Entry(n, factory, name, version) for n, factory in factories.items()}
+            zoo.catalogue(kind).update(entries)
+        names = tuple(f"{kind[:-1] if kind != 'losses' else 'loss'} {n}" for kind in offers for n in offers[kind])
+        plugin = Plugin(name, version, origin, names)
+    zoo.plugins.append(plugin)
+    return plugin
+
+
+def _offers(module: Any) -> dict[str, dict[str, Any]]:
+    """What one plugin offers, by kind. Each plugin gets a manager of its own, so none can disturb another."""
+    manager = pluggy.PluginManager("hashzoo")
+    manager.add_hookspecs(hookspecs)
+    manager.register(module)
+    manager.check_pending()
+    callers = manager.get_hookcallers(module) or []
+    if not callers:
+        bare = [n for n in dir(module) if n.startswith("hashzoo_") and callable(getattr(module, n))]
+        hint = f"decorate {bare[0]} with @hashzoo.hookimpl" if bare else "see the hooks in hashzoo.hookspecs"
+        raise UsageError(f"it has no hook; {hint}")
+    offers: dict[str, dict[str, Any]] = {}
+    for caller in callers:
+        for answer in caller():
+            if not isinstance(answer, dict):
+                raise UsageError(f"{caller.name} must return a dict of names, not {type(answer).__name__}")
+            for name, factory in answer.items():
+                if not isinstance(name, str) or not NAME.match(name):
+                    raise UsageError(f"{caller.name} offers {name!r}: a name matches [a-z0-9][a-z0-9_.-]*")
+                if not callable(factory) and not isinstance(factory, Family):
+                    raise UsageError(f"{caller.name} offers {name!r}, which cannot be called")
+            offers.setdefault(caller.name.removeprefix("hashzoo_"), {}).update(answer)
+    return offers
+
+
+def _refuse_repeats(zoo: Zoo, plugin: str, offers: dict[str, dict[str, Any]]) -> None:
+    for kind, factories in offers.items():
+        known = zoo.catalogue(kind)
+        for name in factories:
+            if name in known:
+                raise UsageError(
+                    f"{kind} {name!r} is offered by both {known[name].plugin} and {plugin}; rename one of them"
+                )
+
+
+def code_digest(*factories: Any) -> str:
+    """A digest of the source that factories are made of: their modules, and what those import of their own package.
+
+    The core is not part of it (the protocol version stands for it), nor are other packages.
+    """
+    files: dict[str, Path] = {}
+    for factory in factories:
+        if isinstance(factory, Composition):
+            parts: list[Any] = [factory.head, factory.loss]
+        else:
+            parts = [factory.func if isinstance(factory, partial) else factory]
+        for part in parts:
+            if module := inspect.getmodule(part):
+                _collect(module, files)
+    # by file name, not by module name: the module of a --plugin file is named after where the file lies
+    total = "".join(f"{path.name} {_digest(path.read_bytes())}\n" for _, path in sorted(files.items()))
+    return _digest(total.encode())[:16]
+
+
+def _collect(module: ModuleType, files: dict[str, Path]) -> None:
+    name, file = module.__name__, getattr(module, "__file__", None)
+    root = name.split(".")[0]
+    if name in files or root == "hashzoo" or not file or Path(file).suffix != ".py":
+        return
+    if Path(file).name == "__init__.py" and files:  # it only lists names: a new neighbour changes no score
+        return
+    files[name] = Path(file)
+    for node in ast.walk(ast.parse(Path(file).read_bytes())):
+        wanted: list[str] = []
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            wanted = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = name.rsplit(".", node.level)[0] + (f".{node.module}" if node.module else "")
+            wanted = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        for other in wanted:
+            if other.split(".")[0] == root and other in sys.modules and other != root:
+                _collect(sys.modules[other], files)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

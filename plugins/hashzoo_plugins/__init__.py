@@ -1,0 +1,1 @@
+"""The methods, backbones, heads, losses and datasets that come with hashzoo."""

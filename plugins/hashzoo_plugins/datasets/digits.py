@@ -1,0 +1,70 @@
+"""The 1,797 scanned handwritten digits that come with scikit-learn: real, embedded, 8 x 8 pixels.
+
+Source: E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998 (its test part).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hashzoo.types import Split, Splits
+from hashzoo_plugins.datasets.carve import stratified
+
+CLASSES = tuple(str(digit) for digit in range(10))
+
+
+def pictures() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All pictures (1797, 8, 8) uint8, grey values 0..16 stretched to 0..255, and their classes (1797,)."""
+    from sklearn.datasets import load_digits
+
+    images, classes = load_digits(return_X_y=True)
+    return (images.reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8), classes.astype(np.int64)
+
+
+def draw(sizes: dict[str, int], seed: int, validation: float, inside: bool = False) -> Splits:
+    """Stratified parts by seed; ``validation`` is the share of train that is carved out of it."""
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation is a share of train, 0 to below 1, not {validation}")
+    images, classes = pictures()
+    generator = np.random.default_rng(seed)
+    query, train, database = stratified(classes, [sizes["query"], sizes["train"], sizes["database"]], generator)
+    if inside:
+        database = generator.permutation(np.concatenate([database, train]))
+    held = round(validation * len(train))
+    carved = None
+    if held:
+        kept, out = stratified(classes[train], [len(train) - held, held], generator)
+        train, carved = train[kept], train[out]
+
+    def part(rows: NDArray[np.int64]) -> Split:
+        return Split(
+            images=torch.from_numpy(images[rows])[:, None],
+            labels=torch.eye(10)[torch.from_numpy(classes[rows])],
+            ids=torch.from_numpy(rows),
+        )
+
+    return Splits(
+        train=part(train),
+        database=part(database),
+        query=part(query),
+        multilabel=False,
+        class_names=CLASSES,
+        validation=None if carved is None else part(carved),
+    )
+
+
+def standard(*, seed: int = 0, validation: float = 0.0) -> Splits:
+    """Digits: 297 queries, 500 to train on, 1,000 others as the database."""
+    return draw({"query": 297, "train": 500, "database": 1000}, seed, validation)
+
+
+def inside(*, seed: int = 0, validation: float = 0.0) -> Splits:
+    """Digits with the training pictures inside the database, as many papers have it (which flatters)."""
+    return draw({"query": 297, "train": 500, "database": 1000}, seed, validation, inside=True)
+
+
+def small(*, seed: int = 0, validation: float = 0.0) -> Splits:
+    """Digits, a quick part: 100 queries, 200 to train on, 400 others as the database."""
+    return draw({"query": 100, "train": 200, "database": 400}, seed, validation)

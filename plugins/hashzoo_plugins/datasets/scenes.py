@@ -1,0 +1,89 @@
+"""Several real digits on one canvas: pictures with more than one label, made the same everywhere.
+
+Each scene holds 1 to 4 of scikit-learn's scanned digits at random places and sizes, never overlapping;
+its labels are the digits present, and the box of each is kept. A scanned digit is used in one part only
+(train, database or query), so no part has seen another's handwriting.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hashzoo.types import Split, Splits
+from hashzoo_plugins.datasets.carve import stratified
+from hashzoo_plugins.datasets.digits import CLASSES, pictures
+
+SIDE = 32
+SCALES = (8, 10, 12, 14)  # sides of a pasted digit, in pixels
+
+
+def resized(digit: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A square picture (s, s) at (side, side) by bilinear sampling at pixel centres, in exact integer arithmetic.
+
+    Integers make the scenes the same to the last bit on every machine.
+
+    >>> resized(np.array([[0, 100], [0, 100]], np.uint8), 4)[0].tolist()
+    [0, 25, 75, 100]
+    """
+    before = len(digit)
+    # the centre of target pixel t lies at ((2t + 1) * before - side) / (2 * side) in source pixels
+    at = np.clip((2 * np.arange(side) + 1) * before - side, 0, 2 * side * (before - 1))
+    low, part = np.divmod(at, 2 * side)
+    high = np.minimum(low + 1, before - 1)
+    values = digit.astype(np.int64)
+    rows = values[low] * (2 * side - part)[:, None] + values[high] * part[:, None]
+    both = rows[:, low] * (2 * side - part) + rows[:, high] * part
+    return (both // (2 * side) ** 2).astype(np.uint8)
+
+
+def scene(
+    digits: NDArray[np.uint8], classes: NDArray[np.int64], generator: np.random.Generator
+) -> tuple[NDArray[np.uint8], set[int], list[list[int]]]:
+    """One canvas (SIDE, SIDE), the digits on it, and their boxes x0 y0 x1 y1 (the end is exclusive)."""
+    canvas = np.zeros((SIDE, SIDE), np.uint8)
+    boxes: list[list[int]] = []
+    present: set[int] = set()
+    for _ in range(int(generator.integers(1, 5))):
+        for _attempt in range(20):
+            side = int(generator.choice(SCALES))
+            x, y = (int(v) for v in generator.integers(0, SIDE - side + 1, 2))
+            if all(x >= b[2] or b[0] >= x + side or y >= b[3] or b[1] >= y + side for b in boxes):
+                which = int(generator.integers(len(digits)))
+                canvas[y : y + side, x : x + side] = resized(digits[which], side)
+                boxes.append([x, y, x + side, y + side])
+                present.add(int(classes[which]))
+                break
+    return canvas, present, boxes
+
+
+def draw(sizes: dict[str, int], seed: int) -> Splits:
+    """Parts of ``sizes`` scenes, each from scanned digits of its own."""
+    images, classes = pictures()
+    generator = np.random.default_rng(seed)
+    pools = stratified(classes, [297, 700, 800], generator)
+    parts, start = {}, 0
+    for (name, size), pool in zip(sizes.items(), pools, strict=True):
+        canvases = np.zeros((size, 1, SIDE, SIDE), np.uint8)
+        labels = torch.zeros(size, 10)
+        boxes = []
+        for i in range(size):
+            canvas, present, placed = scene(images[pool], classes[pool], generator)
+            canvases[i, 0] = canvas
+            labels[i, sorted(present)] = 1
+            boxes.append(torch.tensor(placed))
+        ids = torch.arange(start, start + size)
+        parts[name] = Split(torch.from_numpy(canvases), labels, ids, boxes)
+        start += size
+    return Splits(**parts, multilabel=True, class_names=CLASSES)
+
+
+def standard(*, seed: int = 0) -> Splits:
+    """Scenes of 1 to 4 digits with the digits as labels: 500 queries, 2,000 to train on, a database of 4,000."""
+    return draw({"query": 500, "train": 2000, "database": 4000}, seed)
+
+
+def small(*, seed: int = 0) -> Splits:
+    """Scenes, a quick part: 100 queries, 400 to train on, a database of 600."""
+    return draw({"query": 100, "train": 400, "database": 600}, seed)

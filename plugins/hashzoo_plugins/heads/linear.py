@@ -1,0 +1,46 @@
+"""The hash layers that most methods share: one linear map, then whatever bends it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hashzoo.method import Backbone
+from hashzoo.types import Features, Output, Setting
+
+
+class Linear(nn.Module):
+    """One linear layer on the pooled features: z = W f + v."""
+
+    def __init__(self, backbone: Backbone, setting: Setting) -> None:
+        super().__init__()
+        self.layer = nn.Linear(backbone.dim, setting.bits)
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, K), unbounded."""
+        return Output(self.layer(features.pooled))
+
+
+class Tanh(nn.Module):
+    """A linear layer and tanh: codes in (-1, 1)."""
+
+    def __init__(self, backbone: Backbone, setting: Setting) -> None:
+        super().__init__()
+        self.layer = nn.Linear(backbone.dim, setting.bits)
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, K) in (-1, 1)."""
+        return Output(torch.tanh(self.layer(features.pooled)))
+
+
+class BatchNormTanh(nn.Module):
+    """A linear layer without bias, batch normalisation and tanh: balanced bits."""
+
+    def __init__(self, backbone: Backbone, setting: Setting) -> None:
+        super().__init__()
+        self.layer = nn.Linear(backbone.dim, setting.bits, bias=False)
+        self.norm = nn.BatchNorm1d(setting.bits)
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, K) in (-1, 1)."""
+        return Output(torch.tanh(self.norm(self.layer(features.pooled))))

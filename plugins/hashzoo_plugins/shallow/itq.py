@@ -1,0 +1,59 @@
+"""Iterative quantization (Gong & Lazebnik, CVPR 2011; with Gordo & Perronnin, TPAMI 2013)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hashzoo.method import Backbone, Card, Method
+from hashzoo.run import Run
+from hashzoo.types import Batch, Codes, Setting, Split, signs
+from hashzoo_plugins.shallow import projection
+
+
+def rotations(v: Tensor, iterations: int, generator: torch.Generator) -> list[tuple[Tensor, float]]:
+    """The rotations (K, K) that ITQ goes through for ``v`` (N, K), each with its error |sgn(v R) - v R|^2 / N.
+
+    The first is random, the last the solution; the errors never rise.
+    """
+    r = torch.linalg.qr(torch.randn(v.shape[1], v.shape[1], generator=generator).to(v)).Q
+    path = []
+    for _ in range(iterations):
+        b = signs(v @ r)  # fix R, update B
+        path.append((r, float((b - v @ r).square().sum(1).mean())))
+        s, _, th = torch.linalg.svd(b.T @ v)  # fix B, update R: Procrustes; B'V = S Sigma T', R = T S'
+        r = (s @ th).T
+    path.append((r, float((signs(v @ r) - v @ r).square().sum(1).mean())))
+    return path
+
+
+class ITQ(Method):
+    """PCA, then the rotation that bends the data least (Gong & Lazebnik, CVPR 2011).
+
+    The codes are those of the last rotation; the authors' code returns the ones before it. SVD gives T
+    transposed: the transpose that public code forgets is what makes the error fall.
+    """
+
+    card = Card("shallow", "none", paper="Gong & Lazebnik, CVPR 2011", year=2011)
+
+    def __init__(self, setting: Setting, backbone: Backbone, *, iterations: int = 50) -> None:
+        super().__init__()
+        projection.require_dimensions("itq", setting, backbone)
+        if iterations < 1:
+            raise ValueError(f"itq needs one iteration or more, not {iterations}")
+        self.backbone, self.bits, self.iterations = backbone, setting.bits, iterations
+        self.register_buffer("mean", torch.zeros(backbone.dim))
+        self.register_buffer("projection", torch.zeros(backbone.dim, setting.bits))
+
+    def fit(self, train: Split, run: Run) -> None:
+        """PCA of the training features, then alternate between codes and rotation."""
+        x = run.features(self.backbone, train).pooled  # (N, D)
+        self.mean = x.mean(0)
+        pca = projection.principal(x - self.mean, self.bits)  # (D, K)
+        rotation, error = rotations((x - self.mean) @ pca, self.iterations, run.generator)[-1]
+        run.log({"quantization": error})
+        self.projection = pca @ rotation
+
+    def encode(self, batch: Batch) -> Codes:
+        """sgn((f - mean) U R)."""
+        return projection.encode(self.backbone, self.mean, self.projection, batch)
