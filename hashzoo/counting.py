@@ -143,10 +143,9 @@ def _integers(labels: NDArray[Any], name: str) -> Ints:
 
 
 def _of_classes(query: Ints, database: Ints) -> Relevance:
-    """Compare only the bytes of the integers that differ somewhere: one of eight, for up to 256 classes."""
+    """Keep only the bytes of the integers that differ somewhere: one of eight, for up to 256 classes."""
     q, d = (side.view(np.uint8).reshape(-1, 8) for side in (query, database))
     used = (q != d[0]).any(axis=0) | (d != d[0]).any(axis=0)
-    used[0] |= not used.any()
     return Relevance(q[:, used], np.ascontiguousarray(d[:, used].T), same=True, highest=1)
 
 

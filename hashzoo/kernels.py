@@ -77,11 +77,7 @@ def _write_relevance(hit: Any, same: bool, query: Any, labels: Any, start: int, 
 
 @_compiled
 def _write_grades(hit: Any, same: bool, highest: int, query: Any, labels: Any, start: int, stop: int) -> None:
-    if same:
-        for j in range(stop - start):
-            hit[j] = 1
-    else:
-        hit[:] = 0
+    hit[:] = np.uint32(same)
     for w in range(query.size):
         byte = query[w]
         column = labels[w, start:stop]

@@ -80,7 +80,7 @@ def run(
 def _start(context: Any, job: Job, folder: Path, timeout: float | None) -> Running:
     ours, theirs = context.Pipe(duplex=False)
     surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")}
-    process = context.Process(target=work, args=(job, folder, theirs, surroundings), name=job.title)
+    process = context.Process(target=work, args=(job, folder.resolve(), theirs, surroundings), name=job.title)
     process.start()
     theirs.close()
     return Running(job, process, ours, time.monotonic() + (timeout or float("inf")))

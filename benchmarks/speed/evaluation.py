@@ -30,7 +30,7 @@ from hashzoo.counting import pack, set_threads
 from hashzoo.metrics import evaluate
 
 THREADS = 2
-ROUNDS = 3
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -264,11 +264,11 @@ def main() -> None:
     if asked.peak:
         peak(*asked.peak)
         return
-    shrink, some = (10, 5) if asked.quick else (1, 20)
+    shrink, some = (10, 5) if asked.quick else (1, 40)
     set_threads(THREADS)
     torch.set_num_threads(THREADS)
     faiss.omp_set_num_threads(THREADS)
-    print(machine())
+    print(f"{machine()}\nload of the machine before: {os.getloadavg()[0]:.2f}")
     coco, cifar = coco_like(5000 // shrink, 117_218 // shrink), cifar_like(1000 // shrink, 54_000 // shrink)
     for task in (coco.first(10, 1000), cifar.first(10, 1000)):
         for contestant in (by_counting, *PEERS.values()):

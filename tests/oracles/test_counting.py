@@ -121,6 +121,13 @@ def test_one_label_a_row_is_counted_as_a_class():
     assert not relevance(one_hot[:2], np.vstack([one_hot, [[1, 1, 0]]])).same
 
 
+def test_rows_without_a_label_share_nothing():
+    for labels in ([[1, 0], [0, 0]], [[1, 1], [0, 0]]):
+        prepared = relevance(labels, labels)
+        assert prepared.relevant(0).tolist() == [True, False]
+        assert prepared.relevant(1).tolist() == [False, False]
+
+
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32, np.float64])
 def test_multi_hot_labels_of_any_number_type_are_the_same_labels(dtype):
     rng = np.random.default_rng(0)

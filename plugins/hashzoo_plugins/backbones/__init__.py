@@ -3,6 +3,8 @@
 from typing import Any
 
 from hashzoo import hookimpl
+from hashzoo.hookspecs import Family
+from hashzoo_plugins.backbones import timm, torchvision
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.tiny import Tiny
 
@@ -13,4 +15,8 @@ def hashzoo_backbones() -> dict[str, Any]:
     return {
         "pixels": Pixels,
         "tiny": Tiny,
+        "timm/*": Family(timm.build, timm.names, "any model of timm by name, as timm/resnet18"),
+        "torchvision/*": Family(
+            torchvision.build, torchvision.names, "any classification model of torchvision, as torchvision/resnet18"
+        ),
     }

@@ -1,0 +1,80 @@
+"""Every network of timm, without its classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hashzoo.errors import TroubleError
+from hashzoo.method import Backbone, Input
+from hashzoo.types import Features
+from hashzoo_plugins.backbones import weights as files
+from hashzoo_plugins.backbones.maps import Tap, stages
+
+
+def names() -> list[str]:
+    """The models that the installed timm has."""
+    import timm
+
+    found: list[str] = timm.list_models()
+    return found
+
+
+class Timm(Backbone):
+    """A timm network; ``pooled`` is what its classifier would receive. Networks of tokens have no maps."""
+
+    def __init__(self, network: Any, loaded: str, trained_on: str) -> None:
+        super().__init__()
+        from timm.data import resolve_model_data_config
+
+        config = resolve_model_data_config(network)
+        side = int(config["input_size"][-1])
+        self.network: nn.Module = network
+        self.input = Input(side, 3, tuple(config["mean"]), tuple(config["std"]), float(config["crop_pct"]))
+        self.weights, self.trained_on = loaded, trained_on
+        found = stages(network, network, side)
+        self.map_dims = tuple(channels for _, _, channels in found)
+        self._tap = Tap(network, found) if found else None
+        with torch.no_grad():
+            was = network.training
+            network.eval()
+            self.dim = int(network(torch.zeros(1, 3, side, side)).shape[1])
+            network.train(was)
+        if self._tap is not None:
+            self._tap.kept.clear()
+
+    def forward(self, images: Tensor) -> Features:
+        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised pictures."""
+        pooled = self.network(images)
+        return Features(pooled, self._tap.maps() if self._tap else ())
+
+
+def build(
+    name: str, shape: tuple[int, int, int], *, weights: str = "default", allow_missing: tuple[str, ...] = ()
+) -> Backbone:
+    """A timm model by name, with ``weights`` default, random, or a .safetensors or .pth file of its own keys.
+
+    Keys that a file may lack are named by patterns in ``allow_missing``.
+    """
+    import timm
+
+    if weights == "random":
+        return Timm(timm.create_model(name, num_classes=0), "random", "")
+    if weights == "default":
+        try:
+            network = timm.create_model(name, pretrained=True, num_classes=0)
+        except Exception as error:  # the hub's client raises many kinds, none of them documented
+            text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise TroubleError(
+                f"cannot get the weights of timm's {name}: {text}; use --set timm/{name}.weights=FILE, or random"
+            ) from error
+        tag = str(network.pretrained_cfg.get("tag", ""))
+        return Timm(network, f"{name}.{tag}", "ImageNet" if "in1k" in tag or "in2" in tag else tag)
+    path = Path(weights)
+    network = timm.create_model(name)
+    files.load(network, path, allow_missing)
+    network.reset_classifier(0)
+    return Timm(network, f"{path.name} {files.digest(path)}", "ImageNet")

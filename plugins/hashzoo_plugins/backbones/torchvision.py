@@ -1,0 +1,110 @@
+"""Every classification network of torchvision, without its classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from hashzoo.errors import TroubleError
+from hashzoo.method import Backbone, Input
+from hashzoo.types import Features
+from hashzoo_plugins.backbones import weights as files
+from hashzoo_plugins.backbones.maps import Tap, stages
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
+
+
+def names() -> list[str]:
+    """The classification models that the installed torchvision has."""
+    from torchvision import models
+
+    return list(models.list_models(module=models))
+
+
+class Torchvision(Backbone):
+    """A torchvision network whose pooled features are what its last linear layers receive.
+
+    For convolutional networks ``pooled`` is the mean of the last map; for AlexNet and VGG too, whose fully connected
+    layers are left out. A vision transformer gives its class token and has no maps.
+    """
+
+    def __init__(self, network: nn.Module, to: Input, loaded: str, trained_on: str) -> None:
+        super().__init__()
+        self.network, self.input, self.weights, self.trained_on = network, to, loaded, trained_on
+        side = to.size or 224
+        found = stages(network, network, side)
+        self.map_dims = tuple(channels for _, _, channels in found)
+        self._tap = Tap(network, found) if found else None
+        with torch.no_grad():
+            was = network.training
+            network.eval()
+            self.dim = self(torch.zeros(1, 3, side, side)).pooled.shape[1]
+            network.train(was)
+
+    def forward(self, images: Tensor) -> Features:
+        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised pictures."""
+        out = self.network(images)
+        if self._tap is None:
+            return Features(out)
+        maps = self._tap.maps()
+        return Features(maps[-1].mean((2, 3)), maps)
+
+
+def chopped(network: Any) -> nn.Module:
+    """The network with everything behind its features replaced by nothing."""
+    for name in ("classifier", "fc", "head", "heads"):
+        if isinstance(getattr(network, name, None), nn.Module):
+            setattr(network, name, nn.Identity())
+    if getattr(network, "aux_logits", False):  # GoogLeNet and Inception train side classifiers
+        network.aux_logits = False
+        for name in ("AuxLogits", "aux1", "aux2"):
+            setattr(network, name, None)
+    module: nn.Module = network
+    return module
+
+
+def build(
+    name: str, shape: tuple[int, int, int], *, weights: str = "default", allow_missing: tuple[str, ...] = ()
+) -> Backbone:
+    """A torchvision model by name, with ``weights`` default, random, or a .safetensors or .pth file of its own keys.
+
+    Keys that a file may lack are named by patterns in ``allow_missing``.
+    """
+    from torchvision import models
+
+    offered = models.get_model_weights(name)
+    best = getattr(offered, "DEFAULT", None)
+    to = Input(size=224, channels=3, mean=MEAN, std=STD, crop=0.875)
+    if best is not None:
+        made: Any = best.transforms()
+        side = made.crop_size[0]
+        to = Input(side, 3, tuple(made.mean), tuple(made.std), min(1.0, side / made.resize_size[0]))
+    if weights == "random":
+        return Torchvision(chopped(_made(name, None)), to, "random", "")
+    if weights == "default":
+        if best is None:
+            raise ValueError(f"torchvision has no weights for {name}; use weights = 'random' or a file")
+        try:
+            network = _made(name, best)
+        except (URLError, OSError, RuntimeError) as error:
+            raise TroubleError(
+                f"cannot get the weights of {name} from {best.url}: {error}; "
+                f"use --set torchvision/{name}.weights=FILE, or random"
+            ) from error
+        return Torchvision(chopped(network), to, str(best), "ImageNet")
+    path = Path(weights)
+    network = _made(name, None)
+    files.load(network, path, allow_missing)
+    return Torchvision(chopped(network), to, f"{path.name} {files.digest(path)}", "ImageNet")
+
+
+def _made(name: str, which: Any) -> nn.Module:
+    from torchvision import models
+
+    quiet = {"init_weights": True} if name in ("googlenet", "inception_v3") and which is None else {}
+    network: nn.Module = models.get_model(name, weights=which, **quiet)
+    return network

@@ -1,0 +1,70 @@
+"""Weights from files: safetensors, or a .pth that is only ever read as tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hashzoo.errors import TroubleError, UsageError
+
+SHOWN = 5  # keys listed in an error
+
+
+def digest(path: Path) -> str:
+    """The first 16 hex digits of a file's sha256."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()[:16]
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pth or .pt file. No code in a file is ever run: TroubleError instead."""
+    if not path.is_file():
+        raise TroubleError(f"there is no weights file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TroubleError(f"{path} cannot be read as plain tensors: {text}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise TroubleError(f"{path} holds no table of tensors; save model.state_dict()")
+    return found
+
+
+def load(module: nn.Module, path: Path, allow_missing: tuple[str, ...]) -> None:
+    """Load a file into a network. UsageError listing the keys that are missing, unexpected or of another shape.
+
+    Missing keys that match a pattern of ``allow_missing``, such as ``classifier.*``, keep their random values.
+    """
+    given, wanted = read(path), module.state_dict()
+    counters = {key for key in wanted if key.endswith("num_batches_tracked")}
+    missing = [
+        key for key in wanted.keys() - given.keys() - counters if not any(fnmatchcase(key, p) for p in allow_missing)
+    ]
+    unexpected = sorted(given.keys() - wanted.keys())
+    shapes = [key for key in wanted.keys() & given.keys() if wanted[key].shape != given[key].shape]
+    problems = [
+        f"{len(keys)} {what} ({', '.join(sorted(keys)[:SHOWN])}{', ...' if len(keys) > SHOWN else ''})"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if keys
+    ]
+    if problems:
+        raise UsageError(
+            f"{path.name} does not fit the network: {'; '.join(problems)}; "
+            "keys that may be missing are named by allow_missing"
+        )
+    module.load_state_dict(given, strict=False)

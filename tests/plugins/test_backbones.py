@@ -1,0 +1,141 @@
+"""Backbones by name, their maps, and weights from files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hashzoo_plugins.backbones import timm, torchvision, weights
+from hashzoo_plugins.backbones.pixels import Pixels
+from PIL import Image
+from safetensors.torch import save_file
+
+from hashzoo.errors import TroubleError, UsageError
+from hashzoo.run import Run, Train
+from hashzoo.types import Split
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the pictures and weights of ../shared")
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "dim", "maps"),
+    [
+        (torchvision, "resnet18", 512, (128, 256, 512)),
+        (torchvision, "mobilenet_v2", 1280, (192, 576, 1280)),
+        (torchvision, "squeezenet1_1", 512, (128, 256, 512)),
+        (torchvision, "swin_t", 768, (192, 384, 768)),
+        (torchvision, "vit_b_16", 768, ()),
+        (timm, "resnet10t", 512, (128, 256, 512)),
+        (timm, "swin_tiny_patch4_window7_224", 768, (192, 384, 768)),
+        (timm, "vit_tiny_patch16_224", 192, ()),
+    ],
+)
+def test_a_network_by_name_gives_pooled_features_and_its_last_three_maps(family, name, dim, maps):
+    backbone = family.build(name, (3, 32, 32), weights="random").eval()
+    assert name in family.names()
+    side = backbone.input.size
+    with torch.no_grad():
+        features = backbone(torch.randn(2, 3, side, side))
+    assert features.pooled.shape == (2, dim) == (2, backbone.dim)
+    assert tuple(m.shape[1] for m in features.maps) == maps == backbone.map_dims
+    sides = [m.shape[2] for m in features.maps]
+    assert sides == sorted(sides, reverse=True)
+    assert backbone.weights == "random"
+
+
+def test_resnet18_without_its_classifier_has_the_parameters_of_the_source():
+    backbone = torchvision.build("resnet18", (3, 32, 32), weights="random")
+    assert sum(p.numel() for p in backbone.parameters()) == 11_176_512
+
+
+def test_pixels_are_the_flattened_picture():
+    x = torch.arange(8.0).view(2, 1, 2, 2)
+    assert torch.equal(Pixels((1, 2, 2))(x).pooled, x.view(2, 4))
+
+
+@pytest.fixture
+def network():
+    return torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_come_from_either_kind_of_file_in_half_precision_too(network, suffix, tmp_path):
+    state = {name: value.half() for name, value in network.state_dict().items()}
+    path = tmp_path / f"w{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state}, path)
+    other = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 1))
+    weights.load(other, path, ())
+    assert torch.equal(other[0].weight, state["0.weight"].float())
+    assert other[0].weight.dtype == torch.float32
+
+
+def test_missing_unexpected_and_misshapen_keys_are_listed(network, tmp_path):
+    save_file(
+        {"0.weight": torch.zeros(3, 2), "0.bias": torch.zeros(4), "new": torch.zeros(1)}, tmp_path / "w.safetensors"
+    )
+    with pytest.raises(UsageError, match=r"2 missing \(1.bias, 1.weight\); 1 unexpected \(new\); 1 of another shape"):
+        weights.load(network, tmp_path / "w.safetensors", ())
+
+
+def test_keys_that_may_be_missing_keep_their_values(network, tmp_path):
+    save_file({"0.weight": torch.zeros(3, 2), "0.bias": torch.zeros(3)}, tmp_path / "w.safetensors")
+    before = network[1].weight.clone()
+    weights.load(network, tmp_path / "w.safetensors", ("1.*",))
+    assert torch.equal(network[1].weight, before)
+    assert not network[0].weight.any()
+
+
+def test_code_in_a_weights_file_is_never_run(network, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"0.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(TroubleError, match=r"evil\.pth"):
+        weights.load(network, tmp_path / "evil.pth", ())
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["none.pth", "junk.safetensors", "junk.pth", "empty.pth"])
+def test_a_file_that_is_no_weights_is_named(network, name, tmp_path):
+    if name.startswith("junk"):
+        (tmp_path / name).write_bytes(b"junk" * 100)
+    if name.startswith("empty"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(TroubleError, match=name):
+        weights.load(network, tmp_path / name, ())
+
+
+@needs_shared
+def test_a_file_that_lacks_the_classifier_says_so_until_it_may():
+    file = str(SHARED / "weights" / "mobilenet_v2_features_imagenet_bnfolded_fp16.safetensors")
+    with pytest.raises(UsageError, match=r"classifier\.1\.bias"):
+        torchvision.build("mobilenet_v2", (3, 224, 224), weights=file)
+    backbone = torchvision.build("mobilenet_v2", (3, 224, 224), weights=file, allow_missing=("classifier.*",))
+    assert backbone.trained_on == "ImageNet"
+    assert weights.digest(Path(file)) in backbone.weights
+
+
+@needs_shared
+def test_real_weights_tell_real_pictures_apart_and_random_ones_hardly():
+    stored = np.load(SHARED / "data" / "imagenette224_val.npz", allow_pickle=False)
+    rows = np.linspace(0, len(stored["labels"]) - 1, 240).astype(int)
+    jpeg, offsets = stored["jpeg"], stored["offsets"]
+    images = [Image.open(io.BytesIO(jpeg[offsets[i] : offsets[i + 1]].tobytes())) for i in rows]
+    classes = torch.from_numpy(stored["labels"][rows].astype(np.int64))
+    split = Split(images, torch.eye(10)[classes], torch.arange(len(rows)))
+
+    def hits(which: str) -> float:
+        backbone = torchvision.build("squeezenet1_1", (3, 224, 224), weights=which)
+        x = Run(Train(), 0, to=backbone.input).features(backbone, split).pooled
+        x = torch.nn.functional.normalize(x, dim=1)
+        nearest = (x @ x.T - 2 * torch.eye(len(x))).argmax(1)
+        return float((classes[nearest] == classes).float().mean())
+
+    real = hits(str(SHARED / "weights" / "squeezenet1_1_imagenet_fp16.safetensors"))
+    assert real > 0.75
+    assert real > hits("random") + 0.3

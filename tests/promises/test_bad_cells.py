@@ -1,0 +1,129 @@
+"""What a method does to its own process, it does to no other cell."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+from tests.promises.command import hashzoo
+
+PLUGIN = textwrap.dedent("""
+    import os, signal, sys, time
+    import torch
+    from hashzoo import Card, Method, bits, hookimpl
+
+    class Base(Method):
+        card = Card("shallow", "none")
+
+        def __init__(self, setting, backbone):
+            super().__init__()
+            self.backbone, self.bits = backbone, setting.bits
+            self.register_buffer("w", torch.zeros(backbone.dim, setting.bits))
+
+        def fit(self, train, run):
+            self.w = torch.randn(self.w.shape, generator=run.generator)
+
+        def encode(self, batch):
+            return {"code": bits(self.backbone(batch.images).pooled @ self.w)}
+
+    def bad(name, act):
+        def fit(self, train, run):
+            Base.fit(self, train, run)
+            act(self, train, run)
+        return type(name, (Base,), {"fit": fit})
+
+    def nan(self, train, run):
+        self.w = self.w * float("nan")
+
+    def explode(self, train, run):
+        layer = torch.nn.Linear(2, 2)
+        run.step(run.optimizer(layer), {"good": layer.weight.sum(), "bad term": layer.weight.sum() / 0})
+
+    def raises(self, train, run):
+        raise RuntimeError("deliberate")
+
+    def memory(self, train, run):
+        raise MemoryError
+
+    @hookimpl
+    def hashzoo_methods():
+        acts = {
+            "raises": raises, "exits": lambda *a: sys.exit(3), "vanishes": lambda *a: os._exit(0),
+            "killed": lambda *a: os.kill(os.getpid(), signal.SIGKILL),
+            "segfaults": lambda *a: os.kill(os.getpid(), signal.SIGSEGV),
+            "hangs": lambda *a: time.sleep(1000), "nan": nan, "explodes": explode, "memory": memory,
+            "cuda": lambda *a: (_ for _ in ()).throw(RuntimeError("CUDA out of memory. Tried")),
+            "interrupts": lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()),
+            "chdir": lambda *a: os.chdir("/"),
+        }
+        return {"sound": Base} | {name: bad(name, act) for name, act in acts.items()}
+    """)
+
+EXPECTED = {
+    "raises": "failed",
+    "exits": "failed",
+    "vanishes": "crashed",
+    "killed": "crashed",
+    "segfaults": "crashed",
+    "hangs": "timeout",
+    "nan": "nan",
+    "explodes": "nan",
+    "memory": "oom",
+    "cuda": "oom",
+    "interrupts": "failed",
+    "chdir": "ok",
+    "sound": "ok",
+}
+
+
+def rows(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["method"]: row for row in csv.DictReader(file)}
+
+
+def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(tmp_path):
+    (tmp_path / "bad.py").write_text(PLUGIN)
+    result = hashzoo(
+        "bench", "digits", "--quick", "--no-baselines", "--plugin", "bad.py", "--methods", ",".join(EXPECTED),
+        "--bits", "8", "--timeout", "20", "--results", "r", cwd=tmp_path,
+    )  # fmt: skip
+    found = rows(tmp_path / "r" / "leaderboard.csv")
+    assert {name: row["status"] for name, row in found.items()} == EXPECTED
+    assert result.returncode == 1
+    assert found["killed"]["reason"].startswith("the process was ended by SIGKILL")
+    assert "deliberate" in found["raises"]["reason"]
+    assert "bad term" in found["explodes"]["reason"]
+    assert found["hangs"]["reason"] == "no result within 20 s"
+    again = hashzoo(
+        "bench", "digits", "--quick", "--no-baselines", "--plugin", "bad.py", "--methods", "raises,sound",
+        "--bits", "8", "--results", "r", "--rerun", "failed", cwd=tmp_path,
+    )  # fmt: skip
+    assert "[1/1]" in again.stdout  # sound is there already
+
+
+def test_ctrl_c_ends_the_children_keeps_finished_cells_and_exits_130(tmp_path):
+    (tmp_path / "bad.py").write_text(PLUGIN)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from hashzoo.cli import main; main()", "bench", "digits", "--quick", "--no-baselines",
+         "--plugin", "bad.py", "--methods", "sound,hangs", "--bits", "8", "--results", "r", "--jobs", "1"],
+        cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    cells = tmp_path / "r" / "cells"
+    for _ in range(600):
+        if list(cells.glob("digits.sound.*.json")) and list(cells.glob("digits.hangs.*.log")):
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert rows(tmp_path / "r" / "leaderboard.csv")["sound"]["status"] == "ok"
+    assert "Traceback" not in errors
+    alive = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True, check=False).stdout
+    assert alive.split() == []
