@@ -47,7 +47,7 @@ class Probe(Backbone):
         self.dim, self.map_dims, self.input = 128, (8, 16, 32), Input()
 
     def forward(self, images: Any) -> Features:
-        """Features of (B, 1, 12, 12) pictures; pooled keeps the 2 x 2 places of the last map, where the patterns differ."""
+        """Features of (B, 1, 12, 12) pictures; ``pooled`` keeps the 2 x 2 places of the last map: patterns need it."""
         maps, x = [], images
         for stage in self.stages:
             x = avg_pool2d(stage(x), 2, ceil_mode=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hashzoo.cli import main
 from tests.promises.command import hashzoo
 
 QUICK = ("bench", "digits", "--quick", "--methods", "lsh,itq,dhn")
@@ -176,11 +177,14 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["check", "iqt"], "did you mean 'itq'"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_exit_code_2(arguments, says, tmp_path):
-    result = hashzoo(*arguments, cwd=tmp_path)
-    assert result.returncode == 2, result.stderr
-    assert says in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+def test_what_cannot_be_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2, error
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "hashzoo-results").exists()
 
 
@@ -196,12 +200,15 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(arguments, says, tmp_path):
         ("name = 'x'\ndataset = 'digits.small'", "gives no backbone"),
     ],
 )
-def test_a_wrong_benchmark_file_is_one_line_that_names_the_key(text, says, tmp_path):
+def test_a_wrong_benchmark_file_is_one_line_that_names_the_key(text, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text(text)
-    result = hashzoo("bench", "mine.toml", cwd=tmp_path)
-    assert result.returncode == 2, result.stderr
-    assert says in result.stderr
-    assert "Traceback" not in result.stderr
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", "mine.toml"])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2, error
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
 
 
 def test_a_results_folder_that_cannot_be_made_is_exit_code_3(tmp_path):
@@ -212,7 +219,15 @@ def test_a_results_folder_that_cannot_be_made_is_exit_code_3(tmp_path):
 
 
 def test_help_imports_neither_torch_nor_pandas():
-    code = "import sys; sys.argv = ['hashzoo', '--help']\nfrom hashzoo.cli import main\ntry: main()\nfinally: print(sorted({'torch', 'pandas', 'numpy'} & set(sys.modules)))"
+    code = textwrap.dedent("""
+        import sys
+        sys.argv = ["hashzoo", "--help"]
+        from hashzoo.cli import main
+        try:
+            main()
+        finally:
+            print(sorted({"torch", "pandas", "numpy"} & set(sys.modules)))
+        """)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip().endswith("[]")
 
