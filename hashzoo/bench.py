@@ -38,7 +38,7 @@ class Quick(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """One benchmark file. ``set`` gives options by plugin name, as ``[set.dhn] weight = 0.2``."""
+    """One benchmark file. ``set`` gives options by plugin name, as ``[set.dhn] weight = 0.2``; the file says which methods are its baselines and controls."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,8 +46,8 @@ class Benchmark(BaseModel):
     title: str = ""
     dataset: str
     methods: list[str] = ["*"]
-    baselines: list[str] = ["lsh", "itq"]
-    controls: list[str] = ["chance", "classifier", "unquantized"]
+    baselines: list[str] = []
+    controls: list[str] = []
     bits: list[int] = Field([16, 32], min_length=1)
     seeds: list[int] = Field([0], min_length=1)
     metrics: list[str] = Field(["map@all"], min_length=1)

@@ -87,7 +87,7 @@ def _settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
             name, _, part = name.rpartition(".")
             option = f"{part}.{option}"
         if not equals or not dot or not name or not option:
-            raise UsageError(f"--set takes NAME.OPTION=VALUE such as dhn.weight=0.2, not {text!r}")
+            raise UsageError(f"--set takes NAME.OPTION=VALUE such as mymethod.weight=0.2, not {text!r}")
         try:
             value = tomllib.loads(f"value = {raw}")["value"]
         except tomllib.TOMLDecodeError:

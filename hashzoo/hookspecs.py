@@ -29,27 +29,27 @@ class Family:
 
 @hookspec
 def hashzoo_backbones() -> Mapping[str, Callable[..., Any] | Family]:  # type: ignore[empty-body]
-    """Networks: factory(shape, *, options) -> Backbone, with shape the data set's (channels, height, width)."""
+    r"""Networks: factory(shape, \*, options) -> Backbone, with shape the data set's (channels, height, width)."""
 
 
 @hookspec
 def hashzoo_heads() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    """Hash heads: factory(backbone, setting, *, options) -> module from Features to Output."""
+    r"""Hash heads: factory(backbone, setting, \*, options) -> module from Features to Output."""
 
 
 @hookspec
 def hashzoo_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    """Losses: factory(setting, *, options) -> module from (Output, Batch) to named scalar terms."""
+    r"""Losses: factory(setting, \*, options) -> module from (Output, Batch) to named scalar terms."""
 
 
 @hookspec
 def hashzoo_methods() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    """Methods: factory(setting, backbone, *, hyperparameters) -> Method; a class, or what ``deep`` makes."""
+    r"""Methods: factory(setting, backbone, \*, hyperparameters) -> Method; a class, or what ``deep`` makes."""
 
 
 @hookspec
 def hashzoo_datasets() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    """Data sets, named data.protocol: factory(*, options) -> Splits."""
+    r"""Data sets, named data.protocol: factory(\*, options) -> Splits."""
 
 
 @hookspec

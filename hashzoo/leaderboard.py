@@ -185,7 +185,9 @@ def _current(cells: Iterable[Cell]) -> list[Cell]:
     kept: dict[tuple[str, str], Cell] = {}
     for cell in newest_first:
         mine = tuple(getattr(cell.identity, name) for name in _OUTDATED)
-        if version.setdefault((cell.benchmark, _without(cell, "seed", *_OUTDATED)), mine) == mine:
+        # settings, not hyperparameters: a default that an edit of the plugin changed is no setting of the user's
+        place = _without(cell, "seed", "hyperparameters", *_OUTDATED) + cell.settings
+        if version.setdefault((cell.benchmark, place), mine) == mine:
             kept.setdefault((cell.benchmark, cell.identity.key), cell)
     return sorted(kept.values(), key=_order)
 

@@ -261,11 +261,14 @@ def test_a_method_that_came_by_a_pattern_and_does_not_fit_is_skipped_with_the_re
 
 
 def test_several_labels_a_picture_go_end_to_end_with_graded_metrics(tmp_path):
-    result = hashzoo("bench", "scenes", "--quick", "--methods", "dhn,lsh", "--results", "r", cwd=tmp_path)
+    result = hashzoo(
+        "bench", "scenes", "--quick", "--methods", "dhn,lsh", "--epochs", 12, "--results", "r", cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
     found = {row["method"]: row for row in rows(tmp_path / "r" / "leaderboard.csv")}
     assert float(found["classifier"]["stored_bits"]) == 10
-    assert float(found["itq"]["ndcg@100"]) > float(found["chance"]["ndcg@100"]) > 0
+    assert {row["status"] for row in found.values()} == {"ok"}
+    assert 1 > float(found["classifier"]["ndcg@100"]) > float(found["chance"]["ndcg@100"]) > 0
 
 
 def test_every_command_of_the_readme_runs(tmp_path, board):
