@@ -38,7 +38,10 @@ class Quick(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """One benchmark file. ``set`` gives options by plugin name, as ``[set.dhn] weight = 0.2``; the file says which methods are its baselines and controls."""
+    """One benchmark file. ``set`` gives options by plugin name, as ``[set.dhn] weight = 0.2``.
+
+    ``baselines`` and ``controls`` are on every board of it, whatever methods are asked for.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
