@@ -201,7 +201,7 @@ class Run:
         total = torch.stack([term.reshape(()) for term in losses.values()]).sum()
         if not torch.isfinite(total):
             bad = [name for name, term in losses.items() if not torch.isfinite(term)] or list(losses)
-            value = float(losses[bad[0]])
+            value = float(losses[bad[0]].detach())
             raise NonFiniteError(
                 f"loss term {bad[0]!r} is {value} at {self.progress:.0%} of the training; "
                 "a smaller learning rate or [train] clip often cures it"
