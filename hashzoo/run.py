@@ -108,7 +108,7 @@ class Run:
         self.device: torch.device = self.fabric.device
         self.generator = torch.Generator().manual_seed(seed)
         self.progress = 0.0
-        self.logged: dict[str, float] = {}
+        self._logged: dict[str, Any] = {}
         self._to = to or Input()
         self._workers = workers
         self._report = report or (lambda progress, values: None)
@@ -124,7 +124,12 @@ class Run:
 
     def log(self, values: dict[str, Any]) -> None:
         """Keep the latest value of named quantities, for the progress display and the cell."""
-        self.logged |= {name: float(value) for name, value in values.items()}
+        self._logged |= values
+
+    @property
+    def logged(self) -> dict[str, float]:
+        """The latest value of every quantity logged; read seldom, since on a GPU reading waits for it."""
+        return {name: float(value) for name, value in self._logged.items()}
 
     def optimizer(self, *modules: nn.Module | tuple[nn.Module, float], lr: float = 1.0) -> torch.optim.Optimizer:
         """The budget's optimizer over these modules. ``lr`` and a module's own number are multiples of its rate.
@@ -214,7 +219,7 @@ class Run:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
         optimizer.step()
-        self.logged = {name: float(term.detach()) for name, term in losses.items()}
+        self._logged |= {name: term.detach() for name, term in losses.items()}
 
     def features(self, backbone: Backbone, split: Split) -> Features:
         """Features of the whole split on the run's device, without gradient; kept until the backbone changes."""
