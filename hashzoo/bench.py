@@ -82,6 +82,7 @@ class Job:
     plugin: str
     plugin_version: str
     contaminated: bool
+    backbone_options: dict[str, Any]  # as given; the identity has the digest of a weights file, not its path
     device: str = "cpu"
     workers: int = 0
     plugins: tuple[str, ...] = ()
@@ -259,6 +260,7 @@ def plan(
             settings = convert("backbone", wanted, factory, given.get(wanted, {}))
             backbones[wanted] = build_backbone(zoo, wanted, shape, settings, 0), settings
         backbone, settings = backbones[wanted]
+        recorded = settings | ({"weights": backbone.weights} if "weights" in settings else {})
         values = convert("method", name, entry.factory, given.get(name, {}))
         code = code_digest(entry.factory, zoo.backbone(wanted).factory)
         for amount in benchmark.bits:
@@ -271,7 +273,7 @@ def plan(
                         dataset=benchmark.dataset,
                         dataset_options=dataset_options,
                         backbone=wanted,
-                        backbone_options={**settings, "weights loaded": backbone.weights},
+                        backbone_options=recorded,
                         method=name,
                         hyperparameters=values,
                         bits=amount,
@@ -285,10 +287,11 @@ def plan(
                     role=_role(name, benchmark),
                     budget_kind=benchmark.budget,
                     metrics=tuple(dict.fromkeys(benchmark.metrics)),
-                    settings=_differences(entry, values, settings, zoo.backbone(wanted), benchmark, base),
+                    settings=_differences(entry, values, recorded, zoo.backbone(wanted), benchmark, base),
                     plugin=entry.plugin,
                     plugin_version=entry.version,
                     contaminated=bool(backbone.trained_on) and backbone.trained_on in data.pretraining,
+                    backbone_options=settings,
                     device=device,
                     workers=workers,
                     plugins=tuple(plugins),
@@ -341,8 +344,10 @@ def _differences(
     """What differs from the defaults and from the benchmark file's budget, for people to read."""
     parts = [f"{n}={v}" for n, v in values.items() if v != options(entry.factory)[n].default]
     parts += [
-        f"{backbone.name}.{n}={v}" for n, v in backbone_values.items() if v != options(backbone.factory)[n].default
+        f"{n}={v}" for n, v in backbone_values.items() if n != "weights" and v != options(backbone.factory)[n].default
     ]
+    if backbone_values.get("weights", "random") != "random":
+        parts.append(f"weights={backbone_values['weights']}")
     parts += [f"{benchmark.dataset}.{n}={v}" for n, v in benchmark.set.get(benchmark.dataset, {}).items()]
     if base is not None:
         parts += [f"{n}={v}" for n, v in benchmark.train.model_dump().items() if v != base.model_dump()[n]]

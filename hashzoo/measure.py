@@ -38,8 +38,7 @@ def measure(job: Job, report: Report | None = None) -> tuple[Cell, dict[str, np.
     counting.set_threads(train.threads)
     house = zoo.load(job.plugins)
     data, left_out = load_data(house, identity.dataset, identity.dataset_options, job.skip_bad_pictures)
-    options = {n: v for n, v in identity.backbone_options.items() if n != "weights loaded"}
-    backbone = build_backbone(house, identity.backbone, picture_shape(data), options, identity.seed)
+    backbone = build_backbone(house, identity.backbone, picture_shape(data), job.backbone_options, identity.seed)
     run = Run(train, identity.seed, to=backbone.input, device=job.device, workers=job.workers, report=report)
     backbone = run.place(backbone)
     if train.backbone == "frozen":

@@ -7,6 +7,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -154,7 +155,8 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
     """
     if isinstance(factory, Composition):
         return factory.options()
-    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    plain = factory.func if isinstance(factory, partial) else factory  # one of a family, bound to its name
+    hints = typing.get_type_hints(plain.__init__ if inspect.isclass(plain) else plain)
     return {
         p.name: Option(p.name, p.default, hints.get(p.name, Any))
         for p in inspect.signature(factory).parameters.values()
