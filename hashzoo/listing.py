@@ -25,7 +25,13 @@ def rows(kind: str, zoo: Zoo, pattern: str | None) -> list[dict[str, Any]]:
     """One dict a line of the listing; families of backbones are spelled out when a pattern asks for one."""
     if kind == "plugins":
         return [
-            {"name": p.name, "version": p.version, "offers": len(p.offers), "status": p.reason or "ok"}
+            {
+                "name": p.name,
+                "version": p.version,
+                "origin": p.origin,
+                "offers": len(p.offers),
+                "status": p.reason or "ok",
+            }
             for p in zoo.plugins
         ]
     if kind == "benchmarks":
