@@ -114,7 +114,7 @@ class Run:
         self._report = report or (lambda progress, values: None)
         self._schedule: Schedule = train.schedule
         self._optimizers: list[torch.optim.Optimizer] = []
-        self._features: dict[tuple[Any, ...], Features] = {}
+        self._features: dict[tuple[Any, ...], tuple[Backbone, Split, Features]] = {}
 
     def place(self, backbone: Backbone) -> Backbone:
         """The backbone on the run's device, under the run's precision."""
@@ -232,8 +232,9 @@ class Run:
                 parts = [backbone(batch.images) for batch in self.blank(split)]
             backbone.train(training)
             maps = tuple(torch.cat(m) for m in zip(*(p.maps for p in parts), strict=True))
-            self._features[key] = Features(torch.cat([p.pooled for p in parts]), maps)
-        return self._features[key]
+            found = Features(torch.cat([p.pooled for p in parts]), maps)
+            self._features[key] = backbone, split, found  # held, so that neither id is given to another
+        return self._features[key][-1]
 
     def encode(self, method: Method, split: Split, size: int | None = None) -> Codes:
         """Codes of a whole split, in its order, in eval mode, from batches whose labels are blank."""
