@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from hashzoo.cells import Identity
 from hashzoo.errors import TroubleError, UsageError, unknown
 from hashzoo.features import digest_of_split
-from hashzoo.method import Backbone, options
-from hashzoo.metrics import parse
+from hashzoo.method import Backbone, Deep, options
+from hashzoo.metrics import ASKINGS, GROUPS, parse
 from hashzoo.pictures import as_tensor, undecodable
 from hashzoo.run import Train
 from hashzoo.types import Splits
@@ -40,7 +40,8 @@ class Quick(BaseModel):
 class Benchmark(BaseModel):
     """One benchmark file. ``set`` gives options by plugin name, as ``[set.dhn] weight = 0.2``.
 
-    ``baselines`` and ``controls`` are on every board of it, whatever methods are asked for.
+    ``baselines`` and ``controls`` are on every board of it, whatever methods are asked for. ``backbones`` gives a
+    backbone to a kind of method, or to one method by name, whose row then says so; ``backbone`` is for the rest.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,15 +56,15 @@ class Benchmark(BaseModel):
     seeds: list[int] = Field([0], min_length=1)
     metrics: list[str] = Field(["map@all"], min_length=1)
     backbone: str | None = None
-    backbones: dict[Literal["shallow", "deep"], str] = {}
+    backbones: dict[str, str] = {}
     budget: Literal["equal", "paper"] = "equal"
     train: Train = Train()  # type: ignore[call-arg]
     quick: Quick = Quick()  # type: ignore[call-arg]
     set: dict[str, dict[str, Any]] = {}
 
-    def backbone_for(self, kind: Literal["shallow", "deep"]) -> str:
-        """The backbone that methods of a kind get."""
-        name = self.backbones.get(kind) or self.backbone
+    def backbone_for(self, method: str, kind: Literal["shallow", "deep"]) -> str:
+        """The backbone that a method of a kind gets."""
+        name = self.backbones.get(method) or self.backbones.get(kind) or self.backbone
         if name is None:
             raise UsageError(f'benchmark {self.name} gives no backbone to {kind} methods: add backbone = "NAME"')
         return name
@@ -87,6 +88,7 @@ class Job:
     workers: int = 0
     plugins: tuple[str, ...] = ()
     skip_bad_pictures: bool = False
+    keep: bool = False
     refusal: str = ""
 
     @property
@@ -163,7 +165,7 @@ def load_data(zoo: Zoo, name: str, given: Mapping[str, Any], skip_bad: bool) -> 
     TroubleError naming the first such picture unless they are to be skipped; UsageError for an empty part.
     """
     data: Splits = zoo.dataset(name).factory(**given)
-    left_out, parts = 0, {}
+    left_out, parts, pairs = 0, {}, data.pairs
     for part in ("train", "database", "query", "validation"):
         split = getattr(data, part)
         if split is None:
@@ -182,14 +184,19 @@ def load_data(zoo: Zoo, name: str, given: Mapping[str, Any], skip_bad: bool) -> 
             if not kept:
                 raise TroubleError(f"no picture of the {part} split of {name} decodes: {reason}")
             split = split.take(torch.tensor(kept))
+            if part == "query" and pairs is not None:
+                pairs = pairs.among(kept)
         parts[part] = split
-    return Splits(**{**vars(data), **parts}), left_out
+    return replace(data, **parts, pairs=pairs), left_out
 
 
 def fingerprint(data: Splits) -> str:
     """A digest of everything in the splits."""
     parts = [data.train, data.database, data.query, *([data.validation] if data.validation else [])]
     text = " ".join(digest_of_split(part) for part in parts)
+    if data.pairs is not None:
+        rows = torch.stack([data.pairs.first, data.pairs.second])
+        text += f" {data.pairs.operation} {rows.tolist()} {data.pairs.labels.tolist()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -223,6 +230,7 @@ def plan(
     workers: int = 0,
     plugins: Sequence[str] = (),
     skip_bad_pictures: bool = False,
+    keep: bool = False,
 ) -> list[Job]:
     """Every cell of a benchmark, each hyperparameter filled in, all of it checked before anything is trained.
 
@@ -232,9 +240,11 @@ def plan(
     for amount in benchmark.bits:
         if amount < 1:
             raise UsageError(f"bits must be 1 or more, not {amount}")
-    extra = zoo.metric_functions()
-    for metric in benchmark.metrics:
-        parse(metric, extra)
+    parts = {m.part for m in (parse(name, zoo.metric_functions()) for name in benchmark.metrics)}
+    kinds = {"shallow", "deep"}
+    for named in benchmark.backbones.keys() - kinds:
+        if named not in zoo.methods and "+" not in named:
+            raise UsageError(f"backbones.{named}: {unknown('method or kind', named, {*kinds, *zoo.methods})}")
     always = [*benchmark.baselines, *benchmark.controls] if baselines else []
     names = zoo.matching([*always, *benchmark.methods])
     chosen = {name: zoo.method(name) for name in names}
@@ -246,25 +256,30 @@ def plan(
         data, _ = load_data(zoo, benchmark.dataset, dataset_options, skip_bad_pictures)
     except ValueError as error:
         raise UsageError(f"dataset {benchmark.dataset}: {error}") from error
+    if data.multilabel and parts & set(GROUPS):
+        raise UsageError(f"{benchmark.dataset} has several labels a picture; /{GROUPS[0]} and its kin need one")
+    if data.pairs is None and parts & set(ASKINGS):
+        raise UsageError(
+            f"{benchmark.dataset} composes no queries; /{ASKINGS[0]} and its kin need a data set that does"
+        )
     print_of_data, shape = fingerprint(data), picture_shape(data)
-    backbones: dict[str, tuple[Backbone, dict[str, Any]]] = {}
+    backbones: dict[str, tuple[Entry, Backbone, dict[str, Any]]] = {}
     jobs = []
     for name, entry in chosen.items():
-        if not entry.card.multilabel and data.multilabel:
-            refused = f"{name} takes one label a picture; {benchmark.dataset} has several"
-        else:
-            refused = ""
-        wanted = benchmark.backbone_for(entry.card.kind)
+        wanted = benchmark.backbone_for(name, entry.card.kind)
         if wanted not in backbones:
-            factory = zoo.backbone(wanted).factory
-            settings = convert("backbone", wanted, factory, given.get(wanted, {}))
-            backbones[wanted] = build_backbone(zoo, wanted, shape, settings, 0), settings
-        backbone, settings = backbones[wanted]
+            trunk = zoo.backbone(wanted)
+            settings = convert("backbone", wanted, trunk.factory, given.get(wanted, {}))
+            backbone = build_backbone(zoo, wanted, shape, settings, 0)
+            if benchmark.train.backbone == "frozen" and not benchmark.train.maps:
+                backbone.map_dims = ()  # they are not kept
+            backbones[wanted] = trunk, backbone, settings
+        trunk, backbone, settings = backbones[wanted]
         recorded = settings | ({"weights": backbone.weights} if "weights" in settings else {})
         values = convert("method", name, entry.factory, given.get(name, {}))
-        code = code_digest(entry.factory, zoo.backbone(wanted).factory)
+        code = code_digest(entry.factory, trunk.factory)
         for amount in benchmark.bits:
-            reason = refused or _refusal(entry, data, backbone, amount, values)
+            reason = refusal(name, entry, data, backbone, amount, values)
             if reason and name in set(explicit):
                 raise UsageError(reason)
             jobs += [
@@ -287,7 +302,7 @@ def plan(
                     role=_role(name, benchmark),
                     budget_kind=benchmark.budget,
                     metrics=tuple(dict.fromkeys(benchmark.metrics)),
-                    settings=_differences(entry, values, recorded, zoo.backbone(wanted), benchmark, base),
+                    settings=_differences(entry, values, recorded, trunk, benchmark, base),
                     plugin=entry.plugin,
                     plugin_version=entry.version,
                     contaminated=bool(backbone.trained_on) and backbone.trained_on in data.pretraining,
@@ -296,6 +311,7 @@ def plan(
                     workers=workers,
                     plugins=tuple(plugins),
                     skip_bad_pictures=skip_bad_pictures,
+                    keep=keep,
                     refusal=reason,
                 )
                 for seed in benchmark.seeds
@@ -321,13 +337,25 @@ def _assigned(
     return table
 
 
-def _refusal(entry: Entry, data: Splits, backbone: Backbone, bits: int, values: Mapping[str, Any]) -> str:
-    """Why a method cannot serve a setting, by building it once; an error that is no refusal shows in its cell."""
+def refusal(name: str, entry: Entry, data: Splits, backbone: Backbone, bits: int, values: Mapping[str, Any]) -> str:
+    """Why a method cannot serve a setting, in one line with its name; empty where it can.
+
+    It is built once, and a composition sees a batch of made-up features; an error that is no ValueError shows in its
+    cell.
+    """
+    if data.multilabel and not entry.card.multilabel:
+        return f"{name} takes one label a picture and this data set has several; take a data set with one"
+    if not data.multilabel and not entry.card.single:
+        return f"{name} needs pictures with several labels and this data set has one; take one with several"
     with torch.random.fork_rng(devices=[]):
         try:
-            entry.factory(data.setting(bits), backbone, **values)
+            setting = data.setting(bits)
+            method = entry.factory(setting, backbone, **values)
+            if isinstance(method, Deep):
+                method.rehearse(setting)
         except ValueError as error:
-            return str(error).split("\n")[0]
+            reason = str(error).split("\n")[0]
+            return reason if name in reason else f"{name}: {reason}"
         except (Exception, SystemExit):
             return ""
     return ""

@@ -113,6 +113,7 @@ def _settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 @click.option("--no-baselines", is_flag=True, help="Leave out the file's baselines and controls.")
 @click.option("--dry-run", is_flag=True, help="Check everything and list the cells; train nothing.")
 @click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, pictures.")
+@click.option("--save-weights", is_flag=True, help="Keep each trained method beside its cell.")
 @click.option("--rerun", type=click.Choice(["failed", "stale", "all"]), help="Do finished cells again.")
 @click.option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -130,7 +131,7 @@ def bench(benchmark: str, **asked: Any) -> None:
     house = zoo.load(asked["plugins"])
     if asked["quick"]:
         file = _quick(file)
-    chosen = _overridden(file, asked)
+    chosen, device = _overridden(file, asked), _device(asked["device"])
     explicit = [name for name in _listed(asked["methods"]) if not any(c in name for c in "*?[")]
     jobs = benches.plan(
         chosen,
@@ -138,10 +139,11 @@ def bench(benchmark: str, **asked: Any) -> None:
         base=file.train,
         explicit=explicit,
         baselines=not asked["no_baselines"],
-        device=_device(asked["device"]),
+        device=device,
         workers=asked["workers"],
         plugins=asked["plugins"],
         skip_bad_pictures=asked["on_bad_image"] == "skip",
+        keep=asked["save_weights"],
     )
     if asked["dry_run"]:
         for job in jobs:
@@ -149,7 +151,7 @@ def bench(benchmark: str, **asked: Any) -> None:
         click.echo(f"{len(jobs)} cells on {chosen.dataset}")
         return
     folder = asked["results"] or Path("hashzoo-results") / chosen.name
-    parallel = asked["jobs"] or (1 if _device(asked["device"]) == "cuda" else max(1, min(8, os.cpu_count() or 1)))
+    parallel = asked["jobs"] or (1 if device == "cuda" else max(1, min(8, os.cpu_count() or 1)))
     finished = sweep(jobs, folder, chosen, parallel=parallel, timeout=asked["timeout"], rerun=asked["rerun"])
     _finish(finished, explicit)
 

@@ -272,6 +272,31 @@ def _code_words(query_packed: NDArray[np.uint8], database_packed: NDArray[np.uin
     return _words(query_packed), np.ascontiguousarray(_words(database_packed).T)
 
 
+def masked_distances(
+    query_packed: NDArray[np.uint8], mask_packed: NDArray[np.uint8], database_packed: NDArray[np.uint8]
+) -> NDArray[np.int32]:
+    """(Q, N) in how many bits of each query's mask (Q, B) its code (Q, B) and an item's (N, B) differ.
+
+    ValueError when the shapes do not go together.
+
+    >>> query, mask, database = (np.array(rows, np.uint8) for rows in ([[0b11]], [[0b01]], [[0b00], [0b01]]))
+    >>> masked_distances(query, mask, database)
+    array([[1, 0]], dtype=int32)
+    """
+    queries, database = _code_words(query_packed, database_packed)
+    if mask_packed.shape != query_packed.shape or mask_packed.dtype != np.uint8:
+        raise ValueError(f"a mask for each query is needed: {query_packed.shape} codes, {mask_packed.shape} masks")
+    masks = _words(mask_packed)
+    distances = np.empty((len(queries), database.shape[1]), np.int32)
+    kernels = _kernels()
+    if kernels is not None:
+        kernels.masked(queries, masks, database, distances)
+        return distances
+    for q, (query, mask) in enumerate(zip(queries, masks, strict=True)):
+        distances[q] = _ones((database ^ query[:, None]) & mask[:, None])
+    return distances
+
+
 def distance_counts(distances: NDArray[Any], relevance: Relevance, graded: bool = False) -> Counts:
     """Counts by any real distance (Q, N): equal distances are one group, G the most groups of a query.
 

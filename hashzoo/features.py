@@ -90,9 +90,9 @@ class StoredFeatures(Sequence[Features]):
 class Precomputed(Backbone):
     """Stands where a frozen backbone stood: features in, the same features out."""
 
-    def __init__(self, of: Backbone) -> None:
+    def __init__(self, of: Backbone, maps: bool) -> None:
         super().__init__()
-        self.dim, self.map_dims, self.input = of.dim, of.map_dims, of.input
+        self.dim, self.map_dims, self.input = of.dim, of.map_dims if maps else (), of.input
         self.weights, self.trained_on = of.weights, of.trained_on
 
     def forward(self, images: Any) -> Features:

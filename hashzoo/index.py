@@ -9,7 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hashzoo.counting import Counts, Relevance, distance_counts, hamming_counts, nearest, pack, unpack
+from hashzoo.counting import (
+    Counts,
+    Relevance,
+    distance_counts,
+    hamming_counts,
+    masked_distances,
+    nearest,
+    pack,
+    unpack,
+)
 from hashzoo.types import Codes, Ranking
 
 
@@ -25,17 +34,22 @@ class Distance(ABC):
 
 
 class Hamming(Distance):
-    """The number of bits in which two codes differ."""
+    """The number of bits in which two codes differ; with ``weight``, of those that the query's mask names."""
 
     integer = True
 
-    def __init__(self, name: str) -> None:
-        self.name, self.stored = name, (name,)
+    def __init__(self, name: str, weight: str = "") -> None:
+        self.name, self.weight, self.stored = name, weight, (name,)
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) int64 distances of bool codes (Q, K) and (N, K), by the inner product of +-1 codes."""
-        q, d = (2.0 * codes[self.name].double() - 1 for codes in (query, database))
-        return ((q.shape[1] - q @ d.T) / 2).round().long()
+        """(Q, N) int32 distances of bool codes (Q, K) and (N, K)."""
+        return self.packed(query, pack(database[self.name].cpu().numpy()))
+
+    def packed(self, query: Codes, database: np.ndarray) -> Tensor:
+        """(Q, N) int32 distances to a packed database (N, ceil(K / 8))."""
+        codes = query[self.name].detach().cpu()
+        mask = query[self.weight].detach().cpu() if self.weight else torch.ones_like(codes)
+        return torch.from_numpy(masked_distances(pack(codes.numpy()), pack(mask.numpy()), database))
 
 
 class Cosine(Distance):
@@ -109,12 +123,14 @@ class Scan(Index):
         return codes
 
     def _distances(self, query: Codes) -> Tensor:
-        return self.distance({name: query[name].detach().cpu() for name in self.distance.stored}, self._database())
+        if isinstance(self.distance, Hamming):
+            return self.distance.packed(query, self._bits(self.distance.name))
+        return self.distance({name: value.detach().cpu() for name, value in query.items()}, self._database())
 
     def search(self, query: Codes, k: int) -> Ranking:
         """The k nearest rows, nearest first; equal distances in database order."""
         k = min(k, self._rows)
-        if isinstance(self.distance, Hamming):
+        if isinstance(self.distance, Hamming) and not self.distance.weight:
             name = self.distance.name
             rows, distances = nearest(pack(query[name].detach().cpu().numpy()), self._bits(name), k)
             return Ranking(torch.from_numpy(rows), torch.from_numpy(distances))
@@ -123,7 +139,7 @@ class Scan(Index):
 
     def counts(self, query: Codes, relevance: Relevance, graded: bool = False) -> Counts:
         """Histograms by distance; no sort for Hamming, one grouping of equal values for any other distance."""
-        if isinstance(self.distance, Hamming):
+        if isinstance(self.distance, Hamming) and not self.distance.weight:
             name = self.distance.name
             packed = pack(query[name].detach().cpu().numpy())
             return hamming_counts(packed, self._bits(name), self._widths[name], relevance, graded)
@@ -138,3 +154,50 @@ class Scan(Index):
         """Widths of the codes plus eight bits for each byte of side information, a picture."""
         plain = sum(8 * part[0].nbytes // max(1, len(part[0])) for part in self._plain.values())
         return sum(self._widths.values()) + plain
+
+
+class Cascade(Index):
+    """A coarse ranking by one code, whose head is ranked again by another.
+
+    The items within the smallest coarse distance that holds ``depth`` of them come first, by (fine distance, coarse
+    distance); the rest follow by coarse distance. The head is a whole number of coarse distances, so where it ends
+    does not depend on the order of the database. Ranks are no Hamming distances: metrics within a radius are refused.
+    """
+
+    def __init__(self, coarse: Hamming, fine: Hamming, depth: int) -> None:
+        if depth < 1:
+            raise ValueError(f"the depth of a cascade is 1 or more, not {depth}")
+        self.coarse, self.fine, self.depth = coarse, fine, depth
+        self._codes = {distance.name: Scan(distance) for distance in (coarse, fine)}
+        self._rows = 0
+
+    def add(self, codes: Codes) -> None:
+        """Append both codes, packed."""
+        for scan in self._codes.values():
+            scan.add(codes)
+        self._rows += len(codes[self.coarse.name])
+
+    def ranks(self, query: Codes) -> Tensor:
+        """(Q, N) int64, smaller is nearer, equal is tied: what the ranking is by."""
+        coarse, fine = (self._codes[d.name]._distances(query).long() for d in (self.coarse, self.fine))  # (Q, N) each
+        last = coarse.kthvalue(min(self.depth, self._rows), dim=1, keepdim=True).values  # (Q, 1)
+        levels = self._codes[self.coarse.name].stored_bits() + 1
+        behind = (self._codes[self.fine.name].stored_bits() + 1) * levels  # farther than any of the head
+        return torch.where(coarse <= last, fine * levels + coarse, behind + coarse)
+
+    def search(self, query: Codes, k: int) -> Ranking:
+        """The k nearest rows by (fine, coarse, row), then by (coarse, row); the distances are ranks."""
+        values, rows = self.ranks(query).sort(dim=1, stable=True)
+        return Ranking(rows[:, :k], values[:, :k])
+
+    def counts(self, query: Codes, relevance: Relevance, graded: bool = False) -> Counts:
+        """Items and relevant ones by rank."""
+        return distance_counts(self.ranks(query).numpy(), relevance, graded)
+
+    def nbytes(self) -> int:
+        """Bytes of both codes."""
+        return sum(scan.nbytes() for scan in self._codes.values())
+
+    def stored_bits(self) -> int:
+        """Bits of both codes."""
+        return sum(scan.stored_bits() for scan in self._codes.values())

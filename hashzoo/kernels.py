@@ -179,6 +179,20 @@ def count_wide(
 
 
 @_parallel
+def masked(queries: Any, masks: Any, database: Any, distances: Any) -> None:
+    """Fill ``distances`` (Q, N) int32 with the bits of each query's mask in which it and an item differ."""
+    for q in prange(queries.shape[0]):
+        row = distances[q]
+        row[:] = 0
+        for w in range(queries.shape[1]):
+            word, mask = queries[q, w], masks[q, w]
+            if mask != 0:
+                column = database[w]
+                for j in range(column.size):
+                    row[j] += _popcount(mask & (word ^ column[j]))
+
+
+@_parallel
 def nearest(queries: Any, database: Any, blocks: int, rows: Any, distances: Any) -> None:
     """Fill ``rows`` (Q, k) int64 and ``distances`` (Q, k) int32 by (distance, row): count, then place."""
     Q, N, k = queries.shape[0], database.shape[1], rows.shape[1]

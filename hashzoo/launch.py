@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hashzoo import cells
+from hashzoo import cells, trained
 from hashzoo.bench import Job
 from hashzoo.cells import Cell
 from hashzoo.errors import HashzooError, TroubleError
@@ -163,7 +163,7 @@ def work(job: Job, folder: Path, pipe: Connection, surroundings: dict[str, str])
             pipe.send(("progress", (progress, values)))
 
         try:
-            cell, arrays = measure(job, report)
+            cell, arrays = measure(job, report, trained.path_of(log) if job.keep else None)
         except BaseException as error:
             traceback.print_exc()
             cell, arrays = blank(job, *status_of(error)), {}

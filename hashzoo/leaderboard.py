@@ -30,7 +30,7 @@ TIMINGS = ("fit_seconds", "encode_per_second", "search_per_second")
 HEAD = ("schema", "benchmark", "dataset", "backbone", "method", "bits", "stored_bits", "budget")
 TAIL = (
     *(*TIMINGS, "bytes_per_item", "plugin", "plugin_version", "contaminated", "reason"),
-    *("role", "settings", "queries_without_relevant"),
+    *("role", "settings", "marks", "queries_without_relevant"),
 )
 
 _FACTS = ("stored_bits", "bytes_per_item", "queries_without_relevant")
@@ -42,6 +42,7 @@ _TEXTS = (
     "plugin_version",
     "reason",
     "role",
+    "marks",
     "seed_list",
     "key",
 )
@@ -219,6 +220,7 @@ def _described(cell: Cell) -> dict[str, Any]:
         "contaminated": cell.contaminated,
         "role": cell.role,
         "settings": cell.settings,
+        "marks": str(cell.facts.get("marks", "")),
     }
 
 

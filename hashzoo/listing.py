@@ -43,7 +43,7 @@ def rows(kind: str, zoo: Zoo, pattern: str | None) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"name": name, "plugin": entry.plugin, "what": entry.doc}
         if kind == "methods":
             card = entry.card
-            labels = "single, multi" if card.multilabel else "single"
+            labels = ", ".join(["single"] * card.single + ["multi"] * card.multilabel)
             row |= {
                 "kind": card.kind,
                 "supervision": card.supervision,

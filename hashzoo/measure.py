@@ -8,18 +8,19 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from hashzoo import counting, zoo
+from hashzoo import counting, trained, zoo
 from hashzoo.bench import Job, build_backbone, load_data, picture_shape
 from hashzoo.cells import Cell
 from hashzoo.features import Precomputed, stored
 from hashzoo.index import Index
-from hashzoo.method import Backbone, Method, NonFiniteError
-from hashzoo.metrics import Evaluation, needs_grades, parse, pr_curve, score, summarise
+from hashzoo.method import Backbone, Method, NonFiniteError, bitwise
+from hashzoo.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarise
 from hashzoo.run import Run, Train
 from hashzoo.types import Codes, Split, Splits
 
@@ -30,15 +31,21 @@ LIBRARIES = ("hashzoo", "torch", "torchvision", "timm", "numpy", "numba", "scipy
 Report = Callable[[float, dict[str, float]], None]
 
 
-def measure(job: Job, report: Report | None = None) -> tuple[Cell, dict[str, np.ndarray[Any, Any]]]:
-    """The cell of a job, and its per-query arrays. Errors are the caller's to turn into a status."""
+def measure(
+    job: Job, report: Report | None = None, keep: Path | None = None
+) -> tuple[Cell, dict[str, np.ndarray[Any, Any]]]:
+    """The cell of a job, and its per-query arrays. Errors are the caller's to turn into a status.
+
+    With ``keep``, the trained method is written there (see :mod:`hashzoo.trained`).
+    """
     identity = job.identity
     train = Train.model_validate(identity.budget)
     torch.set_num_threads(train.threads)
     counting.set_threads(train.threads)
     house = zoo.load(job.plugins)
     data, left_out = load_data(house, identity.dataset, identity.dataset_options, job.skip_bad_pictures)
-    backbone = build_backbone(house, identity.backbone, picture_shape(data), job.backbone_options, identity.seed)
+    shape = picture_shape(data)
+    backbone = build_backbone(house, identity.backbone, shape, job.backbone_options, identity.seed)
     run = Run(train, identity.seed, to=backbone.input, device=job.device, workers=job.workers, report=report)
     backbone = run.place(backbone)
     if train.backbone == "frozen":
@@ -52,6 +59,8 @@ def measure(job: Job, report: Report | None = None) -> tuple[Cell, dict[str, np.
     method.train()
     method.fit(data.train, run)
     fit_seconds = time.perf_counter() - started
+    if keep is not None:
+        trained.write(keep, method, job, data, shape)
 
     started = time.perf_counter()
     database = encoded(run, method, data.database, "database")
@@ -59,12 +68,14 @@ def measure(job: Job, report: Report | None = None) -> tuple[Cell, dict[str, np.
     encode_seconds = time.perf_counter() - started
     index = method.index()
     index.add(database)
+    asked = askings(method, query, data)
+    index.search({name: value[:1] for name, value in asked[""].items()}, NEIGHBOURS)  # loads what is compiled
     started = time.perf_counter()
-    index.search(query, NEIGHBOURS)
+    index.search(asked[""], NEIGHBOURS)
     search_seconds = time.perf_counter() - started
 
     extra = house.metric_functions()
-    evaluation, curve = scored(index, query, data.query, data.database, data.multilabel, job.metrics, extra)
+    evaluation, curve = scored(index, asked, data, job.metrics, extra)
     facts: dict[str, int | float | str] = {
         "stored_bits": index.stored_bits(),
         "bytes_per_item": index.nbytes() / len(data.database),
@@ -73,11 +84,12 @@ def measure(job: Job, report: Report | None = None) -> tuple[Cell, dict[str, np.
         "bad_pictures": left_out,
         "train": len(data.train),
         "database": len(data.database),
-        "queries": len(data.query),
+        "queries": len(evaluation.per_query[job.metrics[0]]),
+        "marks": method.mark,
     }
-    if data.validation is not None:
-        held = encoded(run, method, data.validation, "validation")
-        found, _ = scored(index, held, data.validation, data.database, data.multilabel, job.metrics, extra)
+    if data.validation is not None and data.pairs is None:
+        held = {"": encoded(run, method, data.validation, "validation")}
+        found, _ = scored(index, held, replace(data, query=data.validation), job.metrics, extra)
         facts |= {f"validation {name}": value for name, value in found.means.items()}
     cell = replace(
         blank(job, "ok"),
@@ -126,7 +138,7 @@ def frozen(data: Splits, backbone: Backbone, run: Run, name: str) -> tuple[Split
     parts = {part: features_of(getattr(data, part)) for part in ("train", "database", "query")}
     if data.validation is not None:
         parts["validation"] = features_of(data.validation)
-    return replace(data, **parts), Precomputed(backbone)  # type: ignore[arg-type]
+    return replace(data, **parts), Precomputed(backbone, run.train.maps)  # type: ignore[arg-type]
 
 
 def encoded(run: Run, method: Method, split: Split, name: str) -> Codes:
@@ -142,42 +154,79 @@ def encoded(run: Run, method: Method, split: Split, name: str) -> Codes:
     return codes
 
 
+def askings(method: Method, query: Codes, data: Splits) -> dict[str, Codes]:
+    """The codes that are asked with, by the part of a metric's name that stands for them; "" is the method's own."""
+    if data.pairs is None:
+        return {"": query}
+    first, second = ({n: v[rows] for n, v in query.items()} for rows in (data.pairs.first, data.pairs.second))
+    operation = data.pairs.operation
+    composed = method.compose(operation, first, second)
+    return {"": composed, "first": first, "second": second, "bitwise": bitwise(operation, first, second)}
+
+
+def groups(data: Splits) -> dict[str, np.ndarray[Any, Any]]:
+    """(Q,) bool by name: which queries are of the classes with most, middling and fewest training pictures.
+
+    Each group is a third of the classes, the earlier groups one more where they do not divide.
+    """
+    order = np.argsort(-data.setting(1).class_counts.numpy(), kind="stable")
+    classes = data.query.labels.argmax(1).numpy()
+    return {name: np.isin(classes, third) for name, third in zip(GROUPS, np.array_split(order, 3), strict=True)}
+
+
 def scored(
     index: Index,
-    query: Codes,
-    queries: Split,
-    database: Split,
-    multilabel: bool,
+    asked: dict[str, Codes],
+    data: Splits,
     metrics: tuple[str, ...],
     extra: dict[str, Callable[..., Any]],
 ) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
-    """The metrics of all queries, and, for integer distances, the mean precision and recall by radius.
+    """The metrics of all queries, and, for integer distances, the mean precision and recall by radius."""
+    read = {name: parse(name, extra) for name in metrics}
+    found: dict[str, Evaluation] = {}
+    curve: dict[str, np.ndarray[Any, Any]] = {}
+    for part, codes in asked.items():
+        mine = [m.base for m in read.values() if (m.part if m.part not in GROUPS else "") == part]
+        if mine or not part:
+            found[part], drawn = ask(index, codes, data, tuple(dict.fromkeys(mine or ["map@all"])), extra)
+            curve = curve or drawn
+    members = groups(data) if any(m.part in GROUPS for m in read.values()) else {}
+    per_query = {}
+    for name, metric in read.items():
+        if metric.part in GROUPS:
+            per_query[name] = np.where(members[metric.part], found[""].per_query[metric.base], np.nan)
+        else:
+            per_query[name] = found[metric.part].per_query[metric.base]
+    return replace(summarise([per_query]), excluded=found[""].excluded), curve
+
+
+def ask(
+    index: Index, query: Codes, data: Splits, metrics: tuple[str, ...], extra: dict[str, Callable[..., Any]]
+) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
+    """The metrics of one way to ask, and its curve by radius.
 
     Metrics within a radius are NaN where the index has no integer distances: there is no ball to look into.
     """
-    labels = [split.labels.numpy() if multilabel else split.labels.argmax(1).numpy() for split in (queries, database)]
-    relevance = counting.relevance(*labels)
+    wanted = data.query.labels if data.pairs is None else data.pairs.labels
+    labels = [side if data.multilabel else side.argmax(1) for side in (wanted, data.database.labels)]
+    relevance = counting.relevance(*(side.numpy() for side in labels))
     graded = needs_grades(metrics, extra)
-    chunks, curves = [], []
     by_radius = [name for name in metrics if parse(name, extra).radius is not None]
-    for start in range(0, len(queries), CHUNK):
+    chunks, curves, excluded = [], [], 0
+    for start in range(0, len(wanted), CHUNK):
         rows = slice(start, start + CHUNK)
         counts = index.counts({n: v[rows] for n, v in query.items()}, relevance[rows], graded)
-        asked = metrics if counts.integer else [name for name in metrics if name not in by_radius]
+        usable = metrics if counts.integer else [name for name in metrics if name not in by_radius]
         refused = {name: np.full(len(counts), np.nan) for name in by_radius if not counts.integer}
-        chunks.append((score(counts, asked, extra) if asked else {}) | refused)
+        chunks.append((score(counts, usable, extra) if usable else {}) | refused)
+        excluded += int((counts.positives == 0).sum())
         if counts.integer:
             curves.append(np.stack(pr_curve(counts)))  # (2, q, K + 1)
-    evaluation = replace(summarise(chunks), excluded=int((relevance_free(queries, database)).sum()))
-    if not curves or evaluation.excluded == len(queries):
+    evaluation = replace(summarise(chunks), excluded=excluded)
+    if not curves or excluded == len(wanted):
         return evaluation, {}
     precision, recall = np.nanmean(np.concatenate(curves, axis=1), axis=1)
     return evaluation, {"pr_precision": precision, "pr_recall": recall}
-
-
-def relevance_free(queries: Split, database: Split) -> torch.Tensor:
-    """(Q,) bool, True for queries that share no label with any item of the database."""
-    return ~((queries.labels @ (database.labels.sum(0) > 0).float()) > 0)
 
 
 def provenance(run: Run, train: Train) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hashzoo.errors import UsageError
 from hashzoo.index import Hamming, Index, Scan
-from hashzoo.types import Batch, Codes, Features, Output, Setting, Split
+from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split
 
 if TYPE_CHECKING:
     from hashzoo.run import Run
@@ -37,6 +37,7 @@ class Card:
     solve, ``deep`` ones train by gradient. ``beyond`` says why a method stores something other than ``bits`` bits
     a picture (empty: it keeps to the budget, and ``hashzoo check`` holds it to that). ``informative`` is False
     only for a control that is at chance by design. ``saw_database`` marks methods that use database labels.
+    ``multilabel`` and ``single`` say whether pictures may have several labels, and whether one is enough.
     """
 
     kind: Literal["shallow", "deep"] = "deep"
@@ -47,6 +48,7 @@ class Card:
     beyond: str = ""
     informative: bool = True
     saw_database: bool = False
+    single: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Backbone(nn.Module, ABC):
     A factory is called as ``factory(shape, *, weights=..., ...)`` with the data set's picture shape
     (channels, height, width), and must set the attributes below. ``weights`` is the name and digest of what was
     loaded, or ``"random"``; ``trained_on`` names the labelled data behind the weights (``"ImageNet"``) or is empty.
+    ``eyes`` are modules that give a last feature map (B, C, h, w), for pictures of where a network looks.
     """
 
     dim: int
@@ -79,6 +82,7 @@ class Backbone(nn.Module, ABC):
     input: Input = Input()
     weights: str = "random"
     trained_on: str = ""
+    eyes: tuple[nn.Module, ...] = ()
 
     @abstractmethod
     def forward(self, images: Any) -> Features:
@@ -95,6 +99,7 @@ class Method(nn.Module, ABC):
     """
 
     card: ClassVar[Card] = Card()
+    mark: str = ""  # what a reader of the board must know of this very configuration, as "uses the classifier"
 
     @abstractmethod
     def fit(self, train: Split, run: Run) -> None:
@@ -108,14 +113,29 @@ class Method(nn.Module, ABC):
         """How queries meet the database; by default an exact scan by Hamming distance of ``code``."""
         return Scan(Hamming("code"))
 
-    def compose(self, operation: Literal["union", "intersection", "difference"], a: Codes, b: Codes) -> Codes:
-        """Codes of composed queries; by default bitwise or, and, and-not of every code."""
-        bitwise: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            "union": lambda x, y: x | y,
-            "intersection": lambda x, y: x & y,
-            "difference": lambda x, y: x & ~y,
-        }
-        return {name: bitwise[operation](a[name], b[name]) for name in a if a[name].dtype == torch.bool}
+    def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
+        """Codes of composed queries; by default :func:`bitwise`."""
+        return bitwise(operation, a, b)
+
+    def attention(self, batch: Batch) -> Tensor | None:
+        """Where the method looks, (B, h, w), not negative; None where it has no attention of its own."""
+        return None
+
+
+def bitwise(operation: Operation, a: Codes, b: Codes) -> Codes:
+    """Or, and, and-not of every code; of real values the maximum and the minimum, whose signs are just that.
+
+    >>> a, b = ({"code": torch.tensor([row])} for row in ([True, True, False], [True, False, False]))
+    >>> [bitwise(o, a, b)["code"].int().tolist() for o in ("union", "intersection", "difference")]
+    [[[1, 1, 0]], [[1, 0, 0]], [[0, 1, 0]]]
+    """
+
+    def of(x: Tensor, y: Tensor) -> Tensor:
+        if operation == "difference":
+            y = ~y if y.dtype == torch.bool else -y
+        return torch.maximum(x, y) if operation == "union" else torch.minimum(x, y)
+
+    return {name: of(a[name], b[name]) for name in a}
 
 
 MethodFactory = Callable[..., Method]  # (setting, backbone, *, hyperparameters)
@@ -167,13 +187,13 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
 class Deep(Method):
     """A backbone, a hash head and a loss, trained together by gradient."""
 
-    def __init__(self, backbone: Backbone, head: nn.Module, loss: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, loss: nn.Module, loss_rate: float = 1.0) -> None:
         super().__init__()
-        self.backbone, self.head, self.loss = backbone, head, loss
+        self.backbone, self.head, self.loss, self.loss_rate = backbone, head, loss, loss_rate
 
     def fit(self, train: Split, run: Run) -> None:
         """One pass over the batches of the budget, one optimizer over backbone, head and loss."""
-        optimizer = run.optimizer(self.backbone, self.head, self.loss)
+        optimizer = run.optimizer(self.backbone, self.head, (self.loss, self.loss_rate))
         for batch in run.batches(train):
             run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
 
@@ -182,15 +202,32 @@ class Deep(Method):
         output: Output = self.head(self.backbone(batch.images))
         return {"code": bits(output.code)}
 
+    def rehearse(self, setting: Setting) -> None:
+        """Take a made-up batch through head and loss, so that parts that do not fit say so before any training."""
+        sides = [2 ** (len(self.backbone.map_dims) - level) for level in range(len(self.backbone.map_dims))]
+        maps = tuple(torch.randn(4, d, s, s) for d, s in zip(self.backbone.map_dims, sides, strict=True))
+        labels = torch.eye(setting.classes)[torch.arange(4) % setting.classes]
+        output: Output = self.head(Features(torch.randn(4, self.backbone.dim), maps))
+        self.loss(output, Batch((None,), labels, torch.arange(4) % setting.pool))
+
+    def attention(self, batch: Batch) -> Tensor | None:
+        """What the head calls ``attention``, if it has any."""
+        output: Output = self.head(self.backbone(batch.images))
+        return output.extra.get("attention")
+
 
 @dataclass(frozen=True)
 class Composition:
-    """The factory that ``deep`` makes: head + loss on whatever backbone the benchmark gives."""
+    """The factory that ``deep`` makes: head + loss on whatever backbone the benchmark gives.
+
+    ``loss_rate`` is the multiple of the learning rate that the loss's own parameters, such as centres, get.
+    """
 
     head: HeadFactory | str
     loss: LossFactory | str
     card: Card
     doc: str
+    loss_rate: float = 1.0
 
     def bind(self, heads: Mapping[str, HeadFactory], losses: Mapping[str, LossFactory]) -> Composition:
         """The same composition with names replaced by what they stand for."""
@@ -234,13 +271,21 @@ class Composition:
             backbone,
             head(backbone, setting, **pick("head", head)),
             loss(setting, **pick("loss", loss)),
+            self.loss_rate,
         )
 
 
-def deep(head: HeadFactory | str, loss: LossFactory | str, *, card: Card | None = None, doc: str = "") -> Composition:
+def deep(
+    head: HeadFactory | str,
+    loss: LossFactory | str,
+    *,
+    card: Card | None = None,
+    doc: str = "",
+    loss_rate: float = 1.0,
+) -> Composition:
     """A method out of a hash head and a loss, each a factory or the name of one: composition is a function.
 
     >>> deep("tanh", "dhn", doc="Deep Hashing Network").doc
     'Deep Hashing Network'
     """
-    return Composition(head, loss, card or Card(), doc)
+    return Composition(head, loss, card or Card(), doc, loss_rate)

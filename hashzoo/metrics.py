@@ -14,6 +14,11 @@ ndcg@R, acg@R        of grades, the number of shared labels: gain 2^r - 1, disco
 wap@all              average precision weighted by grades
 ==================== =======================================================================================
 
+A part of the queries, or another way to ask them, is named behind a slash, where a benchmark knows it:
+``map@all/head``, ``/medium`` and ``/tail`` are means over the queries of the third of the classes with most training
+pictures, the middle and the last third; on queries composed of two pictures, ``/first`` and ``/second`` ask with
+one of the two alone, and ``/bitwise`` with or, and, and-not of their codes.
+
 R may be ``all``, and an R above the size N of the database means N, as a divisor too. A query without a
 relevant item is NaN in every metric, left out of the means and counted.
 """
@@ -58,7 +63,9 @@ _FORMS = {
     "wap": ("all",),
 }
 _GRADED = {"ndcg", "acg", "wap"}
-_NAME = re.compile(r"(?P<family>[^@:]+)(?:@(?P<place>all|h?\d+)(?::(?P<variant>\w+))?)?")
+GROUPS = ("head", "medium", "tail")
+ASKINGS = ("first", "second", "bitwise")
+_NAME = re.compile(r"(?P<family>[^@:/]+)(?:@(?P<place>all|h?\d+)(?::(?P<variant>\w+))?)?(?:/(?P<part>\w+))?")
 _CHUNK = 1 << 17  # counts held at a time: a few MB of intermediate arrays whatever the number of queries
 
 
@@ -71,15 +78,23 @@ class Metric:
     cut: int | None = None
     radius: int | None = None
     variant: str | None = None
+    part: str = ""
+
+    @property
+    def base(self) -> str:
+        """The name without its part."""
+        return self.name.partition("/")[0]
 
 
 def parse(name: str, extra: Extra | None = None) -> Metric:
     """Read a metric's name; UsageError, with the nearest name that exists, for one that does not.
 
     >>> parse("map@1000:hits")
-    Metric(name='map@1000:hits', family='map', cut=1000, radius=None, variant='hits')
+    Metric(name='map@1000:hits', family='map', cut=1000, radius=None, variant='hits', part='')
     >>> parse("p@h2").radius
     2
+    >>> parse("map@all/tail").part
+    'tail'
     >>> parse("mpa@50")
     Traceback (most recent call last):
     hashzoo.errors.UsageError: no metric 'mpa@50'; did you mean 'map@50'?
@@ -95,7 +110,10 @@ def parse(name: str, extra: Extra | None = None) -> Metric:
     inside = place is not None and place.startswith("h")
     if number == 0 and not inside:
         raise UsageError(f"metric {name!r} looks at no place; a cut-off is at least 1")
-    return Metric(name, family, None if inside else number, number if inside else None, variant)
+    part = read["part"] or ""
+    if part and part not in GROUPS + ASKINGS:
+        raise UsageError(unknown("metric", name, [f"{name.partition('/')[0]}/{p}" for p in GROUPS + ASKINGS]))
+    return Metric(name, family, None if inside else number, number if inside else None, variant, part)
 
 
 def _exists(read: re.Match[str], extra: Extra) -> bool:
@@ -144,6 +162,10 @@ def score(counts: Counts, names: Sequence[str], extra: Extra | None = None) -> d
 
 
 def _score(counts: Counts, metric: Metric, extra: Extra) -> Floats:
+    if metric.part:
+        raise UsageError(
+            f"metric {metric.name!r} needs a benchmark, which knows what {metric.part!r} is; ask {metric.base!r}"
+        )
     positives = counts.positives
     if metric.family in extra:
         given = np.asarray(extra[metric.family](counts, metric.cut), dtype=np.float64)

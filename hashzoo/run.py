@@ -72,7 +72,7 @@ class Mixed(Backbone):
         self.inner = of
         self._fabric = fabric
         self.dim, self.map_dims, self.input = of.dim, of.map_dims, of.input
-        self.weights, self.trained_on = of.weights, of.trained_on
+        self.weights, self.trained_on, self.eyes = of.weights, of.trained_on, of.eyes
 
     def forward(self, images: Any) -> Features:
         """Features in float32, computed under autocast."""
@@ -135,9 +135,11 @@ class Run:
         """The budget's optimizer over these modules. ``lr`` and a module's own number are multiples of its rate.
 
         Backbones get the budget's ``backbone_lr`` times that. Modules without parameters are passed over; a
-        parameter that two modules share is trained once, with the first.
+        parameter that two modules share is trained once, with the first. Scalars, such as the weight of a stream
+        or of a term, are not decayed.
         """
-        groups, seen = [], set()
+        groups: list[dict[str, Any]] = []
+        seen: set[int] = set()
         for entry in modules:
             module, multiple = entry if isinstance(entry, tuple) else (entry, 1.0)
             if isinstance(module, Backbone):
@@ -146,7 +148,11 @@ class Run:
             seen |= {id(p) for p in parameters}
             if parameters and multiple > 0:
                 base = self.train.lr * lr * multiple
-                groups.append({"params": parameters, "lr": base, "base": base})
+                scalars = [p for p in parameters if p.ndim == 0]
+                if len(scalars) < len(parameters):
+                    groups.append({"params": [p for p in parameters if p.ndim], "lr": base, "base": base})
+                if scalars:
+                    groups.append({"params": scalars, "lr": base, "base": base, "weight_decay": 0.0})
         if not groups:
             raise ValueError("nothing to train: the modules given have no parameters that require a gradient")
         decay = self.train.weight_decay

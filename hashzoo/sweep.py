@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hashzoo import cells, launch, leaderboard, tables
+from hashzoo import cells, launch, leaderboard, tables, trained
 from hashzoo.bench import Benchmark, Job
 from hashzoo.cells import Cell
 from hashzoo.measure import LIBRARIES
@@ -36,7 +36,7 @@ def sweep(
         found, messages = cells.find(folder, job.identity, job.benchmark)
         for message in messages:
             console.print(message, style="yellow", markup=False, soft_wrap=True)
-        if found is None or again(found, job, rerun):
+        if found is None or again(found, job, rerun, cells.path(folder, job.identity, job.benchmark)):
             todo.append(job)
         else:
             done.append(found)
@@ -44,7 +44,7 @@ def sweep(
         console.print(f"{len(done)} of {len(jobs)} cells are there already", markup=False)
     try:
         if todo:
-            with Watch(console, todo, benchmark.metrics[0], parallel) as watch:
+            with Watch(console, todo, benchmark.metrics[0]) as watch:
                 done += launch.run(todo, folder, parallel=parallel, timeout=timeout, event=watch.event)
     finally:  # also after Ctrl-C or a full disk: what is finished stands on the board
         kept, messages = cells.read_all(folder)
@@ -57,14 +57,16 @@ def sweep(
     return done
 
 
-def again(found: Cell, job: Job, rerun: str | None) -> bool:
-    """Whether a finished cell must be measured again: asked to, or it lacks a metric that is asked for now.
+def again(found: Cell, job: Job, rerun: str | None, path: Path) -> bool:
+    """Whether a finished cell must be measured again: asked to, or it lacks a metric or weights asked for now.
 
     ``stale`` means made with other versions of the libraries than are installed here.
     """
     if rerun == "all" or (rerun == "failed" and found.status != "ok"):
         return True
     if found.status == "ok" and any(name not in found.metrics for name in job.metrics):
+        return True
+    if found.status == "ok" and job.keep and not trained.path_of(path).is_file():
         return True
     if rerun == "stale":
         import importlib.metadata
@@ -77,8 +79,8 @@ def again(found: Cell, job: Job, rerun: str | None) -> bool:
 class Watch:
     """The live table of a sweep in a terminal; one plain line a finished cell anywhere else."""
 
-    def __init__(self, console: Console, jobs: Sequence[Job], metric: str, parallel: int) -> None:
-        self.console, self.metric, self.total, self.parallel = console, metric, len(jobs), parallel
+    def __init__(self, console: Console, jobs: Sequence[Job], metric: str) -> None:
+        self.console, self.metric, self.total = console, metric, len(jobs)
         self.live = console.is_terminal
         self.shares: dict[str, float] = {}  # progress of the running cells, 0..1
         self.finished = 0

@@ -319,7 +319,7 @@ def _shown(name: str, row: Mapping[str, Any], best: Mapping[tuple[int, str], flo
 
 def _mark(row: Mapping[str, Any]) -> str:
     contaminated = "contaminated" if row.get("contaminated") else ""
-    marks = [row.get("status", "ok"), row.get("role", ""), contaminated]
+    marks = [row.get("status", "ok"), row.get("role", ""), contaminated, row.get("marks", "")]
     said = [mark for mark in marks if mark not in ("ok", "baseline", "")]
     return f"({', '.join(said)})" if said else ""
 

@@ -19,7 +19,7 @@ from hashzoo.launch import status_of
 from hashzoo.method import Backbone, Card, Input, Method
 from hashzoo.metrics import score
 from hashzoo.run import Run, Train
-from hashzoo.types import Batch, Codes, Features, Setting, Split, Splits
+from hashzoo.types import Batch, Codes, Features, Output, Setting, Split, Splits
 
 SIDE, CLASSES = 12, 6
 FLOAT_NOISE = 0.005  # share of bits that may differ where only the order of a sum did
@@ -83,11 +83,11 @@ class _Check:
     """One method under the contract. Each ``check_`` gives the reason of a failure, or an empty string."""
 
     def __init__(self, factory: Callable[..., Method], bits: int, multilabel: bool) -> None:
-        self.factory, self.data = factory, pictures(multilabel)
-        self.setting = self.data.setting(bits)
         card = getattr(factory, "card", None)
         self.card = card if isinstance(card, Card) else Card()
-        self.train = Train(epochs=12, batch=32, lr=3e-3)  # type: ignore[call-arg]
+        self.factory, self.data = factory, pictures(multilabel or not self.card.single)
+        self.setting = self.data.setting(bits)
+        self.train = Train(epochs=12, batch=32, lr=1e-3)  # type: ignore[call-arg]
         self.method, self.run = self.fitted(0)
         self.codes = self.run.encode(self.method, self.data.query)
 
@@ -207,7 +207,8 @@ CHECKS: tuple[str, ...] = ("rows", "bits", "seeded", "state", "batch", "budget",
 def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: bool = False) -> list[Finding]:
     """The contract of a method on small synthetic pictures: fit, encode and eight points, each with its reason.
 
-    ``factory`` is called as ``factory(setting, backbone)``, every hyperparameter at its default. Nothing that the
+    ``factory`` is called as ``factory(setting, backbone)``, every hyperparameter at its default. Pictures have several
+    labels with ``multilabel``, and for a method whose card says that it needs them. Nothing that the
     method raises leaves this function, and the caller's global generators come back as they were.
     """
     before = _surroundings()
@@ -270,19 +271,29 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         return _findings({"shape": shape, "gradient": gradient, "single": single})
 
 
-def check_loss(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Finding]:
-    """The contract of a loss of relaxed codes: finite named scalars, a gradient, no order, no mutation."""
-    from hashzoo.types import Output
+def check_loss(
+    factory: Callable[..., nn.Module],
+    *,
+    bits: int = 16,
+    extra: Callable[[Tensor], dict[str, Tensor]] = lambda code: {},
+) -> list[Finding]:
+    """The contract of a loss of relaxed codes: finite named scalars, a gradient, no order, no mutation.
+
+    For a loss that reads what only some head gives, ``extra`` makes that out of codes (B, bits).
+    """
+
+    def output(code: Tensor) -> Output:
+        return Output(code, code @ mixing, extra(code))
 
     def batch(labels: Tensor) -> Batch:
         return Batch((None,), labels, torch.arange(len(labels)), 0.5)
 
     def total(code: Tensor, labels: Tensor) -> Tensor:
-        terms = loss(Output(code, logits=code @ mixing), batch(labels))
+        terms = loss(output(code), batch(labels))
         return torch.stack([value.reshape(()) for value in terms.values()]).sum()
 
     def terms() -> str:
-        found = loss(Output(codes, logits=codes @ mixing), batch(labels))
+        found = loss(output(codes), batch(labels))
         if not isinstance(found, dict) or not found:
             return "forward must return a dict of named terms"
         bad = [name for name, value in found.items() if value.numel() != 1 or not torch.isfinite(value)]

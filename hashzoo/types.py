@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+#: What may be done with the label sets, and so with the codes, of two pictures.
+Operation = Literal["union", "intersection", "difference"]
 
 #: What a method stores of a picture: name -> (N, ...). Tensors of dtype bool are bits; the rest is side information.
 Codes = dict[str, Tensor]
@@ -95,8 +98,36 @@ class Rows(Sequence[Any]):
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Queries made of two pictures each: their rows in the query split, and the labels that the operation gives."""
+
+    operation: Operation
+    first: Tensor  # (P,) int64
+    second: Tensor  # (P,)
+    labels: Tensor  # (P, C)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def among(self, rows: Sequence[int]) -> Pairs:
+        """The pairs both of whose pictures are among these rows of the query split, as pairs of the rows taken.
+
+        >>> pairs = Pairs("union", torch.tensor([0, 1]), torch.tensor([2, 2]), torch.ones(2, 3))
+        >>> left = pairs.among([1, 2])
+        >>> left.first.tolist(), left.second.tolist(), len(left.labels)
+        ([0], [1], 1)
+        """
+        kept = torch.tensor(rows)
+        both = torch.isin(self.first, kept) & torch.isin(self.second, kept)
+        first, second = (torch.searchsorted(kept, side[both]) for side in (self.first, self.second))
+        return Pairs(self.operation, first, second, self.labels[both])
+
+
+@dataclass(frozen=True)
 class Splits:
     """The three parts of a benchmark, and the names of the classes.
+
+    With ``pairs``, the queries are made of two pictures of the query split each, by an operation on their codes.
 
     ``validation`` is carved out of what would have been train, and only when asked for. ``pretraining`` names
     what the data shares with common pretrained weights (``"ImageNet"`` for a subset of ImageNet), so that a
@@ -111,6 +142,7 @@ class Splits:
     validation: Split | None = None
     pretraining: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    pairs: Pairs | None = None
 
     def setting(self, bits: int) -> Setting:
         """What a method is told of this data before it is built."""

@@ -193,7 +193,7 @@ def test_frozen_features_are_those_of_the_backbone_and_are_extracted_once(tmp_pa
     again = frozen(backbone, data, run)
     assert backbone.seen == len(data)
     assert isinstance(again.images, StoredFeatures)
-    found = run.features(Precomputed(backbone), kept)
+    found = run.features(Precomputed(backbone, maps=True), kept)
     assert torch.equal(found.pooled, expected.pooled)
     assert torch.equal(found.maps[0], expected.maps[0])
     (batch,) = run.batches(kept)

@@ -300,7 +300,7 @@ def test_a_plugin_file_appears_on_the_board_and_its_edit_is_measured_anew(tmp_pa
 
         @hookimpl
         def hashzoo_methods():
-            return {"mine": deep("batchnorm-tanh", "dhn", doc="mine")}
+            return {"mine": deep("norm-tanh", "dhn", doc="mine")}
 
         @hookimpl
         def hashzoo_losses():

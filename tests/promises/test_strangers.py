@@ -126,7 +126,7 @@ def test_a_plugin_package_is_built_installed_and_on_the_board(tmp_path):
     )
     (project / "agreeable" / "__init__.py").write_text(
         "from hashzoo import deep, hookimpl\n\n@hookimpl\ndef hashzoo_methods():\n"
-        "    return {'agreeable': deep('batchnorm-tanh', 'dhn', doc='batch-normalised dhn')}\n"
+        "    return {'agreeable': deep('norm-tanh', 'dhn', doc='batch-normalised dhn')}\n"
     )
     site = installed(built(tmp_path / "wheels", project), tmp_path / "site")
     result = hashzoo(

@@ -1,0 +1,97 @@
+"""A trained method on disk, and back: its tensors as safetensors, with what is needed to build it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from hashzoo import cells, zoo
+from hashzoo.bench import build_backbone
+from hashzoo.cells import Cell
+from hashzoo.errors import TroubleError, UsageError
+from hashzoo.method import Method
+from hashzoo.run import Run, Train
+from hashzoo.types import Setting, Split, Splits
+
+if TYPE_CHECKING:
+    from hashzoo.bench import Job
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method as its fit left it, in eval mode, and the run whose backbone input and device it uses."""
+
+    cell: Cell
+    method: Method
+    run: Run
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]  # channels, height and width of the data set's pictures
+
+    def split(self, pictures: Sequence[Any]) -> Split:
+        """Pictures (PIL, or uint8 tensors) as an unlabelled split, in the channels that the data set has."""
+        mode = "L" if self.shape[0] == 1 else "RGB"
+        images = [pil_to_tensor(p.convert(mode)) if isinstance(p, Image.Image) else p for p in pictures]
+        return Split(images, torch.zeros(len(images), len(self.class_names)), torch.arange(len(images)))
+
+
+def path_of(cell: Path) -> Path:
+    """Where the weights of the cell at this path lie."""
+    return cell.with_suffix(".safetensors")
+
+
+def write(path: Path, method: Method, job: Job, data: Splits, shape: tuple[int, int, int]) -> None:
+    """Write a trained method's tensors and how to build it, in one step. TroubleError when the disk refuses."""
+    setting = data.setting(job.identity.bits)
+    about = {
+        "key": job.identity.key,
+        "setting": {**vars(setting), "class_counts": setting.class_counts.tolist()},
+        "class_names": data.class_names,
+        "shape": shape,
+        "backbone_options": job.backbone_options,
+        "plugins": job.plugins,
+    }
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
+    cells.replace_bytes(path, save(tensors, {"hashzoo": json.dumps(about)}))
+
+
+def read(cell_path: Path, device: str = "cpu") -> Trained:
+    """The trained method of a cell, by the path of its JSON or of its weights.
+
+    UsageError where the cell was measured without keeping its weights; TroubleError where the file is damaged, was
+    written for another cell, or a plugin it needs is not there.
+    """
+    cell_path = cell_path.with_suffix(".json")
+    cell, file = cells.read(cell_path), path_of(cell_path)
+    if not file.is_file():
+        raise UsageError(f"{cell_path.name} has no weights beside it; run its hashzoo bench again with --save-weights")
+    try:
+        with safe_open(file, "pt") as opened:
+            about = json.loads((opened.metadata() or {})["hashzoo"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise TroubleError(f"{file} cannot be read: {error}; run hashzoo bench again with --rerun all") from error
+    if about["key"] != cell.identity.key:
+        raise TroubleError(f"{file} belongs to another cell; run hashzoo bench again with --rerun all")
+    identity, house = cell.identity, zoo.load(about["plugins"])
+    budget = Train.model_validate(identity.budget)
+    shape = (about["shape"][0], about["shape"][1], about["shape"][2])
+    backbone = build_backbone(house, identity.backbone, shape, about["backbone_options"], identity.seed)
+    run = Run(budget, identity.seed, to=backbone.input, device=device)
+    setting = Setting(**{**about["setting"], "class_counts": torch.tensor(about["setting"]["class_counts"])})
+    method: Method = house.method(identity.method).factory(setting, run.place(backbone), **identity.hyperparameters)
+    missing, unexpected = method.load_state_dict(tensors, strict=False)
+    # a frozen backbone was no part of the method that was trained; it is built above as it was then
+    wrong = [*unexpected, *(n for n in missing if budget.backbone == "full" or "backbone." not in n)]
+    if wrong:
+        raise TroubleError(f"{file} does not fit {identity.method} as installed here ({wrong[0]}); has it changed?")
+    method.to(run.device).eval()
+    return Trained(cell, method, run, tuple(about["class_names"]), shape)
