@@ -25,7 +25,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the picture
     ("family", "name", "dim", "maps"),
     [
         (torchvision, "resnet18", 512, (128, 256, 512)),
-        (torchvision, "mobilenet_v2", 1280, (192, 576, 1280)),
+        (torchvision, "mobilenet_v2", 1280, (32, 96, 1280)),
         (torchvision, "squeezenet1_1", 512, (128, 256, 512)),
         (torchvision, "swin_t", 768, (192, 384, 768)),
         (torchvision, "vit_b_16", 768, ()),

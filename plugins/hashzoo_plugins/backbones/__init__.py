@@ -4,7 +4,7 @@ from typing import Any
 
 from hashzoo import hookimpl
 from hashzoo.hookspecs import Family
-from hashzoo_plugins.backbones import timm, torchvision
+from hashzoo_plugins.backbones import dual_stream, timm, torchvision
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.tiny import Tiny
 
@@ -15,6 +15,8 @@ def hashzoo_backbones() -> dict[str, Any]:
     return {
         "pixels": Pixels,
         "tiny": Tiny,
+        "dual-stream": dual_stream.build,
+        "dual-stream.small": dual_stream.small,
         "timm/*": Family(timm.build, timm.names, "any model of timm by name, as timm/resnet18"),
         "torchvision/*": Family(
             torchvision.build, torchvision.names, "any classification model of torchvision, as torchvision/resnet18"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 STAGES = 3
+
+#: Which maps: the last of each of the three coarsest resolutions, or the last three convolutions.
+Taps = Literal["stages", "convolutions"]
 
 
 def channels_first(value: Tensor, channels_last: bool) -> Tensor:
@@ -25,16 +28,13 @@ def is_channels_last(shape: torch.Size) -> bool:
     return shape[1] == shape[2] != shape[3]
 
 
-def stages(network: nn.Module, run: Callable[[Tensor], Any], side: int) -> list[tuple[str, bool, int]]:
-    """The last module at each of the three coarsest resolutions: name, whether channels are last, channels.
-
-    Found by one pass of a blank picture; empty for a network with fewer than two resolutions.
-    """
-    seen: list[tuple[str, torch.Size]] = []
+def outputs(network: nn.Module, side: int) -> list[tuple[str, nn.Module, torch.Size]]:
+    """Every module that gives a (B, ., ., .) tensor for one blank picture, in the order they end."""
+    seen: list[tuple[str, nn.Module, torch.Size]] = []
     hooks = [
         module.register_forward_hook(
-            lambda _m, _i, out, name=name: (
-                seen.append((name, out.shape)) if isinstance(out, Tensor) and out.ndim == 4 else None
+            lambda m, _i, out, name=name: (
+                seen.append((name, m, out.shape)) if isinstance(out, Tensor) and out.ndim == 4 else None
             )
         )
         for name, module in network.named_modules()
@@ -44,42 +44,77 @@ def stages(network: nn.Module, run: Callable[[Tensor], Any], side: int) -> list[
     network.eval()
     try:
         with torch.no_grad():
-            run(torch.zeros(1, 3, side, side))
+            network(torch.zeros(1, 3, side, side))
     finally:
         network.train(was)
         for hook in hooks:
             hook.remove()
-    last: dict[int, tuple[str, bool, int]] = {}
-    for name, shape in seen:
+    return seen
+
+
+def chosen(seen: list[tuple[str, nn.Module, torch.Size]], taps: Taps) -> list[tuple[str, bool, int]]:
+    """Up to three maps, coarsest last: name of the module, whether channels are last, channels.
+
+    A stage is what its outermost module gives: the last of those, for what a stage does first, before it halves the
+    picture, has the resolution of the stage before. Empty for a network with fewer than two resolutions: the patches
+    of a transformer are no pyramid, and a token is what it gives.
+    """
+    outer: dict[int, tuple[str, bool, int]] = {}
+    for name, _, shape in seen:
         behind = is_channels_last(shape)
         place = shape[1] if behind else shape[2]
         square = (shape[1] == shape[2]) if behind else (shape[2] == shape[3])
-        if square and place > 1:
-            last[place] = name, behind, shape[3] if behind else shape[1]
-    if len(last) < 2:  # the patches of a transformer: one resolution is no pyramid, and a token is what it gives
+        if not square or place == 1:
+            continue
+        if place not in outer or name.count(".") <= outer[place][0].count("."):
+            outer[place] = name, behind, shape[3] if behind else shape[1]
+    if len(outer) < 2:
         return []
-    return [last[place] for place in sorted(last, reverse=True)][-STAGES:]
+    if taps == "convolutions":
+        return [(name, False, shape[1]) for name, module, shape in seen if isinstance(module, nn.Conv2d)][-STAGES:]
+    return [outer[place] for place in sorted(outer, reverse=True)][-STAGES:]
 
 
 class Tap:
-    """Keeps what named modules gave in the latest pass."""
+    """Keeps the maps of a network's latest pass. ``dims`` are their channels; none for a network without maps.
 
-    def __init__(self, network: nn.Module, found: list[tuple[str, bool, int]]) -> None:
-        self.names = [name for name, _, _ in found]
-        self.last = {name: behind for name, behind, _ in found}
-        self.kept: dict[str, Tensor] = {}
+    What comes out of the last of them goes on through ``eyes``, an identity with channels first: a gradient taken
+    there tells where the network looks, whatever its own layout.
+    """
+
+    def __init__(self, network: nn.Module, side: int, taps: Taps) -> None:
+        self._found = chosen(outputs(network, side), taps)
+        self._kept: dict[str, Tensor] = {}
+        self.dims = tuple(channels for _, _, channels in self._found)
+        self.eyes = (nn.Identity(),) if self._found else ()
         modules = dict(network.named_modules())
-        for name in self.names:
-            modules[name].register_forward_hook(self._keeper(name))
+        for level, (name, behind, _) in enumerate(self._found):
+            eye = self.eyes[0] if level == len(self._found) - 1 else None
+            modules[name].register_forward_hook(self._keeper(name, behind, eye))
 
-    def _keeper(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def keep(_module: nn.Module, _inputs: Any, out: Tensor) -> None:
-            self.kept[name] = out
+    def _keeper(self, name: str, behind: bool, eye: nn.Module | None) -> Callable[[nn.Module, Any, Tensor], Any]:
+        def keep(_module: nn.Module, _inputs: Any, out: Tensor) -> Tensor | None:
+            value = channels_first(out, behind)
+            if eye is None:
+                self._kept[name] = value
+                return None
+            self._kept[name] = value = eye(value)
+            return value.permute(0, 2, 3, 1) if behind else value
 
         return keep
 
     def maps(self) -> tuple[Tensor, ...]:
         """The maps of the latest pass, coarsest last, channels first; forgotten once given."""
-        found = tuple(channels_first(self.kept[name], self.last[name]) for name in self.names)
-        self.kept.clear()
+        found = tuple(self._kept[name] for name, _, _ in self._found)
+        self._kept.clear()
         return found
+
+
+def width(backbone: nn.Module, side: int) -> int:
+    """The number of features that a backbone gives for a blank picture."""
+    was = backbone.training
+    backbone.eval()
+    with torch.no_grad():
+        dim: int = backbone(torch.zeros(1, 3, side, side)).pooled.shape[1]
+    backbone.train(was)
+    return dim

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hashzoo.errors import TroubleError
 from hashzoo.method import Backbone, Input
 from hashzoo.types import Features
 from hashzoo_plugins.backbones import weights as files
-from hashzoo_plugins.backbones.maps import Tap, stages
+from hashzoo_plugins.backbones.maps import Tap, Taps, width
 
 
 def names() -> list[str]:
@@ -26,43 +25,41 @@ def names() -> list[str]:
 class Timm(Backbone):
     """A timm network; ``pooled`` is what its classifier would receive. Networks of tokens have no maps."""
 
-    def __init__(self, network: Any, loaded: str, trained_on: str) -> None:
+    def __init__(self, network: Any, loaded: str, trained_on: str, taps: Taps, side: int = 0) -> None:
         super().__init__()
         from timm.data import resolve_model_data_config
 
         config = resolve_model_data_config(network)
-        side = int(config["input_size"][-1])
+        side = side or int(config["input_size"][-1])
         self.network: nn.Module = network
         self.input = Input(side, 3, tuple(config["mean"]), tuple(config["std"]), float(config["crop_pct"]))
         self.weights, self.trained_on = loaded, trained_on
-        found = stages(network, network, side)
-        self.map_dims = tuple(channels for _, _, channels in found)
-        self._tap = Tap(network, found) if found else None
-        with torch.no_grad():
-            was = network.training
-            network.eval()
-            self.dim = int(network(torch.zeros(1, 3, side, side)).shape[1])
-            network.train(was)
-        if self._tap is not None:
-            self._tap.kept.clear()
+        self._tap = Tap(network, side, taps)
+        self.map_dims, self.eyes = self._tap.dims, self._tap.eyes
+        self.dim = width(self, side)
 
     def forward(self, images: Tensor) -> Features:
         """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised pictures."""
         pooled = self.network(images)
-        return Features(pooled, self._tap.maps() if self._tap else ())
+        return Features(pooled, self._tap.maps())
 
 
 def build(
-    name: str, shape: tuple[int, int, int], *, weights: str = "default", allow_missing: tuple[str, ...] = ()
+    name: str,
+    shape: tuple[int, int, int],
+    *,
+    weights: str = "default",
+    allow_missing: tuple[str, ...] = (),
+    taps: Taps = "stages",
 ) -> Backbone:
     """A timm model by name, with ``weights`` default, random, or a .safetensors or .pth file of its own keys.
 
-    Keys that a file may lack are named by patterns in ``allow_missing``.
+    Keys that a file may lack are named by patterns in ``allow_missing``; ``taps`` says which maps it gives.
     """
     import timm
 
     if weights == "random":
-        return Timm(timm.create_model(name, num_classes=0), "random", "")
+        return Timm(timm.create_model(name, num_classes=0), "random", "", taps)
     if weights == "default":
         try:
             network = timm.create_model(name, pretrained=True, num_classes=0)
@@ -72,9 +69,9 @@ def build(
                 f"cannot get the weights of timm's {name}: {text}; use --set timm/{name}.weights=FILE, or random"
             ) from error
         tag = str(network.pretrained_cfg.get("tag", ""))
-        return Timm(network, f"{name}.{tag}", "ImageNet" if "in1k" in tag or "in2" in tag else tag)
+        return Timm(network, f"{name}.{tag}", "ImageNet" if "in1k" in tag or "in2" in tag else tag, taps)
     path = Path(weights)
     network = timm.create_model(name)
     files.load(network, path, allow_missing)
     network.reset_classifier(0)
-    return Timm(network, f"{path.name} {files.digest(path)}", "ImageNet")
+    return Timm(network, f"{path.name} {files.digest(path)}", "ImageNet", taps)

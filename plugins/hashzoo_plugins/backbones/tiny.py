@@ -12,22 +12,27 @@ from hashzoo.types import Features
 class Tiny(Backbone):
     """A small convolutional network in three stages, for CPUs and tests."""
 
-    def __init__(self, shape: tuple[int, int, int], *, width: int = 32) -> None:
-        """Stages of ``width``, 2 ``width`` and 4 ``width`` channels at 1, 1/2 and 1/4 of the picture's side."""
+    def __init__(self, shape: tuple[int, int, int], *, width: int = 32, depth: int = 1) -> None:
+        """Stages of ``width``, 2 ``width`` and 4 ``width`` channels at 1, 1/2 and 1/4 of the picture's side.
+
+        Each has ``depth`` convolutions of 3 x 3; one sees 9 pixels of the picture in all, two see 23.
+        """
         super().__init__()
         widths = (width, 2 * width, 4 * width)
         stages, before = [], shape[0]
         for level, after in enumerate(widths):
-            stride = 1 if level == 0 else 2
-            stages.append(
-                nn.Sequential(
+            layers: list[nn.Module] = []
+            for place in range(depth):
+                stride = 2 if level and not place else 1
+                layers += [
                     nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
                     nn.BatchNorm2d(after),
                     nn.ReLU(),
-                )
-            )
-            before = after
+                ]
+                before = after
+            stages.append(nn.Sequential(*layers))
         self.stages = nn.ModuleList(stages)
+        self.eyes = (self.stages[-1],)
         self.dim, self.map_dims = widths[-1], widths
         self.input = Input()
 

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import torch
 from torch import Tensor, nn
 
 from hashzoo.errors import TroubleError
 from hashzoo.method import Backbone, Input
 from hashzoo.types import Features
 from hashzoo_plugins.backbones import weights as files
-from hashzoo_plugins.backbones.maps import Tap, stages
+from hashzoo_plugins.backbones.maps import Tap, Taps, width
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
@@ -32,26 +31,19 @@ class Torchvision(Backbone):
     layers are left out. A vision transformer gives its class token and has no maps.
     """
 
-    def __init__(self, network: nn.Module, to: Input, loaded: str, trained_on: str) -> None:
+    def __init__(self, network: nn.Module, to: Input, loaded: str, trained_on: str, taps: Taps) -> None:
         super().__init__()
         self.network, self.input, self.weights, self.trained_on = network, to, loaded, trained_on
         side = to.size or 224
-        found = stages(network, network, side)
-        self.map_dims = tuple(channels for _, _, channels in found)
-        self._tap = Tap(network, found) if found else None
-        with torch.no_grad():
-            was = network.training
-            network.eval()
-            self.dim = self(torch.zeros(1, 3, side, side)).pooled.shape[1]
-            network.train(was)
+        self._tap = Tap(network, side, taps)
+        self.map_dims, self.eyes = self._tap.dims, self._tap.eyes
+        self.dim = width(self, side)
 
     def forward(self, images: Tensor) -> Features:
         """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised pictures."""
         out = self.network(images)
-        if self._tap is None:
-            return Features(out)
         maps = self._tap.maps()
-        return Features(maps[-1].mean((2, 3)), maps)
+        return Features(maps[-1].mean((2, 3)) if maps else out, maps)
 
 
 def chopped(network: Any) -> nn.Module:
@@ -68,11 +60,16 @@ def chopped(network: Any) -> nn.Module:
 
 
 def build(
-    name: str, shape: tuple[int, int, int], *, weights: str = "default", allow_missing: tuple[str, ...] = ()
+    name: str,
+    shape: tuple[int, int, int],
+    *,
+    weights: str = "default",
+    allow_missing: tuple[str, ...] = (),
+    taps: Taps = "stages",
 ) -> Backbone:
     """A torchvision model by name, with ``weights`` default, random, or a .safetensors or .pth file of its own keys.
 
-    Keys that a file may lack are named by patterns in ``allow_missing``.
+    Keys that a file may lack are named by patterns in ``allow_missing``; ``taps`` says which maps it gives.
     """
     from torchvision import models
 
@@ -84,7 +81,7 @@ def build(
         side = made.crop_size[0]
         to = Input(side, 3, tuple(made.mean), tuple(made.std), min(1.0, side / made.resize_size[0]))
     if weights == "random":
-        return Torchvision(chopped(_made(name, None)), to, "random", "")
+        return Torchvision(chopped(_made(name, None)), to, "random", "", taps)
     if weights == "default":
         if best is None:
             raise ValueError(f"torchvision has no weights for {name}; use weights = 'random' or a file")
@@ -95,11 +92,11 @@ def build(
                 f"cannot get the weights of {name} from {best.url}: {error}; "
                 f"use --set torchvision/{name}.weights=FILE, or random"
             ) from error
-        return Torchvision(chopped(network), to, str(best), "ImageNet")
+        return Torchvision(chopped(network), to, str(best), "ImageNet", taps)
     path = Path(weights)
     network = _made(name, None)
     files.load(network, path, allow_missing)
-    return Torchvision(chopped(network), to, f"{path.name} {files.digest(path)}", "ImageNet")
+    return Torchvision(chopped(network), to, f"{path.name} {files.digest(path)}", "ImageNet", taps)
 
 
 def _made(name: str, which: Any) -> nn.Module:

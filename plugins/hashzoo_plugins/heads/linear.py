@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -33,13 +35,13 @@ class Tanh(nn.Module):
         return Output(torch.tanh(self.layer(features.pooled)))
 
 
-class BatchNormTanh(nn.Module):
-    """A linear layer without bias, batch normalisation and tanh: balanced bits."""
+class NormTanh(nn.Module):
+    """A linear layer without bias, normalisation and tanh: over the batch (balanced bits) or, ``layer``, each code."""
 
-    def __init__(self, backbone: Backbone, setting: Setting) -> None:
+    def __init__(self, backbone: Backbone, setting: Setting, *, norm: Literal["batch", "layer"] = "batch") -> None:
         super().__init__()
         self.layer = nn.Linear(backbone.dim, setting.bits, bias=False)
-        self.norm = nn.BatchNorm1d(setting.bits)
+        self.norm = nn.BatchNorm1d(setting.bits) if norm == "batch" else nn.LayerNorm(setting.bits)
 
     def forward(self, features: Features) -> Output:
         """``code`` (B, K) in (-1, 1)."""

@@ -1,0 +1,101 @@
+"""Two networks on the same picture, their features joined: local detail and the whole (Li & Wang, Hans 2025).
+
+The source's networks are EfficientNet-B3 and Swin-B at 224 pixels, each pooled, F = [alpha F_e; beta F_s] with
+learnable scalars that start at 1. (They can be absorbed by the layer behind; they change the way there only.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hashzoo.errors import UsageError
+from hashzoo.method import Backbone, Input
+from hashzoo.types import Features
+
+
+class DualStream(Backbone):
+    """Two backbones on the same pictures: ``pooled`` is [alpha F_local; beta F_context], the maps are the local ones.
+
+    Pictures come as ``input`` says, and are normalised again for the network that wants them otherwise.
+    """
+
+    def __init__(self, local: Backbone, context: Backbone, to: Input) -> None:
+        super().__init__()
+        self.local, self.context, self.input = local, context, to
+        self.alpha, self.beta = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
+        self.dim, self.map_dims = local.dim + context.dim, local.map_dims
+        self.eyes = (*local.eyes, *context.eyes)
+        self.weights = " + ".join((local.weights, context.weights))
+        self.trained_on = local.trained_on or context.trained_on
+
+    def forward(self, images: Tensor) -> Features:
+        """``pooled`` (B, dim) and the maps of the local stream."""
+        local, context = (
+            stream(renormalised(images, self.input, stream.input)) for stream in (self.local, self.context)
+        )
+        return Features(torch.cat([self.alpha * local.pooled, self.beta * context.pooled], 1), local.maps)
+
+
+def renormalised(images: Tensor, now: Input, wanted: Input) -> Tensor:
+    """Pictures normalised by one mean and deviation as if by another."""
+    if (now.mean, now.std) == (wanted.mean, wanted.std):
+        return images
+    mean, std, other_mean, other_std = (
+        torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (now.mean, now.std, wanted.mean, wanted.std)
+    )
+    return (images * std + mean - other_mean) / other_std
+
+
+def build(
+    shape: tuple[int, int, int],
+    *,
+    local: str = "timm/efficientnet_b3",
+    context: str = "timm/swin_base_patch4_window7_224",
+    size: int = 224,
+    local_weights: str = "default",
+    context_weights: str = "default",
+) -> Backbone:
+    """EfficientNet-B3 and Swin-B on the same picture, or any two backbones, joined with learnable weights.
+
+    ``local`` and ``context`` are names of backbones; their weights are "default", "random" or a file.
+    """
+    from hashzoo import zoo
+    from hashzoo.bench import convert
+
+    house = zoo.load()
+    made = []
+    for name, weights in ((local, local_weights), (context, context_weights)):
+        if name.startswith("dual-stream"):
+            raise UsageError(f"dual-stream joins two networks; {name} cannot be one of them")
+        factory = house.backbone(name).factory
+        given = {"weights": weights} if "/" in name else {}
+        made.append(factory((3, size, size), **convert("backbone", name, factory, given)))
+    mean, std = made[0].input.mean, made[0].input.std
+    crop = max(stream.input.crop for stream in made)
+    return DualStream(made[0], made[1], Input(size, 3, mean, std, crop))
+
+
+def small(shape: tuple[int, int, int]) -> Backbone:
+    """A small EfficientNet and a small Swin transformer at 32 pixels, random weights, for CPUs and tests."""
+    from timm.models import create_model
+    from timm.models.swin_transformer import SwinTransformer
+
+    from hashzoo_plugins.backbones.timm import Timm
+
+    networks: list[Any] = [
+        create_model("tinynet_e", num_classes=0),  # EfficientNet scaled down
+        SwinTransformer(
+            img_size=32,
+            patch_size=2,
+            embed_dim=32,
+            depths=(1, 1, 2),
+            num_heads=(2, 4, 8),
+            window_size=4,
+            num_classes=0,
+        ),
+    ]
+    local, context = (Timm(network, "random", "", "stages", side=32) for network in networks)
+    return DualStream(local, context, Input(32, 3, (0.5,), (0.5,)))
