@@ -3,7 +3,7 @@
 from typing import Any
 
 from hashzoo import hookimpl
-from hashzoo_plugins.datasets import digits, scenes
+from hashzoo_plugins.datasets import composed, digits, longtail, scenes
 
 
 @hookimpl
@@ -15,4 +15,6 @@ def hashzoo_datasets() -> dict[str, Any]:
         "digits.small": digits.small,
         "scenes.standard": scenes.standard,
         "scenes.small": scenes.small,
+        **longtail.protocols("digits", digits.source),
+        **composed.protocols("scenes", lambda seed: scenes.standard(seed=seed)),
     }

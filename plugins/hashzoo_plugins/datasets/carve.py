@@ -26,7 +26,7 @@ def stratified(
     parts = []
     for size in sizes:
         room = np.array([len(rows) for rows in left])
-        exact = size * room / room.sum()
+        exact = size * room / max(1, room.sum())
         take = np.floor(exact).astype(int)
         order = np.argsort(take - exact, kind="stable")
         take[order[: size - take.sum()]] += 1

@@ -5,6 +5,8 @@ Source: E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -68,3 +70,9 @@ def inside(*, seed: int = 0, validation: float = 0.0) -> Splits:
 def small(*, seed: int = 0, validation: float = 0.0) -> Splits:
     """Digits, a quick part: 100 queries, 200 to train on, 400 others as the database."""
     return draw({"query": 100, "train": 200, "database": 400}, seed, validation)
+
+
+def source(seed: int) -> Splits:
+    """What long-tailed parts are drawn from: 297 queries, the other 1,500 to train on and as the database."""
+    data = draw({"query": 297, "train": 1500, "database": 0}, seed, 0.0)
+    return replace(data, database=data.train, notes={"train": "inside the database"})

@@ -6,6 +6,10 @@ Resolved where the paper is silent, or public code differs: the inner product ca
 unordered, without the diagonal, and their mean is taken, so the counterpart of the quantization sum is
 2/B sum_i (every picture is in B - 1 pairs); the prior's L1 is smoothed to log cosh(|u| - 1) as in the paper's
 eq. 7. ``weight`` is the paper's lambda, cross-validated there.
+
+Its variants, also of the paper: DHN-B ranks by the real values, DHN-Q has no quantization term, DHN-E squared error
+instead of cross-entropy. Whether DHN-E's targets are {-1, 1} or {0, 1} the paper does not say; 0 would ask dissimilar
+codes to be orthogonal, so ``dissimilar`` is -1.
 """
 
 from __future__ import annotations
@@ -16,18 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from hashzoo.method import Card, deep
-from hashzoo.types import Batch, Output, Setting
+from hashzoo.index import Distance, Index, Scan
+from hashzoo.method import Backbone, Card, Deep, Method, deep
+from hashzoo.run import Run
+from hashzoo.types import Batch, Codes, Output, Setting, Split
+from hashzoo_plugins.heads.linear import Tanh
+from hashzoo_plugins.pairwise.pairs import upper
 
-
-def upper(pairs: Tensor) -> Tensor:
-    """The entries of a (B, B) table above its diagonal: each unordered pair once.
-
-    >>> upper(torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]]))
-    tensor([2, 3, 6])
-    """
-    rows, columns = torch.triu_indices(len(pairs), len(pairs), 1, device=pairs.device)
-    return pairs[rows, columns]
+PAPER = "Zhu et al., AAAI 2016"
 
 
 def log_cosh(t: Tensor) -> Tensor:
@@ -52,13 +52,84 @@ class DHN(nn.Module):
             raise ValueError("dhn learns from pairs: a batch needs two pictures or more")
         theta = output.code @ output.code.T  # (B, B) log-odds that a pair is similar
         pair = softplus(theta) - batch.similar * theta  # (B, B) -log p(similar | code), eq. 5
-        gap = log_cosh(output.code.abs() - 1).sum(1)  # (B,) a smooth | |u| - 1 |, eq. 7
-        return {"pair": upper(pair).mean(), "quantization": self.weight * 2 * gap.mean()}
+        return {"pair": upper(pair).mean(), "quantization": self.weight * quantization(output.code)}
+
+
+def quantization(code: Tensor) -> Tensor:
+    """The mean over unordered pairs of both codes' smooth | |u| - 1 |, eq. 7, of (B, K) codes."""
+    return 2 * log_cosh(code.abs() - 1).sum(1).mean()
+
+
+def without_quantization(setting: Setting) -> DHN:
+    """Pairwise cross-entropy alone (DHN-Q of Zhu et al., AAAI 2016)."""
+    return DHN(setting, weight=0.0)
+
+
+class DHNE(nn.Module):
+    """Squared error of the inner products, and the quantization term (DHN-E of Zhu et al., AAAI 2016)."""
+
+    def __init__(self, setting: Setting, *, weight: float = 0.1, dissimilar: float = -1.0) -> None:
+        super().__init__()
+        self.weight, self.dissimilar = weight, dissimilar
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``pair`` and ``quantization``. ValueError for a batch of one, which has no pair."""
+        if len(batch) < 2:
+            raise ValueError("dhn-e learns from pairs: a batch needs two pictures or more")
+        target = torch.where(batch.similar > 0, 1.0, self.dissimilar).to(output.code)  # (B, B)
+        error = (target - output.code @ output.code.T / output.code.shape[1]).square()
+        return {"pair": upper(error).mean(), "quantization": self.weight * quantization(output.code)}
+
+
+class InnerProduct(Distance):
+    """Minus the inner product of real codes."""
+
+    stored = ("relaxed",)
+
+    def __call__(self, query: Codes, database: Codes) -> Tensor:
+        """(Q, N) float32; rounded from float64 so that equal pictures are equally far wherever they stand."""
+        return -(query["relaxed"].double() @ database["relaxed"].double().T).float()
+
+
+class DHNB(Method):
+    """DHN ranked by its real values, without the sign: a bound of what quantization costs, not a hash (DHN-B)."""
+
+    card = Card("deep", "pairs", paper=PAPER, year=2016, beyond="the real-valued code, 32 bits a number")
+
+    def __init__(self, setting: Setting, backbone: Backbone, *, weight: float = 0.1) -> None:
+        super().__init__()
+        self.deep = Deep(backbone, Tanh(backbone, setting), DHN(setting, weight=weight))
+
+    def fit(self, train: Split, run: Run) -> None:
+        """As DHN."""
+        self.deep.fit(train, run)
+
+    def encode(self, batch: Batch) -> Codes:
+        """The relaxed code as it is."""
+        return {"relaxed": self.deep.head(self.deep.backbone(batch.images)).code}
+
+    def index(self) -> Index:
+        """Ranked by inner product."""
+        return Scan(InnerProduct())
 
 
 METHOD = deep(
     "tanh",
     DHN,
-    card=Card("deep", "pairs", paper="Zhu et al., AAAI 2016", year=2016),
+    card=Card("deep", "pairs", paper=PAPER, year=2016),
     doc="Deep Hashing Network: pairwise cross-entropy with quantization control",
+)
+
+METHOD_Q = deep(
+    "tanh",
+    without_quantization,
+    card=Card("deep", "pairs", paper=PAPER, year=2016),
+    doc="DHN without its quantization term (DHN-Q)",
+)
+
+METHOD_E = deep(
+    "tanh",
+    DHNE,
+    card=Card("deep", "pairs", paper=PAPER, year=2016),
+    doc="DHN with squared error in place of cross-entropy (DHN-E)",
 )

@@ -1,0 +1,68 @@
+"""Long-tailed training sets of any single-label data set: classes of exponentially falling size.
+
+The profile of Cao et al. (LDAM, NeurIPS 2019). The queries stay balanced, and so does the database, which is the
+whole training split that the long tail was drawn from: rare classes are rare to learn from, not to find.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+
+from hashzoo.types import Splits
+
+FACTORS = (10, 50, 100)
+
+
+def sizes(largest: int, factor: float, classes: int) -> list[int]:
+    """Pictures of each class: floor(largest * factor^(-c / (C - 1))), in double precision.
+
+    >>> sizes(5000, 100, 10)
+    [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    """
+    return [math.floor(largest * factor ** (-c / max(1, classes - 1))) for c in range(classes)]
+
+
+def draw(data: Splits, factor: float, seed: int, database: Literal["balanced", "longtail"]) -> Splits:
+    """The splits with a long-tailed part of their training split to learn from.
+
+    The first class is as large as the smallest class of that split. ``database`` is all of that split, or, as
+    "longtail", what is learned from. ValueError where a class would be left without a picture.
+    """
+    classes = data.train.labels.argmax(1)
+    counts = torch.bincount(classes, minlength=len(data.class_names))
+    wanted = sizes(int(counts.min()), factor, len(counts))
+    if min(wanted) < 1:
+        raise ValueError(
+            f"an imbalance of {factor:g} leaves classes without a picture: the smallest class has {int(counts.min())}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for c, size in enumerate(wanted):
+        own = torch.nonzero(classes == c)[:, 0]
+        rows.append(own[torch.randperm(len(own), generator=generator)[:size]])
+    train = data.train.take(torch.cat(rows)[torch.randperm(sum(wanted), generator=generator)])
+    kept = data.train if database == "balanced" else train
+    notes = {"long tail": f"classes of {', '.join(map(str, wanted))} pictures", "database": database}
+    return replace(data, train=train, database=kept, notes={**data.notes, **notes})
+
+
+def protocols(name: str, source: Callable[[int], Splits]) -> dict[str, Callable[..., Splits]]:
+    """``NAME.lt10``, ``NAME.lt50`` and ``NAME.lt100`` of splits by seed, whose training split is what is sampled."""
+
+    def longtail(factor: int, *, seed: int = 0, database: Literal["balanced", "longtail"] = "balanced") -> Splits:
+        return draw(source(seed), factor, seed, database)
+
+    made = {}
+    for factor in FACTORS:
+        one = partial(longtail, factor)
+        one.__doc__ = (
+            f"{name.capitalize()}, long-tailed: the largest class has {factor} times the pictures of the smallest."
+        )
+        made[f"{name}.lt{factor}"] = one
+    return made

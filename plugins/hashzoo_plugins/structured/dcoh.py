@@ -1,0 +1,270 @@
+"""Deep code operation hashing, after Song & Tan, Deep Code Operation Network (CVIU 2020); DCOH is its thesis version.
+
+Codes that can be computed with: linear maps of two codes stand for the union, the intersection and the difference of
+their label sets, so that a query can be "this and that" or "this without that". Three criteria: distances follow the
+overlap of label sets, labels can be read from codes, and generated codes look like codes of pictures to a
+discriminator.
+
+The papers' formulas were not to be had; resolved: similarity of label sets is their Jaccard index (``similarity =
+"count"``: shared labels over the most in the batch); the triplet margin is proportional to the difference of
+similarities, K/2 at most; binary cross-entropy for the labels, the non-saturating loss for the operators against the
+discriminator, with the operands detached so that it shapes the operators alone; a quantization term. The difference
+is trained behind the union, (a or b) without b, as the source has it, and asked of two codes directly (its eq. 3.5).
+Weights 1, 0.1 and 0.1. Triplets are formed by ``anchors`` random anchors a batch, exactly over all others. ``tie``
+makes union and intersection commutative; ``query_codes = "binary"`` composes from stored codes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu
+
+from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.run import Run
+from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split, signs
+from hashzoo_plugins.datasets.composed import algebra
+
+INIT_NOISE = 0.01
+
+
+def overlap(labels: Tensor, similarity: Literal["jaccard", "count"]) -> Tensor:
+    """(n, n) similarity of label sets (n, C). ValueError for an empty set, which is like nothing.
+
+    >>> overlap(torch.tensor([[1.0, 1, 0], [1, 1, 1]]), "jaccard")[0]
+    tensor([1.0000, 0.6667])
+    """
+    if not (labels.sum(1) > 0).all():
+        raise ValueError("dcoh compares label sets: a picture without a label is in the batch; leave such pictures out")
+    shared = labels @ labels.T
+    if similarity == "count":
+        return shared / shared.max()
+    size = labels.sum(1)
+    return shared / (size[:, None] + size[None] - shared)
+
+
+def triplets(codes: Tensor, similar: Tensor, margin: float, anchors: Tensor) -> Tensor:
+    """The mean over triplets with s(a, p) > s(a, n) of max(0, d(a, p) - d(a, n) + margin (s(a, p) - s(a, n))).
+
+    ``codes`` (n, K), ``similar`` (n, n), d = (K - <h, h'>) / 2; anchors are rows, and none is its own positive or
+    negative. 0 where no triplet exists.
+    """
+    distance = (codes.shape[1] - codes[anchors] @ codes.T) / 2  # (A, n)
+    s = similar[anchors]
+    rise = s[:, :, None] - s[:, None, :]  # (A, n, n): positives, negatives
+    other = torch.ones_like(s, dtype=torch.bool).scatter_(1, anchors[:, None], False)
+    valid = (rise > 0) & other[:, :, None] & other[:, None, :]
+    loss = (distance[:, :, None] - distance[:, None, :] + margin * rise).clamp(min=0)
+    return (loss * valid).sum() / valid.sum().clamp(min=1)
+
+
+class FullyConnected(nn.Module):
+    """Two fully connected layers of ``hidden`` units, then K bits under tanh."""
+
+    def __init__(self, backbone: Backbone, setting: Setting, *, hidden: int = 4096) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(backbone.dim, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, setting.bits),
+            nn.Tanh(),
+        )
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, K) in (-1, 1)."""
+        return Output(self.layers(features.pooled))
+
+
+class Operators(nn.Module):
+    """Union, intersection and difference of codes as linear maps of two codes, without bias (eq. 3.3 to 3.5)."""
+
+    def __init__(self, bits: int, tie: bool) -> None:
+        super().__init__()
+        self.tie = tie
+        one = torch.eye(bits)
+
+        def near(left: float, right: float) -> nn.Parameter:
+            start = torch.cat([left * one, right * one], 1)
+            return nn.Parameter(start + INIT_NOISE * torch.randn(bits, 2 * bits))
+
+        self.maps = nn.ParameterDict(
+            {"union": near(0.5, 0.5), "intersection": near(0.5, 0.5), "difference": near(1.0, -0.5)}
+        )
+
+    def forward(self, operation: Operation, a: Tensor, b: Tensor) -> Tensor:
+        """The composed code (B, K) of two (B, K); linear, so it may leave (-1, 1)."""
+        weight = self.maps[operation]
+        if self.tie and operation != "difference":
+            half = weight[:, : a.shape[1]]
+            weight = torch.cat([half, half], 1)
+        return torch.cat([a, b], 1) @ weight.T
+
+
+class Discriminator(nn.Module):
+    """Tells codes of pictures from generated ones: K -> 128 -> 1, as logits."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(bits, 128), nn.Linear(128, 1)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """(B,) log-odds that a code is a picture's."""
+        logits: Tensor = self.second(leaky_relu(self.first(code), 0.2))
+        return logits[:, 0]
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """-E log D(real) - E log(1 - D(fake)), of log-odds."""
+    return binary_cross_entropy_with_logits(real, torch.ones_like(real)) + binary_cross_entropy_with_logits(
+        fake, torch.zeros_like(fake)
+    )
+
+
+def adversarial_loss(fake: Tensor) -> Tensor:
+    """-E log D(fake), of log-odds."""
+    return binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
+
+
+class MultiLevel(nn.Module):
+    """Margin-adaptive triplets over multi-level similarity, label prediction and quantization, without operators."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        margin: float | None = None,
+        semantic: float = 1.0,
+        quantization: float = 0.1,
+        similarity: Literal["jaccard", "count"] = "jaccard",
+        anchors: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.margin = setting.bits / 2 if margin is None else margin
+        self.semantic, self.quantization, self.similarity, self.anchors = semantic, quantization, similarity, anchors
+        self.classifier = nn.Linear(setting.bits, setting.classes)
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``triplet``, ``semantic`` and ``quantization`` of (B, K) codes."""
+        return self.terms(output.code, batch.labels, None)
+
+    def terms(self, codes: Tensor, labels: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """The three terms of codes (n, K) with label sets (n, C); anchors are drawn, unless all are taken."""
+        rows = torch.arange(len(codes), device=codes.device)
+        if generator is not None and self.anchors is not None:
+            rows = torch.randperm(len(codes), generator=generator)[: self.anchors].to(codes.device)
+        similar = overlap(labels, self.similarity)
+        return {
+            "triplet": triplets(codes, similar, self.margin, rows),
+            "semantic": self.semantic * binary_cross_entropy_with_logits(self.classifier(codes), labels),
+            "quantization": self.quantization * (codes.abs() - 1).square().mean(),
+        }
+
+
+class DCOH(Method):
+    """Deep code operation hashing: codes with union, intersection and difference, learned against a discriminator."""
+
+    card = Card("deep", "classes", single=False, paper="Song & Tan, CVIU 2020", year=2020)
+
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        hidden: int = 4096,
+        margin: float | None = None,
+        semantic: float = 1.0,
+        adversarial: float = 0.1,
+        quantization: float = 0.1,
+        similarity: Literal["jaccard", "count"] = "jaccard",
+        anchors: int = 32,
+        warmup: float = 0.1,
+        tie: bool = False,
+        query_codes: Literal["relaxed", "binary"] = "relaxed",
+    ) -> None:
+        """``warmup`` is the share of the training without operators."""
+        super().__init__()
+        if not setting.multilabel:
+            raise ValueError(
+                "dcoh composes label sets: it needs pictures with several labels; take a data set such as scenes.union"
+            )
+        self.backbone = backbone
+        self.head = FullyConnected(backbone, setting, hidden=hidden)
+        self.operators = Operators(setting.bits, tie)
+        self.discriminator = Discriminator(setting.bits)
+        self.loss = MultiLevel(
+            setting,
+            margin=margin,
+            semantic=semantic,
+            quantization=quantization,
+            similarity=similarity,
+            anchors=anchors,
+        )
+        self.adversarial, self.warmup, self.query_codes = adversarial, warmup, query_codes
+
+    def fit(self, train: Split, run: Run) -> None:
+        """Each step first moves the discriminator, then everything else."""
+        players = run.optimizer(self.backbone, self.head, self.operators, self.loss)
+        judge = run.optimizer(self.discriminator)
+        for batch in run.batches(train):
+            h = self.head(self.backbone(batch.images)).code  # (B, K)
+            if batch.progress < self.warmup:
+                run.step(players, self.loss.terms(h, batch.labels, run.generator))
+                continue
+            first, second = partners(len(batch), run.generator)
+            codes, labels = self.composed(h[first], h[second], batch.labels[first], batch.labels[second])
+            run.step(judge, self.judged(h.detach(), codes.detach()))
+            terms = self.loss.terms(torch.cat([h, codes]), torch.cat([batch.labels, labels]), run.generator)
+            alone = h.detach()  # what the discriminator says is for the operators only
+            fooled, _ = self.composed(alone[first], alone[second], batch.labels[first], batch.labels[second])
+            self.discriminator.requires_grad_(False)
+            terms["adversarial"] = self.adversarial * adversarial_loss(self.discriminator(fooled))
+            run.step(players, terms)
+            self.discriminator.requires_grad_(True)
+
+    def composed(self, a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor) -> tuple[Tensor, Tensor]:
+        """Generated codes (n, K) of pairs (P, K) and their label sets: unions, intersections that are not empty, and
+        unions without their second operand (eq. 3.6)."""
+        union = self.operators("union", a, b)
+        united = algebra("union", of_a, of_b)
+        common = algebra("intersection", of_a, of_b)
+        kept = common.sum(1) > 0
+        codes = [
+            union,
+            self.operators("intersection", a[kept], b[kept]),
+            self.operators("difference", union, b),
+        ]
+        return torch.cat(codes), torch.cat([united, common[kept], algebra("difference", united, of_b)])
+
+    def judged(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The discriminator's own loss."""
+        return {"discriminator": discriminator_loss(self.discriminator(real), self.discriminator(fake))}
+
+    def encode(self, batch: Batch) -> Codes:
+        """The sign of h, and h itself, which a query's operators take; the database keeps the sign alone."""
+        h = self.head(self.backbone(batch.images)).code
+        return {"code": bits(h), "relaxed": h}
+
+    def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
+        """The sign of the operator's code."""
+        device = self.operators.maps[operation].device
+        x, y = (self._operand(codes).to(device) for codes in (a, b))
+        with torch.no_grad():
+            return {"code": bits(self.operators(operation, x, y)).cpu()}
+
+    def _operand(self, codes: Codes) -> Tensor:
+        return codes["relaxed"] if self.query_codes == "relaxed" else signs(codes["code"].float() - 0.5)
+
+
+def partners(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two rows a pair, never the same: each row once as the first and once as the second of some pair.
+
+    >>> first, second = partners(5, torch.Generator().manual_seed(0))
+    >>> sorted(first.tolist()) == sorted(second.tolist()) == [0, 1, 2, 3, 4], bool((first == second).any())
+    (True, False)
+    """
+    order = torch.randperm(count, generator=generator)
+    return order, order.roll(1)

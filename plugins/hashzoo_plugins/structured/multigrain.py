@@ -1,0 +1,148 @@
+"""Multi-grain attention hashing, from an article on deep hashing for image retrieval that names no paper.
+
+Three stages of a network are pooled under an attention map each, joined and hashed; the codes are learned by a
+contrastive loss, first with the network frozen, then with all of it.
+
+Resolved where the article is silent: the "last three convolution layers" are the outputs of the last three stages
+(for the last three convolutions take the backbone's option ``taps = "convolutions"``); training acts on u = tanh(z),
+or on the sign with a straight-through gradient (``relax = "ste"``); the margin is 2K, which asks dissimilar codes to
+differ in half of their bits; the mean over unordered pairs is taken, and no quantization term (``quantization`` adds
+the one of DSH). The first phase takes ``warmup`` of the epochs at the full rate, the second ``tune`` of it; classes
+are drawn equally often, so that similar pairs exist in every batch (``sampler``). "Multi-grain codes" are one code.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.run import Run
+from hashzoo.types import Batch, Codes, Features, Output, Setting, Split, signs
+from hashzoo_plugins.pairwise.pairs import contrastive, upper
+from hashzoo_plugins.structured import maps
+
+GRAINS = 3
+
+
+class MultiGrain(nn.Module):
+    """The last three stages, each pooled under its own sigmoid attention, joined and hashed."""
+
+    def __init__(self, backbone: Backbone, setting: Setting, *, relax: Literal["tanh", "ste"] = "tanh") -> None:
+        super().__init__()
+        depths = maps.require("multi-grain", backbone, GRAINS)
+        self.relax = relax
+        self.attention = nn.ModuleList(nn.Conv2d(depth, 1, 1) for depth in depths)
+        for layer in self.attention:
+            nn.init.zeros_(layer.bias)  # type: ignore[union-attr, arg-type]  # so that attention starts near 1/2
+        self.hash = nn.Linear(sum(depths), setting.bits)
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, K), and ``attention`` (B, h, w), the mean of the three at the finest resolution."""
+        looks = [torch.sigmoid(layer(f)) for layer, f in zip(self.attention, features.maps[-GRAINS:], strict=True)]
+        f = torch.cat([attend(f, a) for f, a in zip(features.maps[-GRAINS:], looks, strict=True)], 1)
+        z = self.hash(f)
+        code = torch.tanh(z) if self.relax == "tanh" else signs(z) + (z - z.detach())
+        finest = looks[0].shape[-2:]
+        scaled = [nn.functional.interpolate(a, finest, mode="bilinear", align_corners=False) for a in looks]
+        return Output(code, extra={"attention": torch.cat(scaled, 1).mean(1)})
+
+
+def attend(features: Tensor, attention: Tensor) -> Tensor:
+    """The mean over places of a map (B, D, h, w) under attention (B, 1, h, w): (B, D).
+
+    Not divided by the attention's sum: how much is attended to counts.
+    """
+    return (features * attention).mean((2, 3))
+
+
+class Contrastive(nn.Module):
+    """Squared distance of similar pairs, a hinge at ``margin`` (2K unless given) for dissimilar ones."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        margin: float | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+        quantization: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.margin = 2.0 * setting.bits if margin is None else margin
+        self.reduction, self.quantization = reduction, quantization
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``pair``, over unordered pairs, and ``quantization``. ValueError for a batch of one."""
+        if len(batch) < 2:
+            raise ValueError("contrastive learns from pairs: a batch needs two pictures or more")
+        pairs = upper(contrastive(output.code, batch.similar, self.margin))
+        terms = {"pair": pairs.mean() if self.reduction == "mean" else pairs.sum()}
+        if self.quantization:
+            terms["quantization"] = self.quantization * (output.code.abs() - 1).abs().sum(1).mean()
+        return terms
+
+
+def balanced(train: Split) -> Tensor:
+    """(N,) weights under which every class is drawn equally often; a picture of several classes by its rarest.
+
+    >>> balanced(Split(torch.zeros(3, 1, 1, 1), torch.tensor([[1.0, 0], [1, 0], [0, 1]]), torch.arange(3)))
+    tensor([0.5000, 0.5000, 1.0000])
+    """
+    share = train.labels / train.labels.sum(0).clamp(min=1)  # (N, C)
+    return torch.where(train.labels.sum(1) > 0, share.amax(1), 1 / len(train))
+
+
+class MultiGrainHashing(Method):
+    """Multi-grain attention hashing: attention at three stages, contrastive loss, two phases of training."""
+
+    card = Card("deep", "pairs", paper="article on multi-grain retrieval, authors unknown")
+
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        relax: Literal["tanh", "ste"] = "tanh",
+        margin: float | None = None,
+        reduction: Literal["mean", "sum"] = "mean",
+        quantization: float = 0.0,
+        warmup: float = 0.2,
+        tune: float = 0.1,
+        sampler: Literal["balanced", "uniform"] = "balanced",
+    ) -> None:
+        super().__init__()
+        if not 0 <= warmup <= 1:
+            raise ValueError(f"warmup is the share of epochs with a frozen network, 0 to 1, not {warmup}")
+        self.backbone = backbone
+        self.head = MultiGrain(backbone, setting, relax=relax)
+        self.loss = Contrastive(setting, margin=margin, reduction=reduction, quantization=quantization)
+        self.warmup, self.tune, self.sampler = warmup, tune, sampler
+
+    def fit(self, train: Split, run: Run) -> None:
+        """Attention and hash layer first, on a network that stands still, its running statistics too; then all."""
+        weights = balanced(train) if self.sampler == "balanced" else None
+        first = min(run.train.epochs - (self.warmup < 1), round(self.warmup * run.train.epochs))
+        if first:
+            optimizer = run.optimizer(self.head)
+            self.backbone.eval()
+            for batch in run.batches(train, epochs=first, weights=weights, schedule="constant"):
+                with torch.no_grad():
+                    features = self.backbone(batch.images)
+                run.step(optimizer, self.loss(self.head(features), batch))
+            self.backbone.train()
+        if first < run.train.epochs:
+            optimizer = run.optimizer(self.backbone, self.head, lr=self.tune if first else 1.0)
+            for batch in run.batches(train, epochs=run.train.epochs - first, weights=weights):
+                run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
+
+    def encode(self, batch: Batch) -> Codes:
+        """sgn(z)."""
+        output: Output = self.head(self.backbone(batch.images))
+        return {"code": bits(output.code)}
+
+    def attention(self, batch: Batch) -> Tensor:
+        """The mean attention of the three stages."""
+        output: Output = self.head(self.backbone(batch.images))
+        return output.extra["attention"]

@@ -1,0 +1,162 @@
+"""SFDH-FGIR: saliency-fused deep hashing for fine-grained retrieval, from an architecture note without a named paper.
+
+The mean over channels of the last map says where the network is active; what stands out of it is pooled by a small
+branch of its own and joined to the pooled map; the codes of both are learned by similarity, quantization,
+classification and distance to trainable class centres.
+
+Resolved where the note is silent or contradicts itself: the threshold on the saliency is absolute (0.7), which
+depends on the scale of the activations, so ``threshold = "mean"`` is offered; the local branch sees the one-channel
+saliency (``local_input = "features"``: the masked map); the global branch pools the raw map (``global_from =
+"attended"``: the masked one). Dissimilar codes are asked to be orthogonal, not opposite (``dissimilar_target``), and
+the diagonal of the similarity is kept, a hidden quantization term (``diagonal``). The note claims weights that adapt;
+what belongs to it has constants. ``weighting`` is ``fixed``, ``uncertainty`` (Kendall, Gal & Cipolla, CVPR 2018) or
+``dwa`` (Liu, Johns & Davison, CVPR 2019; temperature 2).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from hashzoo.method import Backbone, Card, deep
+from hashzoo.types import Batch, Features, Output, Setting
+from hashzoo_plugins.structured import maps
+
+LOCAL = 16  # channels of the local branch
+BOUND = 5.0  # of the learned log variances: a term that goes to 0 would drive its own to minus infinity
+TEMPERATURE = 2.0  # of dwa
+
+
+def saliency(features: Tensor, threshold: float | Literal["mean"]) -> tuple[Tensor, Tensor]:
+    """The mean over channels A (B, 1, h, w) of a map (B, D, h, w), and the mask (B, 1, h, w) of where A > threshold.
+
+    >>> a, mask = saliency(torch.tensor([[[[2.0, 0.2]], [[1.0, 0.4]]]]), 0.7)
+    >>> a.flatten().tolist(), mask.flatten().tolist()
+    ([1.5, 0.30000001192092896], [1.0, 0.0])
+    """
+    a = features.mean(1, keepdim=True)
+    level = a.mean((2, 3), keepdim=True) if threshold == "mean" else torch.as_tensor(threshold).to(a)
+    return a, (a > level).to(a)
+
+
+class Saliency(nn.Module):
+    """A branch for what stands out of the last map beside the pooled map; tanh of a batch-normalised layer, classes."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        setting: Setting,
+        *,
+        threshold: float | Literal["mean"] = 0.7,
+        global_from: Literal["features", "attended"] = "features",
+        local_input: Literal["saliency", "features"] = "saliency",
+    ) -> None:
+        super().__init__()
+        depth = maps.require("saliency", backbone, 1)[-1]
+        self.threshold, self.global_from, self.local_input = threshold, global_from, local_input
+        self.local = nn.Conv2d(1 if local_input == "saliency" else depth, LOCAL, 1)
+        self.hash = nn.Linear(LOCAL + depth, setting.bits)
+        self.norm = nn.BatchNorm1d(setting.bits)
+        self.classifier = nn.Linear(setting.bits, setting.classes)
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, K) in (-1, 1), ``logits`` (B, C), and ``attention`` (B, h, w), the saliency inside its mask."""
+        last = features.maps[-1]  # (B, D, h, w)
+        a, mask = saliency(last, self.threshold)
+        f = torch.cat(self.branches(last, a, mask), 1)  # (B, 16 + D), local first
+        code = torch.tanh(self.norm(self.hash(f)))
+        return Output(code, self.classifier(code), {"attention": (a * mask)[:, 0]})
+
+    def branches(self, last: Tensor, a: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The local (B, 16) and the global (B, D) features of a map (B, D, h, w), its saliency and their mask."""
+        local = mask * (a if self.local_input == "saliency" else last)
+        whole = mask * last if self.global_from == "attended" else last
+        return torch.relu(self.local(local)).mean((2, 3)), whole.mean((2, 3))
+
+
+class SFDH(nn.Module):
+    """Similarity, quantization, classification and distance to trainable centres, 1 / 0.1 / 0.5 / 0.01."""
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        similarity: float = 1.0,
+        quantization: float = 0.1,
+        classification: float = 0.5,
+        centre: float = 0.01,
+        weighting: Literal["fixed", "uncertainty", "dwa"] = "fixed",
+        dissimilar_target: float = 0.0,
+        diagonal: bool = True,
+    ) -> None:
+        super().__init__()
+        if setting.multilabel:
+            raise ValueError("sfdh has one centre a class: it takes one label a picture; use a data set that has one")
+        self.weights = {
+            "similarity": similarity,
+            "quantization": quantization,
+            "classification": classification,
+            "centre": centre,
+        }
+        self.weighting, self.dissimilar_target, self.diagonal = weighting, dissimilar_target, diagonal
+        self.pictures = int(setting.class_counts.sum())
+        self.centres = nn.Parameter(torch.randn(setting.classes, setting.bits))
+        if weighting == "uncertainty":
+            self.log_variances = nn.Parameter(torch.zeros(len(self.weights)))
+        if weighting == "dwa":
+            self.register_buffer("sums", torch.zeros(len(self.weights) + 1))  # of the terms, and how many steps
+            self.register_buffer("means", torch.ones(2, len(self.weights)))  # of the last two epochs, latest first
+            self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # pictures of this epoch; epochs ended
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The four terms, weighted; (B, K) codes, (B, C) logits, one label a picture."""
+        terms = self.terms(output, batch)
+        if self.weighting == "uncertainty":
+            s = self.log_variances.clamp(-BOUND, BOUND)  # one a term
+            return {
+                name: weight * 0.5 * torch.exp(-s[m]) * terms[name] + 0.5 * s[m]
+                for m, (name, weight) in enumerate(self.weights.items())
+            }
+        share = self._shares(terms, len(batch)) if self.weighting == "dwa" else torch.ones(len(terms))
+        return {name: weight * share[m] * terms[name] for m, (name, weight) in enumerate(self.weights.items())}
+
+    def terms(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The four terms without weights."""
+        h, y = output.code, batch.labels.argmax(1)
+        if output.logits is None:
+            raise ValueError("sfdh needs class scores: take a head with a classifier, such as saliency")
+        target = torch.where(batch.similar > 0, 1.0, self.dissimilar_target).to(h)  # (B, B)
+        residual = h @ h.T / h.shape[1] - target
+        if not self.diagonal:
+            residual = residual[~torch.eye(len(h), dtype=torch.bool, device=h.device)]
+        return {
+            "similarity": residual.square().mean() if residual.numel() else h.sum() * 0,
+            "quantization": (h.abs() - 1).square().mean(),
+            "classification": cross_entropy(output.logits, y),
+            "centre": (h - self.centres[y].to(h)).square().sum(1).mean(),
+        }
+
+    def _shares(self, terms: dict[str, Tensor], batch: int) -> Tensor:
+        """Dynamic weight average: terms that fall slowly get more weight; (M,), with sum M."""
+        ratio = self.means[0] / self.means[1] if self.seen[1] >= 2 else torch.ones_like(self.means[0])
+        share = len(terms) * torch.softmax(ratio / TEMPERATURE, 0)
+        if self.training and torch.is_grad_enabled():
+            self.sums += torch.stack([*(term.detach() for term in terms.values()), torch.ones_like(terms["centre"])])
+            self.seen[0] += batch
+            if self.seen[0] >= self.pictures - 1:  # a last batch of one picture is dropped
+                self.means = torch.stack([self.sums[:-1] / self.sums[-1], self.means[0]])
+                self.sums = torch.zeros_like(self.sums)
+                self.seen = torch.stack([torch.zeros_like(self.seen[0]), self.seen[1] + 1])
+        return share
+
+
+METHOD = deep(
+    Saliency,
+    SFDH,
+    card=Card("deep", "classes", multilabel=False, paper="architecture note, authors unknown"),
+    doc="Saliency-fused deep hashing: a branch for what stands out, four-term loss with class centres",
+    loss_rate=0.5,
+)

@@ -1,0 +1,200 @@
+"""Two-level CAM hashing, after Song & Tan, Hierarchical Deep Hashing for Image Retrieval (Front. Comput. Sci. 2017).
+
+A short global code finds candidates; a long local code, one bit a feature map, ranks them again by those of its bits
+that the query attends to. Where it attends is read from the class activation maps of the global bits.
+
+The full text was not to be had; resolved: the local maps are a 1 x 1 convolution on the last stage, without ReLU (of
+non-negative maps every local bit would be 1); a local bit is the sign of its pooled map over its running mean; the
+global code is linear in the pooled maps, which is what makes a CAM exact; both codes learn by the contrastive loss of
+DSH (margin twice their length). The mean of the signed CAMs is the literal one (``cam``; "signed" turns each by the
+bit's value, "abs" takes its size); the region is the largest connected component of what exceeds the mean (``region``,
+``theta``, ``connectivity``), as step 1 of the source says and its equation 2.4 does not. A constant map has no region:
+then all local bits count. The database stores both codes; the mask belongs to the query alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+
+from hashzoo.index import Cascade, Hamming, Index
+from hashzoo.method import Backbone, Card, Method, bits, bitwise
+from hashzoo.run import Run
+from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split
+from hashzoo_plugins.pairwise.pairs import contrastive, upper
+from hashzoo_plugins.structured import maps
+
+CAM = Literal["mean", "signed", "abs"]
+SHARE = 0.2  # of the maximum: the localisation convention of CAM, where theta = "max"
+log = logging.getLogger(__name__)
+
+
+def average_cam(local: Tensor, weight: Tensor, z: Tensor, cam: CAM) -> Tensor:
+    """(B, h, w) mean over the global bits of M_k = sum_c W[k, c] I_c; maps (B, C, h, w), W (K, C), z (B, K)."""
+    each = torch.einsum("kc,bchw->bkhw", weight, local)
+    if cam == "signed":
+        each = each * torch.where(z >= 0, 1.0, -1.0)[:, :, None, None]
+    return (each.abs() if cam == "abs" else each).mean(1)
+
+
+def attended(
+    average: NDArray[np.float64], region: Literal["largest", "full"], connectivity: int, theta: Literal["mean", "max"]
+) -> NDArray[np.bool_]:
+    """(h, w) where an average CAM exceeds its threshold, and of that the largest connected component.
+
+    Of two as large, the one met first in raster order. Empty for a constant map.
+
+    >>> attended(np.array([[3.0, 0, 0], [0, 0, 2], [0, 0, 2]]), "largest", 8, "mean").astype(int)
+    array([[0, 0, 0],
+           [0, 0, 1],
+           [0, 0, 1]])
+    """
+    above = average > (average.mean() if theta == "mean" else SHARE * average.max())
+    if region == "full" or not above.any() or np.ptp(average) == 0:
+        return above & (np.ptp(average) > 0)
+    labels, count = ndimage.label(above, np.ones((3, 3)) if connectivity == 8 else None)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    first = [int(np.flatnonzero(labels.ravel() == c + 1)[0]) for c in range(count)]
+    return np.asarray(labels == 1 + min(range(count), key=lambda c: (-sizes[c], first[c])))
+
+
+def map_scores(local: Tensor, region: Tensor) -> Tensor:
+    """(B, C) how many active places of each map (B, C, h, w) lie in a region (B, h, w), eq. 2.4.
+
+    A map is active where its positive part exceeds that part's mean.
+    """
+    active = local.clamp(min=0)
+    above = active > active.mean((2, 3), keepdim=True)
+    return (above & region[:, None]).sum((2, 3))
+
+
+def select(scores: Tensor, count: int) -> Tensor:
+    """(B, C) bool: the ``count`` highest scores of each row, the earlier of equal ones; all where a row is zero.
+
+    >>> select(torch.tensor([[4, 4, 0, 4], [0, 0, 0, 0]]), 2).int()
+    tensor([[1, 1, 0, 0],
+            [1, 1, 1, 1]], dtype=torch.int32)
+    """
+    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, True)
+    return mask | (scores.sum(1, keepdim=True) == 0)
+
+
+class TwoLevel(nn.Module):
+    """One local bit a feature map, and a global code that is linear in the pooled maps."""
+
+    def __init__(self, backbone: Backbone, setting: Setting, *, local_bits: int = 256) -> None:
+        super().__init__()
+        depth = maps.require("two-level", backbone, 1)[-1]
+        self.maps = nn.Conv2d(depth, local_bits, 1)
+        self.norm = nn.BatchNorm1d(local_bits, affine=False)  # its running mean is the threshold of a local bit
+        self.hash = nn.Linear(local_bits, setting.bits)
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, K) global, ``local`` (B, C), both in (-1, 1); ``maps`` (B, C, h, w)."""
+        local = self.maps(features.maps[-1])
+        g = local.mean((2, 3))
+        return Output(torch.tanh(self.hash(g)), extra={"local": torch.tanh(self.norm(g)), "maps": local})
+
+
+class TwoLevelLoss(nn.Module):
+    """DSH's contrastive loss of the global and of the local code, each with a margin of twice its length."""
+
+    def __init__(self, setting: Setting, *, quantization: float = 0.01) -> None:
+        super().__init__()
+        self.quantization = quantization
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms of both levels. ValueError for a head without a local code, or a batch of one."""
+        if "local" not in output.extra:
+            raise ValueError("two-level learns a local code beside the global one: take the head two-level")
+        if len(batch) < 2:
+            raise ValueError("two-level learns from pairs: a batch needs two pictures or more")
+        terms = {}
+        for level, code in (("global", output.code), ("local", output.extra["local"])):
+            terms[f"{level} pair"] = upper(contrastive(code, batch.similar, 2.0 * code.shape[1])).mean() / 2
+            terms[f"{level} quantization"] = self.quantization * (code.abs() - 1).abs().sum(1).mean()
+        return terms
+
+
+class TwoLevelCAM(Method):
+    """Coarse search by a global code, then the local bits that the query's class activation maps choose."""
+
+    card = Card(
+        "deep",
+        "pairs",
+        paper="Song & Tan, Front. Comput. Sci. 2017",
+        year=2017,
+        beyond="a local code, 256 bits unless local_bits says otherwise, beside the global one",
+    )
+
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        local_bits: int = 256,
+        selected: int | None = None,
+        depth: int = 1000,
+        cam: CAM = "mean",
+        region: Literal["largest", "full"] = "largest",
+        theta: Literal["mean", "max"] = "mean",
+        connectivity: Literal[4, 8] = 8,
+        quantization: float = 0.01,
+    ) -> None:
+        """``selected`` is the paper's L, the local bits that count (half of them); ``depth`` its top K."""
+        super().__init__()
+        self.selected = local_bits // 2 if selected is None else selected
+        if not self.selected >= 1 or local_bits < 1:
+            raise ValueError(f"two-level-cam selects 1 local bit or more of at least 1, not {selected} of {local_bits}")
+        self.backbone = backbone
+        self.head = TwoLevel(backbone, setting, local_bits=local_bits)
+        self.loss = TwoLevelLoss(setting, quantization=quantization)
+        self.depth, self.cam, self.region, self.theta, self.connectivity = depth, cam, region, theta, connectivity
+
+    def fit(self, train: Split, run: Run) -> None:
+        """Both codes at once, from pairs."""
+        optimizer = run.optimizer(self.backbone, self.head)
+        for batch in run.batches(train):
+            run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
+
+    def average(self, output: Output) -> Tensor:
+        """(B, h, w) the average CAM of the global bits."""
+        return average_cam(output.extra["maps"], self.head.hash.weight, output.code, self.cam)
+
+    def regions(self, output: Output) -> Tensor:
+        """(B, h, w) bool: where each picture is attended to."""
+        found = [
+            attended(average, self.region, self.connectivity, self.theta)
+            for average in self.average(output).double().cpu().numpy()
+        ]
+        return torch.from_numpy(np.stack(found)).to(output.code.device)
+
+    def encode(self, batch: Batch) -> Codes:
+        """Both codes, and the mask over the local one, which counts where the picture is a query."""
+        output: Output = self.head(self.backbone(batch.images))
+        regions = self.regions(output)
+        if empty := int((~regions.any((1, 2))).sum()):
+            log.info("%d of %d pictures have no region; all of their local bits count", empty, len(regions))
+        mask = select(map_scores(output.extra["maps"], regions), self.selected)
+        return {"global": bits(output.code), "local": bits(output.extra["local"]), "mask": mask}
+
+    def index(self) -> Index:
+        """Coarse by the global code, then by the chosen local bits."""
+        return Cascade(Hamming("global"), Hamming("local", weight="mask"), self.depth)
+
+    def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
+        """Bitwise, and both queries' local bits count."""
+        return bitwise(operation, a, b) | {"mask": a["mask"] | b["mask"]}
+
+    def attention(self, batch: Batch) -> Tensor:
+        """The average CAM inside the region."""
+        output: Output = self.head(self.backbone(batch.images))
+        average = self.average(output)
+        return (average - average.amin((1, 2), keepdim=True)) * self.regions(output)
