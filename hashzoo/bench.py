@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from hashzoo.bench_file import Benchmark
 from hashzoo.cells import Identity
 from hashzoo.errors import TroubleError, UsageError, unknown
 from hashzoo.features import digest_of_split
@@ -25,49 +24,6 @@ from hashzoo.zoo import Entry, Zoo, code_digest
 
 #: The version of the way scores are taken. Raise it with any change of the core that can change a score.
 PROTOCOL = 1
-
-
-class Quick(BaseModel):
-    """What ``--quick`` changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dataset: str | None = None
-    epochs: int | None = Field(None, ge=1)
-    bits: list[int] | None = None
-
-
-class Benchmark(BaseModel):
-    """One benchmark file. ``set`` gives options by plugin name, as ``[set.dhn] weight = 0.2``.
-
-    ``baselines`` and ``controls`` are on every board of it, whatever methods are asked for. ``backbones`` gives a
-    backbone to a kind of method, or to one method by name, whose row then says so; ``backbone`` is for the rest.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
-    title: str = ""
-    dataset: str
-    methods: list[str] = ["*"]
-    baselines: list[str] = []
-    controls: list[str] = []
-    bits: list[int] = Field([16, 32], min_length=1)
-    seeds: list[int] = Field([0], min_length=1)
-    metrics: list[str] = Field(["map@all"], min_length=1)
-    backbone: str | None = None
-    backbones: dict[str, str] = {}
-    budget: Literal["equal", "paper"] = "equal"
-    train: Train = Train()  # type: ignore[call-arg]
-    quick: Quick = Quick()  # type: ignore[call-arg]
-    set: dict[str, dict[str, Any]] = {}
-
-    def backbone_for(self, method: str, kind: Literal["shallow", "deep"]) -> str:
-        """The backbone that a method of a kind gets."""
-        name = self.backbones.get(method) or self.backbones.get(kind) or self.backbone
-        if name is None:
-            raise UsageError(f'benchmark {self.name} gives no backbone to {kind} methods: add backbone = "NAME"')
-        return name
 
 
 @dataclass(frozen=True)
@@ -95,48 +51,6 @@ class Job:
     def title(self) -> str:
         """How the cell is called on the screen."""
         return f"{self.identity.method} {self.identity.bits} bits seed {self.identity.seed}"
-
-
-def shipped() -> dict[str, Path]:
-    """The benchmark files that come with hashzoo, by name: from a checkout or from an installed wheel."""
-    here = Path(__file__).parent
-    folder = here / "benchmarks" if (here / "benchmarks").is_dir() else here.parent / "benchmarks"
-    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
-
-
-def read(given: str) -> Benchmark:
-    """A benchmark by name or file. UsageError in one line for what is wrong in it."""
-    path = Path(given)
-    if path.suffix != ".toml":
-        known = shipped()
-        if given not in known:
-            raise UsageError(unknown("benchmark", given, known) + " (or give a FILE.toml)")
-        path = known[given]
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {given}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{given} is not TOML: {error}") from error
-    except OSError as error:
-        raise TroubleError(f"cannot read {given}: {error.strerror}") from error
-    values.setdefault("name", path.stem)
-    return checked(values, given)
-
-
-def checked(values: Mapping[str, Any], where: str) -> Benchmark:
-    """The benchmark of a table of values. UsageError naming the key, and the nearest one for an unknown key."""
-    try:
-        return Benchmark.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        if first["type"] == "extra_forbidden":
-            models: dict[str, type[BaseModel]] = {"train": Train, "quick": Quick}
-            known = models.get(place[0], Benchmark) if len(place) > 1 else Benchmark
-            raise UsageError(f"{where}: {unknown('key', place[-1], known.model_fields)}") from error
-        text = first["msg"][0].lower() + first["msg"][1:]
-        raise UsageError(f"{where}: {'.'.join(place)}: {text}, not {first['input']!r}") from error
 
 
 def convert(kind: str, name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,7 +138,6 @@ def plan(
     zoo: Zoo,
     *,
     base: Train | None = None,
-    explicit: Iterable[str] = (),
     baselines: bool = True,
     device: str = "cpu",
     workers: int = 0,
@@ -232,11 +145,12 @@ def plan(
     skip_bad_pictures: bool = False,
     keep: bool = False,
 ) -> list[Job]:
-    """Every cell of a benchmark, each hyperparameter filled in, all of it checked before anything is trained.
+    """Every cell of a benchmark on one data set, each hyperparameter filled in, checked before anything is trained.
 
-    A method named in ``explicit`` that cannot serve the setting is a UsageError; one that came in by a pattern
-    or as a baseline becomes a job with a ``refusal``. ``base`` is the budget of the file, to tell what differs.
+    A method that cannot serve the setting gives jobs with a ``refusal``. ``base`` is the budget of the file, to tell
+    what differs.
     """
+    (dataset,) = benchmark.datasets
     for amount in benchmark.bits:
         if amount < 1:
             raise UsageError(f"bits must be 1 or more, not {amount}")
@@ -249,19 +163,15 @@ def plan(
     names = zoo.matching([*always, *benchmark.methods])
     chosen = {name: zoo.method(name) for name in names}
     given = _assigned(benchmark.set, zoo, names, benchmark)
-    dataset_options = convert(
-        "dataset", benchmark.dataset, zoo.dataset(benchmark.dataset).factory, given.get(benchmark.dataset, {})
-    )
+    dataset_options = convert("dataset", dataset, zoo.dataset(dataset).factory, given.get(dataset, {}))
     try:
-        data, _ = load_data(zoo, benchmark.dataset, dataset_options, skip_bad_pictures)
+        data, _ = load_data(zoo, dataset, dataset_options, skip_bad_pictures)
     except ValueError as error:
-        raise UsageError(f"dataset {benchmark.dataset}: {error}") from error
+        raise UsageError(f"dataset {dataset}: {error}") from error
     if data.multilabel and parts & set(GROUPS):
-        raise UsageError(f"{benchmark.dataset} has several labels a picture; /{GROUPS[0]} and its kin need one")
+        raise UsageError(f"{dataset} has several labels a picture; /{GROUPS[0]} and its kin need one")
     if data.pairs is None and parts & set(ASKINGS):
-        raise UsageError(
-            f"{benchmark.dataset} composes no queries; /{ASKINGS[0]} and its kin need a data set that does"
-        )
+        raise UsageError(f"{dataset} composes no queries; /{ASKINGS[0]} and its kin need a data set that does")
     print_of_data, shape = fingerprint(data), picture_shape(data)
     backbones: dict[str, tuple[Entry, Backbone, dict[str, Any]]] = {}
     jobs = []
@@ -280,12 +190,10 @@ def plan(
         code = code_digest(entry.factory, trunk.factory)
         for amount in benchmark.bits:
             reason = refusal(name, entry, data, backbone, amount, values)
-            if reason and name in set(explicit):
-                raise UsageError(reason)
             jobs += [
                 Job(
                     identity=Identity(
-                        dataset=benchmark.dataset,
+                        dataset=dataset,
                         dataset_options=dataset_options,
                         backbone=wanted,
                         backbone_options=recorded,
@@ -319,6 +227,15 @@ def plan(
     return jobs
 
 
+def insist(jobs: Sequence[Job], names: Sequence[str]) -> None:
+    """UsageError with the reason where a method asked for by name is refused on every data set, at some bits."""
+    for name in names:
+        mine = [job for job in jobs if job.identity.method == name]
+        refused = {job.identity.dataset: job.refusal for job in mine if job.refusal}
+        if mine and refused.keys() == {job.identity.dataset for job in mine}:
+            raise UsageError(next(iter(refused.values())))
+
+
 def _role(name: str, benchmark: Benchmark) -> str:
     if name in benchmark.baselines:
         return "baseline"
@@ -329,7 +246,7 @@ def _assigned(
     table: Mapping[str, Mapping[str, Any]], zoo: Zoo, methods: Sequence[str], benchmark: Benchmark
 ) -> Mapping[str, Mapping[str, Any]]:
     """The options by name, once it is sure that each name stands for something this benchmark uses."""
-    used = {*methods, benchmark.dataset, *benchmark.backbones.values(), *filter(None, [benchmark.backbone])}
+    used = {*methods, *benchmark.datasets, *benchmark.backbones.values(), *filter(None, [benchmark.backbone])}
     known = {*used, *zoo.methods, *zoo.datasets, *zoo.backbones}
     for name in table:
         if name not in known:
@@ -376,7 +293,7 @@ def _differences(
     ]
     if backbone_values.get("weights", "random") != "random":
         parts.append(f"weights={backbone_values['weights']}")
-    parts += [f"{benchmark.dataset}.{n}={v}" for n, v in benchmark.set.get(benchmark.dataset, {}).items()]
+    parts += [f"{name}.{n}={v}" for name in benchmark.datasets for n, v in benchmark.set.get(name, {}).items()]
     if base is not None:
         parts += [f"{n}={v}" for n, v in benchmark.train.model_dump().items() if v != base.model_dump()[n]]
     return " ".join(parts)

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from hashzoo.bench import read, shipped
+from hashzoo.bench_file import read, shipped
 from hashzoo.errors import HashzooError
 from hashzoo.hookspecs import Family
 from hashzoo.zoo import Zoo

@@ -40,8 +40,7 @@ def measure(
     """
     identity = job.identity
     train = Train.model_validate(identity.budget)
-    torch.set_num_threads(train.threads)
-    counting.set_threads(train.threads)
+    limit_threads(train.threads)
     house = zoo.load(job.plugins)
     data, left_out = load_data(house, identity.dataset, identity.dataset_options, job.skip_bad_pictures)
     shape = picture_shape(data)
@@ -103,6 +102,12 @@ def measure(
         provenance=provenance(run, train),
     )
     return cell, {**evaluation.per_query, **curve}
+
+
+def limit_threads(count: int) -> None:
+    """Let this process compute with ``count`` threads, whatever other cells run beside it."""
+    counting.set_threads(count)
+    torch.set_num_threads(count)  # last: numba's start sets the number of the OpenMP that both use
 
 
 def blank(job: Job, status: str, reason: str = "") -> Cell:

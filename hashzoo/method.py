@@ -117,6 +117,10 @@ class Method(nn.Module, ABC):
         """Codes of composed queries; by default :func:`bitwise`."""
         return bitwise(operation, a, b)
 
+    def relaxed(self, batch: Batch) -> Tensor | None:
+        """The code before it becomes bits, (B, K), with its gradient; None for a method that has none."""
+        return None
+
     def attention(self, batch: Batch) -> Tensor | None:
         """Where the method looks, (B, h, w), not negative; None where it has no attention of its own."""
         return None
@@ -197,10 +201,14 @@ class Deep(Method):
         for batch in run.batches(train):
             run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
 
+    def relaxed(self, batch: Batch) -> Tensor:
+        """The head's relaxed code."""
+        output: Output = self.head(self.backbone(batch.images))
+        return output.code
+
     def encode(self, batch: Batch) -> Codes:
         """The sign of the head's relaxed code."""
-        output: Output = self.head(self.backbone(batch.images))
-        return {"code": bits(output.code)}
+        return {"code": bits(self.relaxed(batch))}
 
     def rehearse(self, setting: Setting) -> None:
         """Take a made-up batch through head and loss, so that parts that do not fit say so before any training."""

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from hashzoo import cells, launch, leaderboard, tables, trained
-from hashzoo.bench import Benchmark, Job
+from hashzoo.bench import Job
 from hashzoo.cells import Cell
 from hashzoo.measure import LIBRARIES
 
@@ -21,7 +21,6 @@ from hashzoo.measure import LIBRARIES
 def sweep(
     jobs: Sequence[Job],
     folder: Path,
-    benchmark: Benchmark,
     *,
     parallel: int,
     timeout: float | None,
@@ -44,7 +43,7 @@ def sweep(
         console.print(f"{len(done)} of {len(jobs)} cells are there already", markup=False)
     try:
         if todo:
-            with Watch(console, todo, benchmark.metrics[0]) as watch:
+            with Watch(console, todo) as watch:
                 done += launch.run(todo, folder, parallel=parallel, timeout=timeout, event=watch.event)
     finally:  # also after Ctrl-C or a full disk: what is finished stands on the board
         kept, messages = cells.read_all(folder)
@@ -79,8 +78,9 @@ def again(found: Cell, job: Job, rerun: str | None, path: Path) -> bool:
 class Watch:
     """The live table of a sweep in a terminal; one plain line a finished cell anywhere else."""
 
-    def __init__(self, console: Console, jobs: Sequence[Job], metric: str) -> None:
-        self.console, self.metric, self.total = console, metric, len(jobs)
+    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
+        self.console, self.metric, self.total = console, jobs[0].metrics[0], len(jobs)
+        self.several = len({job.identity.dataset for job in jobs}) > 1
         self.live = console.is_terminal
         self.shares: dict[str, float] = {}  # progress of the running cells, 0..1
         self.finished = 0
@@ -106,14 +106,17 @@ class Watch:
         if self.screen:
             self.screen.stop()
 
+    def _name(self, job: Job, name: str) -> str:
+        return f"{name} on {job.identity.dataset}" if self.several else name
+
     def event(self, job: Job, kind: str, value: Any) -> None:
         """Take in what happened to a cell."""
         if kind == "progress":
-            self.shares[job.title] = float(value[0])
+            self.shares[self._name(job, job.title)] = float(value[0])
         elif kind == "started":
-            self.shares[job.title] = 0.0
+            self.shares[self._name(job, job.title)] = 0.0
         else:
-            self.shares.pop(job.title, None)
+            self.shares.pop(self._name(job, job.title), None)
             self.finished += 1
             self._line(job, value)
         self.bar.update(self.task, completed=self.finished, description=", ".join(self.shares) or "cells")
@@ -123,12 +126,14 @@ class Watch:
     def _line(self, job: Job, cell: Cell) -> None:
         score = cell.metrics.get(self.metric)
         text = f"{score:.4f}" if score is not None and cell.status == "ok" else cell.status
-        self.scores.setdefault(job.identity.method, {}).setdefault(job.identity.bits, []).append(text)
+        self.scores.setdefault(self._name(job, job.identity.method), {}).setdefault(job.identity.bits, []).append(text)
         if self.live:
             return
         left = (time.monotonic() - self.started) / self.finished * (self.total - self.finished)
         what = f"{self.metric} {text}" if cell.status == "ok" else f"{cell.status}: {cell.reason}"
-        print(f"[{self.finished}/{self.total}] {job.title}: {what}; about {left:.0f} s left", flush=True)
+        print(
+            f"[{self.finished}/{self.total}] {self._name(job, job.title)}: {what}; about {left:.0f} s left", flush=True
+        )
 
     def _view(self) -> Group:
         widths = sorted({bits for row in self.scores.values() for bits in row})

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -18,7 +18,7 @@ from hashzoo import cells, zoo
 from hashzoo.bench import build_backbone
 from hashzoo.cells import Cell
 from hashzoo.errors import TroubleError, UsageError
-from hashzoo.method import Method
+from hashzoo.method import Input, Method
 from hashzoo.run import Run, Train
 from hashzoo.types import Setting, Split, Splits
 
@@ -35,11 +35,20 @@ class Trained:
     run: Run
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]  # channels, height and width of the data set's pictures
+    input: Input  # of the backbone
 
-    def split(self, pictures: Sequence[Any]) -> Split:
-        """Pictures (PIL, or uint8 tensors) as an unlabelled split, in the channels that the data set has."""
-        mode = "L" if self.shape[0] == 1 else "RGB"
-        images = [pil_to_tensor(p.convert(mode)) if isinstance(p, Image.Image) else p for p in pictures]
+    def split(self, pictures: Sequence[Image.Image]) -> Split:
+        """Pictures as an unlabelled split, in the channels that the data set has.
+
+        A backbone that takes pictures of any size gets them in the size of the data set's.
+        """
+        mode, (_, height, width) = "L" if self.shape[0] == 1 else "RGB", self.shape
+        images = []
+        for picture in pictures:
+            turned = ImageOps.exif_transpose(picture).convert(mode)
+            if self.input.size is None:
+                turned = turned.resize((width, height), Image.Resampling.BICUBIC)
+            images.append(pil_to_tensor(turned))
         return Split(images, torch.zeros(len(images), len(self.class_names)), torch.arange(len(images)))
 
 
@@ -94,4 +103,4 @@ def read(cell_path: Path, device: str = "cpu") -> Trained:
     if wrong:
         raise TroubleError(f"{file} does not fit {identity.method} as installed here ({wrong[0]}); has it changed?")
     method.to(run.device).eval()
-    return Trained(cell, method, run, tuple(about["class_names"]), shape)
+    return Trained(cell, method, run, tuple(about["class_names"]), shape, backbone.input)

@@ -160,7 +160,8 @@ def test_the_path_of_a_weights_file_is_no_part_of_a_cells_key(tmp_path):
     import torch
     from hashzoo_plugins.backbones.torchvision import build
 
-    from hashzoo.bench import plan, read
+    from hashzoo.bench import plan
+    from hashzoo.bench_file import read
     from hashzoo.zoo import load
 
     house, keys = load(), []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hashzoo import hookspecs, zoo
-from hashzoo.bench import read, shipped
+from hashzoo.bench_file import read, shipped
 
 ROOT = Path(__file__).parents[2]
 

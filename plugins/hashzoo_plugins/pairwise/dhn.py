@@ -104,9 +104,13 @@ class DHNB(Method):
         """As DHN."""
         self.deep.fit(train, run)
 
+    def relaxed(self, batch: Batch) -> Tensor:
+        """As DHN."""
+        return self.deep.relaxed(batch)
+
     def encode(self, batch: Batch) -> Codes:
         """The relaxed code as it is."""
-        return {"relaxed": self.deep.head(self.deep.backbone(batch.images)).code}
+        return {"relaxed": self.relaxed(batch)}
 
     def index(self) -> Index:
         """Ranked by inner product."""

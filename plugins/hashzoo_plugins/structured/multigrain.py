@@ -137,10 +137,14 @@ class MultiGrainHashing(Method):
             for batch in run.batches(train, epochs=run.train.epochs - first, weights=weights):
                 run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
 
+    def relaxed(self, batch: Batch) -> Tensor:
+        """tanh(z), or the sign with the gradient of z."""
+        output: Output = self.head(self.backbone(batch.images))
+        return output.code
+
     def encode(self, batch: Batch) -> Codes:
         """sgn(z)."""
-        output: Output = self.head(self.backbone(batch.images))
-        return {"code": bits(output.code)}
+        return {"code": bits(self.relaxed(batch))}
 
     def attention(self, batch: Batch) -> Tensor:
         """The mean attention of the three stages."""

@@ -63,12 +63,12 @@ class Saliency(nn.Module):
         self.classifier = nn.Linear(setting.bits, setting.classes)
 
     def forward(self, features: Features) -> Output:
-        """``code`` (B, K) in (-1, 1), ``logits`` (B, C), and ``attention`` (B, h, w), the saliency inside its mask."""
+        """``code`` (B, K) in (-1, 1), ``logits`` (B, C), and ``attention`` (B, h, w), the saliency."""
         last = features.maps[-1]  # (B, D, h, w)
         a, mask = saliency(last, self.threshold)
         f = torch.cat(self.branches(last, a, mask), 1)  # (B, 16 + D), local first
         code = torch.tanh(self.norm(self.hash(f)))
-        return Output(code, self.classifier(code), {"attention": (a * mask)[:, 0]})
+        return Output(code, self.classifier(code), {"attention": a[:, 0].clamp(min=0)})
 
     def branches(self, last: Tensor, a: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The local (B, 16) and the global (B, D) features of a map (B, D, h, w), its saliency and their mask."""

@@ -178,9 +178,14 @@ class SwinDualStream(Method):
             teacher, student = (self.head(self.backbone(view)).code for view in batch.views)
             run.step(optimizer, self.loss(Output(teacher, extra={"student": student}), batch))
 
+    def relaxed(self, batch: Batch) -> Tensor:
+        """h."""
+        output: Output = self.head(self.backbone(batch.images))
+        return output.code
+
     def encode(self, batch: Batch) -> Codes:
         """sgn(h) of the picture itself; with a ranking by confidence, the softmax over proxies too."""
-        h = self.head(self.backbone(batch.images)).code
+        h = self.relaxed(batch)
         if self.ranking == "hamming":
             return {"code": bits(h)}
         scores = proxy_scores(self.loss.proxies, h) / self.loss.temperature

@@ -176,6 +176,11 @@ class TwoLevelCAM(Method):
         ]
         return torch.from_numpy(np.stack(found)).to(output.code.device)
 
+    def relaxed(self, batch: Batch) -> Tensor:
+        """The global code."""
+        output: Output = self.head(self.backbone(batch.images))
+        return output.code
+
     def encode(self, batch: Batch) -> Codes:
         """Both codes, and the mask over the local one, which counts where the picture is a query."""
         output: Output = self.head(self.backbone(batch.images))

@@ -1,0 +1,163 @@
+"""What a trained method looks at, and what it takes for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from hashzoo import cells, counting, figures, zoo
+from hashzoo.bench import fingerprint, load_data
+from hashzoo.cells import Cell
+from hashzoo.errors import TroubleError, UsageError
+from hashzoo.index import Index
+from hashzoo.method import Backbone, Method
+from hashzoo.metrics import score
+from hashzoo.trained import Trained, read
+from hashzoo.types import Batch, Codes, Splits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CHUNK = 64  # queries counted at a time
+
+
+def looks(trained: Trained, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+    """The pictures as the network sees them, (B, C, H, W) in 0..1, and where the method looks, (B, H, W) in 0..1.
+
+    Its own attention where it has one, Grad-CAM of its code otherwise. UsageError for a method that has neither.
+    """
+    batch = next(iter(trained.run.blank(trained.split(pictures), size=len(pictures))))
+    with torch.no_grad():
+        found = trained.method.attention(batch)
+    if found is None:
+        found = grad_cam(trained.method, batch)
+    if found is None:
+        identity = trained.cell.identity
+        raise UsageError(
+            f"{identity.method} on {identity.backbone} looks at no place: it has no attention, and Grad-CAM needs a "
+            "relaxed code and a backbone with maps"
+        )
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (trained.input.mean, trained.input.std))
+    seen = (batch.images.cpu() * std + mean).clamp(0, 1)
+    return seen, scaled(found.detach().cpu().float(), (seen.shape[2], seen.shape[3]))
+
+
+def scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, h, w) at (B, *size), each from 0 to 1; a constant map is 0.
+
+    >>> scaled(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]]), (1, 2)).tolist()
+    [[[0.0, 1.0]], [[0.0, 0.0]]]
+    """
+    low = maps.amin((1, 2), keepdim=True)
+    shares = (maps - low) / (maps.amax((1, 2), keepdim=True) - low).clamp(min=1e-12)
+    return interpolate(shares[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def grad_cam(method: Method, batch: Batch) -> Tensor | None:
+    """Grad-CAM (Selvaraju et al., ICCV 2017) of how sure the bits are, the sum of |h_k|: (B, h, w), not negative.
+
+    Of several last maps, such as those of two streams, the mean, each scaled to its own maximum. None without a
+    relaxed code or maps. TroubleError where captum is not installed.
+    """
+    try:
+        from captum.attr import LayerGradCam
+    except ImportError:
+        raise TroubleError("Grad-CAM needs captum; pip install 'hashzoo[explain]'") from None
+    eyes = next((module.eyes for module in method.modules() if isinstance(module, Backbone) and module.eyes), ())
+    with torch.no_grad():
+        if not eyes or method.relaxed(batch) is None:
+            return None
+
+    def sureness(images: Tensor) -> Tensor:
+        relaxed = method.relaxed(Batch((images,), batch.labels, batch.ids))
+        return images.new_zeros(len(images)) if relaxed is None else relaxed.abs().sum(1)  # (B,)
+
+    found = [_cam(LayerGradCam(sureness, eye), batch.images) for eye in eyes]
+    size = (max(f.shape[1] for f in found), max(f.shape[2] for f in found))
+    return torch.stack([scaled(f, size) for f in found]).mean(0)
+
+
+def _cam(cam: nn.Module, images: Tensor) -> Tensor:
+    made: Tensor = cam.attribute(images, relu_attributions=True)  # type: ignore[operator]
+    return made[:, 0].detach()
+
+
+def retrieved(index: Index, query: Codes, data: Splits, at: int = 100) -> NDArray[np.float64]:
+    """(C, C) what queries of a class find: the expected share of each class among the first ``at`` pictures.
+
+    Ties count in expectation. With several labels a picture, a row is over the queries that carry its label, and
+    sums to more than 1.
+    """
+    wanted, there = data.query.labels.numpy() > 0, data.database.labels.numpy()
+    shares = np.zeros((len(wanted), there.shape[1]))
+    for column in range(there.shape[1]):
+        relevance = counting.relevance(np.ones((len(wanted), 1)), there[:, column : column + 1])
+        for start in range(0, len(wanted), CHUNK):
+            rows = slice(start, start + CHUNK)
+            counts = index.counts({n: v[rows] for n, v in query.items()}, relevance[rows])
+            shares[rows, column] = np.nan_to_num(score(counts, [f"p@{at}"])[f"p@{at}"])  # NaN: no such picture
+    mean: NDArray[np.float64] = wanted.T.astype(float) @ shares / np.maximum(wanted.sum(0), 1)[:, None]
+    return mean
+
+
+def drawn(kind: str, cell: Path, pictures: Sequence[Path] = ()) -> Figure:
+    """The figure of a cell, by the path of its JSON. UsageError where the cell does not hold what it needs."""
+    if cell.is_dir():
+        raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
+    cell = cell.with_suffix(".json")
+    if kind == "pr":
+        found, arrays = cells.read(cell), cells.arrays(cell)
+        if "pr_recall" not in arrays:
+            raise UsageError(
+                f"{cell.name} has no curve by radius: its status is {found.status}, or its distances are not integers"
+            )
+        return figures.pr_curve(arrays["pr_recall"], arrays["pr_precision"], title(found))
+    if kind == "classes":
+        found = cells.read(cell)
+        data = data_of(found)
+        return figures.class_distribution(
+            data.setting(1).class_counts.numpy(), data.class_names, found.identity.dataset
+        )
+    kept = read(cell)
+    if kind == "confusion":
+        data, index = data_of(kept.cell), kept.method.index()
+        index.add(kept.run.encode(kept.method, data.database))
+        shares = retrieved(index, kept.run.encode(kept.method, data.query), data)
+        return figures.confusion(shares, data.class_names, f"{title(kept.cell)}: the first 100")
+    seen, where = looks(kept, [opened(path) for path in pictures])
+    return figures.overlays(seen.numpy(), where.numpy(), [path.name for path in pictures])
+
+
+def title(cell: Cell) -> str:
+    """A cell's name above a figure."""
+    identity = cell.identity
+    return f"{identity.method}, {identity.bits} bits, {identity.dataset}"
+
+
+def data_of(cell: Cell) -> Splits:
+    """The data that a cell was measured on. TroubleError where it is no longer the same."""
+    identity = cell.identity
+    data, _ = load_data(zoo.load(), identity.dataset, identity.dataset_options, bool(cell.facts.get("bad_pictures")))
+    if fingerprint(data) != identity.data:
+        raise TroubleError(f"{identity.dataset} is not what this cell was measured on: its pictures or splits changed")
+    return data
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture from a file. TroubleError naming a file that is none."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture.copy()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise TroubleError(f"{path} does not decode as a picture: {error}") from error
