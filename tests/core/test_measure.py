@@ -1,0 +1,176 @@
+"""Ways to ask, groups of classes, and threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hashzoo_plugins.datasets.composed import draw
+
+from hashzoo import Hamming, Scan, zoo
+from hashzoo.bench import insist, plan, refusal
+from hashzoo.bench_file import Benchmark
+from hashzoo.errors import UsageError
+from hashzoo.measure import askings, groups, measure, scored
+from hashzoo.metrics import parse
+from hashzoo.testing import Probe, pictures
+
+HOUSE = zoo.load()
+
+
+def test_a_cell_computes_with_as_many_threads_as_it_says():
+    code = "import torch; from hashzoo.measure import limit_threads; limit_threads(1); print(torch.get_num_threads())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "1"  # numba's start sets it for torch too
+
+
+def test_class_groups_are_thirds_by_training_pictures():
+    data = HOUSE.dataset("digits.lt50").factory()
+    found = groups(data)
+    classes = data.query.labels.argmax(1).numpy()
+    assert {name: sorted({*classes[rows]}) for name, rows in found.items()} == {
+        "head": [0, 1, 2, 3],
+        "medium": [4, 5, 6],
+        "tail": [7, 8, 9],
+    }
+
+
+def test_the_score_of_a_group_is_the_mean_over_its_queries():
+    data = pictures()
+    index, codes = Scan(Hamming("code")), lambda n: {"code": torch.rand(n, 16, generator=g) < 0.5}
+    g = torch.Generator().manual_seed(0)
+    index.add(codes(len(data.database)))
+    found, _ = scored(index, {"": codes(len(data.query))}, data, ("map@all", "map@all/head", "map@all/tail"), {})
+    for name, rows in groups(data).items():
+        if name != "medium":
+            expected = found.per_query["map@all"][rows].mean()
+            assert found.means[f"map@all/{name}"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_each_way_to_ask_is_scored_against_the_composed_labels():
+    data = draw(pictures(multilabel=True), "difference", 60, 0, "proper")
+    g = torch.Generator().manual_seed(0)
+    codes = {
+        n: {"code": torch.rand(len(s), 16, generator=g) < 0.5} for n, s in (("d", data.database), ("q", data.query))
+    }
+    index = Scan(Hamming("code"))
+    index.add(codes["d"])
+    lsh = HOUSE.method("lsh").factory(data.setting(16), Probe())
+    asked = askings(lsh, codes["q"], data)
+    names = ("ndcg@10", "ndcg@10/first", "ndcg@10/second", "ndcg@10/bitwise")
+    found, _ = scored(index, asked, data, names, {})
+    for part, rows in (("first", data.pairs.first), ("second", data.pairs.second)):
+        alone = replace(data, query=replace(data.query.take(rows), labels=data.pairs.labels), pairs=None)
+        plain, _ = scored(index, {"": {"code": codes["q"]["code"][rows]}}, alone, ("ndcg@10",), {})
+        np.testing.assert_allclose(found.per_query[f"ndcg@10/{part}"], plain.per_query["ndcg@10"], atol=1e-12)
+    assert found.means["ndcg@10"] == found.means["ndcg@10/bitwise"]  # a method without operators
+    a, b = (codes["q"]["code"][rows] for rows in (data.pairs.first, data.pairs.second))
+    assert torch.equal(asked["bitwise"]["code"], a & ~b)
+
+
+def test_a_part_that_does_not_exist_is_named_with_the_nearest():
+    assert parse("ndcg@100/bitwise").base == "ndcg@100"
+    with pytest.raises(UsageError, match="did you mean 'map@all/tail'"):
+        parse("map@all/tial")
+
+
+def test_parts_that_the_data_does_not_have_are_refused_before_training():
+    plain = Benchmark(name="x", dataset="digits.small", backbone="tiny", methods=["lsh"], metrics=["map@all/first"])
+    with pytest.raises(UsageError, match="composes no queries"):
+        plan(plain, HOUSE)
+    several = Benchmark(name="x", dataset="scenes.small", backbone="tiny", methods=["lsh"], metrics=["map@all/tail"])
+    with pytest.raises(UsageError, match="several labels"):
+        plan(several, HOUSE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"methods": ["saliency+dhn"], "backbone": "pixels"}, "saliency needs a feature map"),
+        ({"methods": ["multigrain"], "backbone": "pixels"}, "feature maps at 3 resolutions"),
+        ({"methods": ["two-level-cam"], "train": {"backbone": "frozen", "maps": False}}, "[train] maps = true"),
+        ({"methods": ["dcoh"]}, "dcoh needs pictures with several labels"),
+        ({"methods": ["sfdh"], "dataset": "scenes.small"}, "sfdh takes one label a picture"),
+        ({"methods": ["tanh+sfdh"]}, "needs class scores"),
+        ({"methods": ["tanh+two-level"]}, "take the head two-level"),
+    ],
+)
+def test_what_a_method_needs_and_lacks_is_one_line_before_training(changes, says):
+    values = {"name": "x", "dataset": "digits.small", "backbone": "tiny", "bits": [8]} | changes
+    jobs = plan(Benchmark.model_validate(values), HOUSE)
+    assert all(job.refusal for job in jobs)
+    with pytest.raises(UsageError) as refused:
+        insist(jobs, values["methods"])
+    (name,) = values["methods"]
+    assert says in str(refused.value)
+    assert name.split("+")[0] in str(refused.value) or name in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_method_refused_by_one_data_set_of_two_is_no_error():
+    jobs = []
+    for dataset in ("digits.small", "scenes.small"):
+        jobs += plan(Benchmark(name="x", dataset=dataset, backbone="tiny", bits=[8], methods=["dcoh"]), HOUSE)
+    insist(jobs, ["dcoh"])
+    assert [bool(job.refusal) for job in jobs] == [True, False]
+
+
+def test_a_method_may_have_a_backbone_of_its_own():
+    file = Benchmark(
+        name="x",
+        dataset="digits.small",
+        methods=["lsh", "dhn", "sfdh"],
+        bits=[8],
+        backbones={"deep": "tiny", "shallow": "pixels", "sfdh": "dual-stream.small"},
+    )
+    found = {job.identity.method: job.identity.backbone for job in plan(file, HOUSE)}
+    assert found == {"lsh": "pixels", "dhn": "tiny", "sfdh": "dual-stream.small"}
+    wrong = file.model_copy(update={"backbones": {"deep": "tiny", "sdfh": "pixels"}})
+    with pytest.raises(UsageError, match="did you mean 'sfdh'"):
+        plan(wrong, HOUSE)
+
+
+def test_what_changes_for_one_data_set_changes_for_that_one_only():
+    file = Benchmark(
+        name="x",
+        dataset=["digits.small", "digits.lt50"],
+        backbone="tiny",
+        train={"epochs": 3, "lr": 0.1},
+        on={"digits.lt50": {"metrics": ["map@all/tail"], "train": {"epochs": 7}}},
+    )
+    first, second = file.each()
+    assert (first.dataset, first.train.epochs, first.metrics) == ("digits.small", 3, ["map@all"])
+    assert (second.dataset, second.train.epochs, second.train.lr) == ("digits.lt50", 7, 0.1)
+    assert second.metrics == ["map@all/tail"]
+
+
+def test_a_ranking_that_uses_the_classifier_is_marked_on_its_row():
+    file = Benchmark(
+        name="x",
+        dataset="digits.small",
+        backbone="tiny",
+        bits=[8],
+        methods=["swin-dual-stream"],
+        train={"epochs": 1},
+        set={"swin-dual-stream": {"ranking": "weighted"}},
+    )
+    (job,) = plan(file, HOUSE, baselines=False)
+    cell, _ = measure(job)
+    assert cell.facts["marks"] == "uses the classifier"
+    assert cell.facts["stored_bits"] == 8 + 32 * 10
+
+
+def test_a_method_that_fails_when_built_is_no_refusal():
+    entry = HOUSE.method("lsh")
+
+    class Broken:
+        card = entry.card
+
+        def factory(self, setting, backbone):
+            raise RuntimeError("a fault, not a refusal")
+
+    assert refusal("x", Broken(), pictures(), Probe(), 8, {}) == ""

@@ -1,0 +1,198 @@
+"""A trained method on disk and back, and the figures made of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from hashzoo import cells, counting, figures, trained, zoo
+from hashzoo.bench import plan
+from hashzoo.bench_file import Benchmark
+from hashzoo.cli import main
+from hashzoo.errors import TroubleError, UsageError
+from hashzoo.explain import drawn, grad_cam, looks, retrieved, scaled
+from hashzoo.measure import measure
+from hashzoo.sweep import again
+
+HOUSE = zoo.load()
+
+
+def cell_of(folder: Path, method: str, **changes: object) -> Path:
+    """A measured cell with its weights; the path of its JSON."""
+    values = {"name": "x", "dataset": "digits.small", "backbone": "tiny", "bits": [16], "methods": [method]}
+    file = Benchmark.model_validate(values | {"train": {"epochs": 2, "batch": 64, "lr": 3e-3}} | changes)
+    (job,) = plan(file, HOUSE, keep=True)
+    cells.prepare(folder)
+    path = cells.path(folder, job.identity, job.benchmark)
+    cell, arrays = measure(job, keep=trained.path_of(path))
+    return cells.write(folder, cell, arrays)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def kept(folder):
+    return cell_of(folder, "sfdh")
+
+
+@pytest.fixture
+def picture(tmp_path):
+    digit = HOUSE.dataset("digits.small").factory().query.images[0, 0].numpy()
+    Image.fromarray(digit).resize((40, 40)).save(tmp_path / "digit.png")
+    return tmp_path / "digit.png"
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("sfdh", {}),
+        ("itq", {"backbone": "pixels"}),
+        ("dhn-b", {}),
+        ("two-level-cam", {}),
+        ("tanh+dhn", {"train": {"epochs": 1, "backbone": "frozen"}}),
+    ],
+)
+def test_a_method_read_from_disk_gives_the_scores_it_was_measured_with(method, changes, folder):
+    path = cell_of(folder, method, **changes)
+    read = trained.read(path)
+    data = HOUSE.dataset("digits.small").factory()
+    index = read.method.index()
+    index.add(read.run.encode(read.method, data.database))
+    relevance = counting.relevance(data.query.labels.numpy(), data.database.labels.numpy())
+    from hashzoo.metrics import score
+
+    found = score(index.counts(read.run.encode(read.method, data.query), relevance), ["map@all"])["map@all"].mean()
+    assert found == pytest.approx(cells.read(path).metrics["map@all"], abs=1e-3)  # frozen features are kept in fp32
+
+
+def test_a_cell_without_weights_says_how_to_get_them(tmp_path, kept):
+    lone = tmp_path / kept.name
+    lone.write_bytes(kept.read_bytes())
+    with pytest.raises(UsageError, match="--save-weights"):
+        trained.read(lone)
+
+
+def test_damaged_or_foreign_weights_are_refused(tmp_path, kept):
+    copy = tmp_path / kept.name
+    copy.write_bytes(kept.read_bytes())
+    weights = trained.path_of(copy)
+    weights.write_bytes(trained.path_of(kept).read_bytes()[:-100])
+    with pytest.raises(TroubleError, match="cannot be read"):
+        trained.read(copy)
+    save_file(load_file(trained.path_of(kept)), weights, {"hashzoo": '{"key": "another", "plugins": []}'})
+    with pytest.raises(TroubleError, match="another cell"):
+        trained.read(copy)
+
+
+def test_a_finished_cell_is_measured_again_where_its_weights_are_asked_for_and_missing(kept):
+    file = Benchmark(name="x", dataset="digits.small", backbone="tiny", bits=[16], methods=["sfdh"])
+    plain, keeping = (plan(file, HOUSE, keep=keep)[0] for keep in (False, True))
+    cell = cells.read(kept)
+    assert not again(cell, plain, None, kept)
+    assert not again(cell, keeping, None, kept)
+    assert again(cell, keeping, None, kept.with_name("elsewhere.json"))
+
+
+def test_a_saliency_is_shown_on_the_picture_as_the_network_sees_it(kept, picture):
+    seen, where = looks(trained.read(kept), [Image.open(picture)])
+    assert seen.shape == (1, 1, 8, 8)
+    assert where.shape == (1, 8, 8)
+    assert float(where.min()) == 0.0
+    assert float(where.max()) == 1.0
+
+
+def test_grad_cam_equals_its_definition():
+    torch.manual_seed(0)
+    data = HOUSE.dataset("digits.small").factory()
+    backbone = HOUSE.backbone("tiny").factory((1, 8, 8))
+    method = HOUSE.method("dhn").factory(data.setting(8), backbone).eval()
+    from hashzoo.run import Run, Train
+
+    batch = next(iter(Run(Train(), 0, to=backbone.input).blank(data.query.take(torch.arange(3)))))
+    found = grad_cam(method, batch)
+    features = backbone(batch.images)
+    last = features.maps[-1].detach().requires_grad_()
+    code = torch.tanh(method.head.layer(last.mean((2, 3))))
+    (slope,) = torch.autograd.grad(code.abs().sum(), last)
+    expected = (slope.mean((2, 3), keepdim=True) * last).sum(1).clamp(min=0)
+    torch.testing.assert_close(found, scaled(expected.detach(), found.shape[1:]))
+
+
+def test_two_streams_are_looked_at_together(folder, picture):
+    path = cell_of(folder, "swin-dual-stream", backbone="dual-stream.small", train={"epochs": 1, "batch": 100})
+    seen, where = looks(trained.read(path), [Image.open(picture)] * 2)
+    assert seen.shape == (2, 3, 32, 32)
+    assert torch.allclose(where[0], where[1], atol=1e-5)
+    assert 0 <= float(where.min()) < float(where.max()) <= 1
+
+
+def test_what_a_query_retrieves_is_counted_in_expectation():
+    data = HOUSE.dataset("digits.small").factory()
+    index = HOUSE.method("lsh").factory(data.setting(8), HOUSE.backbone("pixels").factory((1, 8, 8))).index()
+    index.add({"code": torch.zeros(len(data.database), 8, dtype=torch.bool)})
+    found = retrieved(index, {"code": torch.zeros(len(data.query), 8, dtype=torch.bool)}, data, at=10)
+    share = data.database.labels.mean(0).numpy()
+    np.testing.assert_allclose(found, np.tile(share, (10, 1)), atol=1e-12)  # all tied: the shares of the database
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+@pytest.mark.parametrize("kind", ["looks", "classes", "confusion", "pr"])
+def test_each_figure_is_written_and_the_same_twice(kind, suffix, kept, picture, tmp_path, capsys):
+    given = [str(picture)] if kind == "looks" else []
+    for name in ("a", "b"):
+        main(["explain", *given, "--run", str(kept), "--figure", kind, "-o", str(tmp_path / f"{name}{suffix}")])
+    first, second = ((tmp_path / f"{name}{suffix}").read_bytes() for name in "ab")
+    assert first == second
+    assert first.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
+    assert len(first) > 2000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["{picture}", "--run", "{cell}", "-o", "x.pdf"], 2, ".png or .svg"),
+        (["--run", "{cell}", "-o", "x.png"], 2, "name a PICTURE"),
+        (["{picture}", "--run", "{cell}", "--figure", "pr", "-o", "x.png"], 2, "takes no PICTURE"),
+        (["nowhere.png", "--run", "{cell}", "-o", "x.png"], 2, "there is no file"),
+        (["{cell}", "--run", "{cell}", "-o", "x.png"], 3, "does not decode"),
+        (["{picture}", "--run", "{folder}", "-o", "x.png"], 2, "name one cell"),
+        (["{picture}", "--run", "nowhere.json", "-o", "x.png"], 3, "nowhere.json"),
+        (["{picture}", "--run", "{cell}", "-o", "no/folder/x.png"], 3, "cannot write"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_line(arguments, code, says, kept, picture, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    named = {"picture": picture, "cell": kept, "folder": kept.parent}
+    with pytest.raises(SystemExit) as stopped:
+        main(["explain", *(text.format(**named) for text in arguments)])
+    error = capsys.readouterr().err
+    assert (stopped.value.code, len(error.strip().splitlines())) == (code, 1), error
+    assert says in error
+
+
+def test_a_method_without_attention_or_maps_says_so(folder, picture):
+    path = cell_of(folder, "lsh", backbone="pixels")
+    with pytest.raises(UsageError, match="looks at no place"):
+        drawn("looks", path, [picture])
+
+
+@pytest.mark.parametrize(("module", "extra"), [("captum.attr", "explain"), ("matplotlib.figure", "plots")])
+def test_a_missing_extra_is_named(module, extra, folder, picture, monkeypatch):
+    path = cell_of(folder, "dhn")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(TroubleError, match=rf"hashzoo\[{extra}\]"):
+        drawn("looks", path, [picture])
+
+
+def test_an_svg_names_no_date(tmp_path):
+    figures.save(figures.pr_curve(np.array([0.0, 1.0]), np.array([1.0, 0.1]), "x"), tmp_path / "x.svg")
+    assert "<dc:date>" not in (tmp_path / "x.svg").read_text()
