@@ -47,7 +47,11 @@ def test_every_built_in_plugin_loads():
 
 @pytest.mark.parametrize("name", sorted(shipped()))
 def test_every_shipped_benchmark_reads(name):
-    assert read(name).name == name
+    file = read(name)
+    assert file.name == Path(name).name
+    assert f"# Command: hashzoo bench {name}" in shipped()[name].read_text()
+    for part in file.each():
+        assert part.title
 
 
 BROKEN = {

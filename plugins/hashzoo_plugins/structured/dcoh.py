@@ -8,13 +8,13 @@ discriminator.
 The papers' formulas were not to be had; resolved: similarity of label sets is their Jaccard index (``similarity =
 "count"``: shared labels over the most in the batch); the triplet margin is proportional to the difference of
 similarities, K/2 at most; binary cross-entropy for the labels, the non-saturating loss for the operators against the
-discriminator, with the operands detached so that it shapes the operators alone; a quantization term. The difference
-is trained behind the union, (a or b) without b, as the source has it, and asked of two codes directly (its eq. 3.5;
-``difference = "composite"`` asks as it was trained, eq. 3.6, which serves better: a map that saw unions only takes too
-much away from a picture's own code). Weights 1, 0.1 and 0.1; the triplet term counts bits, so on a network that is not
-pretrained ``semantic`` must be of that size, or all codes fall into one. Triplets are formed by ``anchors`` random
-anchors a batch, exactly over all others. ``tie`` makes union and intersection commutative; ``query_codes = "binary"``
-composes from stored codes.
+discriminator, with the operands detached so that it shapes the operators alone; a quantization term. The difference is
+trained behind the union, (a or b) without b, as the source has it, and asked of two codes directly (its eq. 3.5), which
+is another thing than was trained: ``difference = "composite"`` asks behind the union too, "direct" trains on the two
+codes too. Weights 1, 0.1 and 0.1; the triplet term counts bits, so on a network that is not pretrained ``semantic``
+must be of that size, or all codes fall into one. Triplets are formed by ``anchors`` random anchors a batch, exactly
+over all others. ``tie`` makes union and intersection commutative; ``query_codes = "binary"`` composes from stored
+codes.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class DCOH(Method):
         warmup: float = 0.1,
         tie: bool = False,
         query_codes: Literal["relaxed", "binary"] = "relaxed",
-        difference: Literal["direct", "composite"] = "direct",
+        difference: Literal["mixed", "composite", "direct"] = "mixed",
     ) -> None:
         """``warmup`` is the share of the training without operators."""
         super().__init__()
@@ -231,18 +231,22 @@ class DCOH(Method):
             self.discriminator.requires_grad_(True)
 
     def composed(self, a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor) -> tuple[Tensor, Tensor]:
-        """Generated codes (n, K) of pairs (P, K) and their label sets: unions, intersections that are not empty, and
-        unions without their second operand (eq. 3.6)."""
+        """Generated codes (n, K) of pairs (P, K) and their label sets.
+
+        Unions, intersections that are not empty, and unions without their second operand (eq. 3.6) or, where
+        ``difference = "direct"``, the first operand without the second.
+        """
         union = self.operators("union", a, b)
         united = algebra("union", of_a, of_b)
         common = algebra("intersection", of_a, of_b)
         kept = common.sum(1) > 0
+        whole, of_whole = (a, of_a) if self.difference == "direct" else (union, united)
         codes = [
             union,
             self.operators("intersection", a[kept], b[kept]),
-            self.operators("difference", union, b),
+            self.operators("difference", whole, b),
         ]
-        return torch.cat(codes), torch.cat([united, common[kept], algebra("difference", united, of_b)])
+        return torch.cat(codes), torch.cat([united, common[kept], algebra("difference", of_whole, of_b)])
 
     def judged(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """The discriminator's own loss."""
