@@ -7,31 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hashzoo.hookspecs import Family, hookimpl
-    from hashzoo.index import Cosine, Distance, Hamming, Index, Scan
-    from hashzoo.method import Backbone, Card, Input, Method, bits, deep
+    from hashzoo.index import Cascade, Cosine, Distance, Hamming, Index, Scan
+    from hashzoo.method import Backbone, Card, Input, Method, bits, bitwise, deep
     from hashzoo.metrics import evaluate
     from hashzoo.run import Run, Train
-    from hashzoo.types import Batch, Codes, Features, Output, Ranking, Setting, Split, Splits, signs
+    from hashzoo.types import Batch, Codes, Features, Output, Pairs, Ranking, Setting, Split, Splits, signs
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "hookspecs": ("Family", "hookimpl"),
-    "index": ("Cosine", "Distance", "Hamming", "Index", "Scan"),
-    "method": ("Backbone", "Card", "Input", "Method", "bits", "deep"),
+    "index": ("Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan"),
+    "method": ("Backbone", "Card", "Input", "Method", "bits", "bitwise", "deep"),
     "metrics": ("evaluate",),
     "run": ("Run", "Train"),
-    "types": ("Batch", "Codes", "Features", "Output", "Ranking", "Setting", "Split", "Splits", "signs"),
+    "types": ("Batch", "Codes", "Features", "Output", "Pairs", "Ranking", "Setting", "Split", "Splits", "signs"),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Family", "hookimpl",
-    "Cosine", "Distance", "Hamming", "Index", "Scan",
-    "Backbone", "Card", "Input", "Method", "bits", "deep",
+    "Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan",
+    "Backbone", "Card", "Input", "Method", "bits", "bitwise", "deep",
     "evaluate",
     "Run", "Train",
-    "Batch", "Codes", "Features", "Output", "Ranking", "Setting", "Split", "Splits", "signs",
+    "Batch", "Codes", "Features", "Output", "Pairs", "Ranking", "Setting", "Split", "Splits", "signs",
 ]  # fmt: skip
 
 

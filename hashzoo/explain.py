@@ -62,7 +62,7 @@ def scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def grad_cam(method: Method, batch: Batch) -> Tensor | None:
-    """Grad-CAM (Selvaraju et al., ICCV 2017) of how sure the bits are, the sum of |h_k|: (B, h, w), not negative.
+    """Grad-CAM (Selvaraju et al., ICCV 2017) of how sure the bits are, the sum of their sizes: (B, h, w), not negative.
 
     Of several last maps, such as those of two streams, the mean, each scaled to its own maximum. None without a
     relaxed code or maps. TroubleError where captum is not installed.

@@ -6,10 +6,12 @@ that the query attends to. Where it attends is read from the class activation ma
 The full text was not to be had; resolved: the local maps are a 1 x 1 convolution on the last stage, without ReLU (of
 non-negative maps every local bit would be 1); a local bit is the sign of its pooled map over its running mean; the
 global code is linear in the pooled maps, which is what makes a CAM exact; both codes learn by the contrastive loss of
-DSH (margin twice their length). The mean of the signed CAMs is the literal one (``cam``; "signed" turns each by the
-bit's value, "abs" takes its size); the region is the largest connected component of what exceeds the mean (``region``,
-``theta``, ``connectivity``), as step 1 of the source says and its equation 2.4 does not. A constant map has no region:
-then all local bits count. The database stores both codes; the mask belongs to the query alone.
+DSH (margin twice their length), and, as an option, a classifier on the global code, without which a network that is not
+pretrained may learn nothing from pairs of pictures with several labels (``classification``). The mean of the signed
+CAMs is the literal one (``cam``; "signed" turns each by the bit's value, "abs" takes its size); the region is the
+largest connected component of what exceeds the mean (``region``, ``theta``, ``connectivity``), as step 1 of the source
+says and its equation 2.4 does not. A constant map has no region: then all local bits count. The database stores both
+codes; the mask belongs to the query alone.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from hashzoo.index import Cascade, Hamming, Index
 from hashzoo.method import Backbone, Card, Method, bits, bitwise
@@ -104,11 +107,15 @@ class TwoLevel(nn.Module):
 
 
 class TwoLevelLoss(nn.Module):
-    """DSH's contrastive loss of the global and of the local code, each with a margin of twice its length."""
+    """DSH's contrastive loss of the global and of the local code, each with a margin of twice its length.
 
-    def __init__(self, setting: Setting, *, quantization: float = 0.01) -> None:
+    With ``classification``, a linear classifier on the global code learns too, and that much of its cross-entropy.
+    """
+
+    def __init__(self, setting: Setting, *, quantization: float = 0.01, classification: float = 0.0) -> None:
         super().__init__()
-        self.quantization = quantization
+        self.quantization, self.classification, self.multilabel = quantization, classification, setting.multilabel
+        self.classifier = nn.Linear(setting.bits, setting.classes) if classification else None
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms of both levels. ValueError for a head without a local code, or a batch of one."""
@@ -120,6 +127,10 @@ class TwoLevelLoss(nn.Module):
         for level, code in (("global", output.code), ("local", output.extra["local"])):
             terms[f"{level} pair"] = upper(contrastive(code, batch.similar, 2.0 * code.shape[1])).mean() / 2
             terms[f"{level} quantization"] = self.quantization * (code.abs() - 1).abs().sum(1).mean()
+        if self.classifier is not None:
+            scores = self.classifier(output.code)
+            criterion = binary_cross_entropy_with_logits if self.multilabel else cross_entropy
+            terms["classification"] = self.classification * criterion(scores, batch.labels)
         return terms
 
 
@@ -147,6 +158,7 @@ class TwoLevelCAM(Method):
         theta: Literal["mean", "max"] = "mean",
         connectivity: Literal[4, 8] = 8,
         quantization: float = 0.01,
+        classification: float = 0.0,
     ) -> None:
         """``selected`` is the paper's L, the local bits that count (half of them); ``depth`` its top K."""
         super().__init__()
@@ -155,12 +167,12 @@ class TwoLevelCAM(Method):
             raise ValueError(f"two-level-cam selects 1 local bit or more of at least 1, not {selected} of {local_bits}")
         self.backbone = backbone
         self.head = TwoLevel(backbone, setting, local_bits=local_bits)
-        self.loss = TwoLevelLoss(setting, quantization=quantization)
+        self.loss = TwoLevelLoss(setting, quantization=quantization, classification=classification)
         self.depth, self.cam, self.region, self.theta, self.connectivity = depth, cam, region, theta, connectivity
 
     def fit(self, train: Split, run: Run) -> None:
         """Both codes at once, from pairs."""
-        optimizer = run.optimizer(self.backbone, self.head)
+        optimizer = run.optimizer(self.backbone, self.head, self.loss)
         for batch in run.batches(train):
             run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
 
