@@ -321,7 +321,8 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -
     help="Where it looks; training pictures a class; what is taken for what; PR curve.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg")
-def explain(pictures: tuple[Path, ...], cell: Path, figure: str, output: Path) -> None:
+@plugin_option
+def explain(pictures: tuple[Path, ...], cell: Path, figure: str, output: Path, plugins: tuple[str, ...]) -> None:
     """Show where a trained method looks in PICTUREs, or what a cell's data and results look like.
 
     `looks` and `confusion` need a cell of `hashzoo bench --save-weights`; `looks` needs pictures.
@@ -332,7 +333,7 @@ def explain(pictures: tuple[Path, ...], cell: Path, figure: str, output: Path) -
     figures.check_name(output)
     if (figure == "looks") != bool(pictures):
         raise UsageError("name a PICTURE to see where a method looks" if not pictures else f"{figure} takes no PICTURE")
-    drawing = drawn(figure, cell, pictures)
+    drawing = drawn(figure, cell, pictures, plugins)
     figures.save(drawing, output)
     click.echo(f"written to {output}")
 

@@ -61,6 +61,22 @@ def scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(shares[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
+def pointing(maps: Tensor, boxes: Sequence[Tensor], size: tuple[int, int]) -> float:
+    """The share of pictures whose map (B, h, w), scaled up to ``size``, is highest inside one of the picture's boxes.
+
+    The pointing game of Zhang et al. (ECCV 2016), on any labelled thing; boxes (n, 4) are x0 y0 x1 y1 in pixels.
+
+    >>> pointing(torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]), [torch.tensor([[2, 0, 4, 2]])], (4, 4))
+    1.0
+    """
+    flat = scaled(maps, size).flatten(1).argmax(1)
+    hits = 0
+    for place, found in zip(flat.tolist(), boxes, strict=True):
+        y, x = divmod(place, size[1])
+        hits += any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in found.tolist())
+    return hits / max(1, len(maps))
+
+
 def grad_cam(method: Method, batch: Batch) -> Tensor | None:
     """Grad-CAM (Selvaraju et al., ICCV 2017) of how sure the bits are, the sum of their sizes: (B, h, w), not negative.
 
@@ -108,8 +124,11 @@ def retrieved(index: Index, query: Codes, data: Splits, at: int = 100) -> NDArra
     return mean
 
 
-def drawn(kind: str, cell: Path, pictures: Sequence[Path] = ()) -> Figure:
-    """The figure of a cell, by the path of its JSON. UsageError where the cell does not hold what it needs."""
+def drawn(kind: str, cell: Path, pictures: Sequence[Path] = (), plugins: Sequence[str] = ()) -> Figure:
+    """The figure of a cell, by the path of its JSON; ``plugins`` are loaded for its data.
+
+    UsageError where the cell does not hold what the figure needs.
+    """
     if cell.is_dir():
         raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
     cell = cell.with_suffix(".json")
@@ -122,13 +141,13 @@ def drawn(kind: str, cell: Path, pictures: Sequence[Path] = ()) -> Figure:
         return figures.pr_curve(arrays["pr_recall"], arrays["pr_precision"], title(found))
     if kind == "classes":
         found = cells.read(cell)
-        data = data_of(found)
+        data = data_of(found, plugins)
         return figures.class_distribution(
             data.setting(1).class_counts.numpy(), data.class_names, found.identity.dataset
         )
     kept = read(cell)
     if kind == "confusion":
-        data, index = data_of(kept.cell), kept.method.index()
+        data, index = data_of(kept.cell, plugins), kept.method.index()
         index.add(kept.run.encode(kept.method, data.database))
         shares = retrieved(index, kept.run.encode(kept.method, data.query), data)
         return figures.confusion(shares, data.class_names, f"{title(kept.cell)}: the first 100")
@@ -142,10 +161,12 @@ def title(cell: Cell) -> str:
     return f"{identity.method}, {identity.bits} bits, {identity.dataset}"
 
 
-def data_of(cell: Cell) -> Splits:
+def data_of(cell: Cell, plugins: Sequence[str]) -> Splits:
     """The data that a cell was measured on. TroubleError where it is no longer the same."""
     identity = cell.identity
-    data, _ = load_data(zoo.load(), identity.dataset, identity.dataset_options, bool(cell.facts.get("bad_pictures")))
+    data, _ = load_data(
+        zoo.load(plugins), identity.dataset, identity.dataset_options, bool(cell.facts.get("bad_pictures"))
+    )
     if fingerprint(data) != identity.data:
         raise TroubleError(f"{identity.dataset} is not what this cell was measured on: its pictures or splits changed")
     return data

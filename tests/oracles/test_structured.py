@@ -431,6 +431,28 @@ def test_the_two_level_loss_is_half_the_contrastive_one_of_each_level():
         TwoLevelLoss(SETTING)(Output(U), batch(Y))
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_classifier_of_two_level_adds_its_cross_entropy_and_learns(multilabel):
+    setting = Setting(4, 2, multilabel, torch.tensor([2, 1]), 3)
+    torch.manual_seed(0)
+    plain, loss = TwoLevelLoss(setting), TwoLevelLoss(setting, classification=3.0).double()
+    output = Output(Z, extra={"local": Z})
+    terms = loss(output, batch(Y))
+    assert terms.keys() - plain(output, batch(Y)).keys() == {"classification"}
+    scores = Z @ loss.classifier.weight.T + loss.classifier.bias
+    if multilabel:
+        p = torch.sigmoid(scores)
+        expected = -(Y * p.log() + (1 - Y) * (1 - p).log()).mean()
+    else:
+        expected = -(Y * torch.log_softmax(scores, 1)).sum(1).mean()
+    near(terms["classification"], 3 * expected)
+    data = pictures(multilabel)
+    method = TwoLevelCAM(data.setting(8), Probe(), local_bits=16, classification=3.0)
+    before = method.loss.classifier.weight.detach().clone()
+    method.fit(data.train, Run(Train(epochs=1, batch=60), 0))
+    assert not torch.equal(before, method.loss.classifier.weight)
+
+
 def test_two_level_codes_are_those_of_their_definition():
     data = pictures()
     torch.manual_seed(0)
@@ -595,6 +617,26 @@ def test_a_composed_query_is_the_sign_of_the_operator_and_may_start_from_stored_
             assert found.tolist() == [[True, True, True, False]]
         else:
             assert found.tolist() == [[True, True, True, False]]  # (+,-,+,-) and (-,+,+,-): ties are +
+
+
+def test_a_difference_is_asked_as_the_option_says():
+    data = pictures(multilabel=True)
+    asked, trained = {}, {}
+    for kind in ("mixed", "composite", "direct"):
+        method = DCOH(data.setting(4), Probe(), hidden=16, difference=kind)
+        method.operators = operators().float()
+        a, b = ({"code": h >= 0, "relaxed": h.float()} for h in (H1, H2))
+        asked[kind] = method.compose("difference", a, b)["code"]
+        both = torch.tensor([[1.0, 1, 0]]), torch.tensor([[0, 1.0, 1]])
+        codes, labels = method.composed(H1.float(), H2.float(), *both)
+        trained[kind] = codes[-1], labels[-1].tolist()
+    own = operators()
+    direct, composite = (own("difference", h, H2) for h in (H1, own("union", H1, H2)))
+    for kind, expected in (("mixed", direct), ("composite", composite), ("direct", direct)):
+        assert torch.equal(asked[kind], expected >= 0), kind
+    for kind, expected in (("mixed", composite), ("composite", composite), ("direct", direct)):
+        near(trained[kind][0].double(), expected[0])
+        assert trained[kind][1] == [1.0, 0.0, 0.0]
 
 
 # --- E. Dual stream, DHD ---------------------------------------------------------------------------------------------

@@ -173,6 +173,10 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digits", "--set", "dhm.weight=1"], "did you mean 'dhn'"),
         (["bench", "digits", "--set", "nonsense"], "NAME.OPTION=VALUE"),
         (["bench", "nowhere.toml"], "there is no file"),
+        (["bench", "digits", "--methods", "dcoh"], "dcoh needs pictures with several labels"),
+        (["bench", "scenes", "--methods", "sfdh"], "sfdh takes one label a picture"),
+        (["bench", "digits", "--methods", "sfdh", "--backbone", "pixels"], "saliency needs a feature map"),
+        (["bench", "digits", "--methods", "tanh+sfdh"], "needs class scores"),
         (["evaluate", "nowhere.npz"], "there is no file"),
         (["check", "iqt"], "did you mean 'itq'"),
     ],
@@ -198,6 +202,8 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(arguments, says, tmp_path, m
         ("name = 'x'", "dataset"),
         ("name = ", "is not TOML"),
         ("name = 'x'\ndataset = 'digits.small'", "gives no backbone"),
+        ("name = 'x'\ndataset = ['digits.small']\n[on.\"digits.lt50\"]\nbits = [8]", "no data set of this benchmark"),
+        ("name = 'x'\ndataset = 'digits.small'\n[on.\"digits.small\"]\nbit = [8]", "did you mean 'bits'"),
     ],
 )
 def test_a_wrong_benchmark_file_is_one_line_that_names_the_key(text, says, tmp_path, monkeypatch, capsys):
@@ -258,6 +264,30 @@ def test_a_method_that_came_by_a_pattern_and_does_not_fit_is_skipped_with_the_re
     assert found["pcah"]["status"] == "skipped"
     assert "at most as many bits" in found["pcah"]["reason"]
     assert found["lsh"]["status"] == "ok"
+
+
+def test_several_data_sets_make_one_board_with_what_each_can_be_asked(tmp_path):
+    result = hashzoo(
+        *("bench", "source-methods", "--dataset", "digits.lt50,scenes.union", "--seeds", "0", "--epochs", "1"),
+        *("--methods", "dcoh,multigrain", "--no-baselines", "--set", "scenes.union.queries=50"),
+        *("--set", "tiny.depth=1", "--set", "tiny.width=4", "--set", "dcoh.hidden=16", "--results", "r"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "multigrain 32 bits seed 0 on scenes.union: map@all" in result.stdout
+    found = {(row["dataset"], row["method"]): row for row in rows(tmp_path / "r" / "leaderboard.csv")}
+    assert found["digits.lt50", "dcoh"]["status"] == "skipped"
+    assert "several labels" in found["digits.lt50", "dcoh"]["reason"]
+    assert found["digits.lt50", "multigrain"]["map@all/tail"]
+    assert found["digits.lt50", "multigrain"]["ndcg@100/first"] == ""
+    union = found["scenes.union", "dcoh"]
+    assert len({union[f"ndcg@100{part}"] for part in ("", "/bitwise", "/first", "/second")}) == 4
+    assert union["map@all/tail"] == ""
+    plain = found["scenes.union", "multigrain"]
+    assert plain["ndcg@100"] == plain["ndcg@100/bitwise"]
+    shown = hashzoo("show", "r", cwd=tmp_path).stdout
+    assert "digits.lt50" in shown
+    assert "scenes.union" in shown
 
 
 def test_several_labels_a_picture_go_end_to_end_with_graded_metrics(tmp_path):

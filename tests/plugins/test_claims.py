@@ -1,0 +1,38 @@
+"""What the source methods claim, on scenes and with the budget of ``source-methods``: minutes each, so slow."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hashzoo import Hamming, Scan, cells, trained, zoo
+from hashzoo.bench import plan
+from hashzoo.bench_file import read
+from hashzoo.explain import data_of, pointing
+from hashzoo.measure import ask, measure
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_attended_region_is_a_digit_and_masked_ranking_beats_the_coarse_code(seed, tmp_path):
+    file = read("source-methods").model_copy(update={"dataset": "scenes.standard", "methods": ["two-level-cam"]})
+    (part,) = file.each()
+    part = part.model_copy(update={"seeds": [seed]})
+    (job,) = plan(part, zoo.load(), baselines=False, keep=True)
+    cells.prepare(tmp_path)
+    path = cells.path(tmp_path, job.identity, job.benchmark)
+    cell, arrays = measure(job, keep=trained.path_of(path))
+    kept, data = trained.read(cells.write(tmp_path, cell, arrays)), data_of(cell, ())
+    with torch.no_grad():
+        looks = torch.cat([kept.method.attention(batch) for batch in kept.run.blank(data.query)])
+    centre = torch.zeros(len(looks), 32, 32)
+    centre[:, 16, 16] = 1
+    found = pointing(looks, data.query.boxes, (32, 32))
+    prior = pointing(centre, data.query.boxes, (32, 32))
+    coarse = Scan(Hamming("global"))
+    coarse.add(kept.run.encode(kept.method, data.database))
+    alone, _ = ask(coarse, kept.run.encode(kept.method, data.query), data, ("map@100",), {})
+    print(f"seed {seed}: pointing {found:.3f}, centre {prior:.3f}; map@100 {cell.metrics['map@100']:.4f}, "
+          f"global code alone {alone.means['map@100']:.4f}")  # fmt: skip
+    assert found >= 0.8 > prior
+    assert cell.metrics["map@100"] > alone.means["map@100"]
