@@ -185,7 +185,7 @@ def plan(
                 backbone.map_dims = ()  # they are not kept
             backbones[wanted] = trunk, backbone, settings
         trunk, backbone, settings = backbones[wanted]
-        recorded = settings | ({"weights": backbone.weights} if "weights" in settings else {})
+        recorded = settings | {name: backbone.weights for name in settings if name.endswith("weights")}
         values = convert("method", name, entry.factory, given.get(name, {}))
         code = code_digest(entry.factory, trunk.factory)
         for amount in benchmark.bits:

@@ -21,6 +21,7 @@ class Quick(BaseModel):
     dataset: str | list[str] | None = None
     epochs: int | None = Field(None, ge=1)
     bits: list[int] | None = None
+    seeds: list[int] | None = None
 
 
 class Benchmark(BaseModel):
@@ -56,7 +57,12 @@ class Benchmark(BaseModel):
         return [self.dataset] if isinstance(self.dataset, str) else self.dataset
 
     def each(self) -> list[Benchmark]:
-        """A benchmark for each data set, with what ``on`` changes for it."""
+        """A benchmark for each data set, with what ``on`` changes for it. UsageError for what it cannot change."""
+        if not self.datasets or len(set(self.datasets)) < len(self.datasets):
+            raise UsageError(f"{self.name}: dataset names one data set or several different ones, not {self.dataset}")
+        for name, changes in self.on.items():
+            if fixed := sorted(changes.keys() & {"name", "dataset", "on", "quick"}):
+                raise UsageError(f"{self.name}: on.{name}: {fixed[0]} is the same for all data sets of a benchmark")
         whole = self.model_dump(exclude_unset=True, exclude={"on"})
         return [
             checked(_merged(whole, self.on.get(name, {})) | {"dataset": name}, f"on.{name}") for name in self.datasets

@@ -154,13 +154,13 @@ def stored(
 ) -> Split:
     """The split with its pictures replaced by the features of a frozen backbone, extracted if not in the cache.
 
-    The cache key covers the pictures, the backbone's name, weights and input, whether maps are kept, and the
-    precision. Processes that want the same features wait for the one that extracts them.
+    The cache key covers the pictures, ``name`` (all that tells a backbone from others), its weights, input and maps,
+    whether maps are kept, and the precision. Processes that want the same features wait for the one that extracts them.
     """
     text = json.dumps(
         [
-            digest_of_split(split), name, digest_of_state(backbone), repr(backbone.input), maps, precision,
-            device.type,
+            digest_of_split(split), name, digest_of_state(backbone), repr(backbone.input), backbone.map_dims, maps,
+            precision, device.type,
         ]
     )  # fmt: skip
     folder = cache_folder() / "features" / hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -162,6 +162,7 @@ def work(job: Job, folder: Path, pipe: Connection, surroundings: dict[str, str])
         def report(progress: float, values: dict[str, float]) -> None:
             pipe.send(("progress", (progress, values)))
 
+        trained.path_of(log).unlink(missing_ok=True)  # of a former measurement
         try:
             cell, arrays = measure(job, report, trained.path_of(log) if job.keep else None)
         except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import time
@@ -19,7 +20,7 @@ from hashzoo.bench import Job, build_backbone, load_data, picture_shape
 from hashzoo.cells import Cell
 from hashzoo.features import Precomputed, stored
 from hashzoo.index import Index
-from hashzoo.method import Backbone, Method, NonFiniteError, bitwise
+from hashzoo.method import Backbone, Method, NonFiniteError
 from hashzoo.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarise
 from hashzoo.run import Run, Train
 from hashzoo.types import Codes, Split, Splits
@@ -48,7 +49,9 @@ def measure(
     run = Run(train, identity.seed, to=backbone.input, device=job.device, workers=job.workers, report=report)
     backbone = run.place(backbone)
     if train.backbone == "frozen":
-        data, backbone = frozen(data, backbone, run, identity.backbone)
+        code = zoo.code_digest(house.backbone(identity.backbone).factory)
+        name = json.dumps([identity.backbone, identity.backbone_options, code])
+        data, backbone = frozen(data, backbone, run, name)
     torch.manual_seed(identity.seed)
     factory = house.method(identity.method).factory
     method: Method = factory(data.setting(identity.bits), backbone, **identity.hyperparameters)
@@ -97,7 +100,7 @@ def measure(
         timings={
             "fit_seconds": fit_seconds,
             "encode_per_second": (len(data.database) + len(data.query)) / max(encode_seconds, 1e-9),
-            "search_per_second": len(data.query) / max(search_seconds, 1e-9),
+            "search_per_second": len(next(iter(asked[""].values()))) / max(search_seconds, 1e-9),
         },
         provenance=provenance(run, train),
     )
@@ -166,7 +169,7 @@ def askings(method: Method, query: Codes, data: Splits) -> dict[str, Codes]:
     first, second = ({n: v[rows] for n, v in query.items()} for rows in (data.pairs.first, data.pairs.second))
     operation = data.pairs.operation
     composed = method.compose(operation, first, second)
-    return {"": composed, "first": first, "second": second, "bitwise": bitwise(operation, first, second)}
+    return {"": composed, "first": first, "second": second, "bitwise": method.bitwise(operation, first, second)}
 
 
 def groups(data: Splits) -> dict[str, np.ndarray[Any, Any]]:

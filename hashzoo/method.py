@@ -114,7 +114,11 @@ class Method(nn.Module, ABC):
         return Scan(Hamming("code"))
 
     def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
-        """Codes of composed queries; by default :func:`bitwise`."""
+        """Codes of composed queries; by default :meth:`bitwise`."""
+        return self.bitwise(operation, a, b)
+
+    def bitwise(self, operation: Operation, a: Codes, b: Codes) -> Codes:
+        """Or, and, and-not: what operators are compared with. A method with other codes says what they become."""
         return bitwise(operation, a, b)
 
     def relaxed(self, batch: Batch) -> Tensor | None:

@@ -80,6 +80,8 @@ def read(cell_path: Path, device: str = "cpu") -> Trained:
     """
     cell_path = cell_path.with_suffix(".json")
     cell, file = cells.read(cell_path), path_of(cell_path)
+    if cell.status != "ok":
+        raise UsageError(f"{cell_path.name} is {cell.status}: {cell.reason}; only a cell that is ok has a method")
     if not file.is_file():
         raise UsageError(f"{cell_path.name} has no weights beside it; run its hashzoo bench again with --save-weights")
     try:
@@ -91,13 +93,24 @@ def read(cell_path: Path, device: str = "cpu") -> Trained:
     if about["key"] != cell.identity.key:
         raise TroubleError(f"{file} belongs to another cell; run hashzoo bench again with --rerun all")
     identity, house = cell.identity, zoo.load(about["plugins"])
+    entry, trunk = house.method(identity.method), house.backbone(identity.backbone)
+    if zoo.code_digest(entry.factory, trunk.factory) != identity.code:
+        raise TroubleError(f"the code of {identity.method} or its backbone has changed since {cell_path.name} was made")
     budget = Train.model_validate(identity.budget)
     shape = (about["shape"][0], about["shape"][1], about["shape"][2])
     backbone = build_backbone(house, identity.backbone, shape, about["backbone_options"], identity.seed)
+    recorded = {value for name, value in identity.backbone_options.items() if name.endswith("weights")}
+    if recorded - {backbone.weights}:
+        raise TroubleError(
+            f"the weights of {identity.backbone} are no longer those that {cell_path.name} was made with"
+        )
     run = Run(budget, identity.seed, to=backbone.input, device=device)
     setting = Setting(**{**about["setting"], "class_counts": torch.tensor(about["setting"]["class_counts"])})
-    method: Method = house.method(identity.method).factory(setting, run.place(backbone), **identity.hyperparameters)
-    missing, unexpected = method.load_state_dict(tensors, strict=False)
+    method: Method = entry.factory(setting, run.place(backbone), **identity.hyperparameters)
+    try:
+        missing, unexpected = method.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise TroubleError(f"{file} does not fit {identity.method}: {str(error).splitlines()[-1].strip()}") from error
     # a frozen backbone was no part of the method that was trained; it is built above as it was then
     wrong = [*unexpected, *(n for n in missing if budget.backbone == "full" or "backbone." not in n)]
     if wrong:

@@ -174,3 +174,65 @@ def test_a_method_that_fails_when_built_is_no_refusal():
             raise RuntimeError("a fault, not a refusal")
 
     assert refusal("x", Broken(), pictures(), Probe(), 8, {}) == ""
+
+
+def test_the_quick_form_is_quick_on_every_data_set():
+    from hashzoo.cli import _quick
+
+    file = Benchmark(
+        name="x",
+        dataset=["digits.small", "digits.lt50"],
+        backbone="tiny",
+        on={"digits.lt50": {"bits": [32], "train": {"epochs": 60, "lr": 0.5}}},
+        quick={"epochs": 1, "bits": [8], "seeds": [4]},
+    )
+    for part in (_quick(one) for one in file.each()):
+        assert (part.train.epochs, part.bits, part.seeds) == (1, [8], [4])
+    assert part.train.lr == 0.5
+
+
+def test_weights_of_any_stream_stand_in_the_key_by_what_they_are_and_not_by_path(tmp_path):
+    from safetensors.torch import save_file
+    from torchvision import models
+
+    house, keys = HOUSE, {}
+    full = models.squeezenet1_1(weights=None).state_dict()
+    for name, shift in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
+        save_file({n: v + shift for n, v in full.items()}, tmp_path / f"{name}.safetensors")
+        file = Benchmark(
+            name="x",
+            dataset="digits.small",
+            backbone="dual-stream",
+            bits=[8],
+            methods=["dhn"],
+            set={
+                "dual-stream": {
+                    "local": "torchvision/squeezenet1_1",
+                    "context": "tiny",
+                    "size": 64,
+                    "local_weights": str(tmp_path / f"{name}.safetensors"),
+                },
+            },
+        )
+        (job,) = plan(file, house, baselines=False)
+        keys[name] = job.identity.backbone_options["local_weights"]
+    assert keys["a"] != keys["c"]
+    assert str(tmp_path) not in keys["a"]
+
+
+def test_frozen_features_of_other_maps_are_other_features(tmp_path, monkeypatch):
+    monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path))
+    found = {}
+    for taps in ("stages", "convolutions"):
+        file = Benchmark(
+            name="x",
+            dataset="digits.small",
+            backbone="torchvision/squeezenet1_1",
+            bits=[8],
+            methods=["multigrain"],
+            train={"epochs": 1, "backbone": "frozen"},
+            set={"torchvision/squeezenet1_1": {"weights": "random", "taps": taps}, "multigrain": {"warmup": 1.0}},
+        )
+        (job,) = plan(file, HOUSE, baselines=False)
+        found[taps] = measure(job)[0].status
+    assert found == {"stages": "ok", "convolutions": "ok"}

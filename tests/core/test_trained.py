@@ -28,7 +28,8 @@ def cell_of(folder: Path, method: str, **changes: object) -> Path:
     values = {"name": "x", "dataset": "digits.small", "backbone": "tiny", "bits": [16], "methods": [method]}
     file = Benchmark.model_validate(values | {"train": {"epochs": 2, "batch": 64, "lr": 3e-3}} | changes)
     (job,) = plan(file, HOUSE, keep=True)
-    cells.prepare(folder)
+    if not (folder / "cells").is_dir():
+        cells.prepare(folder)
     path = cells.path(folder, job.identity, job.benchmark)
     cell, arrays = measure(job, keep=trained.path_of(path))
     return cells.write(folder, cell, arrays)
@@ -91,6 +92,32 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path, kept):
     save_file(load_file(trained.path_of(kept)), weights, {"hashzoo": '{"key": "another", "plugins": []}'})
     with pytest.raises(TroubleError, match="another cell"):
         trained.read(copy)
+
+
+def test_a_method_whose_code_has_changed_is_not_read(kept, monkeypatch):
+    monkeypatch.setattr(zoo, "code_digest", lambda *factories: "another")
+    with pytest.raises(TroubleError, match="has changed since"):
+        trained.read(kept)
+
+
+def test_tensors_of_another_shape_are_one_line(tmp_path, kept):
+    copy = tmp_path / kept.name
+    copy.write_bytes(kept.read_bytes())
+    with trained.safe_open(trained.path_of(kept), "pt") as opened:
+        about = opened.metadata()
+    tensors = load_file(trained.path_of(kept))
+    tensors["head.hash.bias"] = torch.zeros(3)
+    save_file(tensors, trained.path_of(copy), about)
+    with pytest.raises(TroubleError, match="does not fit sfdh: size mismatch"):
+        trained.read(copy)
+
+
+def test_only_a_cell_that_is_ok_has_a_method(tmp_path, kept):
+    from dataclasses import replace
+
+    failed = replace(cells.read(kept), status="nan", reason="a loss term", metrics={}, facts={}, timings={})
+    with pytest.raises(UsageError, match="is nan: a loss term"):
+        trained.read(cells.write(tmp_path, failed, {}))
 
 
 def test_a_finished_cell_is_measured_again_where_its_weights_are_asked_for_and_missing(kept):

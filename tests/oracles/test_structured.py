@@ -432,25 +432,26 @@ def test_the_two_level_loss_is_half_the_contrastive_one_of_each_level():
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_the_classifier_of_two_level_adds_its_cross_entropy_and_learns(multilabel):
+def test_the_classifiers_of_two_level_add_their_cross_entropy_and_learn(multilabel):
     setting = Setting(4, 2, multilabel, torch.tensor([2, 1]), 3)
     torch.manual_seed(0)
-    plain, loss = TwoLevelLoss(setting), TwoLevelLoss(setting, classification=3.0).double()
-    output = Output(Z, extra={"local": Z})
+    plain, loss = TwoLevelLoss(setting), TwoLevelLoss(setting, classification=3.0, local_bits=4).double()
+    output = Output(Z, extra={"local": Z * 0.5})
     terms = loss(output, batch(Y))
-    assert terms.keys() - plain(output, batch(Y)).keys() == {"classification"}
-    scores = Z @ loss.classifier.weight.T + loss.classifier.bias
-    if multilabel:
-        p = torch.sigmoid(scores)
-        expected = -(Y * p.log() + (1 - Y) * (1 - p).log()).mean()
-    else:
-        expected = -(Y * torch.log_softmax(scores, 1)).sum(1).mean()
-    near(terms["classification"], 3 * expected)
+    assert terms.keys() - plain(output, batch(Y)).keys() == {"global classification", "local classification"}
+    for level, code in (("global", Z), ("local", Z * 0.5)):
+        scores = code @ loss.classifiers[level].weight.T + loss.classifiers[level].bias
+        if multilabel:
+            p = torch.sigmoid(scores)
+            expected = -(Y * p.log() + (1 - Y) * (1 - p).log()).mean()
+        else:
+            expected = -(Y * torch.log_softmax(scores, 1)).sum(1).mean()
+        near(terms[f"{level} classification"], 3 * expected)
     data = pictures(multilabel)
     method = TwoLevelCAM(data.setting(8), Probe(), local_bits=16, classification=3.0)
-    before = method.loss.classifier.weight.detach().clone()
+    before = [c.weight.detach().clone() for c in method.loss.classifiers.values()]
     method.fit(data.train, Run(Train(epochs=1, batch=60), 0))
-    assert not torch.equal(before, method.loss.classifier.weight)
+    assert not any(torch.equal(a, c.weight) for a, c in zip(before, method.loss.classifiers.values(), strict=True))
 
 
 def test_two_level_codes_are_those_of_their_definition():
@@ -607,16 +608,46 @@ def test_an_empty_intersection_is_left_out_and_an_empty_label_set_is_refused():
 
 def test_a_composed_query_is_the_sign_of_the_operator_and_may_start_from_stored_codes():
     data = pictures(multilabel=True)
+    one, other = t([0.9, 0.2, -0.1, -0.8]), t([-0.1, -0.9, 0.7, -0.1])  # their sums have other signs than their signs
+    found = {}
     for kind in ("relaxed", "binary"):
         method = DCOH(data.setting(4), Probe(), hidden=16, query_codes=kind)
         method.operators = operators().float()
-        a = {"code": H1 >= 0, "relaxed": H1.float()}
-        b = {"code": H2 >= 0, "relaxed": H2.float()}
-        found = method.compose("union", a, b)["code"]
-        if kind == "relaxed":
-            assert found.tolist() == [[True, True, True, False]]
-        else:
-            assert found.tolist() == [[True, True, True, False]]  # (+,-,+,-) and (-,+,+,-): ties are +
+        a, b = ({"code": h >= 0, "relaxed": h.float()} for h in (one, other))
+        found[kind] = method.compose("union", a, b)["code"].tolist()
+    assert found["relaxed"] == [[True, False, True, False]]
+    assert found["binary"] == [[True, True, True, False]]  # (+,+,-,-) and (-,-,+,-): a tie is +
+
+
+def test_a_batch_has_as_many_anchors_as_the_option_says():
+    data, seen = pictures(multilabel=True), []
+    method = DCOH(data.setting(4), Probe(), hidden=16, anchors=5)
+    terms = method.loss.terms
+
+    def watched(codes, labels, anchors):
+        seen.append(anchors.tolist())
+        return terms(codes, labels, anchors)
+
+    method.loss.terms = watched
+    method.fit(data.train, Run(Train(epochs=1, batch=60), 0))
+    assert {len(set(rows)) for rows in seen} == {5}
+    assert len({tuple(rows) for rows in seen}) == len(seen)
+
+
+def test_side_information_of_composed_queries_is_no_bit():
+    data = pictures(multilabel=True)
+    local, mask = torch.tensor([[True, False]]), [torch.tensor([[True, False]]), torch.tensor([[False, True]])]
+    two = TwoLevelCAM(data.setting(2), Probe(), local_bits=2)
+    a, b = ({"global": local, "local": local, "mask": m} for m in mask)
+    for operation in ("union", "intersection", "difference"):
+        assert two.bitwise(operation, a, b)["mask"].all()
+    from hashzoo_plugins.structured.swin_dual_stream import SwinDualStream
+
+    swin = SwinDualStream(data.setting(2), Probe(), ranking="weighted")
+    a, b = ({"code": local, "confidence": torch.tensor([row])} for row in ([0.8, 0.2, 0.0], [0.5, 0.0, 0.5]))
+    near(swin.bitwise("union", a, b)["confidence"], t([0.65, 0.1, 0.25]))
+    near(swin.bitwise("intersection", a, b)["confidence"], t([1.0, 0.0, 0.0]))
+    near(swin.bitwise("difference", a, b)["confidence"], t([0.4 / 0.6, 0.2 / 0.6, 0.0]))
 
 
 def test_a_difference_is_asked_as_the_option_says():

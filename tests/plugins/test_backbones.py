@@ -52,6 +52,29 @@ def test_resnet18_without_its_classifier_has_the_parameters_of_the_source():
     assert sum(p.numel() for p in backbone.parameters()) == 11_176_512
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", ["layer4.0.conv2", "layer4.1.conv1", "layer4.1.conv2"]),
+        ("resnet50", ["layer4.2.conv1", "layer4.2.conv2", "layer4.2.conv3"]),
+        ("vgg11", ["features.13", "features.16", "features.18"]),
+    ],
+)
+def test_the_last_three_convolutions_are_on_the_way_and_change_no_pooled_feature(name, expected):
+    torch.manual_seed(0)
+    stages = torchvision.build(name, (3, 32, 32), weights="random").eval()
+    torch.manual_seed(0)
+    taken = torchvision.build(name, (3, 32, 32), weights="random", taps="convolutions").eval()
+    assert [found[0] for found in taken._tap._found] == expected
+    with torch.no_grad():
+        x = torch.randn(1, 3, 96, 96)
+        kept = {}
+        module = dict(taken.network.named_modules())[expected[-1]]
+        module.register_forward_hook(lambda m, i, out: kept.update(last=out))
+        torch.testing.assert_close(taken(x).pooled, stages(x).pooled)
+        assert torch.equal(taken(x).maps[-1], kept["last"])
+
+
 def test_pixels_are_the_flattened_picture():
     x = torch.arange(8.0).view(2, 1, 2, 2)
     assert torch.equal(Pixels((1, 2, 2))(x).pooled, x.view(2, 4))

@@ -46,6 +46,19 @@ def test_any_two_backbones_join_and_a_pair_of_pairs_is_refused():
         build((3, 64, 64), local="dual-stream.small")
 
 
+def test_weights_that_no_stream_takes_and_sizes_that_one_refuses_are_named():
+    with pytest.raises(UsageError, match="tiny takes no weights; '/no/such/file' was given"):
+        build((3, 64, 64), local="tiny", context="tiny", size=64, local_weights="/no/such/file")
+    with pytest.raises(UsageError, match="take 256 pixels"):
+        build(
+            (3, 64, 64),
+            local="tiny",
+            context="timm/swin_tiny_patch4_window7_224",
+            size=256,
+            context_weights="random",
+        )
+
+
 def test_each_stream_sees_pictures_normalised_its_own_way():
     now, wanted = Input(mean=(0.5,), std=(0.5,)), Input(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     plain = torch.rand(2, 3, 4, 4)

@@ -86,6 +86,13 @@ def test_too_few_pairs_are_refused_with_the_number_there_are():
         composed.draw(pictures(multilabel=True), "union", 100_000, 0, "proper")
 
 
+def test_protocols_refuse_data_that_they_cannot_score():
+    with pytest.raises(ValueError, match="several labels"):
+        composed.draw(pictures(), "union", 5, 0, "any")
+    with pytest.raises(ValueError, match="one label each"):
+        longtail.draw(pictures(multilabel=True), 2, 0, "balanced")
+
+
 def test_other_pairs_are_another_fingerprint():
     build = HOUSE.dataset("scenes.union").factory
     assert fingerprint(build(queries=50)) != fingerprint(build(queries=51))

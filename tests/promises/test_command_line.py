@@ -172,6 +172,8 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digits", "--set", "dhn.weight=heavy"], "dhn.weight"),
         (["bench", "digits", "--set", "dhm.weight=1"], "did you mean 'dhn'"),
         (["bench", "digits", "--set", "nonsense"], "NAME.OPTION=VALUE"),
+        (["bench", "digits", "--dataset", "digits.small,digits.small"], "several different ones"),
+        (["bench", "paper/dhn", "--quick"], "no quick form"),
         (["bench", "nowhere.toml"], "there is no file"),
         (["bench", "digits", "--methods", "dcoh"], "dcoh needs pictures with several labels"),
         (["bench", "scenes", "--methods", "sfdh"], "sfdh takes one label a picture"),
@@ -202,6 +204,8 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(arguments, says, tmp_path, m
         ("name = 'x'", "dataset"),
         ("name = ", "is not TOML"),
         ("name = 'x'\ndataset = 'digits.small'", "gives no backbone"),
+        ("name = 'x'\ndataset = []", "one data set or several"),
+        ("name = 'x'\ndataset = 'digits.small'\n[on.\"digits.small\"]\nname = 'y'", "the same for all data sets"),
         ("name = 'x'\ndataset = ['digits.small']\n[on.\"digits.lt50\"]\nbits = [8]", "no data set of this benchmark"),
         ("name = 'x'\ndataset = 'digits.small'\n[on.\"digits.small\"]\nbit = [8]", "did you mean 'bits'"),
     ],
@@ -241,7 +245,7 @@ def test_help_imports_neither_torch_nor_pandas():
 def test_a_dry_run_lists_the_cells_and_trains_nothing(tmp_path):
     result = hashzoo("bench", "digits", "--methods", "itq", "--bits", "16,32", "--dry-run", cwd=tmp_path)
     assert result.returncode == 0
-    assert "itq 32 bits seed 0 on pixels" in result.stdout
+    assert "itq 32 bits seed 0 on digits.standard, pixels" in result.stdout
     assert not (tmp_path / "hashzoo-results").exists()
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hashzoo.errors import UsageError
-from hashzoo.method import Backbone, Input
+from hashzoo.method import Backbone, Input, options
 from hashzoo.types import Features
+from hashzoo_plugins.backbones.maps import width
 from hashzoo_plugins.backbones.timm import Timm
 from hashzoo_plugins.backbones.torchvision import Torchvision, chopped
 
@@ -73,10 +74,19 @@ def build(
         if name.startswith("dual-stream"):
             raise UsageError(f"dual-stream joins two networks; {name} cannot be one of them")
         factory = house.backbone(name).factory
-        given = {"weights": weights} if "/" in name else {}
+        known = "weights" in options(factory)
+        if not known and weights != "default":
+            raise UsageError(f"dual-stream: {name} takes no weights; {weights!r} was given")
+        given = {"weights": weights} if known else {}
         made.append(factory((3, size, size), **convert("backbone", name, factory, given)))
     mean, std = made[0].input.mean, made[0].input.std
     crop = max(stream.input.crop for stream in made)
+    try:
+        for stream in made:
+            width(stream, size)
+    except (RuntimeError, AssertionError) as error:
+        text = str(error).splitlines()[0]
+        raise UsageError(f"dual-stream: not both of {local} and {context} take {size} pixels: {text}") from error
     return DualStream(made[0], made[1], Input(size, 3, mean, std, crop))
 
 

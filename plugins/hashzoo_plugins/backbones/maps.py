@@ -71,23 +71,34 @@ def chosen(seen: list[tuple[str, nn.Module, torch.Size]], taps: Taps) -> list[tu
     if len(outer) < 2:
         return []
     if taps == "convolutions":
-        return [(name, False, shape[1]) for name, module, shape in seen if isinstance(module, nn.Conv2d)][-STAGES:]
+        on_the_way = [entry for entry in seen if isinstance(entry[1], nn.Conv2d) and not _aside(entry[0])]
+        return [(name, False, shape[1]) for name, _, shape in on_the_way][-STAGES:]
     return [outer[place] for place in sorted(outer, reverse=True)][-STAGES:]
+
+
+def _aside(name: str) -> bool:
+    """Whether a convolution only fits a shortcut to its block, by the name that libraries give it."""
+    return "downsample" in name or "shortcut" in name
 
 
 class Tap:
     """Keeps the maps of a network's latest pass. ``dims`` are their channels; none for a network without maps.
 
     What comes out of the last of them goes on through ``eyes``, an identity with channels first: a gradient taken
-    there tells where the network looks, whatever its own layout.
+    there tells where the network looks, whatever its own layout. What the network ends with is
+    kept too, whichever maps are taken.
     """
 
     def __init__(self, network: nn.Module, side: int, taps: Taps) -> None:
-        self._found = chosen(outputs(network, side), taps)
+        seen = outputs(network, side)
+        self._found, stages = chosen(seen, taps), chosen(seen, "stages")
+        self._end = stages[-1][0] if stages else ""
         self._kept: dict[str, Tensor] = {}
         self.dims = tuple(channels for _, _, channels in self._found)
         self.eyes = (nn.Identity(),) if self._found else ()
         modules = dict(network.named_modules())
+        if stages and stages[-1] not in self._found:
+            modules[self._end].register_forward_hook(self._keeper(self._end, stages[-1][1], None))
         for level, (name, behind, _) in enumerate(self._found):
             eye = self.eyes[0] if level == len(self._found) - 1 else None
             modules[name].register_forward_hook(self._keeper(name, behind, eye))
@@ -103,11 +114,12 @@ class Tap:
 
         return keep
 
-    def maps(self) -> tuple[Tensor, ...]:
-        """The maps of the latest pass, coarsest last, channels first; forgotten once given."""
+    def taken(self) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """The maps of the latest pass, coarsest last, channels first, and the network's last one; forgotten then."""
         found = tuple(self._kept[name] for name, _, _ in self._found)
+        final = self._kept.get(self._end)
         self._kept.clear()
-        return found
+        return found, final
 
 
 def width(backbone: nn.Module, side: int) -> int:

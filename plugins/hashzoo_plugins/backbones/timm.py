@@ -41,7 +41,7 @@ class Timm(Backbone):
     def forward(self, images: Tensor) -> Features:
         """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised pictures."""
         pooled = self.network(images)
-        return Features(pooled, self._tap.maps())
+        return Features(pooled, self._tap.taken()[0])
 
 
 def build(

@@ -42,8 +42,8 @@ class Torchvision(Backbone):
     def forward(self, images: Tensor) -> Features:
         """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised pictures."""
         out = self.network(images)
-        maps = self._tap.maps()
-        return Features(maps[-1].mean((2, 3)) if maps else out, maps)
+        maps, final = self._tap.taken()
+        return Features(out if final is None else final.mean((2, 3)), maps)
 
 
 def chopped(network: Any) -> nn.Module:

@@ -40,6 +40,8 @@ def draw(data: Splits, operation: Operation, count: int, seed: int, pairs: Liter
     operand alone is the answer. ``any`` takes every pair whose intersection is not empty (for the other operations,
     every pair). ValueError where the query split has too few such pairs.
     """
+    if not data.multilabel:
+        raise ValueError("queries are composed of pictures with several labels; this data set has one each")
     labels = data.query.labels
     total = len(labels)
     generator = torch.Generator().manual_seed(seed)

@@ -34,6 +34,8 @@ def draw(data: Splits, factor: float, seed: int, database: Literal["balanced", "
     The first class is as large as the smallest class of that split. ``database`` is all of that split, or, as
     "longtail", what is learned from. ValueError where a class would be left without a picture.
     """
+    if data.multilabel:
+        raise ValueError("a long tail is drawn of pictures with one label each; this data set has several")
     classes = data.train.labels.argmax(1)
     counts = torch.bincount(classes, minlength=len(data.class_names))
     wanted = sizes(int(counts.min()), factor, len(counts))

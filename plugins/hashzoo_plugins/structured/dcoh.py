@@ -143,22 +143,19 @@ class MultiLevel(nn.Module):
         semantic: float = 1.0,
         quantization: float = 0.1,
         similarity: Literal["jaccard", "count"] = "jaccard",
-        anchors: int | None = None,
     ) -> None:
         super().__init__()
         self.margin = setting.bits / 2 if margin is None else margin
-        self.semantic, self.quantization, self.similarity, self.anchors = semantic, quantization, similarity, anchors
+        self.semantic, self.quantization, self.similarity = semantic, quantization, similarity
         self.classifier = nn.Linear(setting.bits, setting.classes)
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``triplet``, ``semantic`` and ``quantization`` of (B, K) codes."""
-        return self.terms(output.code, batch.labels, None)
+        return self.terms(output.code, batch.labels, torch.arange(len(batch)))
 
-    def terms(self, codes: Tensor, labels: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """The three terms of codes (n, K) with label sets (n, C); anchors are drawn, unless all are taken."""
-        rows = torch.arange(len(codes), device=codes.device)
-        if generator is not None and self.anchors is not None:
-            rows = torch.randperm(len(codes), generator=generator)[: self.anchors].to(codes.device)
+    def terms(self, codes: Tensor, labels: Tensor, anchors: Tensor) -> dict[str, Tensor]:
+        """The three terms of codes (n, K) with label sets (n, C), and triplets of these rows as anchors."""
+        rows = anchors.to(codes.device)
         similar = overlap(labels, self.similarity)
         return {
             "triplet": triplets(codes, similar, self.margin, rows),
@@ -205,9 +202,8 @@ class DCOH(Method):
             semantic=semantic,
             quantization=quantization,
             similarity=similarity,
-            anchors=anchors,
         )
-        self.adversarial, self.warmup = adversarial, warmup
+        self.adversarial, self.warmup, self.anchors = adversarial, warmup, anchors
         self.query_codes, self.difference = query_codes, difference
 
     def fit(self, train: Split, run: Run) -> None:
@@ -217,18 +213,22 @@ class DCOH(Method):
         for batch in run.batches(train):
             h = self.head(self.backbone(batch.images)).code  # (B, K)
             if batch.progress < self.warmup:
-                run.step(players, self.loss.terms(h, batch.labels, run.generator))
+                run.step(players, self.loss.terms(h, batch.labels, self._anchors(len(h), run)))
                 continue
             first, second = partners(len(batch), run.generator)
             codes, labels = self.composed(h[first], h[second], batch.labels[first], batch.labels[second])
             run.step(judge, self.judged(h.detach(), codes.detach()))
-            terms = self.loss.terms(torch.cat([h, codes]), torch.cat([batch.labels, labels]), run.generator)
+            every, sets = torch.cat([h, codes]), torch.cat([batch.labels, labels])
+            terms = self.loss.terms(every, sets, self._anchors(len(every), run))
             alone = h.detach()  # what the discriminator says is for the operators only
             fooled, _ = self.composed(alone[first], alone[second], batch.labels[first], batch.labels[second])
             self.discriminator.requires_grad_(False)
             terms["adversarial"] = self.adversarial * adversarial_loss(self.discriminator(fooled))
             run.step(players, terms)
             self.discriminator.requires_grad_(True)
+
+    def _anchors(self, count: int, run: Run) -> Tensor:
+        return torch.randperm(count, generator=run.generator)[: self.anchors]
 
     def composed(self, a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor) -> tuple[Tensor, Tensor]:
         """Generated codes (n, K) of pairs (P, K) and their label sets.

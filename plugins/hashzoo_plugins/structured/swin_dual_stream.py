@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 from hashzoo.index import Distance, Hamming, Index, Scan
 from hashzoo.method import Backbone, Card, Method, bits
 from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Output, Setting, Split
+from hashzoo.types import Batch, Codes, Operation, Output, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
 
 FULL = 224  # pixels for which the blur is meant
@@ -190,6 +190,15 @@ class SwinDualStream(Method):
             return {"code": bits(h)}
         scores = proxy_scores(self.loss.proxies, h) / self.loss.temperature
         return {"code": bits(h), "confidence": softmax(scores, 1)}
+
+    def bitwise(self, operation: Operation, a: Codes, b: Codes) -> Codes:
+        """The bits; confidences as those of independent labels, scaled to a sum of 1."""
+        made = super().bitwise(operation, a, b)
+        if "confidence" in a:
+            p, q = a["confidence"], b["confidence"]
+            joint = {"union": p + q, "intersection": p * q, "difference": p * (1 - q)}[operation]
+            made["confidence"] = joint / joint.sum(1, keepdim=True).clamp(min=1e-12)
+        return made
 
     def index(self) -> Index:
         """Hamming distance, alone or with the classifier's confidence."""

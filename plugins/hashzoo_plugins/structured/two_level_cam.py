@@ -6,7 +6,7 @@ that the query attends to. Where it attends is read from the class activation ma
 The full text was not to be had; resolved: the local maps are a 1 x 1 convolution on the last stage, without ReLU (of
 non-negative maps every local bit would be 1); a local bit is the sign of its pooled map over its running mean; the
 global code is linear in the pooled maps, which is what makes a CAM exact; both codes learn by the contrastive loss of
-DSH (margin twice their length), and, as an option, a classifier on the global code, without which a network that is not
+DSH (margin twice their length), and, as an option, a classifier on each code, without which a network that is not
 pretrained may learn nothing from pairs of pictures with several labels (``classification``). The mean of the signed
 CAMs is the literal one (``cam``; "signed" turns each by the bit's value, "abs" takes its size); the region is the
 largest connected component of what exceeds the mean (``region``, ``theta``, ``connectivity``), as step 1 of the source
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from hashzoo.index import Cascade, Hamming, Index
-from hashzoo.method import Backbone, Card, Method, bits, bitwise
+from hashzoo.method import Backbone, Card, Method, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split
 from hashzoo_plugins.pairwise.pairs import contrastive, upper
@@ -109,13 +109,17 @@ class TwoLevel(nn.Module):
 class TwoLevelLoss(nn.Module):
     """DSH's contrastive loss of the global and of the local code, each with a margin of twice its length.
 
-    With ``classification``, a linear classifier on the global code learns too, and that much of its cross-entropy.
+    With ``classification``, each code has a linear classifier that learns too, and that much of its cross-entropy
+    counts; ``local_bits`` is the length of the head's local code.
     """
 
-    def __init__(self, setting: Setting, *, quantization: float = 0.01, classification: float = 0.0) -> None:
+    def __init__(
+        self, setting: Setting, *, quantization: float = 0.01, classification: float = 0.0, local_bits: int = 256
+    ) -> None:
         super().__init__()
         self.quantization, self.classification, self.multilabel = quantization, classification, setting.multilabel
-        self.classifier = nn.Linear(setting.bits, setting.classes) if classification else None
+        lengths = {"global": setting.bits, "local": local_bits} if classification else {}
+        self.classifiers = nn.ModuleDict({level: nn.Linear(k, setting.classes) for level, k in lengths.items()})
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms of both levels. ValueError for a head without a local code, or a batch of one."""
@@ -123,14 +127,14 @@ class TwoLevelLoss(nn.Module):
             raise ValueError("two-level learns a local code beside the global one: take the head two-level")
         if len(batch) < 2:
             raise ValueError("two-level learns from pairs: a batch needs two pictures or more")
+        criterion = binary_cross_entropy_with_logits if self.multilabel else cross_entropy
         terms = {}
         for level, code in (("global", output.code), ("local", output.extra["local"])):
             terms[f"{level} pair"] = upper(contrastive(code, batch.similar, 2.0 * code.shape[1])).mean() / 2
             terms[f"{level} quantization"] = self.quantization * (code.abs() - 1).abs().sum(1).mean()
-        if self.classifier is not None:
-            scores = self.classifier(output.code)
-            criterion = binary_cross_entropy_with_logits if self.multilabel else cross_entropy
-            terms["classification"] = self.classification * criterion(scores, batch.labels)
+            if level in self.classifiers:
+                scores = self.classifiers[level](code)
+                terms[f"{level} classification"] = self.classification * criterion(scores, batch.labels)
         return terms
 
 
@@ -167,7 +171,9 @@ class TwoLevelCAM(Method):
             raise ValueError(f"two-level-cam selects 1 local bit or more of at least 1, not {selected} of {local_bits}")
         self.backbone = backbone
         self.head = TwoLevel(backbone, setting, local_bits=local_bits)
-        self.loss = TwoLevelLoss(setting, quantization=quantization, classification=classification)
+        self.loss = TwoLevelLoss(
+            setting, quantization=quantization, classification=classification, local_bits=local_bits
+        )
         self.depth, self.cam, self.region, self.theta, self.connectivity = depth, cam, region, theta, connectivity
 
     def fit(self, train: Split, run: Run) -> None:
@@ -206,9 +212,9 @@ class TwoLevelCAM(Method):
         """Coarse by the global code, then by the chosen local bits."""
         return Cascade(Hamming("global"), Hamming("local", weight="mask"), self.depth)
 
-    def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
-        """Bitwise, and both queries' local bits count."""
-        return bitwise(operation, a, b) | {"mask": a["mask"] | b["mask"]}
+    def bitwise(self, operation: Operation, a: Codes, b: Codes) -> Codes:
+        """The bits, under the local bits that either query attends to."""
+        return super().bitwise(operation, a, b) | {"mask": a["mask"] | b["mask"]}
 
     def attention(self, batch: Batch) -> Tensor:
         """The average CAM inside the region."""
