@@ -12,13 +12,33 @@ from hashzoo.explain import data_of, pointing
 from hashzoo.measure import ask, measure
 
 
+def jobs(dataset, methods, seed, keep=False):
+    (part,) = read("source-methods").model_copy(update={"dataset": dataset, "methods": methods}).each()
+    return plan(part.model_copy(update={"seeds": [seed]}), zoo.load(), baselines=False, keep=keep)
+
+
+@pytest.mark.slow
+def test_on_a_long_tail_the_dual_stream_beats_itq_and_dhn_on_all_classes_and_on_rare_ones():
+    found = {}
+    for job in jobs("digits.lt50", ["swin-dual-stream", "itq", "dhn"], 0):
+        found[job.identity.method] = measure(job)[0].metrics
+    ours = found.pop("swin-dual-stream")
+    for theirs in found.values():
+        assert ours["map@all"] > theirs["map@all"]
+        assert ours["map@all/tail"] > theirs["map@all/tail"]
+
+
+@pytest.mark.slow
+def test_unions_by_operators_beat_bits_and_single_pictures():
+    (job,) = jobs("scenes.union", ["dcoh"], 0)
+    found = measure(job)[0].metrics
+    assert found["ndcg@100"] > 0.1 + max(found[f"ndcg@100/{part}"] for part in ("bitwise", "first", "second"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_attended_region_is_a_digit_and_masked_ranking_beats_the_coarse_code(seed, tmp_path):
-    file = read("source-methods").model_copy(update={"dataset": "scenes.standard", "methods": ["two-level-cam"]})
-    (part,) = file.each()
-    part = part.model_copy(update={"seeds": [seed]})
-    (job,) = plan(part, zoo.load(), baselines=False, keep=True)
+    (job,) = jobs("scenes.standard", ["two-level-cam"], seed, keep=True)
     cells.prepare(tmp_path)
     path = cells.path(tmp_path, job.identity, job.benchmark)
     cell, arrays = measure(job, keep=trained.path_of(path))
