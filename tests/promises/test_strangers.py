@@ -150,7 +150,7 @@ def test_an_installed_wheel_finds_its_benchmarks_and_plugins(tmp_path):
     result = hashzoo("bench", "digits", "--quick", "--methods", "lsh", "--dry-run", cwd=tmp_path, PYTHONPATH=str(site))
     assert result.returncode == 0, result.stderr
     where = subprocess.run(
-        [sys.executable, "-c", "import hashzoo.bench as b; print(b.shipped()['digits'])"],
+        [sys.executable, "-c", "import hashzoo.bench_file as b; print(b.shipped()['digits'])"],
         env={**os.environ, "PYTHONPATH": str(site)}, cwd=tmp_path, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert where.strip() == str(site / "hashzoo" / "benchmarks" / "digits.toml")
