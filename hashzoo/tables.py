@@ -237,7 +237,8 @@ def _sorted(
 def _chosen(rows: list[dict[str, Any]], frame: DataFrame, sort: str | None) -> list[str]:
     """The columns that say something, narrow enough for a terminal: the rest is for ``columns``."""
     scores, main = metrics(frame), main_metric(frame)
-    plain = [name for name in scores if ":" not in name and name != main]
+    there = [name for name in scores if any(row[name] is not None for row in rows)]  # of this data set
+    plain = [name for name in there if ":" not in name and name != main]
     shown = [*([main] if main else []), *plain[:2]]
     if sort in scores and sort not in shown:
         shown.append(sort)

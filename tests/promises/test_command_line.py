@@ -290,8 +290,12 @@ def test_several_data_sets_make_one_board_with_what_each_can_be_asked(tmp_path):
     plain = found["scenes.union", "multigrain"]
     assert plain["ndcg@100"] == plain["ndcg@100/bitwise"]
     shown = hashzoo("show", "r", cwd=tmp_path).stdout
-    assert "digits.lt50" in shown
-    assert "scenes.union" in shown
+    first, second = shown.split("source-methods: ")[1:]
+    assert first.startswith("digits.lt50")
+    assert "map@all/head" in first
+    assert second.startswith("scenes.union")
+    assert "ndcg@100" in second
+    assert "map@all/head" not in second  # a column that says nothing of this data set
 
 
 def test_several_labels_a_picture_go_end_to_end_with_graded_metrics(tmp_path):
