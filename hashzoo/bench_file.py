@@ -65,7 +65,7 @@ class Benchmark(BaseModel):
                 raise UsageError(f"{self.name}: on.{name}: {fixed[0]} is the same for all data sets of a benchmark")
         whole = self.model_dump(exclude_unset=True, exclude={"on"})
         return [
-            checked(_merged(whole, self.on.get(name, {})) | {"dataset": name}, f"on.{name}") for name in self.datasets
+            checked(merged(whole, self.on.get(name, {})) | {"dataset": name}, f"on.{name}") for name in self.datasets
         ]
 
     def backbone_for(self, method: str, kind: Literal["shallow", "deep"]) -> str:
@@ -122,14 +122,14 @@ def checked(values: Mapping[str, Any], where: str) -> Benchmark:
         raise UsageError(f"{where}: {'.'.join(place)}: {text}, not {first['input']!r}") from error
 
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Tables are merged, everything else replaced.
 
-    >>> _merged({"train": {"lr": 1, "epochs": 2}, "bits": [16]}, {"train": {"lr": 3}, "bits": [32]})
+    >>> merged({"train": {"lr": 1, "epochs": 2}, "bits": [16]}, {"train": {"lr": 3}, "bits": [32]})
     {'train': {'lr': 3, 'epochs': 2}, 'bits': [32]}
     """
     made = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
-        made[key] = _merged(made[key], value) if both else value
+        made[key] = merged(made[key], value) if both else value
     return made

@@ -167,38 +167,32 @@ def bench(benchmark: str, **asked: Any) -> None:
 
 def _quick(file: Benchmark) -> Benchmark:
     """A benchmark on one data set in its quick form."""
-    from hashzoo.bench_file import checked
+    from hashzoo.bench_file import checked, merged
 
-    changes = {key: value for key, value in file.quick.model_dump().items() if value is not None and key != "dataset"}
-    train = file.train.model_dump(exclude_unset=True)
+    changes = file.quick.model_dump(exclude_none=True, exclude={"dataset"})
     if "epochs" in changes:
-        train["epochs"] = changes.pop("epochs")
-    return checked(file.model_dump(exclude_unset=True) | changes | {"train": train}, "quick")
+        changes["train"] = {"epochs": changes.pop("epochs")}
+    return checked(merged(file.model_dump(exclude_unset=True), changes), "quick")
 
 
 def _overridden(file: Benchmark, asked: dict[str, Any]) -> Benchmark:
     """The benchmark with what the command line changes, checked like a file."""
-    from hashzoo.bench_file import checked
+    from hashzoo.bench_file import checked, merged
 
     values = file.model_dump(exclude_unset=True)
-    train = dict(values.get("train", {}))
-    for key in ("methods", "metrics"):
-        if listed := _listed(asked[key]):
-            values[key] = listed
-    for key in ("bits", "seeds"):
-        if asked[key] is not None:
-            values[key] = _numbers(f"--{key}", asked[key])
     if asked["backbone"]:
         values |= {"backbone": asked["backbone"], "backbones": {}}
+    changes: dict[str, Any] = {"train": {}, "set": _settings(asked["settings"])}
+    for key in ("methods", "metrics"):
+        if listed := _listed(asked[key]):
+            changes[key] = listed
+    for key in ("bits", "seeds"):
+        if asked[key] is not None:
+            changes[key] = _numbers(f"--{key}", asked[key])
     if asked["epochs"]:
-        train["epochs"] = asked["epochs"]
-    merged = {name: dict(given) for name, given in file.set.items()}
-    for name, given in _settings(asked["settings"]).items():
-        if name == "train":
-            train |= given
-        else:
-            merged.setdefault(name, {}).update(given)
-    return checked({**values, "train": train, "set": merged}, "command line")
+        changes["train"]["epochs"] = asked["epochs"]
+    changes["train"] |= changes["set"].pop("train", {})
+    return checked(merged(values, changes), "command line")
 
 
 def _device(asked: str) -> str:

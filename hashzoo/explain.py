@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -13,20 +14,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from hashzoo import cells, counting, figures, zoo
+from hashzoo import cells, figures, zoo
 from hashzoo.bench import fingerprint, load_data
 from hashzoo.cells import Cell
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.index import Index
+from hashzoo.measure import ask
 from hashzoo.method import Backbone, Method
-from hashzoo.metrics import score
 from hashzoo.trained import Trained, read
 from hashzoo.types import Batch, Codes, Splits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-CHUNK = 64  # queries counted at a time
 
 
 def looks(trained: Trained, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
@@ -93,8 +92,8 @@ def grad_cam(method: Method, batch: Batch) -> Tensor | None:
             return None
 
     def sureness(images: Tensor) -> Tensor:
-        relaxed = method.relaxed(Batch((images,), batch.labels, batch.ids))
-        return images.new_zeros(len(images)) if relaxed is None else relaxed.abs().sum(1)  # (B,)
+        code = cast("Tensor", method.relaxed(replace(batch, views=(images,))))
+        return code.abs().sum(1)  # (B,)
 
     found = [_cam(LayerGradCam(sureness, eye), batch.images) for eye in eyes]
     size = (max(f.shape[1] for f in found), max(f.shape[2] for f in found))
@@ -112,14 +111,19 @@ def retrieved(index: Index, query: Codes, data: Splits, at: int = 100) -> NDArra
     Ties count in expectation. With several labels a picture, a row is over the queries that carry its label, and
     sums to more than 1.
     """
-    wanted, there = data.query.labels.numpy() > 0, data.database.labels.numpy()
-    shares = np.zeros((len(wanted), there.shape[1]))
-    for column in range(there.shape[1]):
-        relevance = counting.relevance(np.ones((len(wanted), 1)), there[:, column : column + 1])
-        for start in range(0, len(wanted), CHUNK):
-            rows = slice(start, start + CHUNK)
-            counts = index.counts({n: v[rows] for n, v in query.items()}, relevance[rows])
-            shares[rows, column] = np.nan_to_num(score(counts, [f"p@{at}"])[f"p@{at}"])  # NaN: no such picture
+    wanted = data.query.labels.numpy() > 0
+    one = torch.ones(len(wanted), 1)
+    shares = np.zeros(wanted.shape)
+    for column in range(wanted.shape[1]):  # as if every query asked for this class alone
+        asked = replace(
+            data,
+            query=replace(data.query, labels=one),
+            database=replace(data.database, labels=data.database.labels[:, column : column + 1]),
+            multilabel=True,
+            pairs=None,
+        )
+        found, _ = ask(index, query, asked, (f"p@{at}",), {})
+        shares[:, column] = np.nan_to_num(found.per_query[f"p@{at}"])  # NaN: no such picture
     mean: NDArray[np.float64] = wanted.T.astype(float) @ shares / np.maximum(wanted.sum(0), 1)[:, None]
     return mean
 

@@ -22,6 +22,13 @@ from hashzoo.testing import Probe, pictures
 HOUSE = zoo.load()
 
 
+def job_of(method, **changes):
+    """The one job of a method on the small digits, at 8 bits."""
+    values = {"name": "x", "dataset": "digits.small", "backbone": "tiny", "bits": [8], "methods": [method]}
+    (job,) = plan(Benchmark.model_validate(values | changes), HOUSE, baselines=False)
+    return job
+
+
 def test_a_cell_computes_with_as_many_threads_as_it_says():
     code = "import torch; from hashzoo.measure import limit_threads; limit_threads(1); print(torch.get_num_threads())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -149,17 +156,8 @@ def test_what_changes_for_one_data_set_changes_for_that_one_only():
 
 
 def test_a_ranking_that_uses_the_classifier_is_marked_on_its_row():
-    file = Benchmark(
-        name="x",
-        dataset="digits.small",
-        backbone="tiny",
-        bits=[8],
-        methods=["swin-dual-stream"],
-        train={"epochs": 1},
-        set={"swin-dual-stream": {"ranking": "weighted"}},
-    )
-    (job,) = plan(file, HOUSE, baselines=False)
-    cell, _ = measure(job)
+    options = {"swin-dual-stream": {"ranking": "weighted"}}
+    cell, _ = measure(job_of("swin-dual-stream", train={"epochs": 1}, set=options))
     assert cell.facts["marks"] == "uses the classifier"
     assert cell.facts["stored_bits"] == 8 + 32 * 10
 
@@ -195,26 +193,17 @@ def test_weights_of_any_stream_stand_in_the_key_by_what_they_are_and_not_by_path
     from safetensors.torch import save_file
     from torchvision import models
 
-    house, keys = HOUSE, {}
+    keys = {}
     full = models.squeezenet1_1(weights=None).state_dict()
     for name, shift in (("a", 0.0), ("b", 0.0), ("c", 1.0)):
         save_file({n: v + shift for n, v in full.items()}, tmp_path / f"{name}.safetensors")
-        file = Benchmark(
-            name="x",
-            dataset="digits.small",
-            backbone="dual-stream",
-            bits=[8],
-            methods=["dhn"],
-            set={
-                "dual-stream": {
-                    "local": "torchvision/squeezenet1_1",
-                    "context": "tiny",
-                    "size": 64,
-                    "local_weights": str(tmp_path / f"{name}.safetensors"),
-                },
-            },
-        )
-        (job,) = plan(file, house, baselines=False)
+        options = {
+            "local": "torchvision/squeezenet1_1",
+            "context": "tiny",
+            "size": 64,
+            "local_weights": str(tmp_path / f"{name}.safetensors"),
+        }
+        job = job_of("dhn", backbone="dual-stream", set={"dual-stream": options})
         keys[name] = job.identity.backbone_options["local_weights"]
     assert keys["a"] != keys["c"]
     assert str(tmp_path) not in keys["a"]
@@ -224,15 +213,8 @@ def test_frozen_features_of_other_maps_are_other_features(tmp_path, monkeypatch)
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path))
     found = {}
     for taps in ("stages", "convolutions"):
-        file = Benchmark(
-            name="x",
-            dataset="digits.small",
-            backbone="torchvision/squeezenet1_1",
-            bits=[8],
-            methods=["multigrain"],
-            train={"epochs": 1, "backbone": "frozen"},
-            set={"torchvision/squeezenet1_1": {"weights": "random", "taps": taps}, "multigrain": {"warmup": 1.0}},
-        )
-        (job,) = plan(file, HOUSE, baselines=False)
+        options = {"torchvision/squeezenet1_1": {"weights": "random", "taps": taps}, "multigrain": {"warmup": 1.0}}
+        budget = {"epochs": 1, "backbone": "frozen"}
+        job = job_of("multigrain", backbone="torchvision/squeezenet1_1", train=budget, set=options)
         found[taps] = measure(job)[0].status
     assert found == {"stages": "ok", "convolutions": "ok"}
