@@ -1,11 +1,26 @@
 """How the documentation is built: sphinx-build -W -b html docs docs/_build."""
 
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+os.environ["HASHZOO_PLUGINS"] = "off"  # the pages are of the built-in methods
+
+import method_pages  # noqa: E402
+
+from hashzoo import zoo  # noqa: E402
+
+method_pages.write(zoo.load(), HERE / "methods", HERE.parent / "results")
+
 project = "hashzoo"
 author = "the hashzoo developers"
 copyright = "the hashzoo developers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 html_theme = "furo"
+smartquotes = False  # in a formula ' is a transpose and -- no dash
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 exclude_patterns = ["_build"]

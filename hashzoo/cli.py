@@ -223,25 +223,29 @@ def _finish(finished: list[Cell]) -> None:
 
 
 @main.command("list")
-@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("listed", type=click.Choice(KINDS))
 @click.argument("pattern", required=False)
+@click.option("--kind", metavar="shallow|deep", help="Methods of this kind.")
+@click.option("--supervision", metavar="none|pairs|classes", help="Methods that learn from these.")
+@click.option("--labels", metavar="single|multi", help="Methods for pictures with one label or with several.")
+@click.option("--year", metavar="Y|Y-Y", help="Methods of a year, or of a range such as 2015-2018.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @plugin_option
-def list_(kind: str, pattern: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
+def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, ...], **cards: str | None) -> None:
     """What there is: methods, backbones, heads, losses, datasets, metrics, benchmarks or plugins."""
     from fnmatch import fnmatchcase
 
-    from hashzoo import zoo
-    from hashzoo.listing import rows, table
+    from hashzoo import listing, zoo
 
-    found = rows(kind, zoo.load(plugins), pattern)
+    wanted = {name: value for name, value in cards.items() if value is not None}
+    found = listing.selected(listed, listing.rows(listed, zoo.load(plugins), pattern), wanted)
     if pattern:
         glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
         found = [row for row in found if fnmatchcase(str(row["name"]), glob)]
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
-        _print([table(kind, found)])
+        listing.show(listed, found)
 
 
 def _print(tables: list[Any]) -> None:
