@@ -181,7 +181,7 @@ def plan(
             trunk = zoo.backbone(wanted)
             settings = convert("backbone", wanted, trunk.factory, given.get(wanted, {}))
             backbone = build_backbone(zoo, wanted, shape, settings, 0)
-            if benchmark.train.backbone == "frozen" and not benchmark.train.maps:
+            if benchmark.train.backbone != "full" and not benchmark.train.maps:
                 backbone.map_dims = ()  # they are not kept
             backbones[wanted] = trunk, backbone, settings
         trunk, backbone, settings = backbones[wanted]

@@ -101,6 +101,23 @@ class Precomputed(Backbone):
         return features
 
 
+class Standing(Backbone):
+    """A frozen backbone that still takes pictures, for methods that learn from views of them."""
+
+    def __init__(self, of: Backbone, maps: bool) -> None:
+        super().__init__()
+        # in a tuple it is no part of the method: neither trained nor saved, and it stays in eval mode
+        self._of = (of.requires_grad_(False).eval(),)
+        self.dim, self.map_dims, self.input = of.dim, of.map_dims if maps else (), of.input
+        self.weights, self.trained_on, self.eyes = of.weights, of.trained_on, of.eyes
+
+    def forward(self, images: Any) -> Features:
+        """Features of pictures, without gradient."""
+        with torch.no_grad():
+            features: Features = self._of[0](images)
+        return Features(features.pooled, features.maps if self.map_dims else ())
+
+
 def extract(backbone: Backbone, batches: Callable[[], Iterator[Tensor]], count: int, maps: bool, folder: Path) -> None:
     """Write ``pooled.npy`` and ``map0.npy``... of ``count`` pictures into a new folder, all or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)

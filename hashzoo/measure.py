@@ -18,7 +18,7 @@ import torch
 from hashzoo import counting, trained, zoo
 from hashzoo.bench import Job, build_backbone, load_data, picture_shape
 from hashzoo.cells import Cell
-from hashzoo.features import Precomputed, stored
+from hashzoo.features import Precomputed, Standing, stored
 from hashzoo.index import Index
 from hashzoo.method import Backbone, Method, NonFiniteError
 from hashzoo.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarise
@@ -48,13 +48,15 @@ def measure(
     backbone = build_backbone(house, identity.backbone, shape, job.backbone_options, identity.seed)
     run = Run(train, identity.seed, to=backbone.input, device=job.device, workers=job.workers, report=report)
     backbone = run.place(backbone)
-    if train.backbone == "frozen":
+    entry = house.method(identity.method)
+    if train.backbone == "frozen" and entry.card.views:
+        backbone = Standing(backbone, train.maps)
+    elif train.backbone != "full":
         code = zoo.code_digest(house.backbone(identity.backbone).factory)
         name = json.dumps([identity.backbone, identity.backbone_options, code])
         data, backbone = frozen(data, backbone, run, name)
     torch.manual_seed(identity.seed)
-    factory = house.method(identity.method).factory
-    method: Method = factory(data.setting(identity.bits), backbone, **identity.hyperparameters)
+    method: Method = entry.factory(data.setting(identity.bits), backbone, **identity.hyperparameters)
     method.to(run.device)
 
     started = time.perf_counter()
@@ -65,7 +67,7 @@ def measure(
         trained.write(keep, method, job, data, shape)
 
     started = time.perf_counter()
-    database = encoded(run, method, data.database, "database")
+    database = encoded(run, method, data.database, "database", ids=entry.card.saw_database)
     query = encoded(run, method, data.query, "query")
     encode_seconds = time.perf_counter() - started
     index = method.index()
@@ -87,7 +89,7 @@ def measure(
         "train": len(data.train),
         "database": len(data.database),
         "queries": len(evaluation.per_query[job.metrics[0]]),
-        "marks": method.mark,
+        "marks": marks(method, entry.card.saw_database, data),
     }
     if data.validation is not None and data.pairs is None:
         held = {"": encoded(run, method, data.validation, "validation")}
@@ -149,9 +151,15 @@ def frozen(data: Splits, backbone: Backbone, run: Run, name: str) -> tuple[Split
     return replace(data, **parts), Precomputed(backbone, run.train.maps)  # type: ignore[arg-type]
 
 
-def encoded(run: Run, method: Method, split: Split, name: str) -> Codes:
+def marks(method: Method, saw_database: bool, data: Splits) -> str:
+    """What the row of a method must say: its own mark, and whether labels of database pictures made their codes."""
+    learned = saw_database and bool(torch.isin(data.database.ids, data.train.ids).any())
+    return ", ".join(filter(None, [method.mark, "learned database codes" if learned else ""]))
+
+
+def encoded(run: Run, method: Method, split: Split, name: str, *, ids: bool = False) -> Codes:
     """The codes of a split, one finite row a picture, or an error that says which code is not."""
-    codes = run.encode(method, split)
+    codes = run.encode(method, split, ids=ids)
     if not codes:
         raise ValueError("encode gave no codes: return a dict such as {'code': bits}")
     for key, values in codes.items():

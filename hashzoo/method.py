@@ -36,8 +36,11 @@ class Card:
     ``kind`` decides which backbone a benchmark file gives the method: ``shallow`` methods read features once and
     solve, ``deep`` ones train by gradient. ``beyond`` says why a method stores something other than ``bits`` bits
     a picture (empty: it keeps to the budget, and ``hashzoo check`` holds it to that). ``informative`` is False
-    only for a control that is at chance by design. ``saw_database`` marks methods that use database labels.
-    ``multilabel`` and ``single`` say whether pictures may have several labels, and whether one is enough.
+    only for a control that is at chance by design. ``saw_database`` is for methods that learn the codes of single
+    training pictures from their labels: they alone get the ids of database pictures when encoding, and where training
+    pictures are in the database their row is marked.
+    ``multilabel`` and ``single`` say whether pictures may have several labels, and whether one is enough. ``views``
+    says that the method learns from transformed views of pictures, which stored features cannot give.
     """
 
     kind: Literal["shallow", "deep"] = "deep"
@@ -49,6 +52,7 @@ class Card:
     informative: bool = True
     saw_database: bool = False
     single: bool = True
+    views: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,10 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
 
 
 class Deep(Method):
-    """A backbone, a hash head and a loss, trained together by gradient."""
+    """A backbone, a hash head and a loss, trained together by gradient.
+
+    What ``deep`` makes; and the one class that methods may extend, where only the loop of ``fit`` is their own.
+    """
 
     def __init__(self, backbone: Backbone, head: nn.Module, loss: nn.Module, loss_rate: float = 1.0) -> None:
         super().__init__()

@@ -23,13 +23,15 @@ Schedule = Literal["constant", "step", "cosine"]
 class Train(BaseModel):
     """The budget that every method of a benchmark trains under; all of it is part of a cell's key.
 
+    A ``frozen`` backbone learns nothing: its features are stored once, except for methods that learn from views of
+    pictures, which get the network as it is. ``stored`` spares these too; all their views are then the same features.
     ``lr`` is the rate of heads and losses, ``backbone_lr`` the multiple of it that the backbone gets. ``threads``
     stands here because the order in which a sum is taken can change its last digit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: Literal["frozen", "full"] = "full"
+    backbone: Literal["stored", "frozen", "full"] = "full"
     maps: bool = True
     epochs: int = Field(20, ge=1)
     batch: int = Field(64, ge=2)
@@ -114,7 +116,7 @@ class Run:
         self._report = report or (lambda progress, values: None)
         self._schedule: Schedule = train.schedule
         self._optimizers: list[torch.optim.Optimizer] = []
-        self._features: dict[tuple[Any, ...], tuple[Backbone, Split, Features]] = {}
+        self._features: dict[tuple[int, int], tuple[Any, Backbone, Split, Features]] = {}
 
     def place(self, backbone: Backbone) -> Backbone:
         """The backbone on the run's device, under the run's precision."""
@@ -230,8 +232,8 @@ class Run:
     def features(self, backbone: Backbone, split: Split) -> Features:
         """Features of the whole split on the run's device, without gradient; kept until the backbone changes."""
         state = [*backbone.parameters(), *backbone.buffers()]
-        key = (id(backbone), id(split), tuple((t.data_ptr(), t._version) for t in state))
-        if key not in self._features:
+        key, version = (id(backbone), id(split)), tuple((t.data_ptr(), t._version) for t in state)
+        if key not in self._features or self._features[key][0] != version:
             training = backbone.training
             backbone.eval()
             with torch.no_grad():
@@ -239,24 +241,28 @@ class Run:
             backbone.train(training)
             maps = tuple(torch.cat(m) for m in zip(*(p.maps for p in parts), strict=True))
             found = Features(torch.cat([p.pooled for p in parts]), maps)
-            self._features[key] = backbone, split, found  # held, so that neither id is given to another
+            self._features[key] = version, backbone, split, found  # held, so that neither id is given to another
         return self._features[key][-1]
 
-    def encode(self, method: Method, split: Split, size: int | None = None) -> Codes:
-        """Codes of a whole split, in its order, in eval mode, from batches whose labels are blank."""
+    def encode(self, method: Method, split: Split, size: int | None = None, *, ids: bool = False) -> Codes:
+        """Codes of a whole split, in its order, in eval mode, from batches whose labels are blank.
+
+        The ids are blank too, unless ``ids``: for a database, and a method that learns codes of single pictures.
+        """
         method.eval()
         parts: list[Codes] = []
         with torch.no_grad():
-            for batch in self.blank(split, size):
+            for batch in self.blank(split, size, ids=ids):
                 parts.append({name: value.detach().cpu() for name, value in method.encode(batch).items()})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def blank(self, split: Split, size: int | None = None) -> Iterator[Batch]:
-        """Batches in order, without augmentation, whose labels are all zero and whose ids are all -1."""
+    def blank(self, split: Split, size: int | None = None, *, ids: bool = False) -> Iterator[Batch]:
+        """Batches in order, without augmentation, whose labels are all zero and whose ids, unless kept, all -1."""
         rows = list(torch.split(torch.arange(len(split)), size or max(256, self.train.batch)))
         for group, ready in zip(rows, self._load(split, rows, rows, [None]), strict=True):
             batch = self._batch(split, group, ready)
-            yield replace(batch, labels=torch.zeros_like(batch.labels), ids=torch.full_like(batch.ids, -1))
+            kept = batch.ids if ids else torch.full_like(batch.ids, -1)
+            yield replace(batch, labels=torch.zeros_like(batch.labels), ids=kept)
 
     def _order(self, count: int, weights: Tensor | None, shuffle: bool) -> Tensor:
         if weights is not None:

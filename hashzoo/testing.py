@@ -211,6 +211,9 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
     labels with ``multilabel``, and for a method whose card says that it needs them. Nothing that the
     method raises leaves this function, and the caller's global generators come back as they were.
     """
+    threads = torch.get_num_threads()
+    counting.set_threads(threads)  # its first use would change the threads of torch
+    torch.set_num_threads(threads)
     before = _surroundings()
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
@@ -275,11 +278,12 @@ def check_loss(
     factory: Callable[..., nn.Module],
     *,
     bits: int = 16,
-    extra: Callable[[Tensor], dict[str, Tensor]] = lambda code: {},
+    extra: Callable[[Tensor], dict[str, Tensor]] = lambda code: {"features": code},
 ) -> list[Finding]:
     """The contract of a loss of relaxed codes: finite named scalars, a gradient, no order, no mutation.
 
-    For a loss that reads what only some head gives, ``extra`` makes that out of codes (B, bits).
+    Beside codes the loss gets ``features``, as from the plain heads; for one that reads what only some head gives,
+    ``extra`` makes that out of codes (B, bits).
     """
 
     def output(code: Tensor) -> Output:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from hashzoo_plugins.datasets.composed import draw
+from safetensors.torch import load_file
 
 from hashzoo import Hamming, Scan, zoo
 from hashzoo.bench import insist, plan, refusal
 from hashzoo.bench_file import Benchmark
 from hashzoo.errors import UsageError
+from hashzoo.features import Standing
 from hashzoo.measure import askings, groups, measure, scored
 from hashzoo.metrics import parse
 from hashzoo.testing import Probe, pictures
@@ -136,7 +138,7 @@ def test_a_method_may_have_a_backbone_of_its_own():
     )
     found = {job.identity.method: job.identity.backbone for job in plan(file, HOUSE)}
     assert found == {"lsh": "pixels", "dhn": "tiny", "sfdh": "dual-stream.small"}
-    wrong = file.model_copy(update={"backbones": {"deep": "tiny", "sdfh": "pixels"}})
+    wrong = file.model_copy(update={"backbones": {"deep": "tiny", "sfhd": "pixels"}})
     with pytest.raises(UsageError, match="did you mean 'sfdh'"):
         plan(wrong, HOUSE)
 
@@ -207,6 +209,35 @@ def test_weights_of_any_stream_stand_in_the_key_by_what_they_are_and_not_by_path
         keys[name] = job.identity.backbone_options["local_weights"]
     assert keys["a"] != keys["c"]
     assert str(tmp_path) not in keys["a"]
+
+
+def test_a_frozen_network_sees_the_views_of_methods_that_learn_from_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path))
+
+    def of(method, backbone):
+        budget = {"epochs": 1, "batch": 250, "backbone": backbone}
+        job = job_of(method, train=budget)
+        cell, _ = measure(job, keep=tmp_path / f"{method}-{backbone}.safetensors")
+        return cell.provenance["last"], load_file(tmp_path / f"{method}-{backbone}.safetensors")
+
+    seen, weights = of("dhd", "frozen")
+    assert seen["distillation"] > 1e-4  # two views of a picture differ
+    assert not [name for name in weights if name.startswith("backbone")]  # what learns nothing is no part of it
+    twice, _ = of("dhd", "stored")
+    assert twice["distillation"] < 1e-5
+    for backbone in ("frozen", "stored"):  # one view is the same whether it was stored or not
+        assert of("csq", backbone)[0] == of("csq", "stored")[0]
+
+
+def test_a_frozen_network_stays_as_it_was_while_a_method_trains_on_views():
+    inner = Probe()
+    before = {name: value.clone() for name, value in inner.state_dict().items()}
+    standing = Standing(inner, maps=False)
+    standing.train()
+    features = standing(torch.randn(8, 1, 12, 12))
+    assert not features.pooled.requires_grad
+    assert (features.maps, standing.map_dims, list(standing.parameters())) == ((), (), [])
+    assert all(torch.equal(value, before[name]) for name, value in inner.state_dict().items())
 
 
 def test_frozen_features_of_other_maps_are_other_features(tmp_path, monkeypatch):

@@ -163,6 +163,9 @@ def test_encoding_sees_neither_labels_nor_ids():
     for batch in a_run().blank(split()):
         assert not batch.labels.any()
         assert (batch.ids == -1).all()
+    for batch in a_run().blank(split(), ids=True):  # for databases of methods that learn codes of single pictures
+        assert not batch.labels.any()
+        assert (batch.ids >= 0).all()
 
 
 class Counting(Backbone):
