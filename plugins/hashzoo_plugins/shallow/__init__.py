@@ -3,12 +3,36 @@
 from typing import Any
 
 from hashzoo import hookimpl
+from hashzoo_plugins.shallow.bre import BRE
+from hashzoo_plugins.shallow.cca_itq import CCAITQ
+from hashzoo_plugins.shallow.cosdish import COSDISH
+from hashzoo_plugins.shallow.fsdh import FSDH
+from hashzoo_plugins.shallow.imh import IMH
 from hashzoo_plugins.shallow.itq import ITQ
+from hashzoo_plugins.shallow.ksh import KSH
 from hashzoo_plugins.shallow.lsh import LSH
 from hashzoo_plugins.shallow.pcah import PCAH
+from hashzoo_plugins.shallow.s3plh import S3PLH
+from hashzoo_plugins.shallow.sdh import SDH
+from hashzoo_plugins.shallow.sh import SH
+from hashzoo_plugins.shallow.ssh import SSH
 
 
 @hookimpl
 def hashzoo_methods() -> dict[str, Any]:
     """The methods of this family."""
-    return {"itq": ITQ, "lsh": LSH, "pcah": PCAH}
+    return {
+        "bre": BRE,
+        "cca-itq": CCAITQ,
+        "cosdish": COSDISH,
+        "fsdh": FSDH,
+        "imh": IMH,
+        "itq": ITQ,
+        "ksh": KSH,
+        "lsh": LSH,
+        "pcah": PCAH,
+        "s3plh": S3PLH,
+        "sdh": SDH,
+        "sh": SH,
+        "ssh": SSH,
+    }

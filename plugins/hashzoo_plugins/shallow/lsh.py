@@ -1,4 +1,15 @@
-"""Locality-sensitive hashing by random hyperplanes (Charikar, STOC 2002)."""
+"""LSH: Similarity Estimation Techniques from Rounding Algorithms (Charikar, STOC 2002), random hyperplanes.
+
+Each bit says on which side of a random hyperplane a picture lies; nothing is learned but the mean.
+
+    w_k ~ N(0, I)  (D,)
+    code_k = sgn(<w_k, f - mean>),  P[code_k(f) != code_k(g)] = angle(f - mean, g - mean) / pi
+
+Resolved: ``center`` removes the training mean. Features behind a ReLU are non-negative, and hyperplanes through the
+origin would hardly cut them: the bits would be highly correlated.
+
+Public code: directions drawn uniformly from [0, 1), which prefers some; other seeds for queries than for the database.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +22,13 @@ from hashzoo_plugins.shallow import projection
 
 
 class LSH(Method):
-    """Signs of random projections (Charikar, STOC 2002).
-
-    Two vectors differ in a bit with probability angle / pi. Directions are Gaussian, so no direction is preferred.
-    ``center`` removes the training mean: features behind a ReLU are non-negative, and hyperplanes through the
-    origin would hardly cut them.
-    """
+    """Signs of random projections (Charikar, STOC 2002)."""
 
     card = Card("shallow", "none", paper="Charikar, STOC 2002", year=2002)
 
     def __init__(self, setting: Setting, backbone: Backbone, *, center: bool = True) -> None:
         super().__init__()
-        self.backbone, self.center = backbone, center
+        self.backbone, self.bits, self.center = backbone, setting.bits, center
         self.register_buffer("mean", torch.zeros(backbone.dim))
         self.register_buffer("projection", torch.zeros(backbone.dim, setting.bits))
 
@@ -31,7 +37,7 @@ class LSH(Method):
         x = run.features(self.backbone, train).pooled  # (N, D)
         if self.center:
             self.mean = x.mean(0)
-        self.projection = torch.randn(self.projection.shape, generator=run.generator).to(x.device)
+        self.projection = torch.randn(x.shape[1], self.bits, generator=run.generator).to(x.device)
 
     def encode(self, batch: Batch) -> Codes:
         """sgn((f - mean) W)."""

@@ -1,0 +1,90 @@
+"""Fast supervised discrete hashing (Gui, Liu, Sun, Tao & Tan, TPAMI 2018).
+
+SDH turned around: the codes are regressed on the labels, not the labels on the codes, so that all bits of all codes
+have a closed form together and no bit-by-bit descent is needed.
+
+    objective = |B - Y W|^2 + lambda |W|^2 + nu |B - phi(X) P|^2
+                B in {-1, +1}^(N, K), labels Y (N, C) of 0 and 1, W (C, K), phi (N, 1 + m), P (1 + m, K)
+    W = (Y'Y + lambda I)^-1 Y'B
+    P = (phi'phi + rho I)^-1 phi'B
+    B = sgn(Y W + nu phi(X) P)
+    code = sgn(phi(x) P),  phi as in sdh
+
+Resolved: features, anchors and weights as in sdh. With nu = 1e-5 all pictures with the same labels get one code, and
+a class's code is the majority vote of its random starting codes: the first step decides nearly everything, so that
+codes of classes are random, not spread apart, and depend on the seed. Where the votes tie, the small term
+nu phi P decides, and where that is 0 too the bit is 1. In multi-label data Y is the multi-hot matrix: codes of labels
+are added.
+
+Public code: another method had this acronym (Koutaki et al., arXiv 2016), and does not depend on starting codes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.run import Run
+from hashzoo.types import Batch, Codes, Setting, Split, signs
+from hashzoo_plugins.shallow import anchors
+from hashzoo_plugins.shallow.ridge import factor, ridge, solve
+
+
+def objective(b: Tensor, y: Tensor, w: Tensor, f: Tensor, weight: float, nu: float) -> Tensor:
+    """|B - Y W|^2 + weight |W|^2 + nu |B - F|^2 of B and F (N, K), Y (N, C), W (C, K)."""
+    return (b - y @ w).square().sum() + weight * w.square().sum() + nu * (b - f).square().sum()
+
+
+def codes(y: Tensor, w: Tensor, f: Tensor, nu: float) -> Tensor:
+    """B = sgn(Y W + nu F) (N, K), the codes of least objective for fixed W and F."""
+    return signs(y @ w + nu * f)
+
+
+class FSDH(Method):
+    """Binary codes regressed on the labels, all bits in closed form (Gui et al., TPAMI 2018)."""
+
+    card = Card("shallow", "classes", paper="Gui et al., TPAMI 2018", year=2018)
+
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        anchors: int = 1000,
+        width: float = 0.4,
+        weight: float = 1.0,
+        rho: float = 1e-2,
+        nu: float = 1e-5,
+        iterations: int = 5,
+    ) -> None:
+        super().__init__()
+        if anchors < 1 or min(width, weight, rho) <= 0:
+            raise ValueError(
+                "fsdh needs an anchor, and a width, weight and rho above 0: it inverts what they regularise"
+            )
+        self.backbone, self.bits, self.count, self.width = backbone, setting.bits, anchors, width
+        self.weight, self.rho, self.nu, self.iterations = weight, rho, nu, iterations
+        self.register_buffer("anchors", torch.zeros(anchors, backbone.dim))
+        self.register_buffer("projection", torch.zeros(1 + anchors, setting.bits))
+
+    def fit(self, train: Split, run: Run) -> None:
+        """Alternate between codes, codes of classes and kernel regression, from random codes."""
+        x = run.features(self.backbone, train).pooled  # (N, D)
+        y = train.labels.to(x)  # (N, C)
+        drawn = anchors.draw(normalize(x), self.count, run.generator)
+        phi = anchors.lifted(x, drawn, self.width)  # (N, 1 + m)
+        lower = factor(phi, self.rho)
+        b = signs(torch.randn(len(x), self.bits, generator=run.generator)).to(x)  # (N, K)
+        for _ in range(self.iterations):
+            w, f = ridge(y, b, self.weight), phi @ solve(lower, phi, b)
+            b = codes(y, w, f, self.nu)
+            run.log({"objective": objective(b, y, w, f, self.weight, self.nu) / len(x)})
+        self.anchors = anchors.padded(drawn, self.count)
+        self.projection = anchors.padded(solve(lower, phi, b), 1 + self.count)
+
+    def encode(self, batch: Batch) -> Codes:
+        """sgn(phi(x) P)."""
+        phi = anchors.lifted(self.backbone(batch.images).pooled, self.anchors, self.width)
+        return {"code": bits(phi @ self.projection)}

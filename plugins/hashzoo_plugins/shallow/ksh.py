@@ -1,0 +1,130 @@
+"""Supervised hashing with kernels (Liu, Wang, Ji, Jiang & Chang, CVPR 2012).
+
+A hash function over kernel values to m anchors, learned bit by bit from a sample of l labelled pictures: every bit is
+fitted to what the bits before it leave of the similarity matrix.
+
+    kappa(x, y) = exp(-|x - y|^2 / (2 sigma)),  sigma = mean squared distance of training pictures to anchors
+    objective   = | S - H H' / K |^2,  S_ij = +1 for similar, -1 for dissimilar pairs  (l, l)
+    R_0 = K S;  bit k maximises h' R h, h = sgn(Kbar a);  R <- R - h h'
+    code_k = sgn( sum_j a_jk (kappa(x_j, x) - mu_j) ),  mu_j the mean kernel value of the training pictures
+
+A bit starts from the top generalised eigenvector of (Kbar' R Kbar, Kbar' Kbar), scaled to a' Kbar' Kbar a = l, and
+descends on -phi' R phi with phi = 2 / (1 + exp(-Kbar a)) - 1; the better of both by h' R h is kept.
+
+Resolved: sigma is the mean squared distance and is not squared again. A ridge of 1e-6 of the mean diagonal keeps
+Kbar' Kbar invertible where there are as many anchors as pictures. The smooth objective is descended by L-BFGS, where
+the paper has Nesterov's method: same objective and bound on iterations, no step size to choose. Fewer training
+pictures than anchors or than the sample: all of them are taken. In multi-label data a shared label makes a pair
+similar. A bit is 1 where the value is >= 0; the authors' code has > 0.
+
+Public code: the authors' ends a bit's descent at the first step that gains less than l / 100, as is done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.optimize
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.run import Run
+from hashzoo.types import Batch, Codes, Setting, Split, signs
+from hashzoo_plugins.shallow import anchors, labelled, similarity
+
+GAIN = 0.01  # a step that lowers the smooth objective by less than this times l is the last
+RIDGE = 1e-6  # share of the mean diagonal of Kbar' Kbar that is added to it
+
+
+def spectral(kernel: Tensor, r: Tensor) -> Tensor:
+    """(m,) the a of largest a' Kbar' R Kbar a with a' Kbar' Kbar a = l, for Kbar (l, m) and R (l, l)."""
+    gram = kernel.T @ kernel  # (m, m)
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    lower = torch.linalg.cholesky(gram + RIDGE * gram.diagonal().mean() * eye)  # gram = L L', a = L'^-1 u
+    half = torch.linalg.solve_triangular(lower, kernel.T, upper=False)  # (m, l)
+    top = torch.linalg.eigh(half @ r @ half.T).eigenvectors[:, -1:]  # (m, 1)
+    a: Tensor = torch.linalg.solve_triangular(lower.T, top, upper=True)[:, 0]
+    return a * (len(kernel) / (a @ gram @ a)).sqrt()
+
+
+def smoothed(a: Tensor, kernel: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """-phi' R phi and its gradient (m,), with phi = 2 / (1 + exp(-Kbar a)) - 1 in place of the sign."""
+    phi = torch.tanh(kernel @ a / 2)  # (l,)
+    back = r @ phi
+    return -(phi @ back), -(kernel.T @ (back * (1 - phi * phi)))
+
+
+def refined(a: Tensor, kernel: Tensor, r: Tensor, iterations: int) -> Tensor:
+    """(m,) where the smooth objective ends when descended from ``a``, at most ``iterations`` steps."""
+    bound = max(1.0, float(r.abs().sum()))  # of the objective, whose quotient is below 1: the tolerance is absolute
+
+    def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, slope = smoothed(torch.from_numpy(values).to(kernel), kernel, r)
+        return float(value) / bound, slope.cpu().numpy() / bound
+
+    found = scipy.optimize.minimize(
+        objective,
+        a.cpu().numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": iterations, "ftol": GAIN * len(kernel) / bound, "gtol": 0.0},
+    )
+    return torch.from_numpy(found.x).to(kernel)
+
+
+def greedy(kernel: Tensor, similar: Tensor, count: int, iterations: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The ``count`` bits one after the other: coefficients a (m,), bits h (l,) and the residual R (l, l) they leave.
+
+    Of Kbar (l, m) and S (l, l), both in float64.
+    """
+    r = count * similar
+    for _ in range(count):
+        start = spectral(kernel, r)
+        ways = [(a, signs(kernel @ a)) for a in (start, refined(start, kernel, r, iterations))]
+        a, h = max(ways, key=lambda way: float(way[1] @ r @ way[1]))
+        r = r - torch.outer(h, h)
+        yield a, h, r
+
+
+class KSH(Method):
+    """Kernel hash functions fitted bit by bit to the similarity of pairs (Liu et al., CVPR 2012)."""
+
+    card = Card("shallow", "pairs", paper="Liu et al., CVPR 2012", year=2012)
+
+    def __init__(
+        self, setting: Setting, backbone: Backbone, *, anchors: int = 300, sample: int = 2000, iterations: int = 500
+    ) -> None:
+        super().__init__()
+        if anchors < 1 or sample < 2:
+            raise ValueError(f"ksh needs an anchor and two pictures to pair, not {anchors} anchors, sample {sample}")
+        self.backbone, self.bits, self.count = backbone, setting.bits, anchors
+        self.sample, self.iterations = sample, iterations
+        self.register_buffer("anchors", torch.zeros(anchors, backbone.dim))
+        self.register_buffer("scale", torch.ones(()))  # 2 sigma
+        self.register_buffer("mean", torch.zeros(anchors))
+        self.register_buffer("coefficients", torch.zeros(anchors, setting.bits))
+
+    def fit(self, train: Split, run: Run) -> None:
+        """Anchors, kernel and its mean from all training pictures, the bits from a sample of them."""
+        x = run.features(self.backbone, train).pooled  # (N, D)
+        drawn = anchors.draw(x, self.count, run.generator)
+        self.scale = 2 * anchors.squared_distances(x, drawn).double().mean().to(x).clamp(min=1e-12)
+        kernel = anchors.rbf(x, drawn, self.scale)  # (N, m)
+        mean = kernel.double().mean(0)
+        rows = labelled.sample(len(x), self.sample, run.generator)
+        labels = train.labels[rows].to(x.device).double()
+        found = []
+        centred = kernel[rows.to(x.device)].double() - mean  # (l, m)
+        for a, _, r in greedy(centred, similarity.signed(labels, labels), self.bits, self.iterations):
+            found.append(a)
+            run.log({"residual": r.square().mean().sqrt() / self.bits})
+        self.anchors, self.mean = anchors.padded(drawn, self.count), anchors.padded(mean.to(x), self.count)
+        self.coefficients = anchors.padded(torch.stack(found, 1).to(x), self.count)
+
+    def encode(self, batch: Batch) -> Codes:
+        """sgn((kappa - mu) A)."""
+        kernel = anchors.rbf(self.backbone(batch.images).pooled, self.anchors, self.scale)
+        return {"code": bits((kernel - self.mean) @ self.coefficients)}

@@ -1,0 +1,29 @@
+"""Which pairs of training pictures are similar."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def signed(a: Tensor, b: Tensor) -> Tensor:
+    """(N, M) +1 where pictures with labels (N, C) and (M, C) share one, else -1.
+
+    >>> signed(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0]]))
+    tensor([[-1.],
+            [ 1.]])
+    """
+    return torch.where(a @ b.T > 0, 1.0, -1.0).to(a.dtype)
+
+
+def balanced(s: Tensor, most: float = 1.0) -> Tensor:
+    """Signed similarities whose -1 become -r, with r = similar / dissimilar pairs, so that both sides weigh the same.
+
+    r is at most ``most``; where no pair is dissimilar nothing changes.
+
+    >>> balanced(torch.tensor([[1.0, -1.0, -1.0]]))
+    tensor([[ 1.0000, -0.5000, -0.5000]])
+    """
+    alike = (s > 0).sum()
+    ratio = (alike / (s.numel() - alike).clamp(min=1)).clamp(max=most).to(s)
+    return torch.where(s > 0, s, ratio * s)
