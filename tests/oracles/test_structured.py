@@ -10,6 +10,7 @@ import torch
 from hashzoo_plugins.datasets.composed import algebra
 from hashzoo_plugins.pairwise.dhn import DHNE, quantization, without_quantization
 from hashzoo_plugins.pairwise.pairs import contrastive, upper
+from hashzoo_plugins.pointwise.dhd import DHD, likelihood_gap, proxy_scores
 from hashzoo_plugins.structured.dcoh import (
     DCOH,
     MultiLevel,
@@ -21,7 +22,7 @@ from hashzoo_plugins.structured.dcoh import (
 )
 from hashzoo_plugins.structured.multigrain import Contrastive, MultiGrain, MultiGrainHashing, attend
 from hashzoo_plugins.structured.sfdh import SFDH, Saliency, saliency
-from hashzoo_plugins.structured.swin_dual_stream import DHD, Confident, likelihood_gap, proxy_scores
+from hashzoo_plugins.structured.swin_dual_stream import Confident
 from hashzoo_plugins.structured.two_level_cam import (
     TwoLevelCAM,
     TwoLevelLoss,

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 from hashzoo_plugins.backbones.dual_stream import build, renormalised, small
-from hashzoo_plugins.structured.swin_dual_stream import Views
+from hashzoo_plugins.pointwise.views import Views
 
 from hashzoo import zoo
 from hashzoo.errors import UsageError

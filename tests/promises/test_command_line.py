@@ -160,7 +160,7 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digitz"], "did you mean 'digits'"),
         (["bench", "digits", "--methods", "iqt"], "did you mean 'itq'"),
         (["bench", "digits", "--methods", "z*"], "no method matches"),
-        (["bench", "digits", "--methods", "tanh+dhm"], "did you mean 'dhn'"),
+        (["bench", "digits", "--methods", "tanh+hashnte"], "did you mean 'hashnet'"),
         (["bench", "digits", "--dataset", "digits.smal"], "did you mean 'digits.small'"),
         (["bench", "digits", "--backbone", "tyny"], "did you mean 'tiny'"),
         (["bench", "digits", "--metrics", "mpa@all"], "did you mean 'map@all'"),
@@ -170,7 +170,7 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digits", "--methods", "pcah", "--bits", "4096"], "at most as many bits as features"),
         (["bench", "digits", "--set", "dhn.wieght=1"], "did you mean 'weight'"),
         (["bench", "digits", "--set", "dhn.weight=heavy"], "dhn.weight"),
-        (["bench", "digits", "--set", "dhm.weight=1"], "did you mean 'dhn'"),
+        (["bench", "digits", "--set", "hashnte.alpha=1"], "did you mean 'hashnet'"),
         (["bench", "digits", "--set", "nonsense"], "NAME.OPTION=VALUE"),
         (["bench", "digits", "--dataset", "digits.small,digits.small"], "several different ones"),
         (["bench", "paper/dhn", "--quick"], "no quick form"),
@@ -181,6 +181,12 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digits", "--methods", "tanh+sfdh"], "needs class scores"),
         (["evaluate", "nowhere.npz"], "there is no file"),
         (["check", "iqt"], "did you mean 'itq'"),
+        (["list", "methods", "--supervision", "some"], "--supervision is one of none, pairs, classes, not 'some'"),
+        (["list", "methods", "--kind", "deeep"], "--kind is one of shallow, deep, not 'deeep'"),
+        (["list", "methods", "--labels", "both"], "--labels is one of single, multi, not 'both'"),
+        (["list", "methods", "--year", "17"], "a year such as 2017"),
+        (["list", "methods", "--year", "2018-2015"], "a range such as 2015-2018"),
+        (["list", "heads", "--kind", "deep"], "--kind chooses among methods, not heads"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capsys):
@@ -240,6 +246,71 @@ def test_help_imports_neither_torch_nor_pandas():
         """)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip().endswith("[]")
+
+
+def listed(capsys, *arguments: str) -> list[dict[str, str]]:
+    main(["list", "methods", *arguments, "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_filters_of_the_listing_keep_what_the_cards_say_and_work_together(capsys):
+    every = listed(capsys)
+    for option, value in [("supervision", "pairs"), ("kind", "shallow"), ("labels", "multi")]:
+        kept = [row for row in every if value in row[option].split(", ")]
+        assert 0 < len(kept) < len(every)
+        assert listed(capsys, f"--{option}", value) == kept
+    both = listed(capsys, "d*", "--kind", "deep", "--supervision", "pairs", "--year", "2015-2016")
+    assert {"dhn", "dnnh"} <= {row["name"] for row in both}
+    assert all(row["name"].startswith("d") and row["year"] in (2015, 2016) for row in both)
+    assert "lsh" in {row["name"] for row in listed(capsys, "--year", "2002")}
+    assert listed(capsys, "--year", "1902") == []
+
+
+def test_a_card_in_the_listing_names_the_paper(capsys):
+    (row,) = listed(capsys, "cca-itq")
+    card = {key: row[key] for key in ("kind", "supervision", "labels", "year", "paper")}
+    paper = "Gong & Lazebnik, CVPR 2011"
+    assert card == {
+        "kind": "shallow",
+        "supervision": "classes",
+        "labels": "single, multi",
+        "year": 2011,
+        "paper": paper,
+    }
+
+
+@pytest.mark.parametrize("width", [80, 100, 140, 300])
+def test_the_listing_gives_each_method_one_line_whatever_the_width(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = [row["name"] for row in listed(capsys)]
+    main(["list", "methods"])
+    count, header, *lines = capsys.readouterr().out.splitlines()
+    assert count == f"{len(names)} methods"
+    assert [line.split()[0] for line in lines[: len(names)]] == names
+    assert all(len(line) <= width for line in lines)
+    gone = ["plugin", "paper", "labels", "year"]  # the first goes first
+    while gone and gone[-1] in header.split():
+        gone.pop()
+    said = [f"without {', '.join(gone)}: a wider terminal or --json shows all"] if gone else []
+    assert lines[len(names) :] == said
+    rest = ["name", "plugin", "kind", "supervision", "labels", "year", "paper", "what"]
+    assert header.split() == [name for name in rest if name not in gone]
+    assert {80: 4, 100: 2, 140: 1, 300: 0}[width] == len(gone)
+
+
+def test_a_listing_into_a_file_cuts_nothing(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    every = listed(capsys)
+    main(["list", "methods"])
+    text = capsys.readouterr().out
+    assert "..." not in text
+    assert all(row["paper"] in text for row in every)
+    assert len(text.splitlines()) == len(every) + 2
+
+
+def test_an_empty_listing_says_so(capsys):
+    main(["list", "methods", "no-such-name"])
+    assert capsys.readouterr().out == "0 methods\n"
 
 
 def test_a_dry_run_lists_the_cells_and_trains_nothing(tmp_path):

@@ -6,6 +6,7 @@ from hashzoo import hookimpl
 from hashzoo.hookspecs import Family
 from hashzoo_plugins.backbones import dual_stream, timm, torchvision
 from hashzoo_plugins.backbones.pixels import Pixels
+from hashzoo_plugins.backbones.scattering import Scattering
 from hashzoo_plugins.backbones.tiny import Tiny
 
 
@@ -14,6 +15,7 @@ def hashzoo_backbones() -> dict[str, Any]:
     """The backbones of this family."""
     return {
         "pixels": Pixels,
+        "scattering": Scattering,
         "tiny": Tiny,
         "dual-stream": dual_stream.build,
         "dual-stream.small": dual_stream.small,

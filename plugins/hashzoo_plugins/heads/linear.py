@@ -1,4 +1,7 @@
-"""The hash layers that most methods share: one linear map, then whatever bends it."""
+"""The hash layers that most methods share: one linear map, then whatever bends it.
+
+Each also hands on the features that it read, for losses that compare codes with them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Linear(nn.Module):
 
     def forward(self, features: Features) -> Output:
         """``code`` (B, K), unbounded."""
-        return Output(self.layer(features.pooled))
+        return Output(self.layer(features.pooled), extra={"features": features.pooled})
 
 
 class Tanh(nn.Module):
@@ -32,7 +35,20 @@ class Tanh(nn.Module):
 
     def forward(self, features: Features) -> Output:
         """``code`` (B, K) in (-1, 1)."""
-        return Output(torch.tanh(self.layer(features.pooled)))
+        return Output(torch.tanh(self.layer(features.pooled)), extra={"features": features.pooled})
+
+
+class Norm(nn.Module):
+    """A linear layer without bias and batch normalisation: balanced bits, unbounded."""
+
+    def __init__(self, backbone: Backbone, setting: Setting) -> None:
+        super().__init__()
+        self.layer = nn.Linear(backbone.dim, setting.bits, bias=False)
+        self.norm = nn.BatchNorm1d(setting.bits)
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, K), unbounded."""
+        return Output(self.norm(self.layer(features.pooled)), extra={"features": features.pooled})
 
 
 class NormTanh(nn.Module):
@@ -45,4 +61,4 @@ class NormTanh(nn.Module):
 
     def forward(self, features: Features) -> Output:
         """``code`` (B, K) in (-1, 1)."""
-        return Output(torch.tanh(self.norm(self.layer(features.pooled))))
+        return Output(torch.tanh(self.norm(self.layer(features.pooled))), extra={"features": features.pooled})

@@ -2,7 +2,12 @@
 
 Maximum a posteriori codes: a logistic likelihood of pairs and a bimodal Laplacian prior that pulls codes to +-1.
 
-Resolved where the paper is silent, or public code differs: the inner product carries no factor 1/2; pairs are
+    theta_ij = <u_i, u_j>,  u = tanh(W f + v)  (B, K)
+    loss = mean over i < j of  softplus(theta_ij) - s_ij theta_ij
+           + lambda mean over i < j of  sum_k log cosh(|u_ik| - 1) + log cosh(|u_jk| - 1)
+    code = sgn(u)
+
+Resolved: where the paper is silent, or public code differs: the inner product carries no factor 1/2; pairs are
 unordered, without the diagonal, and their mean is taken, so the counterpart of the quantization sum is
 2/B sum_i (every picture is in B - 1 pairs); the prior's L1 is smoothed to log cosh(|u| - 1) as in the paper's
 eq. 7. ``weight`` is the paper's lambda, cross-validated there.
@@ -10,33 +15,26 @@ eq. 7. ``weight`` is the paper's lambda, cross-validated there.
 Its variants, also of the paper: DHN-B ranks by the real values, DHN-Q has no quantization term, DHN-E squared error
 instead of cross-entropy. Whether DHN-E's targets are {-1, 1} or {0, 1} the paper does not say; 0 would ask dissimilar
 codes to be orthogonal, so ``dissimilar`` is -1.
+
+Public code: pairs with themselves are counted as similar ones, a hidden quantization term; forward and backward
+passes weigh the terms differently; a memory bank that starts as zeros is counted as pictures; one is DHN-Q under the
+name of DHN. Inner products of long codes saturate the logistic: at 64 bits a wrong pair's gradient no longer grows.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from hashzoo.index import Distance, Index, Scan
-from hashzoo.method import Backbone, Card, Deep, Method, deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Output, Setting, Split
+from hashzoo.method import Backbone, Card, Deep, deep
+from hashzoo.types import Batch, Codes, Output, Setting
 from hashzoo_plugins.heads.linear import Tanh
+from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.pairs import upper
+from hashzoo_plugins.quantization import gap, log_cosh
 
 PAPER = "Zhu et al., AAAI 2016"
-
-
-def log_cosh(t: Tensor) -> Tensor:
-    """log cosh t without overflow: |t| + softplus(-2 |t|) - log 2.
-
-    >>> round(float(log_cosh(torch.tensor(-1.0))), 6), float(log_cosh(torch.tensor(1e3))) > 999
-    (0.433781, True)
-    """
-    return t.abs() + softplus(-2 * t.abs()) - math.log(2)
 
 
 class DHN(nn.Module):
@@ -48,16 +46,15 @@ class DHN(nn.Module):
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``pair`` and ``quantization``. ValueError for a batch of one, which has no pair."""
-        if len(batch) < 2:
-            raise ValueError("dhn learns from pairs: a batch needs two pictures or more")
+        pairs.require("dhn", batch)
         theta = output.code @ output.code.T  # (B, B) log-odds that a pair is similar
-        pair = softplus(theta) - batch.similar * theta  # (B, B) -log p(similar | code), eq. 5
+        pair = pairs.likelihood(theta, batch.similar)  # (B, B), eq. 5
         return {"pair": upper(pair).mean(), "quantization": self.weight * quantization(output.code)}
 
 
 def quantization(code: Tensor) -> Tensor:
     """The mean over unordered pairs of both codes' smooth | |u| - 1 |, eq. 7, of (B, K) codes."""
-    return 2 * log_cosh(code.abs() - 1).sum(1).mean()
+    return 2 * log_cosh(gap(code)).sum(1).mean()
 
 
 def without_quantization(setting: Setting) -> DHN:
@@ -74,8 +71,7 @@ class DHNE(nn.Module):
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``pair`` and ``quantization``. ValueError for a batch of one, which has no pair."""
-        if len(batch) < 2:
-            raise ValueError("dhn-e learns from pairs: a batch needs two pictures or more")
+        pairs.require("dhn-e", batch)
         target = torch.where(batch.similar > 0, 1.0, self.dissimilar).to(output.code)  # (B, B)
         error = (target - output.code @ output.code.T / output.code.shape[1]).square()
         return {"pair": upper(error).mean(), "quantization": self.weight * quantization(output.code)}
@@ -91,22 +87,13 @@ class InnerProduct(Distance):
         return -(query["relaxed"].double() @ database["relaxed"].double().T).float()
 
 
-class DHNB(Method):
+class DHNB(Deep):
     """DHN ranked by its real values, without the sign: a bound of what quantization costs, not a hash (DHN-B)."""
 
     card = Card("deep", "pairs", paper=PAPER, year=2016, beyond="the real-valued code, 32 bits a number")
 
     def __init__(self, setting: Setting, backbone: Backbone, *, weight: float = 0.1) -> None:
-        super().__init__()
-        self.deep = Deep(backbone, Tanh(backbone, setting), DHN(setting, weight=weight))
-
-    def fit(self, train: Split, run: Run) -> None:
-        """As DHN."""
-        self.deep.fit(train, run)
-
-    def relaxed(self, batch: Batch) -> Tensor:
-        """As DHN."""
-        return self.deep.relaxed(batch)
+        super().__init__(backbone, Tanh(backbone, setting), DHN(setting, weight=weight))
 
     def encode(self, batch: Batch) -> Codes:
         """The relaxed code as it is."""

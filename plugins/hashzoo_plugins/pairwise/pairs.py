@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, softplus
+
+from hashzoo.types import Batch
+
+SMALL = 1e-6  # the length below which a code counts as this long, so that its direction has a gradient
+
+
+def require(method: str, batch: Batch) -> None:
+    """ValueError for a batch of one picture, which has no pair."""
+    if len(batch) < 2:
+        raise ValueError(f"{method} learns from pairs: a batch needs two pictures or more")
 
 
 def upper(pairs: Tensor) -> Tensor:
@@ -25,3 +36,45 @@ def contrastive(code: Tensor, similar: Tensor, margin: float) -> Tensor:
     """
     distance = (code[:, None] - code[None]).square().sum(2)  # (B, B)
     return torch.where(similar > 0, distance, (margin - distance).clamp(min=0))
+
+
+def likelihood(theta: Tensor, similar: Tensor) -> Tensor:
+    """-log p(similar | theta), where theta are log-odds and p their logistic: softplus(theta) - s theta, any shape.
+
+    >>> likelihood(torch.tensor([0.0, 1e3]), torch.tensor([1.0, 1.0]))
+    tensor([0.6931, 0.0000])
+    """
+    return softplus(theta) - similar * theta
+
+
+def balance(similar: Tensor) -> Tensor:
+    """(P,) weights |S| / |S_1| of similar pairs and |S| / |S_0| of the others, so that both sides weigh the same.
+
+    A side without pairs has no weight to give; the other's is then 1.
+
+    >>> balance(torch.tensor([1.0, 0, 0, 0])), balance(torch.tensor([1.0, 1]))
+    (tensor([4.0000, 1.3333, 1.3333, 1.3333]), tensor([1., 1.]))
+    """
+    alike = similar.sum()
+    other = len(similar) - alike
+    return len(similar) * torch.where(similar > 0, 1 / alike.clamp(min=1), 1 / other.clamp(min=1))
+
+
+def jaccard(labels: Tensor) -> Tensor:
+    """(B, B) shared labels over all labels of two pictures (B, C); 0 where neither has any.
+
+    >>> jaccard(torch.tensor([[1.0, 1, 0], [1, 1, 1]]))[0]
+    tensor([1.0000, 0.6667])
+    """
+    shared, size = labels @ labels.T, labels.sum(1)
+    return shared / (size[:, None] + size[None] - shared).clamp(min=1)
+
+
+def cosines(code: Tensor) -> Tensor:
+    """(B, B) cosines of relaxed codes (B, K), with a finite gradient at a code of zeros.
+
+    >>> cosines(torch.tensor([[2.0, 0], [1, 1]]))[0]
+    tensor([1.0000, 0.7071])
+    """
+    direction = normalize(code, dim=1, eps=SMALL)
+    return direction @ direction.T

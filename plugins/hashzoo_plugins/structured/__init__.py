@@ -35,7 +35,6 @@ def hashzoo_losses() -> dict[str, Any]:
     return {
         "contrastive": multigrain.Contrastive,
         "dcoh": dcoh.MultiLevel,
-        "dhd": swin_dual_stream.DHD,
         "sfdh": sfdh.SFDH,
         "two-level": two_level_cam.TwoLevelLoss,
     }

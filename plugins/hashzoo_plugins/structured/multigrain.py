@@ -18,10 +18,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.method import Backbone, Card, Deep
 from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Features, Output, Setting, Split, signs
-from hashzoo_plugins.pairwise.pairs import contrastive, upper
+from hashzoo.types import Batch, Features, Output, Setting, Split
+from hashzoo_plugins.pairwise.pairs import contrastive, require, upper
+from hashzoo_plugins.quantization import gap, straight_through
 from hashzoo_plugins.structured import maps
 
 GRAINS = 3
@@ -44,7 +45,7 @@ class MultiGrain(nn.Module):
         looks = [torch.sigmoid(layer(f)) for layer, f in zip(self.attention, features.maps[-GRAINS:], strict=True)]
         f = torch.cat([attend(f, a) for f, a in zip(features.maps[-GRAINS:], looks, strict=True)], 1)
         z = self.hash(f)
-        code = torch.tanh(z) if self.relax == "tanh" else signs(z) + (z - z.detach())
+        code = torch.tanh(z) if self.relax == "tanh" else straight_through(z)
         finest = looks[0].shape[-2:]
         scaled = [nn.functional.interpolate(a, finest, mode="bilinear", align_corners=False) for a in looks]
         return Output(code, extra={"attention": torch.cat(scaled, 1).mean(1)})
@@ -75,12 +76,11 @@ class Contrastive(nn.Module):
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``pair``, over unordered pairs, and ``quantization``. ValueError for a batch of one."""
-        if len(batch) < 2:
-            raise ValueError("contrastive learns from pairs: a batch needs two pictures or more")
+        require("contrastive", batch)
         pairs = upper(contrastive(output.code, batch.similar, self.margin))
         terms = {"pair": pairs.mean() if self.reduction == "mean" else pairs.sum()}
         if self.quantization:
-            terms["quantization"] = self.quantization * (output.code.abs() - 1).abs().sum(1).mean()
+            terms["quantization"] = self.quantization * gap(output.code).abs().sum(1).mean()
         return terms
 
 
@@ -94,7 +94,7 @@ def balanced(train: Split) -> Tensor:
     return torch.where(train.labels.sum(1) > 0, share.amax(1), 1 / len(train))
 
 
-class MultiGrainHashing(Method):
+class MultiGrainHashing(Deep):
     """Multi-grain attention hashing: attention at three stages, contrastive loss, two phases of training."""
 
     card = Card("deep", "pairs", paper="article on multi-grain retrieval, authors unknown")
@@ -112,12 +112,10 @@ class MultiGrainHashing(Method):
         tune: float = 0.1,
         sampler: Literal["balanced", "uniform"] = "balanced",
     ) -> None:
-        super().__init__()
         if not 0 <= warmup <= 1:
             raise ValueError(f"warmup is the share of epochs with a frozen network, 0 to 1, not {warmup}")
-        self.backbone = backbone
-        self.head = MultiGrain(backbone, setting, relax=relax)
-        self.loss = Contrastive(setting, margin=margin, reduction=reduction, quantization=quantization)
+        loss = Contrastive(setting, margin=margin, reduction=reduction, quantization=quantization)
+        super().__init__(backbone, MultiGrain(backbone, setting, relax=relax), loss)
         self.warmup, self.tune, self.sampler = warmup, tune, sampler
 
     def fit(self, train: Split, run: Run) -> None:
@@ -136,17 +134,3 @@ class MultiGrainHashing(Method):
             optimizer = run.optimizer(self.backbone, self.head, lr=self.tune if first else 1.0)
             for batch in run.batches(train, epochs=run.train.epochs - first, weights=weights):
                 run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
-
-    def relaxed(self, batch: Batch) -> Tensor:
-        """tanh(z), or the sign with the gradient of z."""
-        output: Output = self.head(self.backbone(batch.images))
-        return output.code
-
-    def encode(self, batch: Batch) -> Codes:
-        """sgn(z)."""
-        return {"code": bits(self.relaxed(batch))}
-
-    def attention(self, batch: Batch) -> Tensor:
-        """The mean attention of the three stages."""
-        output: Output = self.head(self.backbone(batch.images))
-        return output.extra["attention"]

@@ -16,105 +16,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, log_softmax, normalize, softmax
-from torchvision.transforms import v2
+from torch import Tensor
+from torch.nn.functional import softmax
 
 from hashzoo.index import Distance, Hamming, Index, Scan
-from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.method import Backbone, Card, Deep, bits
 from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Operation, Output, Setting, Split
+from hashzoo.types import Batch, Codes, Operation, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
-
-FULL = 224  # pixels for which the blur is meant
-
-
-class Views:
-    """One view of a picture: DHD's group of transforms, each with its probability scaled by ``strength``.
-
-    Random resized crop 1, flip 0.5, colour jitter 0.8, greyscale 0.2, Gaussian blur 0.5. ``flip = False`` is for
-    pictures that mean something else in a mirror, ``crop`` the smallest share of the area that a crop keeps.
-    """
-
-    def __init__(self, strength: float, flip: bool, crop: float) -> None:
-        if not 0 <= strength <= 1:
-            raise ValueError(f"the strength of a view is a multiple of probabilities, 0 to 1, not {strength}")
-        self.strength, self.flip, self.crop = strength, flip, crop
-
-    def __call__(self, picture: Tensor) -> Tensor:
-        """A (C, H, W) uint8 picture in, one of the same shape out; randomness is torch's global generator."""
-        a, (channels, height, width) = self.strength, picture.shape
-        side = min(height, width)
-        half = min(round(12 * side / FULL), side - 1)
-        steps: list[tuple[float, nn.Module]] = [
-            (a, v2.RandomResizedCrop((height, width), scale=(self.crop, 1.0), antialias=True)),
-            (0.5 * a * self.flip, v2.RandomHorizontalFlip(1.0)),
-            (0.8 * a, v2.ColorJitter(0.4, 0.8, 0.8, 0.2) if channels == 3 else v2.ColorJitter(0.4, 0.8)),
-            (0.2 * a * (channels == 3), v2.RandomGrayscale(1.0)),
-        ]
-        if half:
-            scale = side / FULL
-            steps.append((0.5 * a, v2.GaussianBlur(2 * half + 1, (max(0.1 * scale, 1e-3), 2.0 * scale))))
-        draws = torch.rand(5)
-        for draw, (probability, step) in zip(draws, steps, strict=False):
-            if float(draw) < probability:
-                picture = step(picture)
-        return picture
-
-
-def proxy_scores(proxies: Tensor, code: Tensor) -> Tensor:
-    """(B, C) cosines of codes (B, K) with the class proxies (C, K), eq. 8."""
-    return normalize(code, dim=1) @ normalize(proxies, dim=1).T
-
-
-def likelihood_gap(code: Tensor, deviation: float) -> Tensor:
-    """(B,) mean over bits of the two cross-entropies of eq. 10 and 11, towards the sign of each bit.
-
-    >>> round(float(likelihood_gap(torch.tensor([[0.5]], dtype=torch.float64), 0.5)), 6)
-    0.511171
-    """
-    # Even in h: the target of h >= 0 is (1, 0), of h < 0 it is (0, 1). The far likelihood is below 1.
-    near = (code.abs() - 1).square() / (2 * deviation**2)  # -log g of the side the bit is on
-    far = (code.abs() + 1).square() / (2 * deviation**2)
-    return (near - torch.log(-torch.expm1(-far))).mean(1)
-
-
-class DHD(nn.Module):
-    """Hash proxies, self-distillation and binary cross-entropy quantization (Jang et al., ECCV 2022).
-
-    ``output.code`` is the teacher's; the student's is ``output.extra["student"]``. In a composition head+dhd there is
-    one view, and no distillation.
-    """
-
-    def __init__(
-        self,
-        setting: Setting,
-        *,
-        temperature: float = 0.2,
-        deviation: float = 0.5,
-        distillation: float = 0.1,
-        quantization: float = 0.1,
-    ) -> None:
-        super().__init__()
-        self.temperature, self.deviation = temperature, deviation
-        self.distillation, self.quantization = distillation, quantization
-        self.proxies = nn.Parameter(torch.empty(setting.classes, setting.bits))
-        nn.init.xavier_uniform_(self.proxies, gain=nn.init.calculate_gain("tanh"))
-
-    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms ``proxy``, ``distillation`` and ``quantization`` of (B, K) codes and (B, C) labels."""
-        size = batch.labels.sum(1, keepdim=True)
-        if not (size > 0).all():
-            raise ValueError("dhd pulls codes to the proxies of their labels: a picture of the batch has no label")
-        teacher = output.code
-        scores = log_softmax(proxy_scores(self.proxies.to(teacher), teacher) / self.temperature, 1)
-        terms = {"proxy": -(batch.labels / size * scores).sum(1).mean()}
-        if "student" in output.extra:
-            alike = cosine_similarity(teacher.detach(), output.extra["student"], dim=1)
-            terms["distillation"] = self.distillation * (1 - alike).mean()
-        terms["quantization"] = self.quantization * likelihood_gap(teacher, self.deviation).mean()
-        return terms
+from hashzoo_plugins.pointwise.dhd import DHD, distil, proxy_scores
+from hashzoo_plugins.pointwise.views import Views
 
 
 class Confident(Distance):
@@ -131,14 +42,16 @@ class Confident(Distance):
         return (self.hamming(query, database) + self.weight * (1 - agreement)).float()
 
 
-class SwinDualStream(Method):
+class SwinDualStream(Deep):
     """Two streams, batch-normalised codes, proxies and self-distillation (Li & Wang 2025; Jang et al., ECCV 2022)."""
 
+    loss: DHD
     card = Card(
         "deep",
         "classes",
         paper="Li & Wang, Hans Publishers 2025; Jang et al., ECCV 2022",
         year=2025,
+        views=True,
     )
 
     def __init__(
@@ -158,30 +71,21 @@ class SwinDualStream(Method):
         ranking: Literal["hamming", "weighted", "tie-break"] = "hamming",
         mu: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.backbone, self.bits, self.ranking, self.mu = backbone, setting.bits, ranking, mu
-        self.head = NormTanh(backbone, setting, norm=norm)
-        self.loss = DHD(
+        loss = DHD(
             setting,
             temperature=temperature,
             deviation=deviation,
             distillation=distillation,
             quantization=quantization,
         )
+        super().__init__(backbone, NormTanh(backbone, setting, norm=norm), loss)
+        self.bits, self.ranking, self.mu = setting.bits, ranking, mu
         self.views = [Views(weak, flip, crop), Views(strong, flip, crop)]
         self.mark = "" if ranking == "hamming" else "uses the classifier"
 
     def fit(self, train: Split, run: Run) -> None:
-        """The weak view teaches the strong one; two passes, each with batch statistics of its own."""
-        optimizer = run.optimizer(self.backbone, self.head, self.loss)
-        for batch in run.batches(train, views=self.views):
-            teacher, student = (self.head(self.backbone(view)).code for view in batch.views)
-            run.step(optimizer, self.loss(Output(teacher, extra={"student": student}), batch))
-
-    def relaxed(self, batch: Batch) -> Tensor:
-        """h."""
-        output: Output = self.head(self.backbone(batch.images))
-        return output.code
+        """The weak view teaches the strong one."""
+        distil(self, self.views, train, run)
 
     def encode(self, batch: Batch) -> Codes:
         """sgn(h) of the picture itself; with a ranking by confidence, the softmax over proxies too."""

@@ -1,0 +1,122 @@
+"""Balanced Contrastive Learning for Long-Tailed Visual Recognition (Zhu, Wang, Chen, Chen & Jiang, CVPR 2022), adapted
+to hashing.
+
+Supervised contrast in which every class weighs the same: a class is in the denominator as its mean, not as its sum, and
+every class is in every batch, through a centre that is made from the classifier's weights. Beside it a classifier whose
+scores are shifted by how frequent the classes are.
+
+    h    = tanh(BN(W f))                                                                     (B, K)
+    z    = normalised perceptron of h of two views (2 B, K);  c_j = normalised perceptron of row j of W_c (C, K)
+    B_ij = the z of class j and c_j, without z_i;   P_i = B_ij of its own class, j = y_i
+    L_B  = mean_i - 1/|P_i| sum_{p in P_i} log( e^{z_i p / tau} / sum_j 1/|B_ij| sum_{k in B_ij} e^{z_i k / tau} )
+    L_LC = CE(W_c h + log pi, y),   pi_c = n_c / N
+    L    = L_LC + 0.35 L_B + 0.1 mean (|h| - 1)^2
+    b    = sgn(h)
+
+Resolved: the hash layer, which both heads read, and the quantization term are the adaptation. Weights 1 and 0.35 and
+tau = 0.07 are those for ImageNet-LT. The authors' code has three views, one for the classifier and two for the
+contrast; here the classifier reads the two. The classifier is plain (theirs: of cosines). A class without pictures
+counts as one picture in pi, so that its score stays finite; its centre takes part. The loss ``bcl`` by itself has one
+view.
+
+Public code: agrees with the formula in the denominators, the anchor taken out of the count of its own class.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from hashzoo.method import Backbone, Card, Deep
+from hashzoo.run import Run
+from hashzoo.types import Batch, Output, Setting, Split
+from hashzoo_plugins.heads.linear import NormTanh
+from hashzoo_plugins.longtail import two_views
+from hashzoo_plugins.longtail.contrast import contrast
+from hashzoo_plugins.longtail.hashing import projection, quantization, require_one_label
+
+
+def balanced_contrast(z: Tensor, centres: Tensor, classes: Tensor, temperature: float) -> Tensor:
+    """L_B of z (M, K) with classes (M,) and the centres (C, K) of all classes, all of length 1.
+
+    >>> balanced_contrast(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 1.0)  # - log e / (e + 1), twice
+    tensor(0.3133)
+    """
+    keys = torch.cat([z, centres])
+    whose = torch.cat([classes, torch.arange(len(centres), device=classes.device)])  # (M + C,)
+    alike = (classes[:, None] == whose[None]).to(z)  # (M, M + C)
+    size = torch.bincount(whose)[whose].to(z) - alike  # |B_ij| of each key's class
+    alike = alike - torch.eye(*alike.shape, device=z.device, dtype=z.dtype)  # P_i
+    return contrast(z, keys, alike / alike.sum(1, keepdim=True), temperature, size)
+
+
+class BalancedContrast(nn.Module):
+    """Class-averaged contrast with class centres and logit-adjusted cross-entropy (Zhu et al., CVPR 2022)."""
+
+    log_prior: Tensor
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        classification: float = 1.0,
+        contrast: float = 0.35,
+        temperature: float = 0.07,
+        quantization: float = 0.1,
+    ) -> None:
+        super().__init__()
+        require_one_label("bcl", setting)
+        self.weights = {"classification": classification, "contrast": contrast, "quantization": quantization}
+        self.temperature = temperature
+        self.classifier = nn.Linear(setting.bits, setting.classes)
+        self.projection, self.centring = projection(setting.bits), projection(setting.bits)
+        counts = setting.class_counts.clamp(min=1).double()
+        self.register_buffer("log_prior", (counts / counts.sum()).log().float())  # (C,)
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``classification``, ``contrast`` and ``quantization`` of (B, K) codes of one view or two."""
+        codes, classes, _ = two_views.together(output, batch)
+        z = normalize(self.projection(codes), dim=1)
+        centres = normalize(self.centring(self.classifier.weight), dim=1)
+        terms = {
+            "classification": cross_entropy(self.classifier(codes) + self.log_prior, classes),
+            "contrast": balanced_contrast(z, centres, classes, self.temperature),
+            "quantization": quantization(codes),
+        }
+        return {name: self.weights[name] * term for name, term in terms.items()}
+
+
+class BCL(Deep):
+    """Contrast in which every class weighs the same, and adjusted logits (Zhu et al., CVPR 2022)."""
+
+    card = Card("deep", "classes", multilabel=False, paper="Zhu et al., CVPR 2022", year=2022, views=True)
+
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        classification: float = 1.0,
+        contrast: float = 0.35,
+        temperature: float = 0.07,
+        quantization: float = 0.1,
+        strength: float = 1.0,
+        flip: bool = True,
+        crop: float = 0.08,
+    ) -> None:
+        loss = BalancedContrast(
+            setting,
+            classification=classification,
+            contrast=contrast,
+            temperature=temperature,
+            quantization=quantization,
+        )
+        super().__init__(backbone, NormTanh(backbone, setting), loss)
+        self.views = two_views.pair(strength, flip, crop)
+
+    def fit(self, train: Split, run: Run) -> None:
+        """Two views of every picture."""
+        optimizer = run.optimizer(self.backbone, self.head, self.loss)
+        for batch in run.batches(train, views=self.views):
+            run.step(optimizer, self.loss(two_views.output(self.backbone, self.head, batch), batch))

@@ -1,0 +1,122 @@
+"""Asymmetric Deep Supervised Hashing (Jiang & Li, AAAI 2018).
+
+Only queries go through the network; the codes of the training pictures, which are the database in the paper, are free
+variables learned from their labels.
+
+    loss on the network, V fixed:  mean over i in the batch and j in train of (<u_i, v_j> - K S_ij)^2
+                                   + gamma / n mean over i of |v_i - u_i|^2,  u = tanh(W f + c)  (B, K)
+    V, U fixed:  v_k = -sgn(2 V_rest U_rest' u_k + q_k),  Q = -2 K S' U - 2 gamma (U on its own rows)
+    S = s (1 + r) - r,  r = sum s / sum (1 - s): 1 for similar pairs, -r for the others, sum 0
+    code = sgn(u);  for a training picture in the database its row of V
+
+Resolved: V is solved each time ``sample`` pictures have passed through the network (or all training pictures, if they
+are fewer), from the values of U that they had then; the paper passes three times over each sample. A column keeps its
+bit on a zero argument. Rates and decay of the paper unverified. V has seen the labels of pictures that may be in the
+database: where a protocol has training pictures in the database the row is marked, and not comparable with methods
+that encode every picture by the network. Where it has not, V only helps to train.
+
+Public code: scores on such databases stand beside those of inductive methods; another toolkit's ``adsh`` is a different
+method (Angular Deep Supervised Hashing).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hashzoo.method import Backbone, Card, Deep, bits
+from hashzoo.run import Run
+from hashzoo.types import Batch, Codes, Output, Setting, Split, signs
+from hashzoo_plugins.heads.linear import Tanh
+from hashzoo_plugins.shallow.similarity import balanced, signed
+
+
+def targets(a: Tensor, b: Tensor) -> Tensor:
+    """(m, n) S = s (1 + r) - r of pictures with labels (m, C) and (n, C): its sum is 0 where it has both signs.
+
+    >>> targets(torch.eye(2)[:1], torch.eye(2)[[0, 1, 1]])
+    tensor([[ 1.0000, -0.5000, -0.5000]])
+    """
+    return balanced(signed(a, b), most=math.inf)
+
+
+def objective(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tensor:
+    """|U V' - K S|^2 + gamma |V_rows - U|^2 of V (n, K), U (m, K), S (m, n), rows (m,) of V that U belongs to."""
+    return (u @ v.T - v.shape[1] * s).square().sum() + gamma * (v[rows] - u).square().sum()
+
+
+def update(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tensor:
+    """V (n, K) after each of its columns has been solved with the others fixed; never raises :func:`objective`."""
+    v, bits_ = v.clone(), v.shape[1]
+    q = -2 * bits_ * s.T @ u  # (n, K)
+    q[rows] -= 2 * gamma * u
+    for k in range(bits_):
+        rest = torch.arange(bits_, device=v.device) != k
+        slope = 2 * v[:, rest] @ (u[:, rest].T @ u[:, k]) + q[:, k]  # (n,)
+        v[:, k] = torch.where(slope == 0, v[:, k], -signs(slope))
+    return v
+
+
+class Asymmetric(nn.Module):
+    """Squared error of inner products with learned codes, in a table (pool, K); 0 where a picture has none."""
+
+    codes: Tensor
+    labels: Tensor
+
+    def __init__(self, setting: Setting, *, gamma: float) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("codes", torch.zeros(setting.pool, setting.bits))
+        self.register_buffer("labels", torch.zeros(setting.pool, setting.classes), persistent=False)
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``pair`` and ``quantization`` of (B, K) codes, against all codes of the table."""
+        u = output.code
+        known = self.codes.abs().sum(1) > 0
+        v, labels = self.codes[known].to(u), self.labels[known].to(u)
+        s = targets(batch.labels.to(u), labels)  # (B, n)
+        own = self.codes[batch.ids].to(u)
+        away = (own - u).square().sum(1).mean() * self.gamma / max(1, len(v))
+        return {"pair": (u @ v.T - u.shape[1] * s).square().mean() if len(v) else u.sum() * 0, "quantization": away}
+
+
+class ADSH(Deep):
+    """Asymmetric deep supervised hashing: a network for queries, free codes for train (Jiang & Li, AAAI 2018)."""
+
+    loss: Asymmetric
+    card = Card("deep", "pairs", paper="Jiang & Li, AAAI 2018", year=2018, saw_database=True)
+
+    def __init__(self, setting: Setting, backbone: Backbone, *, gamma: float = 200.0, sample: int = 2000) -> None:
+        super().__init__(backbone, Tanh(backbone, setting), Asymmetric(setting, gamma=gamma))
+        self.gamma, self.sample = gamma, sample
+
+    def fit(self, train: Split, run: Run) -> None:
+        """The network on a sample, then all codes, in turn."""
+        table, device = self.loss.codes, run.device
+        ids, labels = train.ids.to(device), train.labels.to(device)
+        place = torch.zeros(len(table), dtype=torch.long, device=device)  # of an id among the training pictures
+        place[ids] = torch.arange(len(ids), device=device)
+        table[ids] = signs(torch.randn(len(ids), table.shape[1], generator=run.generator)).to(table)
+        self.loss.labels[ids] = labels
+        optimizer = run.optimizer(self.backbone, self.head)
+        seen: list[Tensor] = []
+        outputs: list[Tensor] = []
+        for batch in run.batches(train):
+            output: Output = self.head(self.backbone(batch.images))
+            run.step(optimizer, self.loss(output, batch))
+            seen.append(place[batch.ids])
+            outputs.append(output.code.detach())
+            if sum(map(len, seen)) >= min(self.sample, len(train) - 1):  # a last batch of one picture is dropped
+                rows, u = torch.cat(seen), torch.cat(outputs)
+                s = targets(labels[rows], labels).to(u)  # (m, n)
+                table[ids] = update(table[ids], u, s, rows, self.gamma)
+                seen, outputs = [], []
+
+    def encode(self, batch: Batch) -> Codes:
+        """sgn(u); of a training picture whose id the database gives, its learned code."""
+        code = bits(self.relaxed(batch))
+        known = self.loss.codes[batch.ids.clamp(min=0)]
+        learned = (batch.ids >= 0) & (known.abs().sum(1) > 0)
+        return {"code": torch.where(learned[:, None], known > 0, code)}

@@ -1,0 +1,62 @@
+"""Feature Learning based Deep Supervised Hashing with Pairwise Labels (Li, Wang & Kang, IJCAI 2016).
+
+The likelihood of a pair's label is logistic in half the inner product of its codes; the squared distance of the real
+codes from their signs is added.
+
+    theta_ij = <u_i, u_j> / 2,  u = W f + v  (B, K)
+    loss = mean over i < j of softplus(theta_ij) - s_ij theta_ij  +  eta / n mean over i of |sgn(u_i) - u_i|^2
+    code = sgn(u);  n training pictures, eta = 10
+
+Resolved: pairs are those inside the batch. The authors pair a batch with the stored codes of all n training pictures
+and divide by n B, which gives the quantization the weight eta / n; that is kept, but no code that an older network
+made takes part.
+
+Public code: a release evaluates in training mode, so a code depends on its batch; ports start the memory bank with
+zeros and count them as pictures; one adds HashNet's weights under the name of DPSH.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hashzoo.method import Card, deep
+from hashzoo.types import Batch, Output, Setting
+from hashzoo_plugins.pairwise import pairs
+from hashzoo_plugins.quantization import gap
+
+
+class DPSH(nn.Module):
+    """Likelihood of pairs by half the inner product, squared quantization error (Li et al., IJCAI 2016)."""
+
+    def __init__(self, setting: Setting, *, eta: float = 10.0) -> None:
+        super().__init__()
+        self.weight = quantization_weight(eta, setting)
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``pair`` and ``quantization`` of (B, K) codes. ValueError for a batch of one."""
+        pairs.require("dpsh", batch)
+        pair = pairs.upper(half_likelihood(output.code, batch.similar))  # (P,)
+        return {"pair": pair.mean(), "quantization": self.weight * gap(output.code).square().sum(1).mean()}
+
+
+def quantization_weight(eta: float, setting: Setting) -> float:
+    """eta / n: what a sum over pictures weighs beside a mean over pairs; n counts labels where pictures have several.
+
+    >>> import torch
+    >>> quantization_weight(10.0, Setting(16, 2, False, torch.tensor([300, 200]), 500))
+    0.02
+    """
+    return eta / max(1, int(setting.class_counts.sum()))
+
+
+def half_likelihood(code: Tensor, similar: Tensor) -> Tensor:
+    """(B, B) -log p(similar) by half the inner products of (B, K) codes."""
+    return pairs.likelihood(code @ code.T / 2, similar)
+
+
+METHOD = deep(
+    "linear",
+    DPSH,
+    card=Card("deep", "pairs", paper="Li et al., IJCAI 2016", year=2016),
+    doc="Deep pairwise-supervised hashing: a logistic likelihood of pairs (Li et al., IJCAI 2016)",
+)

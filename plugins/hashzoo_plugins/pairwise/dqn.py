@@ -1,0 +1,183 @@
+"""Deep Quantization Network for Efficient Image Retrieval (Cao, Long, Wang, Zhu & Wen, AAAI 2016).
+
+Not a Hamming code: a bottleneck z is cut into parts, each replaced by the nearest of 256 words of a codebook, so a
+picture is stored as K / 8 bytes; a query keeps its real z and is compared with the words.
+
+    loss = mean over i < j of (s_ij - cos(z_i, z_j))^2 + lambda mean over i of |z_i - C b_i|^2,  s = +1 or -1
+    z = W f + v  (B, 300);  C b_i: in each part the word nearest to z_i
+    distance(q, i) = |z_q - C b_i|^2
+
+Resolved: the codebook is solved after every epoch, from the values of z that the epoch's batches gave: k-means in each
+part, from the words before. With K bits and words of ``word_bits`` there are K / word_bits parts; the bottleneck is
+the largest multiple of that within ``width``. Fewer training pictures than words leave words unused. The paper's
+numbers are unverified.
+
+Public code: scores of the asymmetric distance, where the query is not quantized, stand in tables of Hamming codes.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+
+from hashzoo.index import Distance, Index, Scan
+from hashzoo.method import Backbone, Card, Deep, NonFiniteError
+from hashzoo.run import Run
+from hashzoo.types import Batch, Codes, Features, Output, Setting, Split
+from hashzoo_plugins.pairwise import pairs
+
+STEPS = 10  # of k-means after an epoch: the words only follow the network
+
+
+class Bottleneck(nn.Module):
+    """A linear layer of ``width`` real values."""
+
+    def __init__(self, backbone: Backbone, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(backbone.dim, width)
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, width), unbounded."""
+        return Output(self.layer(features.pooled))
+
+
+def nearest(codebook: Tensor, z: Tensor) -> Tensor:
+    """(B, M) the word of each part that is nearest to z (B, M d); codebook (M, words, d)."""
+    parts = z.unflatten(1, (len(codebook), -1)).transpose(0, 1)  # (M, B, d)
+    return torch.cdist(parts.double(), codebook.double()).argmin(2).T
+
+
+def decoded(codebook: Tensor, words: Tensor) -> Tensor:
+    """(B, M d) what words (B, M) stand for."""
+    return torch.cat([codebook[m, words[:, m]] for m in range(len(codebook))], 1)
+
+
+class DQNLoss(nn.Module):
+    """Squared error of cosines, and the distance from the codebook, once it has words."""
+
+    codebook: Tensor
+
+    def __init__(self, parts: int, words: int, width: int, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.register_buffer("codebook", torch.zeros(parts, words, width // parts))
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``pair`` and ``quantization`` of (B, width) bottlenecks. ValueError for a batch of one."""
+        pairs.require("dqn", batch)
+        z = output.code
+        pair = pairs.upper((2 * batch.similar - 1 - pairs.cosines(z)).square())  # (P,)
+        terms = {"pair": pair.mean()}
+        if self.codebook.any():
+            away = z - decoded(self.codebook.to(z), nearest(self.codebook, z.detach()))
+            terms["quantization"] = self.weight * away.square().sum(1).mean()
+        return terms
+
+
+class Quantized(Distance):
+    """Squared distance of a query's real z to the words stored of a picture."""
+
+    stored = ("code",)
+
+    def __init__(self, codebook: Tensor) -> None:
+        self.codebook = codebook.detach().cpu().double()  # (M, words, d)
+
+    def __call__(self, query: Codes, database: Codes) -> Tensor:
+        """(Q, N) float32; rounded from float64 so that equal pictures are equally far wherever they stand."""
+        words = numbers(database["code"], len(self.codebook))  # (N, M)
+        parts = query["z"].double().unflatten(1, (len(self.codebook), -1)).transpose(0, 1)  # (M, Q, d)
+        tables = (parts[:, :, None] - self.codebook[:, None]).square().sum(3)  # (M, Q, words)
+        return torch.stack([tables[m][:, words[:, m]] for m in range(len(tables))]).sum(0).float()
+
+
+def digits(words: Tensor, width: int) -> Tensor:
+    """(B, M width) bool binary digits, lowest first, of words (B, M).
+
+    >>> digits(torch.tensor([[5, 2]]), 3).int()
+    tensor([[1, 0, 1, 0, 1, 0]], dtype=torch.int32)
+    """
+    return (words[:, :, None] >> torch.arange(width, device=words.device) & 1).bool().flatten(1)
+
+
+def numbers(code: Tensor, parts: int) -> Tensor:
+    """(N, M) the words whose binary digits (N, K) are given: the inverse of :func:`digits`.
+
+    >>> numbers(digits(torch.tensor([[5, 2]]), 3), 2)
+    tensor([[5, 2]])
+    """
+    split = code.long().unflatten(1, (parts, -1))
+    return (split << torch.arange(split.shape[2], device=code.device)).sum(2)
+
+
+class DQN(Deep):
+    """Deep Quantization Network: product quantization of a learned bottleneck (Cao et al., AAAI 2016)."""
+
+    loss: DQNLoss
+    card = Card("deep", "pairs", paper="Cao et al., AAAI 2016", year=2016)
+
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        width: int = 300,
+        word_bits: int = 8,
+        quantization: float = 1e-4,
+    ) -> None:
+        if word_bits < 1 or setting.bits % word_bits:
+            raise ValueError(
+                f"dqn stores words of {word_bits} bits each: {setting.bits} bits do not divide; "
+                "ask for a multiple, or set word_bits"
+            )
+        parts = setting.bits // word_bits
+        if width < parts:
+            raise ValueError(f"dqn cuts its bottleneck into {parts} parts: width {width} is too small")
+        width -= width % parts
+        super().__init__(backbone, Bottleneck(backbone, width), DQNLoss(parts, 2**word_bits, width, quantization))
+        self.word_bits = word_bits
+
+    @property
+    def codebook(self) -> Tensor:
+        """(M, words, d)."""
+        return self.loss.codebook
+
+    def fit(self, train: Split, run: Run) -> None:
+        """Network and codebook in turn, an epoch each."""
+        optimizer = run.optimizer(self.backbone, self.head)
+        outputs: list[Tensor] = []
+        for batch in run.batches(train):
+            output: Output = self.head(self.backbone(batch.images))
+            run.step(optimizer, self.loss(output, batch))
+            outputs.append(output.code.detach())
+            if sum(map(len, outputs)) >= len(train) - 1:  # a last batch of one picture is dropped
+                self._learn_words(torch.cat(outputs), run)
+                outputs = []
+
+    def _learn_words(self, z: Tensor, run: Run) -> None:
+        seed = int(torch.randint(2**31, (1,), generator=run.generator))
+        known = bool(self.codebook.any())
+        for m, part in enumerate(z.unflatten(1, (len(self.codebook), -1)).unbind(1)):
+            points = part.double().cpu().numpy()
+            count = min(self.codebook.shape[1], len(points))
+            start = self.codebook[m, :count].double().cpu().numpy() if known else "k-means++"
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than words
+                found = KMeans(count, init=start, n_init=1, max_iter=STEPS, random_state=seed).fit(points)
+            words = torch.from_numpy(found.cluster_centers_).to(self.codebook)
+            self.codebook[m] = words[0]  # words without pictures repeat the first, which is taken before them
+            self.codebook[m, :count] = words
+
+    def encode(self, batch: Batch) -> Codes:
+        """The binary digits of the nearest words, and z itself, which only a query needs."""
+        z = self.relaxed(batch)
+        if not torch.isfinite(z).all():
+            raise NonFiniteError("the bottleneck is not finite; a smaller learning rate often cures it")
+        return {"code": digits(nearest(self.codebook, z), self.word_bits), "z": z}
+
+    def index(self) -> Index:
+        """An exact scan by the asymmetric distance."""
+        return Scan(Quantized(self.codebook))

@@ -1,0 +1,49 @@
+"""Deep Supervised Hashing for Fast Image Retrieval (Liu, Wang, Shan & Chen, CVPR 2016).
+
+Similar pictures are drawn together, dissimilar ones pushed apart until they are ``margin`` away, and codes are pulled
+to +-1 by their L1 distance from it. The output is linear: no squashing slows the gradient.
+
+    d_ij = |u_i - u_j|^2,  u = W f + v  (B, K)
+    loss = mean over i < j of  s_ij / 2 d_ij + (1 - s_ij) / 2 max(m - d_ij, 0) + alpha (||u_i| - 1|_1 + ||u_j| - 1|_1)
+    code = sgn(u);  m = 2 K asks dissimilar codes to differ in half of their bits
+
+Resolved: the mean over unordered pairs is taken; every picture is in B - 1 of them, so the last term is 2 alpha times
+the mean over pictures. The slope of ||u| - 1| at u = 0 is that of sgn(0) = +1.
+
+Public code: ports take the sign where the regulariser has the absolute value, or average it away with another alpha.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hashzoo.method import Card, deep
+from hashzoo.types import Batch, Output, Setting
+from hashzoo_plugins.pairwise import pairs
+from hashzoo_plugins.quantization import gap
+
+
+class DSH(nn.Module):
+    """Contrastive loss with a margin and an L1 pull to +-1 (Liu et al., CVPR 2016)."""
+
+    def __init__(self, setting: Setting, *, margin: float | None = None, alpha: float = 0.01) -> None:
+        super().__init__()
+        self.margin = 2.0 * setting.bits if margin is None else margin
+        self.alpha = alpha
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``pair`` and ``quantization`` of (B, K) codes. ValueError for a batch of one."""
+        pairs.require("dsh", batch)
+        pair = pairs.contrastive(output.code, batch.similar, self.margin) / 2  # (B, B)
+        return {
+            "pair": pairs.upper(pair).mean(),
+            "quantization": 2 * self.alpha * gap(output.code).abs().sum(1).mean(),
+        }
+
+
+METHOD = deep(
+    "linear",
+    DSH,
+    card=Card("deep", "pairs", paper="Liu et al., CVPR 2016", year=2016),
+    doc="Deep Supervised Hashing: contrastive loss with a margin of 2K (Liu et al., CVPR 2016)",
+)

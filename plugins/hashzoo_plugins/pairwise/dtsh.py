@@ -1,0 +1,60 @@
+"""Deep Supervised Hashing with Triplet Labels (Wang, Shi & Kitani, ACCV 2016).
+
+The likelihood that a query is nearer to a similar picture than to a dissimilar one, by a margin, is logistic in the
+difference of half inner products.
+
+    theta_ij = <u_i, u_j> / 2,  u = W f + v  (B, K)
+    loss = mean over triplets (q, p, m) of softplus(-(theta_qp - theta_qm - alpha))
+           + lambda / n mean over i of |sgn(u_i) - u_i|^2,  alpha = K / 2
+    code = sgn(u);  n training pictures, lambda = 100
+
+Resolved: all triplets of a batch, never with the query as its own positive; a batch without one only quantizes. How
+the sum over triplets is normalised is not known; the quantization weighs lambda / n as in DPSH.
+
+Public code: ports fix alpha at 5 whatever the bits, drop the factor 1/2, and admit the query as its own positive.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from hashzoo.method import Card, deep
+from hashzoo.types import Batch, Output, Setting
+from hashzoo_plugins.pairwise import pairs
+from hashzoo_plugins.pairwise.dpsh import quantization_weight
+from hashzoo_plugins.pairwise.triplets import triplets
+from hashzoo_plugins.quantization import gap
+
+
+def disorder(code: Tensor, query: Tensor, near: Tensor, far: Tensor, alpha: float) -> Tensor:
+    """(T,) -log p(the near picture is nearer) of triplets given as rows of (B, K) codes."""
+    theta = code @ code.T / 2  # (B, B)
+    return softplus(alpha - theta[query, near] + theta[query, far])
+
+
+class DTSH(nn.Module):
+    """Likelihood of triplets with a margin of K / 2, squared quantization error (Wang et al., ACCV 2016)."""
+
+    def __init__(self, setting: Setting, *, alpha: float | None = None, quantization: float = 100.0) -> None:
+        super().__init__()
+        self.alpha = setting.bits / 2 if alpha is None else alpha
+        self.weight = quantization_weight(quantization, setting)
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``triplet`` and ``quantization`` of (B, K) codes; the first is 0 for a batch without a triplet."""
+        pairs.require("dtsh", batch)
+        query, near, far = triplets(batch.similar)
+        triplet = disorder(output.code, query, near, far, self.alpha)  # (T,)
+        return {
+            "triplet": triplet.mean() if len(triplet) else output.code.sum() * 0,
+            "quantization": self.weight * gap(output.code).square().sum(1).mean(),
+        }
+
+
+METHOD = deep(
+    "linear",
+    DTSH,
+    card=Card("deep", "pairs", paper="Wang et al., ACCV 2016", year=2016),
+    doc="Deep triplet-supervised hashing: a logistic likelihood of triplets (Wang et al., ACCV 2016)",
+)

@@ -1,0 +1,59 @@
+"""HashNet: Deep Learning to Hash by Continuation (Cao, Long, Wang & Yu, ICCV 2017).
+
+The sign is approached by tanh(beta z) with a beta that grows during training, so no quantization term is needed;
+pairs are weighted so that the few similar ones count as much as the many dissimilar ones.
+
+    h = tanh(beta z),  z = W f + v  (B, K),  beta = sqrt(1 + growth t),  t = 0..1 through the training
+    loss = mean over i < j of  w_ij [ softplus(alpha <h_i, h_j>) - alpha s_ij <h_i, h_j> ],  alpha = 10 / K
+    w_ij = |S| / |S_1| for similar pairs, |S| / |S_0| for the others;  code = sgn(z)
+
+Resolved: pairs are the unordered ones of one batch (the authors cross two batches). Their beta is sqrt(1 + 0.005 n)
+after n of 10,000 steps, raised every 200; here the same end, sqrt(51), is reached continuously. For pictures with
+several labels the paper multiplies by the Jaccard index of the label sets: here of similar pairs only, since it would
+erase the dissimilar ones. Where a batch has no similar or no dissimilar pair, the weights are 1.
+
+Public code: dividing by the number of similar pairs fails in a batch that has none; a port replaces the continuation
+by steps of whole epochs; some evaluate tanh instead of the sign.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hashzoo.method import Card, deep
+from hashzoo.types import Batch, Output, Setting
+from hashzoo_plugins.pairwise import pairs
+
+
+def pair_weights(similar: Tensor, labels: Tensor, multilabel: bool) -> Tensor:
+    """(P,) weights of the unordered pairs of a batch: balanced, times Jaccard for similar pairs of label sets."""
+    weights = pairs.balance(pairs.upper(similar))
+    if not multilabel:
+        return weights
+    alike = pairs.upper(pairs.jaccard(labels))
+    return torch.where(pairs.upper(similar) > 0, alike * weights, weights)
+
+
+class HashNet(nn.Module):
+    """Balanced likelihood of pairs under a tanh that sharpens (Cao et al., ICCV 2017)."""
+
+    def __init__(self, setting: Setting, *, alpha: float | None = None, growth: float = 50.0) -> None:
+        super().__init__()
+        self.alpha = 10 / setting.bits if alpha is None else alpha
+        self.growth, self.multilabel = growth, setting.multilabel
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The term ``pair`` of (B, K) codes before tanh. ValueError for a batch of one."""
+        pairs.require("hashnet", batch)
+        h = torch.tanh((1 + self.growth * batch.progress) ** 0.5 * output.code)  # (B, K)
+        pair = pairs.upper(pairs.likelihood(self.alpha * (h @ h.T), batch.similar))  # (P,)
+        return {"pair": (pair_weights(batch.similar, batch.labels, self.multilabel) * pair).mean()}
+
+
+METHOD = deep(
+    "linear",
+    HashNet,
+    card=Card("deep", "pairs", paper="Cao et al., ICCV 2017", year=2017),
+    doc="HashNet: the sign by continuation, balanced pairs (Cao et al., ICCV 2017)",
+)

@@ -1,0 +1,81 @@
+"""MIHash: hashing with mutual information (Cakir, He, Bargal & Sclaroff, ICCV 2017; TPAMI 2019).
+
+For every picture of a batch, the distances to the others fall into two distributions, of neighbours and of
+strangers; the mutual information between distance and neighbourhood is maximised, with soft histograms that have a
+gradient.
+
+    phi = 2 sigmoid(a z) - 1,  D_ij = (K - <phi_i, phi_j>) / 2,  j != i,  z = W f + v  (B, K)
+    p(D) by n + 1 triangles of half width K / n around 0, K / n, .., K
+    loss = - mean over i of  H(p(D)) - p_+ H(p(D | neighbour)) - p_- H(p(D | stranger)),  log 2
+    code = sgn(z)
+
+Resolved: the picture itself is left out. ``slope`` is a; the number of bins is K / 2. A batch without neighbours (or
+strangers) has no information to gain and gives 0.
+
+Public code: a toolkit returns the information itself as the loss, and so minimises it; drops the last bin, where
+opposite codes are; and counts a picture as a stranger to itself. One measures average precision without the first rank.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hashzoo.method import Card, deep
+from hashzoo.types import Batch, Output, Setting
+from hashzoo_plugins.pairwise import pairs
+
+
+def histogram(phi: Tensor, bins: int) -> Tensor:
+    """(B, B, bins + 1) shares of each pair's distance among the triangles; they sum to 1. ``phi`` (B, K) in [-1, 1]."""
+    width = phi.shape[1] / bins
+    distance = (phi.shape[1] - phi @ phi.T) / 2  # (B, B)
+    centres = width * torch.arange(bins + 1).to(phi)
+    return (1 - (distance[:, :, None] - centres).abs() / width).clamp(min=0)
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Entropy in bits over the last axis; an empty bin counts 0 and has a finite slope.
+
+    >>> entropy(torch.tensor([0.5, 0.5, 0.0]))
+    tensor(1.)
+    """
+    return -(p * p.clamp(min=1e-12).log2()).sum(-1)
+
+
+def information(phi: Tensor, similar: Tensor, bins: int) -> Tensor:
+    """(B,) mutual information, in bits, between distance and neighbourhood; a picture is not its own neighbour."""
+    others = 1 - torch.eye(len(phi)).to(phi)  # (B, B)
+    shares = histogram(phi, bins)  # (B, B, n + 1)
+    total = others.sum(1, keepdim=True)
+    gain = entropy((others[:, :, None] * shares).sum(1) / total)
+    for side in (similar * others, (1 - similar) * others):
+        count = side.sum(1, keepdim=True)  # (B, 1)
+        given = (side[:, :, None] * shares).sum(1) / count.clamp(min=1)
+        gain = gain - (count / total)[:, 0] * entropy(given)
+    return gain
+
+
+class MIHash(nn.Module):
+    """Minus the mutual information of distance and neighbourhood (Cakir et al., ICCV 2017)."""
+
+    def __init__(self, setting: Setting, *, bins: int | None = None, slope: float = 1.0) -> None:
+        super().__init__()
+        self.bins = max(1, setting.bits // 2) if bins is None else bins
+        if self.bins < 1:
+            raise ValueError(f"mihash needs one bin or more, not {bins}")
+        self.slope = slope
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The term ``information``, negative, of (B, K) codes. ValueError for a batch of one."""
+        pairs.require("mihash", batch)
+        phi = 2 * torch.sigmoid(self.slope * output.code) - 1
+        return {"information": -information(phi, batch.similar, self.bins).mean()}
+
+
+METHOD = deep(
+    "linear",
+    MIHash,
+    card=Card("deep", "pairs", paper="Cakir et al., ICCV 2017", year=2017),
+    doc="MIHash: mutual information between distance and neighbourhood (Cakir et al., ICCV 2017)",
+)

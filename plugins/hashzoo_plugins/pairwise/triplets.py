@@ -1,0 +1,17 @@
+"""What losses over triplets of pictures share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def triplets(similar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (T,) of all triplets of a batch: a query, one that is similar to it and not itself, and one that is not.
+
+    >>> [rows.tolist() for rows in triplets(torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]))]
+    [[0, 1], [1, 0], [2, 2]]
+    """
+    alike = (similar > 0) & ~torch.eye(len(similar), dtype=torch.bool, device=similar.device)
+    query, near, far = torch.nonzero(alike[:, :, None] & ~(similar > 0)[:, None, :], as_tuple=True)
+    return query, near, far

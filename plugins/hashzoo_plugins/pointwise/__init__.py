@@ -1,0 +1,37 @@
+"""Methods that learn from one picture at a time: from its class, from its features, or from two views of it."""
+
+from typing import Any
+
+from hashzoo import hookimpl
+from hashzoo_plugins.pointwise import bihalf, cibhash, csq, dhd, dpn, greedyhash, orthohash
+
+
+@hookimpl
+def hashzoo_methods() -> dict[str, Any]:
+    """The methods of this family."""
+    return {
+        "bihalf": bihalf.METHOD,
+        "cibhash": cibhash.CIBHash,
+        "csq": csq.METHOD,
+        "dhd": dhd.DeepHashDistillation,
+        "dpn": dpn.METHOD,
+        "greedyhash": greedyhash.METHOD,
+        "greedyhash-u": greedyhash.METHOD_U,
+        "orthohash": orthohash.METHOD,
+        "orthohash-arc": orthohash.METHOD_ARC,
+    }
+
+
+@hookimpl
+def hashzoo_losses() -> dict[str, Any]:
+    """The losses of this family."""
+    return {
+        "bihalf": bihalf.BiHalf,
+        "csq": csq.CSQ,
+        "dhd": dhd.DHD,
+        "dpn": dpn.DPN,
+        "greedyhash": greedyhash.GreedyHash,
+        "greedyhash-u": greedyhash.Unsupervised,
+        "orthohash": orthohash.OrthoHash,
+        "orthohash-arc": orthohash.arc,
+    }

@@ -1,0 +1,102 @@
+"""Unsupervised Hashing with Contrastive Information Bottleneck (Qiu, Su, Ou, Yu & Chen, IJCAI 2021).
+
+Two views of a picture should have one code, and different pictures different ones; the bits' probabilities under both
+views are drawn together, which keeps out of the code what the views do not share.
+
+    p = sigmoid(z),  z = MLP(f)  (B, K);  b = sgn(p - 1/2) with its gradient passed straight through
+    loss = NT-Xent over the 2 B codes of both views, cosine, temperature tau
+           + beta / 2 mean over i of  KL(p1_i | p2_i) + KL(p2_i | p1_i),  Bernoulli, summed over bits
+    code = [p >= 1/2]
+
+Resolved: the second distribution of each divergence is fixed, as in the authors' code (its value is the same). The MLP
+has one hidden layer of 1024 units. Views are those of Deep Hash Distillation at full strength, with
+crops of half of the picture or more; where features are
+stored both views are the same, and only different pictures are told apart.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from hashzoo.method import Backbone, Card, Deep
+from hashzoo.run import Run
+from hashzoo.types import Batch, Features, Output, Setting, Split
+from hashzoo_plugins.pairwise import pairs
+from hashzoo_plugins.pointwise.views import Views
+from hashzoo_plugins.quantization import straight_through
+
+
+class Perceptron(nn.Module):
+    """One hidden layer of ``hidden`` units, then the log-odds of K bits."""
+
+    def __init__(self, backbone: Backbone, setting: Setting, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(backbone.dim, hidden), nn.ReLU(), nn.Linear(hidden, setting.bits))
+
+    def forward(self, features: Features) -> Output:
+        """``code`` (B, K), log-odds."""
+        return Output(self.layers(features.pooled))
+
+
+def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """NT-Xent: the mean over 2 B codes of -log the share that its other view (B, K) has among all other codes."""
+    codes = torch.cat([first, second])
+    alike = pairs.cosines(codes) / temperature
+    itself = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
+    other = torch.arange(len(codes), device=codes.device).roll(len(first))
+    return cross_entropy(alike.masked_fill(itself, float("-inf")), other)
+
+
+def divergence(z: Tensor, fixed: Tensor) -> Tensor:
+    """(B,) KL between the Bernoulli bits of log-odds z and of log-odds ``fixed`` (B, K), which gets no gradient."""
+    fixed = fixed.detach()
+    p = torch.sigmoid(z)
+    on, off = logsigmoid(z) - logsigmoid(fixed), logsigmoid(-z) - logsigmoid(-fixed)
+    return (p * on + (1 - p) * off).sum(1)
+
+
+class CIBHashLoss(nn.Module):
+    """Contrast of two views' codes, and the divergence of their bits; one view alone stands for both."""
+
+    def __init__(self, temperature: float, beta: float) -> None:
+        super().__init__()
+        self.temperature, self.beta = temperature, beta
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``contrast`` and ``divergence``; the other view's log-odds are ``output.extra["other"]``."""
+        pairs.require("cibhash", batch)
+        first, second = output.code, output.extra.get("other", output.code)
+        both = divergence(first, second) + divergence(second, first)
+        return {
+            "contrast": contrast(straight_through(first), straight_through(second), self.temperature),
+            "divergence": self.beta * both.mean() / 2,
+        }
+
+
+class CIBHash(Deep):
+    """CIBHash: contrast of two views through an information bottleneck, no labels (Qiu et al., IJCAI 2021)."""
+
+    card = Card("deep", "none", paper="Qiu et al., IJCAI 2021", year=2021, views=True)
+
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        temperature: float = 0.3,
+        beta: float = 0.001,
+        hidden: int = 1024,
+        flip: bool = True,
+        crop: float = 0.5,
+    ) -> None:
+        super().__init__(backbone, Perceptron(backbone, setting, hidden), CIBHashLoss(temperature, beta))
+        self.view = Views(1.0, flip, crop)
+
+    def fit(self, train: Split, run: Run) -> None:
+        """Both views through the same network."""
+        optimizer = run.optimizer(self.backbone, self.head)
+        for batch in run.batches(train, views=[self.view, self.view]):
+            first, second = (self.head(self.backbone(view)).code for view in batch.views)
+            run.step(optimizer, self.loss(Output(first, extra={"other": second}), batch))

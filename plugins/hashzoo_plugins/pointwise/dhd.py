@@ -1,0 +1,126 @@
+"""Deep Hash Distillation for Image Retrieval (Jang, Gu, Ko, Kang & Cho, ECCV 2022).
+
+Codes of a weakly and a strongly transformed view of a picture are drawn together, the weak one teaching; a trainable
+proxy a class says where its codes belong, and a binary cross-entropy pulls every bit to its side.
+
+    h = tanh(LayerNorm(W f))  (B, K), of the weak view h_T and of the strong view h_S;  S(u, v) = cosine
+    loss = mean over i of  - sum_c y_c / |y| log softmax(S(p_c, h_T) / tau)_c         proxies p (C, K)
+           + lambda_1 (1 - S(sg[h_T], h_S))                                             distillation
+           + lambda_2 / K sum_k (|h| - 1)^2 / (2 sigma^2) - log(1 - exp(-(|h| + 1)^2 / (2 sigma^2)))   of h_T
+    code = sgn(h) of the picture itself
+
+Resolved: tau 0.2, sigma 0.5, weights 0.1 and 0.1 are the authors' code's. The weak view scales the probability of every
+transform by 0.5, the strong one by 1; the blur shrinks with the picture. Two passes, each with statistics of its own.
+Where features are stored both views are the same, and the distillation is 0.
+
+Public code: the cosine schedule's period counts batches but is stepped by epochs, so that the rate comes back up; the
+label tensor is divided in place; a picture without a label gives NaN; the best epoch on the test set is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, log_softmax, normalize
+
+from hashzoo.method import Backbone, Card, Deep
+from hashzoo.run import Run
+from hashzoo.types import Batch, Output, Setting, Split
+from hashzoo_plugins.heads.linear import NormTanh
+from hashzoo_plugins.pointwise.centres import shares
+from hashzoo_plugins.pointwise.views import Views
+
+
+def proxy_scores(proxies: Tensor, code: Tensor) -> Tensor:
+    """(B, C) cosines of codes (B, K) with the class proxies (C, K), eq. 8."""
+    return normalize(code, dim=1) @ normalize(proxies, dim=1).T
+
+
+def likelihood_gap(code: Tensor, deviation: float) -> Tensor:
+    """(B,) mean over bits of the two cross-entropies of eq. 10 and 11, towards the sign of each bit.
+
+    >>> round(float(likelihood_gap(torch.tensor([[0.5]], dtype=torch.float64), 0.5)), 6)
+    0.511171
+    """
+    # Even in h: the target of h >= 0 is (1, 0), of h < 0 it is (0, 1). The far likelihood is below 1.
+    near = (code.abs() - 1).square() / (2 * deviation**2)  # -log g of the side the bit is on
+    far = (code.abs() + 1).square() / (2 * deviation**2)
+    return (near - torch.log(-torch.expm1(-far))).mean(1)
+
+
+class DHD(nn.Module):
+    """Hash proxies, self-distillation and binary cross-entropy quantization (Jang et al., ECCV 2022).
+
+    ``output.code`` is the teacher's; the student's is ``output.extra["student"]``. In a composition head+dhd there is
+    one view, and no distillation.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        temperature: float = 0.2,
+        deviation: float = 0.5,
+        distillation: float = 0.1,
+        quantization: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.temperature, self.deviation = temperature, deviation
+        self.distillation, self.quantization = distillation, quantization
+        self.proxies = nn.Parameter(torch.empty(setting.classes, setting.bits))
+        nn.init.xavier_uniform_(self.proxies, gain=nn.init.calculate_gain("tanh"))
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``proxy``, ``distillation`` and ``quantization`` of (B, K) codes and (B, C) labels."""
+        target, teacher = shares("dhd", batch.labels), output.code
+        scores = log_softmax(proxy_scores(self.proxies.to(teacher), teacher) / self.temperature, 1)
+        terms = {"proxy": -(target * scores).sum(1).mean()}
+        if "student" in output.extra:
+            alike = cosine_similarity(teacher.detach(), output.extra["student"], dim=1)
+            terms["distillation"] = self.distillation * (1 - alike).mean()
+        terms["quantization"] = self.quantization * likelihood_gap(teacher, self.deviation).mean()
+        return terms
+
+
+def distil(method: Deep, views: Sequence[Views], train: Split, run: Run) -> None:
+    """The first view teaches the second; two passes, each with batch statistics of its own."""
+    optimizer = run.optimizer(method.backbone, method.head, method.loss)
+    for batch in run.batches(train, views=views):
+        teacher, student = (method.head(method.backbone(view)).code for view in batch.views)
+        run.step(optimizer, method.loss(Output(teacher, extra={"student": student}), batch))
+
+
+class DeepHashDistillation(Deep):
+    """Deep Hash Distillation: proxies, a weak view teaching a strong one, binary bits (Jang et al., ECCV 2022)."""
+
+    card = Card("deep", "classes", paper="Jang et al., ECCV 2022", year=2022, views=True)
+
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        temperature: float = 0.2,
+        deviation: float = 0.5,
+        distillation: float = 0.1,
+        quantization: float = 0.1,
+        weak: float = 0.5,
+        strong: float = 1.0,
+        flip: bool = True,
+        crop: float = 0.08,
+    ) -> None:
+        loss = DHD(
+            setting,
+            temperature=temperature,
+            deviation=deviation,
+            distillation=distillation,
+            quantization=quantization,
+        )
+        super().__init__(backbone, NormTanh(backbone, setting, norm="layer"), loss)
+        self.views = [Views(weak, flip, crop), Views(strong, flip, crop)]
+
+    def fit(self, train: Split, run: Run) -> None:
+        """The weak view teaches the strong one."""
+        distil(self, self.views, train, run)

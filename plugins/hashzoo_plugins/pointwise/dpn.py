@@ -1,0 +1,57 @@
+"""Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes (Fan et al., IJCAI 2020).
+
+Each class has a random binary target; a hinge asks every output to lie beyond a margin on its target's side, which
+bounds the Hamming distance to the target.
+
+    loss = mean over i of  sum_k max(0, m - z_ik t_ik),  z = W f + v  (B, K), t in {-1, 1}^K of the class, m = 1
+    code = sgn(z);  of several labels t is the sign of the sum of theirs
+
+Resolved: targets are coin tosses (``targets = "separated"``: each the farthest of 100 from those before); where a sum
+of targets is 0, one fixed random vector decides. The ternary variant is not part of this.
+
+Public code: the authors report one or two points by the order of the database alone; ties count in expectation here.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hashzoo.method import Card, deep
+from hashzoo.types import Batch, Output, Setting
+from hashzoo_plugins.pointwise.centres import Kind, centres, random_rows, shares, vote
+
+
+def polarization(code: Tensor, target: Tensor, margin: float) -> Tensor:
+    """(B,) what the outputs (B, K) lack to the margin on their target's side, summed over bits.
+
+    >>> import torch
+    >>> polarization(torch.tensor([[2.0, 0.5, -1.0]]), torch.tensor([[1.0, 1.0, 1.0]]), 1.0)
+    tensor([2.5000])
+    """
+    return (margin - code * target).clamp(min=0).sum(1)
+
+
+class DPN(nn.Module):
+    """Polarization hinge towards a random target a class (Fan et al., IJCAI 2020)."""
+
+    targets: Tensor
+    ties: Tensor
+
+    def __init__(self, setting: Setting, *, margin: float = 1.0, targets: Kind = "random") -> None:
+        super().__init__()
+        self.margin = margin
+        self.register_buffer("targets", centres(targets, setting.classes, setting.bits))
+        self.register_buffer("ties", random_rows(1, setting.bits)[0])
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The term ``polarization`` of (B, K) codes."""
+        target = vote(shares("dpn", batch.labels), self.targets, self.ties).to(output.code)
+        return {"polarization": polarization(output.code, target, self.margin).mean()}
+
+
+METHOD = deep(
+    "linear",
+    DPN,
+    card=Card("deep", "classes", paper="Fan et al., IJCAI 2020", year=2020),
+    doc="Deep Polarized Network: a hinge towards random class targets (Fan et al., IJCAI 2020)",
+)

@@ -1,0 +1,86 @@
+"""One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective (Hoe et al., NeurIPS 2021).
+
+A softmax over the cosines with a fixed binary codebook, with a margin: to be near the own class's codeword and far
+from the others' is classification and quantization in one loss. Batch normalisation balances the bits.
+
+    z = BatchNorm(W f)  (B, K);  t_c in {-1, 1}^K fixed
+    loss = mean over i of  - log softmax( s (cos(z_i, t_c) - m [c = y_i]) )_{y_i}        (OrthoCos)
+    loss = mean over i of  - log softmax( s cos(angle(z_i, t_c) + m [c = y_i]) )_{y_i}   (OrthoArc)
+    code = sgn(z);  s = 8, m = 0.2
+
+Resolved: codewords are coin tosses (``codebook = "hadamard"`` where bits allow). Pictures with several labels aim at
+equal shares of them, the margin at each. Cosines are kept 1e-6 from 1 before the angle is taken, which has no slope
+there.
+
+Public code: the released script trains COCO on the first of several labels only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax, normalize
+
+from hashzoo.method import Card, deep
+from hashzoo.types import Batch, Output, Setting
+from hashzoo_plugins.pairwise.pairs import SMALL
+from hashzoo_plugins.pointwise.centres import Kind, centres, shares
+
+PAPER = "Hoe et al., NeurIPS 2021"
+FLAT = 1e-6
+
+
+def scores(code: Tensor, codebook: Tensor, labels: Tensor, margin: float, kind: Literal["cos", "arc"]) -> Tensor:
+    """(B, C) cosines of codes (B, K) with codewords (C, K), those of a picture's labels (B, C) less the margin."""
+    cosine = normalize(code, dim=1, eps=SMALL) @ normalize(codebook.to(code), dim=1).T
+    own = (labels > 0).to(cosine)
+    if kind == "cos":
+        return cosine - margin * own
+    return torch.cos(torch.arccos(cosine.clamp(FLAT - 1, 1 - FLAT)) + margin * own)
+
+
+class OrthoHash(nn.Module):
+    """Cross-entropy of cosines with a fixed codebook, with a margin (Hoe et al., NeurIPS 2021)."""
+
+    codebook: Tensor
+
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        scale: float = 8.0,
+        margin: float = 0.2,
+        codebook: Kind = "random",
+        kind: Literal["cos", "arc"] = "cos",
+    ) -> None:
+        super().__init__()
+        self.scale, self.margin, self.kind = scale, margin, kind
+        self.register_buffer("codebook", centres(codebook, setting.classes, setting.bits))
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """The term ``codeword`` of (B, K) codes."""
+        target = shares("orthohash", batch.labels)
+        found = scores(output.code, self.codebook, batch.labels, self.margin, self.kind)
+        return {"codeword": -(target * log_softmax(self.scale * found, 1)).sum(1).mean()}
+
+
+def arc(setting: Setting, *, scale: float = 8.0, margin: float = 0.2, codebook: Kind = "random") -> OrthoHash:
+    """Cross-entropy of angles with a fixed codebook, with a margin (OrthoArc of Hoe et al., NeurIPS 2021)."""
+    return OrthoHash(setting, scale=scale, margin=margin, codebook=codebook, kind="arc")
+
+
+METHOD = deep(
+    "norm",
+    OrthoHash,
+    card=Card("deep", "classes", paper=PAPER, year=2021),
+    doc="OrthoHash (OrthoCos): cosines with a fixed binary codebook (Hoe et al., NeurIPS 2021)",
+)
+
+METHOD_ARC = deep(
+    "norm",
+    arc,
+    card=Card("deep", "classes", paper=PAPER, year=2021),
+    doc="OrthoHash with the margin on the angle (OrthoArc, Hoe et al., NeurIPS 2021)",
+)

@@ -1,0 +1,42 @@
+"""The weak and the strong views of Deep Hash Distillation, and training on a pair of views."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+FULL = 224  # pixels for which the blur is meant
+
+
+class Views:
+    """One view of a picture: DHD's group of transforms, each with its probability scaled by ``strength``.
+
+    Random resized crop 1, flip 0.5, colour jitter 0.8, greyscale 0.2, Gaussian blur 0.5. ``flip = False`` is for
+    pictures that mean something else in a mirror, ``crop`` the smallest share of the area that a crop keeps.
+    """
+
+    def __init__(self, strength: float, flip: bool, crop: float) -> None:
+        if not 0 <= strength <= 1:
+            raise ValueError(f"the strength of a view is a multiple of probabilities, 0 to 1, not {strength}")
+        self.strength, self.flip, self.crop = strength, flip, crop
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """A (C, H, W) uint8 picture in, one of the same shape out; randomness is torch's global generator."""
+        a, (channels, height, width) = self.strength, picture.shape
+        side = min(height, width)
+        half = min(round(12 * side / FULL), side - 1)
+        steps: list[tuple[float, nn.Module]] = [
+            (a, v2.RandomResizedCrop((height, width), scale=(self.crop, 1.0), antialias=True)),
+            (0.5 * a * self.flip, v2.RandomHorizontalFlip(1.0)),
+            (0.8 * a, v2.ColorJitter(0.4, 0.8, 0.8, 0.2) if channels == 3 else v2.ColorJitter(0.4, 0.8)),
+            (0.2 * a * (channels == 3), v2.RandomGrayscale(1.0)),
+        ]
+        if half:
+            scale = side / FULL
+            steps.append((0.5 * a, v2.GaussianBlur(2 * half + 1, (max(0.1 * scale, 1e-3), 2.0 * scale))))
+        draws = torch.rand(5)
+        for draw, (probability, step) in zip(draws, steps, strict=False):
+            if float(draw) < probability:
+                picture = step(picture)
+        return picture

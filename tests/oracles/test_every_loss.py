@@ -1,0 +1,99 @@
+"""Gradients of every registered loss: finite differences at ordinary points, finite at the corners."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hashzoo import zoo
+from hashzoo.types import Batch, Output, Setting
+from tests.oracles.toy import D
+
+HOUSE = zoo.load()
+LOSSES = sorted(HOUSE.losses)
+BITS, CLASSES, BATCH = 4, 3, 6
+BOUNDED = {"csq", "dcoh", "dhd", "dnnh", "sfdh", "two-level"}  # of codes that their heads keep in (-1, 1)
+
+#: The gradient that these pass on is not that of their value, by design; what it is, their own tests say.
+STRAIGHT_THROUGH = {"bihalf", "greedyhash", "greedyhash-u"}
+
+
+def loss_of(name, multilabel=False):
+    torch.manual_seed(0)
+    setting = Setting(BITS, CLASSES, multilabel, torch.tensor([20, 8, 2]), BATCH)
+    try:
+        return HOUSE.losses[name].factory(setting).double().eval()
+    except ValueError as refused:
+        pytest.skip(str(refused))
+
+
+def value(loss, code, labels, progress=0.3):
+    draw = torch.Generator().manual_seed(1)
+    mixing = torch.randn(BITS, CLASSES, generator=draw, dtype=D)
+    extra = {"features": torch.randn(len(code), 5, generator=draw, dtype=D), "local": code}
+    output = Output(code, code @ mixing, extra)
+    return sum(loss(output, Batch((None,), labels, torch.arange(len(code)), progress)).values())
+
+
+def ordinary(count=BATCH):
+    draw = torch.Generator().manual_seed(2)
+    return 0.9 * torch.tanh(torch.randn(count, BITS, generator=draw, dtype=D))
+
+
+def classes(*rows):
+    return torch.eye(CLASSES, dtype=D)[list(rows)]
+
+
+MIXED = classes(0, 0, 1, 1, 2, 0)
+
+
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - STRAIGHT_THROUGH))
+def test_the_gradient_of_every_loss_agrees_with_finite_differences(name):
+    loss = loss_of(name)
+    loss.train()
+    code = ordinary().requires_grad_()
+    assert torch.autograd.gradcheck(lambda c: value(loss, c, MIXED), code, eps=1e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("size", [0.0, 1e3])
+def test_the_gradient_of_every_loss_is_finite_at_zero_and_far_out(name, size):
+    far = ordinary().sign() * size
+    if name in BOUNDED:  # what their heads make of an output as far as that
+        far = torch.tanh(far)
+    code = far.requires_grad_()
+    for labels in (MIXED, classes(*[0] * BATCH)):
+        found = value(loss_of(name), code, labels)
+        (slope,) = torch.autograd.grad(found, code)
+        assert torch.isfinite(found)
+        assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("labels", [classes(0, 0), classes(0, 1)], ids=["one similar pair", "one dissimilar pair"])
+def test_every_loss_is_finite_for_a_batch_of_one_pair(name, labels):
+    code = ordinary(2).requires_grad_()
+    found = value(loss_of(name), code, labels)
+    (slope,) = torch.autograd.grad(found, code)
+    assert torch.isfinite(found)
+    assert torch.isfinite(slope).all()
+
+
+#: Losses of pairs, which one picture cannot teach.
+PAIRS = {n for n in LOSSES if HOUSE.losses[n].factory.__module__.startswith("hashzoo_plugins.pairwise")} | {
+    "bihalf",
+    "contrastive",
+    "two-level",
+    "greedyhash-u",
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_takes_one_picture_or_says_that_it_needs_two(name):
+    loss, code = loss_of(name), ordinary(1).requires_grad_()
+    if name in PAIRS:
+        with pytest.raises(ValueError, match="two pictures"):
+            value(loss, code, classes(0))
+    else:
+        (slope,) = torch.autograd.grad(value(loss, code, classes(0)), code)
+        assert torch.isfinite(slope).all()
