@@ -25,10 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu
 
-from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.method import Backbone, Card, Deep, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split, signs
 from hashzoo_plugins.datasets.composed import algebra
+from hashzoo_plugins.quantization import gap
 
 INIT_NOISE = 0.01
 
@@ -160,13 +161,14 @@ class MultiLevel(nn.Module):
         return {
             "triplet": triplets(codes, similar, self.margin, rows),
             "semantic": self.semantic * binary_cross_entropy_with_logits(self.classifier(codes), labels),
-            "quantization": self.quantization * (codes.abs() - 1).square().mean(),
+            "quantization": self.quantization * gap(codes).square().mean(),
         }
 
 
-class DCOH(Method):
+class DCOH(Deep):
     """Deep code operation hashing: codes with union, intersection and difference, learned against a discriminator."""
 
+    loss: MultiLevel
     card = Card("deep", "classes", single=False, paper="Song & Tan, CVIU 2020", year=2020)
 
     def __init__(
@@ -187,22 +189,15 @@ class DCOH(Method):
         difference: Literal["mixed", "composite", "direct"] = "mixed",
     ) -> None:
         """``warmup`` is the share of the training without operators."""
-        super().__init__()
         if not setting.multilabel:
             raise ValueError(
                 "dcoh composes label sets: it needs pictures with several labels; take a data set such as scenes.union"
             )
-        self.backbone = backbone
-        self.head = FullyConnected(backbone, setting, hidden=hidden)
-        self.operators = Operators(setting.bits, tie)
-        self.discriminator = Discriminator(setting.bits)
-        self.loss = MultiLevel(
-            setting,
-            margin=margin,
-            semantic=semantic,
-            quantization=quantization,
-            similarity=similarity,
-        )
+        head = FullyConnected(backbone, setting, hidden=hidden)
+        operators, discriminator = Operators(setting.bits, tie), Discriminator(setting.bits)
+        loss = MultiLevel(setting, margin=margin, semantic=semantic, quantization=quantization, similarity=similarity)
+        super().__init__(backbone, head, loss)
+        self.operators, self.discriminator = operators, discriminator
         self.adversarial, self.warmup, self.anchors = adversarial, warmup, anchors
         self.query_codes, self.difference = query_codes, difference
 
@@ -251,11 +246,6 @@ class DCOH(Method):
     def judged(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """The discriminator's own loss."""
         return {"discriminator": discriminator_loss(self.discriminator(real), self.discriminator(fake))}
-
-    def relaxed(self, batch: Batch) -> Tensor:
-        """h."""
-        output: Output = self.head(self.backbone(batch.images))
-        return output.code
 
     def encode(self, batch: Batch) -> Codes:
         """The sign of h, and h itself, which a query's operators take; the database keeps the sign alone."""

@@ -3,12 +3,18 @@
 Three stages of a network are pooled under an attention map each, joined and hashed; the codes are learned by a
 contrastive loss, first with the network frozen, then with all of it.
 
-Resolved where the article is silent: the "last three convolution layers" are the outputs of the last three stages
+Resolved: where the article is silent: the "last three convolution layers" are the outputs of the last three stages
 (for the last three convolutions take the backbone's option ``taps = "convolutions"``); training acts on u = tanh(z),
 or on the sign with a straight-through gradient (``relax = "ste"``); the margin is 2K, which asks dissimilar codes to
 differ in half of their bits; the mean over unordered pairs is taken, and no quantization term (``quantization`` adds
 the one of DSH). The first phase takes ``warmup`` of the epochs at the full rate, the second ``tune`` of it; classes
 are drawn equally often, so that similar pairs exist in every batch (``sampler``). "Multi-grain codes" are one code.
+
+Measured: on stored scattering features of ``digits.standard`` it stays behind ``itq`` (0.618) at 32 bits, three seeds:
+0.503. The loss is one cause, since tanh codes saturate before the classes are apart: the same head with ``csq``
+reaches 0.785 and with ``dch`` 0.793, and the loss alone 0.785 under tanh and 0.969 on linear codes (as ``dsh``). The
+features are the other: three pooled maps are 80 numbers that have lost where things are, of which ``saliency+csq``
+makes 0.806.
 """
 
 from __future__ import annotations
@@ -114,8 +120,9 @@ class MultiGrainHashing(Deep):
     ) -> None:
         if not 0 <= warmup <= 1:
             raise ValueError(f"warmup is the share of epochs with a frozen network, 0 to 1, not {warmup}")
+        head = MultiGrain(backbone, setting, relax=relax)
         loss = Contrastive(setting, margin=margin, reduction=reduction, quantization=quantization)
-        super().__init__(backbone, MultiGrain(backbone, setting, relax=relax), loss)
+        super().__init__(backbone, head, loss)
         self.warmup, self.tune, self.sampler = warmup, tune, sampler
 
     def fit(self, train: Split, run: Run) -> None:

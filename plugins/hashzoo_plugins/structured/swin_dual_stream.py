@@ -71,6 +71,7 @@ class SwinDualStream(Deep):
         ranking: Literal["hamming", "weighted", "tie-break"] = "hamming",
         mu: float = 1.0,
     ) -> None:
+        head = NormTanh(backbone, setting, norm=norm)
         loss = DHD(
             setting,
             temperature=temperature,
@@ -78,7 +79,7 @@ class SwinDualStream(Deep):
             distillation=distillation,
             quantization=quantization,
         )
-        super().__init__(backbone, NormTanh(backbone, setting, norm=norm), loss)
+        super().__init__(backbone, head, loss)
         self.bits, self.ranking, self.mu = setting.bits, ranking, mu
         self.views = [Views(weak, flip, crop), Views(strong, flip, crop)]
         self.mark = "" if ranking == "hamming" else "uses the classifier"

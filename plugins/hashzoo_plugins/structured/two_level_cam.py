@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from hashzoo.index import Cascade, Hamming, Index
-from hashzoo.method import Backbone, Card, Method, bits
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split
-from hashzoo_plugins.pairwise.pairs import contrastive, upper
+from hashzoo.method import Backbone, Card, Deep, bits
+from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting
+from hashzoo_plugins.pairwise.pairs import contrastive, require, upper
+from hashzoo_plugins.quantization import gap
 from hashzoo_plugins.structured import maps
 
 CAM = Literal["mean", "signed", "abs"]
@@ -125,22 +125,22 @@ class TwoLevelLoss(nn.Module):
         """Terms of both levels. ValueError for a head without a local code, or a batch of one."""
         if "local" not in output.extra:
             raise ValueError("two-level learns a local code beside the global one: take the head two-level")
-        if len(batch) < 2:
-            raise ValueError("two-level learns from pairs: a batch needs two pictures or more")
+        require("two-level", batch)
         criterion = binary_cross_entropy_with_logits if self.multilabel else cross_entropy
         terms = {}
         for level, code in (("global", output.code), ("local", output.extra["local"])):
             terms[f"{level} pair"] = upper(contrastive(code, batch.similar, 2.0 * code.shape[1])).mean() / 2
-            terms[f"{level} quantization"] = self.quantization * (code.abs() - 1).abs().sum(1).mean()
+            terms[f"{level} quantization"] = self.quantization * gap(code).abs().sum(1).mean()
             if level in self.classifiers:
                 scores = self.classifiers[level](code)
                 terms[f"{level} classification"] = self.classification * criterion(scores, batch.labels)
         return terms
 
 
-class TwoLevelCAM(Method):
+class TwoLevelCAM(Deep):
     """Coarse search by a global code, then the local bits that the query's class activation maps choose."""
 
+    head: TwoLevel
     card = Card(
         "deep",
         "pairs",
@@ -165,22 +165,14 @@ class TwoLevelCAM(Method):
         classification: float = 0.0,
     ) -> None:
         """``selected`` is the paper's L, the local bits that count (half of them); ``depth`` its top K."""
-        super().__init__()
-        self.selected = local_bits // 2 if selected is None else selected
-        if not self.selected >= 1 or local_bits < 1:
+        chosen = local_bits // 2 if selected is None else selected
+        if not chosen >= 1 or local_bits < 1:
             raise ValueError(f"two-level-cam selects 1 local bit or more of at least 1, not {selected} of {local_bits}")
-        self.backbone = backbone
-        self.head = TwoLevel(backbone, setting, local_bits=local_bits)
-        self.loss = TwoLevelLoss(
-            setting, quantization=quantization, classification=classification, local_bits=local_bits
-        )
-        self.depth, self.cam, self.region, self.theta, self.connectivity = depth, cam, region, theta, connectivity
-
-    def fit(self, train: Split, run: Run) -> None:
-        """Both codes at once, from pairs."""
-        optimizer = run.optimizer(self.backbone, self.head, self.loss)
-        for batch in run.batches(train):
-            run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
+        head = TwoLevel(backbone, setting, local_bits=local_bits)
+        loss = TwoLevelLoss(setting, quantization=quantization, classification=classification, local_bits=local_bits)
+        super().__init__(backbone, head, loss)
+        self.selected, self.depth = chosen, depth
+        self.cam, self.region, self.theta, self.connectivity = cam, region, theta, connectivity
 
     def average(self, output: Output) -> Tensor:
         """(B, h, w) the average CAM of the global bits."""
@@ -193,11 +185,6 @@ class TwoLevelCAM(Method):
             for average in self.average(output).double().cpu().numpy()
         ]
         return torch.from_numpy(np.stack(found)).to(output.code.device)
-
-    def relaxed(self, batch: Batch) -> Tensor:
-        """The global code."""
-        output: Output = self.head(self.backbone(batch.images))
-        return output.code
 
     def encode(self, batch: Batch) -> Codes:
         """Both codes, and the mask over the local one, which counts where the picture is a query."""
