@@ -75,7 +75,8 @@ def families(house: Zoo) -> dict[str, tuple[str, list[str]]]:
     for plugin in house.plugins:
         names = [offer.removeprefix("method ") for offer in plugin.offers if offer.startswith("method ")]
         if names:
-            found[plugin.origin.rpartition(".")[2]] = (plugin.origin, names)
+            family = plugin.origin.rpartition(".")[2] if plugin.name == "hashzoo" else plugin.origin
+            found[family] = (plugin.origin, names)
     order = [*FAMILIES, *sorted(found.keys() - FAMILIES)]
     return {family: found[family] for family in order if family in found}
 

@@ -116,13 +116,6 @@ def test_principal_directions_are_those_of_scikit_learn():
     assert (((x - x.mean(0)) @ mine).var(0).diff() <= 0).all()
 
 
-def test_random_hyperplanes_differ_in_the_share_of_the_angle():
-    w = torch.randn(2, 100_000, generator=torch.Generator().manual_seed(0))
-    x, y = torch.tensor([1.0, 0]), torch.tensor([1.0, 1])
-    differing = ((x @ w >= 0) != (y @ w >= 0)).float().mean()
-    assert float(differing) == pytest.approx(0.25, abs=4 * 0.0014)
-
-
 def test_a_perfect_classifier_scores_one_and_a_constant_one_the_closed_form():
     labels = np.arange(40) % 4
     digits_of = ((labels[:, None] >> np.arange(2)) & 1).astype(bool)

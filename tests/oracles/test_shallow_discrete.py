@@ -51,12 +51,16 @@ def test_the_contract_holds(method, multilabel):
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: KSH(SETTING, Probe(), anchors=0), "an anchor and two pictures"),
+        (lambda: KSH(SETTING, Probe(), anchors=0), "an anchor, two pictures"),
         (lambda: SDH(SETTING, Probe(), weight=0.0), "above 0"),
         (lambda: FSDH(SETTING, Probe(), rho=0.0), "above 0"),
         (lambda: COSDISH(SETTING, Probe(), rounds=0), "a round"),
         (lambda: IMH(SETTING, Probe(), anchors=16, embedding="laplacian"), "need more than 16"),
         (lambda: IMH(SETTING, Probe(), nearest=0), "nearest 0"),
+        (lambda: IMH(SETTING, Probe(), iterations=0), "iterations 0"),
+        (lambda: KSH(SETTING, Probe(), iterations=0), "iterations 0"),
+        (lambda: SDH(SETTING, Probe(), sweeps=0), "a sweep"),
+        (lambda: FSDH(SETTING, Probe(), nu=-1.0), "nu of 0 or more"),
     ],
 )
 def test_what_cannot_be_served_is_refused(make, why):

@@ -85,6 +85,12 @@ def test_more_bits_than_features_are_refused_where_directions_run_out(factory):
         fitted(factory, x, labels, 9)
 
 
+def test_fewer_pictures_than_directions_are_refused_where_directions_run_out():
+    x, labels = clusters(0)
+    with pytest.raises(ValueError, match="as many training pictures; there are 5"):
+        fitted(SSH, x[:5], labels[:5], 8)
+
+
 @pytest.mark.parametrize("factory", [LSH, SH, BRE, S3PLH])
 def test_more_bits_than_features_are_served_where_they_do_not(factory):
     x, labels = clusters(0)
@@ -108,6 +114,16 @@ def test_hyperparameters_that_make_no_sense_are_refused(factory, values, reason)
 
 
 # LSH and PCAH
+
+
+def test_random_hyperplanes_differ_in_the_share_of_the_angle():
+    x = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    method, _ = fitted(LSH, x, torch.ones(2, 1), 100_000, center=False)
+    first, second = encoded(method, x)
+    assert float((first != second).float().mean()) == pytest.approx(0.25, abs=4 * 0.0014)
+    turned = method.projection / method.projection.norm(dim=0)
+    assert abs(float(turned.square().mean(1)[0]) - 0.5) < 0.01
+    assert abs(float(turned.pow(4).mean(1)[0]) - 3 / 8) < 0.01  # of directions that are all alike, not of a square
 
 
 @settings(deadline=None, max_examples=15)

@@ -12,17 +12,16 @@ drawn pictures and those of all others.
     code = sgn( z W ),  W = (Z'Z + I)^-1 Z'B,  z the features with mean 0 and variance 1
     10 rounds of 3 alternations
 
-Resolved: r is the number of similar pairs over that of dissimilar ones (``dissimilar = "balanced"``), as ADSH
-has it, and not 1 (``"opposite"``), as the paper is quoted. With r = 1 and ten classes nine tenths of the votes on a bit
-are against the sum of the drawn ones, so that nearly all others take the opposite bit, whatever their class: the mean
-of map@all over three seeds, on a validation part of digits.standard at 32 bits, is 0.305 then (random hyperplanes
-0.505), and 0.827 with r near 1/9.
-The step of the drawn never raises the objective: the residual is that of all other bits, and the quadratic programme
-starts from the old bits and from the leading eigenvector of its form and flips one bit at a time while that gains.
-The paper's solver, a clustering after a shift of 1e4, approximates the shifted form, which the shift dominates. The
-step of the others does not promise to lower the squared objective; it maximises sum_ij S_ij <b_i, b_j>, which with
-r = 1 is to minimise sum_ij |K S_ij - <b_i, b_j>|. It comes last, so that codes fit the drawn ones they end with. In
-multi-label data a shared label makes a pair similar.
+Resolved: r is the number of similar pairs over that of dissimilar ones, at most 1 (``dissimilar = "balanced"``), as
+ADSH has it, and not 1 (``"opposite"``), as the paper is quoted. With r = 1 and ten classes nine tenths of the votes on
+a bit are against the sum of the drawn ones, so that nearly all others take the opposite bit, whatever their class: the
+mean of map@all over three seeds, on a validation part of digits.standard at 32 bits, is 0.305 then (random hyperplanes
+0.505), and 0.827 with r near 1/9. The step of the drawn never raises the objective: the residual is that of all other
+bits, and the quadratic programme starts from the old bits and from the leading eigenvector of its form and flips one
+bit at a time while that gains. The paper's solver, a clustering after a shift of 1e4, approximates the shifted form,
+which the shift dominates. The step of the others does not promise to lower the squared objective; it maximises sum_ij
+S_ij <b_i, b_j>, which with r = 1 is to minimise sum_ij |K S_ij - <b_i, b_j>|. It comes last, so that codes fit the
+drawn ones they end with. In multi-label data a shared label makes a pair similar.
 
 Public code: one port gives dissimilar pairs the weight +r, which asks for codes that agree (0.724 as measured above),
 and builds the residual of a bit from the bits before it only. The authors' code was not available.

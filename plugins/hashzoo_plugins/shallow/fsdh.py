@@ -64,6 +64,8 @@ class FSDH(Method):
             raise ValueError(
                 "fsdh needs an anchor, and a width, weight and rho above 0: it inverts what they regularise"
             )
+        if iterations < 1 or nu < 0:
+            raise ValueError("fsdh needs an iteration and a nu of 0 or more")
         self.backbone, self.bits, self.count, self.width = backbone, setting.bits, anchors, width
         self.weight, self.rho, self.nu, self.iterations = weight, rho, nu, iterations
         self.register_buffer("anchors", torch.zeros(anchors, backbone.dim))

@@ -130,8 +130,11 @@ class IMH(Method):
         iterations: int = 20,
     ) -> None:
         super().__init__()
-        if anchors < 2 or nearest < 1:
-            raise ValueError(f"imh needs two anchors and a nearest one, not {anchors} anchors, nearest {nearest}")
+        if anchors < 2 or nearest < 1 or iterations < 1:
+            raise ValueError(
+                "imh needs two anchors, a nearest one and an iteration, "
+                f"not {anchors} anchors, nearest {nearest}, iterations {iterations}"
+            )
         if embedding == "laplacian" and anchors <= setting.bits:
             raise ValueError(f"imh has fewer eigenmaps than anchors: {setting.bits} bits need more than {anchors}")
         self.backbone, self.bits, self.most, self.nearest = backbone, setting.bits, anchors, nearest

@@ -17,7 +17,8 @@ the paper has Nesterov's method: same objective and bound on iterations, no step
 pictures than anchors or than the sample: all of them are taken. In multi-label data a shared label makes a pair
 similar. A bit is 1 where the value is >= 0; the authors' code has > 0.
 
-Public code: the authors' ends a bit's descent at the first step that gains less than l / 100, as is done here.
+Public code: the authors' ends a bit's descent at the first step that gains less than l / 100 (unverified), as is done
+here.
 """
 
 from __future__ import annotations
@@ -37,17 +38,20 @@ from hashzoo_plugins.shallow import anchors, labelled, similarity
 
 GAIN = 0.01  # a step that lowers the smooth objective by less than this times l is the last
 RIDGE = 1e-6  # share of the mean diagonal of Kbar' Kbar that is added to it
+FLAT = 1e-12  # the least ridge, for features that are all alike
 
 
 def spectral(kernel: Tensor, r: Tensor) -> Tensor:
     """(m,) the a of largest a' Kbar' R Kbar a with a' Kbar' Kbar a = l, for Kbar (l, m) and R (l, l)."""
     gram = kernel.T @ kernel  # (m, m)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    lower = torch.linalg.cholesky(gram + RIDGE * gram.diagonal().mean() * eye)  # gram = L L', a = L'^-1 u
+    ridge = (RIDGE * gram.diagonal().mean()).clamp(min=FLAT)
+    lower = torch.linalg.cholesky(gram + ridge * eye)  # ridged gram G = L L', a = L'^-1 u
     half = torch.linalg.solve_triangular(lower, kernel.T, upper=False)  # (m, l)
     top = torch.linalg.eigh(half @ r @ half.T).eigenvectors[:, -1:]  # (m, 1)
     a: Tensor = torch.linalg.solve_triangular(lower.T, top, upper=True)[:, 0]
-    return a * (len(kernel) / (a @ gram @ a)).sqrt()
+    # a' G a = u' u = 1: far less without the ridge is a direction that the kernel does not have
+    return a * (len(kernel) / (a @ gram @ a).clamp(min=0.5)).sqrt()
 
 
 def smoothed(a: Tensor, kernel: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,8 +102,11 @@ class KSH(Method):
         self, setting: Setting, backbone: Backbone, *, anchors: int = 300, sample: int = 2000, iterations: int = 500
     ) -> None:
         super().__init__()
-        if anchors < 1 or sample < 2:
-            raise ValueError(f"ksh needs an anchor and two pictures to pair, not {anchors} anchors, sample {sample}")
+        if anchors < 1 or sample < 2 or iterations < 1:
+            raise ValueError(
+                "ksh needs an anchor, two pictures to pair and an iteration, "
+                f"not {anchors} anchors, sample {sample}, iterations {iterations}"
+            )
         self.backbone, self.bits, self.count = backbone, setting.bits, anchors
         self.sample, self.iterations = sample, iterations
         self.register_buffer("anchors", torch.zeros(anchors, backbone.dim))

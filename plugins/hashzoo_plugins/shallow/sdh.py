@@ -60,6 +60,8 @@ class SDH(Method):
             raise ValueError(
                 "sdh needs an anchor, and a width, weight and rho above 0: it inverts what they regularise"
             )
+        if iterations < 1 or sweeps < 1 or nu < 0:
+            raise ValueError("sdh needs an iteration, a sweep and a nu of 0 or more")
         self.backbone, self.bits, self.count, self.width = backbone, setting.bits, anchors, width
         self.weight, self.rho, self.nu, self.iterations, self.sweeps = weight, rho, nu, iterations, sweeps
         self.register_buffer("anchors", torch.zeros(anchors, backbone.dim))

@@ -57,6 +57,8 @@ class SSH(Method):
     def fit(self, train: Split, run: Run) -> None:
         """The top eigenvectors of the adjusted covariance."""
         f = run.features(self.backbone, train).pooled  # (n, D)
+        if len(f) < self.bits:
+            raise ValueError(f"{self.bits} directions of ssh need as many training pictures; there are {len(f)}")
         self.mean = f.mean(0)
         x = (f - self.mean).double()
         rows = sample(len(x), self.labelled, run.generator)  # (l,)
