@@ -152,7 +152,7 @@ def drawn(kind: str, cell: Path, pictures: Sequence[Path] = (), plugins: Sequenc
     kept = read(cell)
     if kind == "confusion":
         data, index = data_of(kept.cell, plugins), kept.method.index()
-        index.add(kept.run.encode(kept.method, data.database))
+        index.add(kept.run.encode(kept.method, data.database, ids=kept.method.card.saw_database))
         shares = retrieved(index, kept.run.encode(kept.method, data.query), data)
         return figures.confusion(shares, data.class_names, f"{title(kept.cell)}: the first 100")
     seen, where = looks(kept, [opened(path) for path in pictures])

@@ -109,6 +109,19 @@ def test_the_target_of_several_labels_is_the_vote_of_their_centres():
     near(centres.vote(t([1.0, 1, 0], [1, 1, 1]), rows, ties), t([1.0, -1, 1, -1], [1, 1, 1, -1]))
 
 
+@pytest.mark.parametrize("loss", [csq.CSQ, dpn.DPN])
+def test_a_vote_of_many_labels_that_ends_even_is_decided_by_the_fixed_vector(loss):
+    about = Setting(3, 6, True, torch.ones(6), 2)
+    made_loss = loss(about)
+    rows = torch.tensor([[1.0], [1], [1], [-1], [-1], [-1]]).repeat(1, 3)
+    made_loss.register_buffer("centres" if loss is csq.CSQ else "targets", rows)
+    found = []
+    for side in (1.0, -1.0):
+        made_loss.ties = torch.full((3,), side)
+        found.append(next(iter(terms(made_loss, torch.full((1, 3), 0.9), torch.ones(1, 6)).values())))
+    assert found[0] < found[1]  # sixths of six labels would not sum to 0
+
+
 @pytest.mark.parametrize("loss", [csq.CSQ, dpn.DPN, orthohash.OrthoHash, dhd.DHD])
 def test_a_picture_without_a_label_is_named_by_losses_that_aim_at_labels(loss):
     labels = Y.clone()
@@ -264,6 +277,11 @@ def test_single_stream_dhd_normalises_every_code_and_has_the_loss_of_the_dual_st
     assert set(found) - set(alone) == {"distillation"}
     near(found["proxy"], alone["proxy"])
     near(found["distillation"], 0.1 * (1 - torch.cosine_similarity(first, second)).mean())
+
+
+def test_one_bit_is_not_normalised_against_itself():
+    with pytest.raises(ValueError, match="two bits or more"):
+        dhd.DeepHashDistillation(Setting(1, 2, False, torch.tensor([2, 1]), 3), Probe())
 
 
 def test_the_head_of_orthohash_balances_its_bits_over_a_batch():

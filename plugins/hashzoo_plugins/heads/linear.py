@@ -56,6 +56,8 @@ class NormTanh(nn.Module):
 
     def __init__(self, backbone: Backbone, setting: Setting, *, norm: Literal["batch", "layer"] = "batch") -> None:
         super().__init__()
+        if norm == "layer" and setting.bits < 2:
+            raise ValueError("normalising each code of one bit leaves nothing of it: ask for two bits or more")
         self.layer = nn.Linear(backbone.dim, setting.bits, bias=False)
         self.norm = nn.BatchNorm1d(setting.bits) if norm == "batch" else nn.LayerNorm(setting.bits)
 

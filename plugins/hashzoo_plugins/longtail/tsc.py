@@ -106,6 +106,8 @@ class TSC(Deep):
         flip: bool = True,
         crop: float = 0.08,
     ) -> None:
+        if setting.classes < 2:
+            raise ValueError("tsc spreads the targets of classes: it needs two classes or more")
         loss = Targeted(setting, k=k, temperature=temperature, pull=pull, momentum=momentum, quantization=quantization)
         super().__init__(backbone, NormTanh(backbone, setting), loss)
         self.views, self.steps = two_views.pair(strength, flip, crop), steps

@@ -21,8 +21,6 @@ method (Angular Deep Supervised Hashing).
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -30,16 +28,28 @@ from hashzoo.method import Backbone, Card, Deep, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Output, Setting, Split, signs
 from hashzoo_plugins.heads.linear import Tanh
-from hashzoo_plugins.shallow.similarity import balanced, signed
+
+CHUNK = 4096  # rows of the table of pairs that are counted at once
 
 
-def targets(a: Tensor, b: Tensor) -> Tensor:
-    """(m, n) S = s (1 + r) - r of pictures with labels (m, C) and (n, C): its sum is 0 where it has both signs.
+def ratio(labels: Tensor) -> float:
+    """r, similar over dissimilar pairs of pictures with labels (n, C); 1 where no pair is dissimilar.
 
-    >>> targets(torch.eye(2)[:1], torch.eye(2)[[0, 1, 1]])
-    tensor([[ 1.0000, -0.5000, -0.5000]])
+    >>> ratio(torch.eye(4))
+    0.3333333333333333
     """
-    return balanced(signed(a, b), most=math.inf)
+    alike = sum(int((part @ labels.T > 0).sum()) for part in torch.split(labels, CHUNK))
+    other = len(labels) ** 2 - alike
+    return alike / other if other else 1.0
+
+
+def targets(a: Tensor, b: Tensor, r: float) -> Tensor:
+    """(m, n) S = s (1 + r) - r of pictures with labels (m, C) and (n, C): 1 for similar pairs, -r for the others.
+
+    >>> targets(torch.eye(2)[:1], torch.eye(2), 0.5)
+    tensor([[ 1.0000, -0.5000]])
+    """
+    return torch.where(a @ b.T > 0, 1.0, -r).to(a.dtype)
 
 
 def objective(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tensor:
@@ -51,7 +61,7 @@ def update(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tenso
     """V (n, K) after each of its columns has been solved with the others fixed; never raises :func:`objective`."""
     v, bits_ = v.clone(), v.shape[1]
     q = -2 * bits_ * s.T @ u  # (n, K)
-    q[rows] -= 2 * gamma * u
+    q.index_add_(0, rows, -2 * gamma * u)  # a picture may have been seen twice
     for k in range(bits_):
         rest = torch.arange(bits_, device=v.device) != k
         slope = 2 * v[:, rest] @ (u[:, rest].T @ u[:, k]) + q[:, k]  # (n,)
@@ -67,7 +77,7 @@ class Asymmetric(nn.Module):
 
     def __init__(self, setting: Setting, *, gamma: float) -> None:
         super().__init__()
-        self.gamma = gamma
+        self.gamma, self.r = gamma, 1.0
         self.register_buffer("codes", torch.zeros(setting.pool, setting.bits))
         self.register_buffer("labels", torch.zeros(setting.pool, setting.classes), persistent=False)
 
@@ -76,7 +86,7 @@ class Asymmetric(nn.Module):
         u = output.code
         known = self.codes.abs().sum(1) > 0
         v, labels = self.codes[known].to(u), self.labels[known].to(u)
-        s = targets(batch.labels.to(u), labels)  # (B, n)
+        s = targets(batch.labels.to(u), labels, self.r)  # (B, n)
         own = self.codes[batch.ids].to(u)
         away = (own - u).square().sum(1).mean() * self.gamma / max(1, len(v))
         return {"pair": (u @ v.T - u.shape[1] * s).square().mean() if len(v) else u.sum() * 0, "quantization": away}
@@ -99,7 +109,7 @@ class ADSH(Deep):
         place = torch.zeros(len(table), dtype=torch.long, device=device)  # of an id among the training pictures
         place[ids] = torch.arange(len(ids), device=device)
         table[ids] = signs(torch.randn(len(ids), table.shape[1], generator=run.generator)).to(table)
-        self.loss.labels[ids] = labels
+        self.loss.labels[ids], self.loss.r = labels, ratio(labels)
         optimizer = run.optimizer(self.backbone, self.head)
         seen: list[Tensor] = []
         outputs: list[Tensor] = []
@@ -110,7 +120,7 @@ class ADSH(Deep):
             outputs.append(output.code.detach())
             if sum(map(len, seen)) >= min(self.sample, len(train) - 1):  # a last batch of one picture is dropped
                 rows, u = torch.cat(seen), torch.cat(outputs)
-                s = targets(labels[rows], labels).to(u)  # (m, n)
+                s = targets(labels[rows], labels, self.loss.r).to(u)  # (m, n)
                 table[ids] = update(table[ids], u, s, rows, self.gamma)
                 seen, outputs = [], []
 

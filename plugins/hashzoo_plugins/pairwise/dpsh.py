@@ -8,8 +8,8 @@ codes from their signs is added.
     code = sgn(u);  n training pictures, eta = 10
 
 Resolved: pairs are those inside the batch. The authors pair a batch with the stored codes of all n training pictures
-and divide by n B, which gives the quantization the weight eta / n; that is kept, but no code that an older network
-made takes part.
+and divide by n B, which gives the quantization the weight eta / n; that is kept (n counts labels where pictures have
+several), but no code that an older network made takes part.
 
 Public code: a release evaluates in training mode, so a code depends on its batch; ports start the memory bank with
 zeros and count them as pictures; one adds HashNet's weights under the name of DPSH.

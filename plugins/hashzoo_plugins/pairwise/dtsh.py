@@ -9,7 +9,8 @@ difference of half inner products.
     code = sgn(u);  n training pictures, lambda = 100
 
 Resolved: all triplets of a batch, never with the query as its own positive; a batch without one only quantizes. How
-the sum over triplets is normalised is not known; the quantization weighs lambda / n as in DPSH.
+the sum over triplets is normalised is not known; the quantization weighs lambda / n as in DPSH, n the labels where
+pictures have several.
 
 Public code: ports fix alpha at 5 whatever the bits, drop the factor 1/2, and admit the query as its own positive.
 """

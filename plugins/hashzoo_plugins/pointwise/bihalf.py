@@ -8,12 +8,12 @@ of these codes are matched to cosines of features.
     loss = mean over i < j of (cos(b_i, b_j) - cos(f_i, f_j))^2
     code = sgn(z): a picture is encoded alone, by its sign
 
-Resolved: all unordered pairs of the batch are matched; the features get no gradient from it. Ties stand in the order of
-the batch. Features are centred by the batch's mean (``center = False``: as they are), since cosines of features behind
-a ReLU are never negative and those of codes are.
+Resolved: all unordered pairs of the batch are matched; the features get no gradient from it. Ties stand in the order
+of the batch. Features are centred by the batch's mean (``center = False``: as they are), since cosines of features
+behind a ReLU are never negative and those of codes are.
 
-Public code: codes of queries made by sorting depend on the other queries; a port was measured 20 points too high or low
-by a mistake in this layer.
+Public code: codes of queries made by sorting depend on the other queries; a port had a mistake in
+this layer.
 """
 
 from __future__ import annotations

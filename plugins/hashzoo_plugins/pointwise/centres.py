@@ -61,17 +61,21 @@ def vote(labels: Tensor, rows: Tensor, ties: Tensor) -> Tensor:
     >>> vote(torch.tensor([[1.0, 1], [0, 1]]), rows, ties).tolist()
     [[1.0, -1.0], [1.0, -1.0]]
     """
-    total = labels @ rows.to(labels)
+    total = labels @ rows.to(labels)  # whole numbers: a sum of 0 is exact
     return torch.where(total == 0, ties.to(labels), signs(total))
 
 
+def require_labels(method: str, labels: Tensor) -> None:
+    """ValueError for a picture (B, C) without a label, which has no centre."""
+    if not (labels.sum(1) > 0).all():
+        raise ValueError(f"{method} pulls codes to their labels: a picture of the batch has no label; leave such out")
+
+
 def shares(method: str, labels: Tensor) -> Tensor:
-    """(B, C) labels divided by their number. ValueError for a picture without a label, which has no centre.
+    """(B, C) labels divided by their number. ValueError for a picture without a label.
 
     >>> shares("csq", torch.tensor([[1.0, 1, 0]])).tolist()
     [[0.5, 0.5, 0.0]]
     """
-    size = labels.sum(1, keepdim=True)
-    if not (size > 0).all():
-        raise ValueError(f"{method} pulls codes to their labels: a picture of the batch has no label; leave such out")
-    return labels / size
+    require_labels(method, labels)
+    return labels / labels.sum(1, keepdim=True)

@@ -24,7 +24,7 @@ from torch.nn.functional import binary_cross_entropy
 
 from hashzoo.method import Card, deep
 from hashzoo.types import Batch, Output, Setting
-from hashzoo_plugins.pointwise.centres import Kind, centres, random_rows, shares, vote
+from hashzoo_plugins.pointwise.centres import Kind, centres, random_rows, require_labels, vote
 from hashzoo_plugins.quantization import gap, log_cosh
 
 SURE = 1e-6
@@ -52,7 +52,8 @@ class CSQ(nn.Module):
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``centre`` and ``quantization`` of (B, K) codes in [-1, 1]."""
         h = output.code
-        target = vote(shares("csq", batch.labels), self.centres, self.ties).to(h)  # (B, K)
+        require_labels("csq", batch.labels)
+        target = vote(batch.labels, self.centres, self.ties).to(h)  # (B, K)
         p = ((h + 1) / 2).clamp(SURE, 1 - SURE)
         away = gap(h)
         q = away.square().mean() if self.quantizer == "squared" else log_cosh(away).sum(1).mean()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hashzoo.method import Card, deep
 from hashzoo.types import Batch, Output, Setting
-from hashzoo_plugins.pointwise.centres import Kind, centres, random_rows, shares, vote
+from hashzoo_plugins.pointwise.centres import Kind, centres, random_rows, require_labels, vote
 
 
 def polarization(code: Tensor, target: Tensor, margin: float) -> Tensor:
@@ -45,7 +45,8 @@ class DPN(nn.Module):
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The term ``polarization`` of (B, K) codes."""
-        target = vote(shares("dpn", batch.labels), self.targets, self.ties).to(output.code)
+        require_labels("dpn", batch.labels)
+        target = vote(batch.labels, self.targets, self.ties).to(output.code)
         return {"polarization": polarization(output.code, target, self.margin).mean()}
 
 

@@ -1,4 +1,4 @@
-"""The weak and the strong views of Deep Hash Distillation, and training on a pair of views."""
+"""Transformed views of pictures, weak and strong, as Deep Hash Distillation takes them."""
 
 from __future__ import annotations
 

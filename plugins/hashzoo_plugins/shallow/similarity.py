@@ -16,14 +16,14 @@ def signed(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(a @ b.T > 0, 1.0, -1.0).to(a.dtype)
 
 
-def balanced(s: Tensor, most: float = 1.0) -> Tensor:
+def balanced(s: Tensor) -> Tensor:
     """Signed similarities whose -1 become -r, with r = similar / dissimilar pairs, so that both sides weigh the same.
 
-    r is at most ``most``; where no pair is dissimilar nothing changes.
+    r is at most 1; where no pair is dissimilar nothing changes.
 
     >>> balanced(torch.tensor([[1.0, -1.0, -1.0]]))
     tensor([[ 1.0000, -0.5000, -0.5000]])
     """
     alike = (s > 0).sum()
-    ratio = (alike / (s.numel() - alike).clamp(min=1)).clamp(max=most).to(s)
+    ratio = (alike / (s.numel() - alike).clamp(min=1)).clamp(max=1.0).to(s)
     return torch.where(s > 0, s, ratio * s)

@@ -7,8 +7,9 @@ Resolved: where the article is silent: the "last three convolution layers" are t
 (for the last three convolutions take the backbone's option ``taps = "convolutions"``); training acts on u = tanh(z),
 or on the sign with a straight-through gradient (``relax = "ste"``); the margin is 2K, which asks dissimilar codes to
 differ in half of their bits; the mean over unordered pairs is taken, and no quantization term (``quantization`` adds
-the one of DSH). The first phase takes ``warmup`` of the epochs at the full rate, the second ``tune`` of it; classes
-are drawn equally often, so that similar pairs exist in every batch (``sampler``). "Multi-grain codes" are one code.
+an L1 pull to +-1, as DSH has). The first phase takes ``warmup`` of the epochs at the full rate, the second ``tune`` of
+it; classes are drawn equally often, so that similar pairs exist in every batch (``sampler``). "Multi-grain codes" are
+one code.
 
 Measured: on stored scattering features of ``digits.standard`` it stays behind ``itq`` (0.618) at 32 bits, three seeds:
 0.503. The loss is one cause, since tanh codes saturate before the classes are apart: the same head with ``csq``
