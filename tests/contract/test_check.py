@@ -157,7 +157,7 @@ def test_every_built_in_loss_keeps_the_contract(name):
     assert [f for f in found if not f.ok] == []
 
 
-@pytest.mark.parametrize("name", ["tiny", "pixels"])
+@pytest.mark.parametrize("name", ["tiny", "pixels", "scattering"])
 def test_every_small_backbone_keeps_the_contract(name):
     assert [f for f in check_backbone(HOUSE.backbones[name].factory) if not f.ok] == []
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hashzoo_plugins.backbones import timm, torchvision, weights
 from hashzoo_plugins.backbones.pixels import Pixels
+from hashzoo_plugins.backbones.scattering import LIGHT, ORIENTATIONS, Scattering, modulus
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -162,3 +163,44 @@ def test_real_weights_tell_real_pictures_apart_and_random_ones_hardly():
     real = hits(str(SHARED / "weights" / "squeezenet1_1_imagenet_fp16.safetensors"))
     assert real > 0.75
     assert real > hits("random") + 0.3
+
+
+def test_wavelets_answer_to_edges_of_their_orientation_and_not_to_even_light():
+    network = Scattering((1, 16, 16), grid=1)
+    for scale in (0, 1):
+        kernels = network.get_buffer(f"wavelets_{scale}")
+        assert kernels.sum((1, 2, 3)).abs().max() < 1e-6
+    even = network(torch.full((1, 1, 16, 16), 0.7))
+    assert even.pooled[0, 0] == pytest.approx(LIGHT * 0.7)
+    assert even.pooled[0, 1:].abs().max() < 0.1
+    stripes = (torch.arange(16) // 2 % 2).float().expand(1, 1, 16, 16)  # upright: they vary along x
+    fine = modulus(stripes, network.get_buffer("wavelets_0")).mean((2, 3))[0]
+    assert int(fine.argmax()) == 0
+    assert fine[0] > 3 * fine[ORIENTATIONS // 2]
+
+
+def test_a_quarter_turn_of_the_picture_turns_the_orientations():
+    network = Scattering((1, 16, 16), grid=1)
+    picture = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    first, turned = (
+        modulus(p, network.get_buffer("wavelets_0")).mean((2, 3))[0] for p in (picture, picture.rot90(1, (2, 3)))
+    )
+    assert torch.allclose(turned, first.roll(ORIENTATIONS // 2), atol=1e-5)
+
+
+def test_scattering_does_not_see_contrast_and_hardly_a_shift():
+    network = Scattering((1, 16, 16), grid=1)
+    blob = torch.zeros(1, 1, 16, 16)
+    blob[0, 0, 5:9, 6:8] = 0.8
+    plain, faint, moved = (network(p).pooled[0, 1:] for p in (blob, 0.5 * blob, blob.roll((1, 1), (2, 3))))
+    assert torch.cosine_similarity(plain, faint, dim=0) > 0.97
+    assert torch.cosine_similarity(plain, moved, dim=0) > 0.999
+
+
+def test_scattering_takes_colours_and_refuses_pictures_too_small_to_have_any_structure():
+    colour = Scattering((3, 8, 8))
+    assert colour(torch.rand(2, 3, 8, 8)).pooled.shape == (2, colour.dim)
+    with pytest.raises(ValueError, match="4 x 4 pixels or more, not 3 x 8"):
+        Scattering((1, 8, 3))
+    with pytest.raises(ValueError, match="grid of 1"):
+        Scattering((1, 8, 8), grid=0)

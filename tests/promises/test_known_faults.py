@@ -21,6 +21,7 @@ from hashzoo.types import Batch, Output, Setting, Split
 HOUSE = zoo.load()
 METHODS = sorted(HOUSE.methods)
 LOSSES = sorted(HOUSE.losses)
+SMALL = {"dcoh": {"hidden": 64}, "lthnet": {"width": 64}, "cibhash": {"hidden": 64}}  # layers that take a minute
 SINGLE = {name for name in METHODS if HOUSE.method(name).card.single}
 
 
@@ -32,7 +33,7 @@ class Fitted:
         torch.manual_seed(0)
         self.run = Run(Train(epochs=2, batch=32), 0)
         self.labels_before = self.data.train.labels.clone()
-        self.method = HOUSE.method(name).factory(self.data.setting(16), Probe())
+        self.method = HOUSE.method(name).factory(self.data.setting(16), Probe(), **SMALL.get(name, {}))
         self.method.train()
         self.method.fit(self.data.train, self.run)
         self.query = self.run.encode(self.method, self.data.query)
