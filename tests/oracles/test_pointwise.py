@@ -297,3 +297,38 @@ def test_the_gap_to_a_bit_is_that_of_the_size_to_one(seed):
     code, _, _ = made(seed, 3, 4)
     near(gap(code).abs(), (code.abs() - 1).abs(), 1e-12)
     near(log_cosh(gap(code)), torch.log(torch.cosh(code.abs() - 1)), 1e-12)
+
+
+#: What holds one number a bit in each loss: it moves with the bits.
+BY_BIT = {
+    csq.CSQ: ("centres", "ties"),
+    dpn.DPN: ("targets", "ties"),
+    orthohash.OrthoHash: ("codebook",),
+    orthohash.arc: ("codebook",),
+    dhd.DHD: ("proxies",),
+    greedyhash.GreedyHash: ("classifier.weight",),
+    greedyhash.Unsupervised: (),
+    bihalf.BiHalf: (),
+}
+
+
+@pytest.mark.parametrize("factory", BY_BIT, ids=lambda factory: factory.__name__)
+@pytest.mark.parametrize("several", [False, True], ids=["one label", "several"])
+def test_bits_may_change_places_or_sides_together_with_what_belongs_to_them(factory, several):
+    code, labels, draw = made(5, 6, 4, multilabel=several)
+    code = 0.9 * torch.tanh(code)
+    torch.manual_seed(0)
+    loss = factory(Setting(4, 3, several, torch.full((3,), 2), 6)).double()
+    features = torch.randn(6, 5, generator=draw, dtype=D)
+    value = sum(terms(loss, code, labels, features=features).values())
+    places, sides = torch.randperm(4, generator=draw), torch.tensor([1.0, -1, -1, 1], dtype=D)
+    parts = {**dict(loss.named_parameters()), **dict(loss.named_buffers())}
+    before = {name: parts[name].detach().clone() for name in BY_BIT[factory]}
+    for turned in (lambda x: x[..., places], lambda x: x * sides):
+        for name, old in before.items():
+            parts[name].data.copy_(turned(old))
+        near(sum(terms(loss, turned(code), labels, features=features).values()), value, 1e-9)
+    for name, old in before.items():
+        parts[name].data.copy_(old)
+    order = torch.randperm(6, generator=draw)
+    near(sum(terms(loss, code[order], labels[order], features=features[order]).values()), value, 1e-9)
