@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -18,6 +18,7 @@ from hashzoo.index import Hamming, Index, Scan
 from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split
 
 if TYPE_CHECKING:
+    from hashzoo.pictures import View
     from hashzoo.run import Run
 
 
@@ -199,8 +200,11 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
 class Deep(Method):
     """A backbone, a hash head and a loss, trained together by gradient.
 
-    What ``deep`` makes; and the one class that methods may extend, where only the loop of ``fit`` is their own.
+    What ``deep`` makes; and the one class that methods may extend, where only the loop of ``fit`` is their own, or
+    nothing but the ``views`` of pictures that they learn from (None: the budget's one).
     """
+
+    views: Sequence[View | None] | None = None
 
     def __init__(self, backbone: Backbone, head: nn.Module, loss: nn.Module, loss_rate: float = 1.0) -> None:
         super().__init__()
@@ -209,8 +213,17 @@ class Deep(Method):
     def fit(self, train: Split, run: Run) -> None:
         """One pass over the batches of the budget, one optimizer over backbone, head and loss."""
         optimizer = run.optimizer(self.backbone, self.head, (self.loss, self.loss_rate))
-        for batch in run.batches(train):
-            run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
+        for batch in run.batches(train, views=self.views):
+            run.step(optimizer, self.loss(self.seen(batch), batch))
+
+    def seen(self, batch: Batch) -> Output:
+        """What the head makes of the first view, and of a second its code beside it, as ``extra["second"]``.
+
+        One pass a view, each with batch statistics of its own.
+        """
+        outputs: list[Output] = [self.head(self.backbone(view)) for view in batch.views]
+        first = outputs[0]
+        return first if len(outputs) == 1 else replace(first, extra=first.extra | {"second": outputs[1].code})
 
     def relaxed(self, batch: Batch) -> Tensor:
         """The head's relaxed code."""

@@ -202,8 +202,8 @@ class Run:
             loaded = self._load(split, rows, list(torch.split(seeds, size))[: len(groups_of)], chosen)
             for group, ready in zip(rows, loaded, strict=True):
                 self._advance(step / steps)
-                yield self._batch(split, group, ready)
                 step += 1
+                yield replace(self._batch(split, group, ready), ends_epoch=step % len(groups_of) == 0)
             self._report(step / steps, self.logged)
         self._advance(1.0)
 

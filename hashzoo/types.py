@@ -161,13 +161,15 @@ class Batch:
     """Some pictures on their way through a method.
 
     ``views`` holds one entry for each view asked for, each (B, 3, H, W) normalised for the backbone, or stored
-    ``Features`` when the backbone is frozen. ``progress`` runs from 0 to 1 through the training.
+    ``Features`` when the backbone is frozen. ``progress`` runs from 0 to 1 through the training;
+    ``ends_epoch`` is True for the last batch of each pass over the pictures.
     """
 
     views: tuple[Any, ...]  # of Tensor or Features
     labels: Tensor  # (B, C) multi-hot float
     ids: Tensor  # (B,)
     progress: float = 0.0
+    ends_epoch: bool = False
 
     @property
     def images(self) -> Any:

@@ -84,6 +84,12 @@ def test_every_picture_comes_once_an_epoch_and_progress_runs_from_0_to_1():
     assert run.progress == 1
 
 
+def test_the_last_batch_of_every_pass_says_so_also_where_one_of_one_is_dropped():
+    for pictures, size, batches in ((40, 20, 2), (41, 20, 2), (50, 20, 3)):
+        found = [b.ends_epoch for b in a_run(epochs=3, batch=size).batches(split(pictures))]
+        assert found == ([False] * (batches - 1) + [True]) * 3
+
+
 def test_a_last_batch_of_one_is_dropped():
     assert [len(b) for b in a_run(epochs=1).batches(split(9))] == [4, 4]
     assert [len(b) for b in a_run(epochs=1).batches(split(10))] == [4, 4, 2]

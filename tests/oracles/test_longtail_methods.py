@@ -8,7 +8,7 @@ from itertools import combinations, permutations
 
 import pytest
 import torch
-from hashzoo_plugins.longtail import sampling, two_views
+from hashzoo_plugins.longtail import sampling
 from hashzoo_plugins.longtail.bbn import BBN, Bilateral, Classification
 from hashzoo_plugins.longtail.bcl import BCL, BalancedContrast, balanced_contrast
 from hashzoo_plugins.longtail.contrast import contrast, k_positive, same
@@ -416,8 +416,8 @@ def test_contrast_sees_two_views_of_every_picture(factory, name):
     data = longtail()
     torch.manual_seed(0)
     for output, given_ in shown(factory(data.setting(8), Probe()), data, name, epochs=1):
-        assert output.code.shape == output.extra[two_views.SECOND].shape == (len(given_), 8)
-        assert not torch.equal(output.code, output.extra[two_views.SECOND])
+        assert output.code.shape == output.extra["second"].shape == (len(given_), 8)
+        assert not torch.equal(output.code, output.extra["second"])
 
 
 def test_a_fitted_tsc_has_spread_targets_matched_with_the_centroids_of_its_classes():
@@ -441,7 +441,7 @@ def test_the_quantization_term_of_hybrid_sc_is_over_the_codes_of_both_branches()
 
 
 def both(code, second, classes):
-    return Output(code, extra={two_views.SECOND: second}), batch(classes)
+    return Output(code, extra={"second": second}), batch(classes)
 
 
 def losses():
@@ -459,7 +459,7 @@ def test_the_order_of_a_batch_does_not_matter(loss):
     y, order = torch.tensor([0, 0, 0, 1, 1, 5, 2]), torch.randperm(7)
     output, given_ = both(code, second, y)
     given_ = replace(given_, labels=given_.labels.double())
-    other = Output(code[order], extra={two_views.SECOND: second[order]}), replace(given_, labels=given_.labels[order])
+    other = Output(code[order], extra={"second": second[order]}), replace(given_, labels=given_.labels[order])
     near(torch.stack([*loss(output, given_).values()]), torch.stack([*loss(*other).values()]), 1e-9)
 
 
@@ -469,7 +469,7 @@ def test_the_order_of_a_batch_does_not_matter(loss):
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_losses_and_slopes_are_finite_for_batches_without_pairs(loss, classes, views, scale):
     code = (scale * torch.tanh(torch.randn(len(classes), 8, dtype=D))).requires_grad_()
-    extra = {two_views.SECOND: code.detach()} if views == 2 else {}
+    extra = {"second": code.detach()} if views == 2 else {}
     labels = torch.eye(6, dtype=D)[classes]
     total = sum(loss(Output(code, extra=extra), replace(batch(classes), labels=labels)).values())
     (slope,) = torch.autograd.grad(total, code)

@@ -66,7 +66,7 @@ def test_bihalf_equals_the_reference_codes_and_gradient():
 
 def test_cibhash_equals_the_reference_values():
     first, second = t([2, -1, 0.5, -3], [-1, 1, 2, 0.2]), t([1, -2, -0.5, -1], [-2, 0.5, 1, 0.4])
-    found = terms(cibhash.CIBHashLoss(0.3, 0.001), first, torch.eye(2, dtype=D), other=second)
+    found = terms(cibhash.CIBHashLoss(0.3, 0.001), first, torch.eye(2, dtype=D), second=second)
     near(found["contrast"], 0.0245652227)
     near(found["divergence"] / 0.001, 0.3377435281)
     near(sum(found.values()), 0.0249029662, 1e-9)
@@ -251,7 +251,7 @@ def test_cibhash_equals_plain_loops(seed, count, bits):
     for z, w in ((first, second), (second, first)):
         p, q = torch.sigmoid(z), torch.sigmoid(w)
         kl += float((p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum())
-    found = terms(cibhash.CIBHashLoss(0.3, 1.0), first, torch.eye(count, dtype=D), other=second)
+    found = terms(cibhash.CIBHashLoss(0.3, 1.0), first, torch.eye(count, dtype=D), second=second)
     near(found["contrast"], total / (2 * count), 1e-9)
     near(found["divergence"], kl / 2 / count, 1e-9)
     assert float(cibhash.divergence(first, second).min()) >= -1e-12
@@ -272,7 +272,7 @@ def test_single_stream_dhd_normalises_every_code_and_has_the_loss_of_the_dual_st
     assert isinstance(method.head.norm, torch.nn.LayerNorm)
     first, second = (torch.tanh(torch.randn(4, 8)) for _ in range(2))
     labels = torch.eye(6)[[0, 1, 2, 2]]
-    found = method.loss(Output(first, extra={"student": second}), batch(labels))
+    found = method.loss(Output(first, extra={"second": second}), batch(labels))
     alone = method.loss(Output(first), batch(labels))
     assert set(found) - set(alone) == {"distillation"}
     near(found["proxy"], alone["proxy"])

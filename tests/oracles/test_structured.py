@@ -686,7 +686,7 @@ def dhd(**options):
 
 def test_dhd_equals_the_reference_values():
     teacher, student = HT.clone().requires_grad_(), HS.clone().requires_grad_()
-    terms = dhd()(Output(teacher, extra={"student": student}), batch(torch.eye(3, dtype=D)[:1]))
+    terms = dhd()(Output(teacher, extra={"second": student}), batch(torch.eye(3, dtype=D)[:1]))
     near(terms["proxy"], 0.0067963565)
     near(terms["distillation"], 0.1 * 0.0649013182)
     near(terms["quantization"], 0.1 * 0.4415082224)
@@ -723,7 +723,7 @@ def test_the_quantization_of_dhd_equals_the_reference_values_bit_by_bit():
 def test_the_teacher_gets_no_gradient_from_distillation_and_scale_does_not_matter_to_proxies():
     teacher, student = HT.clone().requires_grad_(), HS.clone().requires_grad_()
     loss = dhd(quantization=0.0)
-    terms = loss(Output(teacher, extra={"student": student}), batch(torch.eye(3, dtype=D)[:1]))
+    terms = loss(Output(teacher, extra={"second": student}), batch(torch.eye(3, dtype=D)[:1]))
     (slope,) = torch.autograd.grad(terms["distillation"], teacher, allow_unused=True)
     assert slope is None
     scaled = dhd()

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from hashzoo.method import Backbone, Card, Deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Output, Setting, Split
+from hashzoo.types import Batch, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import two_views
 from hashzoo_plugins.longtail.contrast import contrast
 from hashzoo_plugins.longtail.hashing import projection, quantization, require_one_label
+from hashzoo_plugins.pointwise.views import Views
 
 
 def balanced_contrast(z: Tensor, centres: Tensor, classes: Tensor, temperature: float) -> Tensor:
@@ -113,10 +113,4 @@ class BCL(Deep):
             quantization=quantization,
         )
         super().__init__(backbone, NormTanh(backbone, setting), loss)
-        self.views = two_views.pair(strength, flip, crop)
-
-    def fit(self, train: Split, run: Run) -> None:
-        """Two views of every picture."""
-        optimizer = run.optimizer(self.backbone, self.head, self.loss)
-        for batch in run.batches(train, views=self.views):
-            run.step(optimizer, self.loss(two_views.output(self.backbone, self.head, batch), batch))
+        self.views = [Views(strength, flip, crop)] * 2

@@ -39,6 +39,7 @@ from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import sampling, two_views
 from hashzoo_plugins.longtail.contrast import contrast, same
 from hashzoo_plugins.longtail.hashing import projection, quantization, require_one_label
+from hashzoo_plugins.pointwise.views import Views
 
 
 def prototypical(z: Tensor, prototypes: Tensor, classes: Tensor, temperature: float) -> Tensor:
@@ -116,7 +117,7 @@ class HybridSC(Deep):
     ) -> None:
         loss = Hybrid(setting, contrast=contrast, temperature=temperature, quantization=quantization)
         super().__init__(backbone, NormTanh(backbone, setting), loss)
-        self.views = two_views.pair(strength, flip, crop)
+        self.views = [Views(strength, flip, crop)] * 2
         self.probabilities = sampling.balanced(setting.class_counts)
 
     def fit(self, train: Split, run: Run) -> None:
@@ -125,6 +126,6 @@ class HybridSC(Deep):
         weights = sampling.weights(train.labels, self.probabilities)
         plain = run.batches(train, views=self.views)
         for seen, drawn in zip(plain, run.batches(train, weights=weights), strict=False):
-            contrasted = two_views.output(self.backbone, self.head, seen)
+            contrasted = self.seen(seen)
             classified = self.head(self.backbone(drawn.images))
             run.step(optimizer, self.loss.terms(contrasted, seen, classified, drawn))

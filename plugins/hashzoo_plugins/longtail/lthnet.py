@@ -25,8 +25,6 @@ queries without a hit out; the query set is scored every epoch and the best kept
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -117,11 +115,11 @@ class LTHNet(Deep):
     def fit(self, train: Split, run: Run) -> None:
         """The memory is taken anew before every epoch, and stands still within it."""
         optimizer = run.optimizer(self.backbone, self.head, self.loss)
-        epoch = -1
+        begins = True
         for batch in run.batches(train):
-            if (now := math.floor(batch.progress * run.train.epochs + 1e-6)) > epoch:
-                epoch = now
+            if begins:
                 self.remember(train, run)
+            begins = batch.ends_epoch
             run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
         self.remember(train, run)
 

@@ -41,6 +41,7 @@ from hashzoo_plugins.longtail import two_views
 from hashzoo_plugins.longtail.contrast import contrast, k_positive
 from hashzoo_plugins.longtail.hashing import projection, quantization, require_one_label
 from hashzoo_plugins.longtail.targets import matched, spread
+from hashzoo_plugins.pointwise.views import Views
 
 
 class Targeted(nn.Module):
@@ -110,7 +111,7 @@ class TSC(Deep):
             raise ValueError("tsc spreads the targets of classes: it needs two classes or more")
         loss = Targeted(setting, k=k, temperature=temperature, pull=pull, momentum=momentum, quantization=quantization)
         super().__init__(backbone, NormTanh(backbone, setting), loss)
-        self.views, self.steps = two_views.pair(strength, flip, crop), steps
+        self.views, self.steps = [Views(strength, flip, crop)] * 2, steps
 
     def fit(self, train: Split, run: Run) -> None:
         """Targets first; then two views of every picture, and the matching anew with every batch."""
@@ -118,6 +119,6 @@ class TSC(Deep):
         self.loss.targets = spread(classes, bits, self.steps, run.generator).to(self.loss.targets)
         optimizer = run.optimizer(self.backbone, self.head, self.loss)
         for batch in run.batches(train, views=self.views):
-            output = two_views.output(self.backbone, self.head, batch)
+            output = self.seen(batch)
             self.loss.match(output, batch)
             run.step(optimizer, self.loss(output, batch))

@@ -118,7 +118,7 @@ class ADSH(Deep):
             run.step(optimizer, self.loss(output, batch))
             seen.append(place[batch.ids])
             outputs.append(output.code.detach())
-            if sum(map(len, seen)) >= min(self.sample, len(train) - 1):  # a last batch of one picture is dropped
+            if sum(map(len, seen)) >= self.sample or (batch.ends_epoch and len(train) <= self.sample):
                 rows, u = torch.cat(seen), torch.cat(outputs)
                 s = targets(labels[rows], labels, self.loss.r).to(u)  # (m, n)
                 table[ids] = update(table[ids], u, s, rows, self.gamma)

@@ -153,7 +153,7 @@ class DQN(Deep):
             output: Output = self.head(self.backbone(batch.images))
             run.step(optimizer, self.loss(output, batch))
             outputs.append(output.code.detach())
-            if sum(map(len, outputs)) >= len(train) - 1:  # a last batch of one picture is dropped
+            if batch.ends_epoch:
                 self._learn_words(torch.cat(outputs), run)
                 outputs = []
 

@@ -90,14 +90,11 @@ class DSDH(Deep):
         table = self.loss.codes
         u = torch.zeros_like(table)  # what each picture's output was when it was last seen
         optimizer = run.optimizer(self.backbone, self.head)
-        seen = 0
         for batch in run.batches(train):
             output = self.head(self.backbone(batch.images))
             run.step(optimizer, self.loss(output, batch))
             u[batch.ids] = output.code.detach()
-            seen += len(batch)
-            if seen >= len(train) - 1:  # a last batch of one picture is dropped
-                seen = 0
+            if batch.ends_epoch:
                 ids, labels = train.ids.to(u.device), train.labels.to(u)
                 b = torch.where(table[ids] == 0, signs(u[ids]), table[ids])
                 _, table[ids] = solve(b, u[ids], labels, self.mu, self.nu, self.eta, self.sweeps)

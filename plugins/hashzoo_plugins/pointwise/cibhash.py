@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from hashzoo.method import Backbone, Card, Deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Features, Output, Setting, Split
+from hashzoo.types import Batch, Features, Output, Setting
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.views import Views
 from hashzoo_plugins.quantization import straight_through
@@ -65,9 +64,9 @@ class CIBHashLoss(nn.Module):
         self.temperature, self.beta = temperature, beta
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms ``contrast`` and ``divergence``; the other view's log-odds are ``output.extra["other"]``."""
+        """Terms ``contrast`` and ``divergence``; the other view's log-odds are ``output.extra["second"]``."""
         pairs.require("cibhash", batch)
-        first, second = output.code, output.extra.get("other", output.code)
+        first, second = output.code, output.extra.get("second", output.code)
         both = divergence(first, second) + divergence(second, first)
         return {
             "contrast": contrast(straight_through(first), straight_through(second), self.temperature),
@@ -92,11 +91,4 @@ class CIBHash(Deep):
         crop: float = 0.5,
     ) -> None:
         super().__init__(backbone, Perceptron(backbone, setting, hidden), CIBHashLoss(temperature, beta))
-        self.view = Views(1.0, flip, crop)
-
-    def fit(self, train: Split, run: Run) -> None:
-        """Both views through the same network."""
-        optimizer = run.optimizer(self.backbone, self.head)
-        for batch in run.batches(train, views=[self.view, self.view]):
-            first, second = (self.head(self.backbone(view)).code for view in batch.views)
-            run.step(optimizer, self.loss(Output(first, extra={"other": second}), batch))
+        self.views = [Views(1.0, flip, crop)] * 2

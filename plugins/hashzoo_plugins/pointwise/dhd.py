@@ -19,15 +19,12 @@ label tensor is divided in place; a picture without a label gives NaN; the best 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, log_softmax, normalize
 
 from hashzoo.method import Backbone, Card, Deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Output, Setting, Split
+from hashzoo.types import Batch, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pointwise.centres import shares
 from hashzoo_plugins.pointwise.views import Views
@@ -53,7 +50,7 @@ def likelihood_gap(code: Tensor, deviation: float) -> Tensor:
 class DHD(nn.Module):
     """Hash proxies, self-distillation and binary cross-entropy quantization (Jang et al., ECCV 2022).
 
-    ``output.code`` is the teacher's; the student's is ``output.extra["student"]``. In a composition head+dhd there is
+    ``output.code`` is the teacher's; the student's is ``output.extra["second"]``. In a composition head+dhd there is
     one view, and no distillation.
     """
 
@@ -77,19 +74,11 @@ class DHD(nn.Module):
         target, teacher = shares("dhd", batch.labels), output.code
         scores = log_softmax(proxy_scores(self.proxies.to(teacher), teacher) / self.temperature, 1)
         terms = {"proxy": -(target * scores).sum(1).mean()}
-        if "student" in output.extra:
-            alike = cosine_similarity(teacher.detach(), output.extra["student"], dim=1)
+        if "second" in output.extra:
+            alike = cosine_similarity(teacher.detach(), output.extra["second"], dim=1)
             terms["distillation"] = self.distillation * (1 - alike).mean()
         terms["quantization"] = self.quantization * likelihood_gap(teacher, self.deviation).mean()
         return terms
-
-
-def distil(method: Deep, views: Sequence[Views], train: Split, run: Run) -> None:
-    """The first view teaches the second; two passes, each with batch statistics of its own."""
-    optimizer = run.optimizer(method.backbone, method.head, method.loss)
-    for batch in run.batches(train, views=views):
-        teacher, student = (method.head(method.backbone(view)).code for view in batch.views)
-        run.step(optimizer, method.loss(Output(teacher, extra={"student": student}), batch))
 
 
 class DeepHashDistillation(Deep):
@@ -120,7 +109,3 @@ class DeepHashDistillation(Deep):
         )
         super().__init__(backbone, NormTanh(backbone, setting, norm="layer"), loss)
         self.views = [Views(weak, flip, crop), Views(strong, flip, crop)]
-
-    def fit(self, train: Split, run: Run) -> None:
-        """The weak view teaches the strong one."""
-        distil(self, self.views, train, run)

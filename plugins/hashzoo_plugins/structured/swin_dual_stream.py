@@ -21,10 +21,9 @@ from torch.nn.functional import softmax
 
 from hashzoo.index import Distance, Hamming, Index, Scan
 from hashzoo.method import Backbone, Card, Deep, bits
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Operation, Setting, Split
+from hashzoo.types import Batch, Codes, Operation, Setting
 from hashzoo_plugins.heads.linear import NormTanh
-from hashzoo_plugins.pointwise.dhd import DHD, distil, proxy_scores
+from hashzoo_plugins.pointwise.dhd import DHD, proxy_scores
 from hashzoo_plugins.pointwise.views import Views
 
 
@@ -83,10 +82,6 @@ class SwinDualStream(Deep):
         self.bits, self.ranking, self.mu = setting.bits, ranking, mu
         self.views = [Views(weak, flip, crop), Views(strong, flip, crop)]
         self.mark = "" if ranking == "hamming" else "uses the classifier"
-
-    def fit(self, train: Split, run: Run) -> None:
-        """The weak view teaches the strong one."""
-        distil(self, self.views, train, run)
 
     def encode(self, batch: Batch) -> Codes:
         """sgn(h) of the picture itself; with a ranking by confidence, the softmax over proxies too."""
