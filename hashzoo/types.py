@@ -131,7 +131,9 @@ class Splits:
 
     ``validation`` is carved out of what would have been train, and only when asked for. ``pretraining`` names
     what the data shares with common pretrained weights (``"ImageNet"`` for a subset of ImageNet), so that a
-    backbone trained on it is marked as contaminated.
+    backbone trained on it is marked as contaminated. ``source`` says in a few words which files the pictures are, as
+    "CIFAR-10 (JPEG)", and stands in every row. Training labels may have fewer columns than those of the other parts:
+    the classes that come after are never learned.
     """
 
     train: Split
@@ -143,13 +145,14 @@ class Splits:
     pretraining: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
     pairs: Pairs | None = None
+    source: str = ""
 
     def setting(self, bits: int) -> Setting:
         """What a method is told of this data before it is built."""
         parts = [self.train, self.database, self.query, *([self.validation] if self.validation else [])]
         return Setting(
             bits=bits,
-            classes=len(self.class_names),
+            classes=self.train.labels.shape[1],
             multilabel=self.multilabel,
             class_counts=self.train.labels.sum(0).long(),
             pool=1 + max(int(part.ids.max()) for part in parts if len(part)),

@@ -2,15 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from hashzoo.types import Split, Splits
 
 
-def stratified(
-    classes: NDArray[np.int64], sizes: Sequence[int], generator: np.random.Generator
-) -> list[NDArray[np.int64]]:
+class Permuting(Protocol):
+    """What can put rows into a random order: a NumPy generator, or a Shuffle."""
+
+    def permutation(self, rows: Any, /) -> NDArray[np.int64]:
+        """The rows in random order."""
+
+
+class Shuffle:
+    """Random orders made of SHA-256 alone: the same on every machine and in every version of every library.
+
+    >>> Shuffle("digits", 0).permutation(np.arange(6)).tolist()
+    [5, 4, 0, 2, 1, 3]
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.name, self.seed, self.turn = name, seed, 0
+
+    def permutation(self, rows: Any) -> NDArray[np.int64]:
+        """The rows, whole numbers, in random order; another one at each call."""
+        self.turn += 1
+        start = hashlib.sha256(f"{self.name} {self.seed} {self.turn}".encode())
+
+        def lot(row: int) -> bytes:
+            one = start.copy()
+            one.update(row.to_bytes(8, "little"))
+            return one.digest()
+
+        return np.array(sorted(np.asarray(rows).tolist(), key=lot), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All pictures of a data set, of which protocols take their parts. The id of a picture is its row.
+
+    ``source`` says in a few words which files these are, for every row of a board.
+    """
+
+    images: Any  # Tensor | Sequence
+    labels: Tensor  # (N, C)
+    class_names: tuple[str, ...]
+    source: str
+    multilabel: bool = False
+    pretraining: tuple[str, ...] = ()
+
+    def part(self, rows: NDArray[np.int64]) -> Split:
+        """Some pictures as a split."""
+        chosen = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+        return Split(self.images, self.labels, torch.arange(len(self.labels))).take(chosen)
+
+    def splits(
+        self,
+        train: NDArray[np.int64],
+        database: NDArray[np.int64],
+        query: NDArray[np.int64],
+        *,
+        validation: float = 0.0,
+        shuffle: Permuting,
+        notes: Mapping[str, str] = {},
+    ) -> Splits:
+        """The parts by row. ``validation`` is the share of train that is carved out of it, classes in proportion."""
+        if not 0 <= validation < 1:
+            raise ValueError(f"validation is a share of train, 0 to below 1, not {validation}")
+        held = round(validation * len(train))
+        carved = None
+        if held:
+            order = self.labels[torch.from_numpy(train)].argmax(1).numpy()
+            kept, out = stratified(order, [len(train) - held, held], shuffle)
+            train, carved = train[kept], train[out]
+        return Splits(
+            train=self.part(train),
+            database=self.part(database),
+            query=self.part(query),
+            multilabel=self.multilabel,
+            class_names=self.class_names,
+            validation=None if carved is None else self.part(carved),
+            pretraining=self.pretraining,
+            notes=notes,
+            source=self.source,
+        )
+
+
+def stratified(classes: NDArray[np.int64], sizes: Sequence[int], generator: Permuting) -> list[NDArray[np.int64]]:
     """Disjoint parts of ``sizes`` rows, each with the classes in proportion, rows in random order.
 
     Remainders of the proportion go to the classes with the largest fraction. ValueError where the parts ask for

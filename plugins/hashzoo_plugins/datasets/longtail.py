@@ -37,7 +37,7 @@ def draw(data: Splits, factor: float, seed: int, database: Literal["balanced", "
     if data.multilabel:
         raise ValueError("a long tail is drawn of pictures with one label each; this data set has several")
     classes = data.train.labels.argmax(1)
-    counts = torch.bincount(classes, minlength=len(data.class_names))
+    counts = torch.bincount(classes, minlength=data.train.labels.shape[1])
     wanted = sizes(int(counts.min()), factor, len(counts))
     if min(wanted) < 1:
         raise ValueError(

@@ -1,0 +1,42 @@
+"""Pictures packed into one .npz: ``jpeg`` holds the files one after another, ``offsets`` where each begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hashzoo.errors import TroubleError
+from hashzoo.picture_files import PictureFiles
+
+
+class Packed(PictureFiles):
+    """The picture files inside one .npz, by row; ``extra`` are its other arrays (labels, names, classes)."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            self._bytes, self._offsets = arrays.pop("jpeg"), arrays.pop("offsets")
+            size, modified = path.stat().st_size, path.stat().st_mtime_ns
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise TroubleError(f"{path} is no .npz of packed pictures: {error}") from error
+        self.path, self.extra = path, arrays
+        self._stamp = f"{path.resolve()} {size} {modified}"
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def read(self, row: int) -> bytes:
+        """The bytes of one file."""
+        return bytes(self._bytes[self._offsets[row] : self._offsets[row + 1]])
+
+    def name(self, row: int) -> str:
+        """The picture's own name where the file has it, else its row."""
+        names: Any = self.extra.get("names")
+        return f"{self.path}: {names[row] if names is not None else row}"
+
+    def stamp(self, row: int) -> str:
+        """Of the whole file."""
+        return f"{self._stamp} {row}"
