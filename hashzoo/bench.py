@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 from hashzoo.bench_file import Benchmark
 from hashzoo.cells import Identity
 from hashzoo.errors import TroubleError, UsageError, unknown
-from hashzoo.features import digest_of_split
+from hashzoo.inspection import Inspection, Tell, inspect, kept
 from hashzoo.method import Backbone, Deep, options
 from hashzoo.metrics import ASKINGS, GROUPS, parse
-from hashzoo.pictures import as_tensor, undecodable
+from hashzoo.pictures import as_tensor
 from hashzoo.run import Train
 from hashzoo.types import Splits
 from hashzoo.zoo import Entry, Zoo, code_digest
@@ -41,9 +41,10 @@ class Job:
     contaminated: bool
     backbone_options: dict[str, Any]  # as given; the identity has the digest of a weights file, not its path
     device: str = "cpu"
+    dataset_options: dict[str, Any] = field(default_factory=dict)  # as given; the identity has no path
+    inspection: Inspection | None = None
     workers: int = 0
     plugins: tuple[str, ...] = ()
-    skip_bad_pictures: bool = False
     keep: bool = False
     refusal: str = ""
 
@@ -73,45 +74,53 @@ def convert(kind: str, name: str, factory: Callable[..., Any], given: Mapping[st
     return values
 
 
-def load_data(zoo: Zoo, name: str, given: Mapping[str, Any], skip_bad: bool) -> tuple[Splits, int]:
-    """The splits of a data set and the number of pictures left out because they do not decode.
-
-    TroubleError naming the first such picture unless they are to be skipped; UsageError for an empty part.
-    """
+def load_data(zoo: Zoo, name: str, given: Mapping[str, Any]) -> Splits:
+    """The splits of a data set. UsageError for an empty part."""
     data: Splits = zoo.dataset(name).factory(**given)
-    left_out, parts, pairs = 0, {}, data.pairs
-    for part in ("train", "database", "query", "validation"):
-        split = getattr(data, part)
-        if split is None:
-            continue
+    for part, split in data.parts().items():
         if not len(split):
             raise UsageError(f"the {part} split of {name} is empty")
-        if bad := undecodable(split):
+    return data
+
+
+def examined(name: str, data: Splits, skip_bad: bool, tell: Tell | None = None) -> Inspection:
+    """What a look at every picture found. TroubleError naming the first that does not decode, unless to be skipped."""
+    found = inspect(data, tell)
+    for part, bad in found.bad.items():
+        if bad and not skip_bad:
             row, reason = next(iter(bad.items()))
-            if not skip_bad:
-                raise TroubleError(
-                    f"picture {int(split.ids[row])} of the {part} split of {name} does not decode: {reason}; "
-                    f"mend or remove it, or use --on-bad-image skip ({len(bad)} in all)"
-                )
-            left_out += len(bad)
-            kept = [row for row in range(len(split)) if row not in bad]
-            if not kept:
-                raise TroubleError(f"no picture of the {part} split of {name} decodes: {reason}")
-            split = split.take(torch.tensor(kept))
-            if part == "query" and pairs is not None:
-                pairs = pairs.among(kept)
-        parts[part] = split
-    return replace(data, **parts, pairs=pairs), left_out
+            raise TroubleError(
+                f"picture {int(data.parts()[part].ids[row])} of the {part} split of {name} does not decode: {reason}; "
+                f"mend or remove it, or use --on-bad-image skip ({found.left_out} in all)"
+            )
+    return found
 
 
-def fingerprint(data: Splits) -> str:
+def data_of(job: Job, house: Zoo) -> tuple[Splits, Inspection]:
+    """The sound pictures of a job's data, and what was found when they were looked at, now or by who made the job."""
+    data = load_data(house, job.identity.dataset, job.dataset_options)
+    found = job.inspection or inspect(data)
+    return kept(data, found), found
+
+
+def fingerprint(data: Splits, inspection: Inspection | None = None) -> str:
     """A digest of everything in the splits."""
-    parts = [data.train, data.database, data.query, *([data.validation] if data.validation else [])]
-    text = " ".join(digest_of_split(part) for part in parts)
+    text = " ".join((inspection or inspect(data)).digests.values())
     if data.pairs is not None:
         rows = torch.stack([data.pairs.first, data.pairs.second])
         text += f" {data.pairs.operation} {rows.tolist()} {data.pairs.labels.tolist()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def paths_left_out(factory: Callable[..., Any], values: Mapping[str, Any], instead: str) -> dict[str, Any]:
+    """The options of a data set as a key holds them: where its files lie is nobody's business, what they are is.
+
+    >>> def source(*, root: Path | None = None, seed: int = 0): ...
+    >>> paths_left_out(source, {"root": Path("/home/me"), "seed": 1}, "Digits (JPEG)")
+    {'root': 'Digits (JPEG)', 'seed': 1}
+    """
+    places = {name for name, option in options(factory).items() if "Path" in str(option.annotation)}
+    return {name: instead if name in places else value for name, value in values.items()}
 
 
 def picture_shape(data: Splits) -> tuple[int, int, int]:
@@ -144,6 +153,7 @@ def plan(
     plugins: Sequence[str] = (),
     skip_bad_pictures: bool = False,
     keep: bool = False,
+    tell: Tell | None = None,
 ) -> list[Job]:
     """Every cell of a benchmark on one data set, each hyperparameter filled in, checked before anything is trained.
 
@@ -165,14 +175,17 @@ def plan(
     given = _assigned(benchmark.set, zoo, names, benchmark)
     dataset_options = convert("dataset", dataset, zoo.dataset(dataset).factory, given.get(dataset, {}))
     try:
-        data, _ = load_data(zoo, dataset, dataset_options, skip_bad_pictures)
+        data = load_data(zoo, dataset, dataset_options)
     except ValueError as error:
         raise UsageError(f"dataset {dataset}: {error}") from error
+    inspection = examined(dataset, data, skip_bad_pictures, tell)
+    data = kept(data, inspection)
     if data.multilabel and parts & set(GROUPS):
         raise UsageError(f"{dataset} has several labels a picture; /{GROUPS[0]} and its kin need one")
     if data.pairs is None and parts & set(ASKINGS):
         raise UsageError(f"{dataset} composes no queries; /{ASKINGS[0]} and its kin need a data set that does")
-    print_of_data, shape = fingerprint(data), picture_shape(data)
+    told = paths_left_out(zoo.dataset(dataset).factory, dataset_options, data.source)
+    print_of_data, shape = fingerprint(data, inspection), picture_shape(data)
     backbones: dict[str, tuple[Entry, Backbone, dict[str, Any]]] = {}
     jobs = []
     for name, entry in chosen.items():
@@ -194,14 +207,14 @@ def plan(
                 Job(
                     identity=Identity(
                         dataset=dataset,
-                        dataset_options=dataset_options,
+                        dataset_options=told,
                         backbone=wanted,
                         backbone_options=recorded,
                         method=name,
                         hyperparameters=values,
                         bits=amount,
                         seed=seed,
-                        budget=benchmark.train.model_dump(),
+                        budget=benchmark.train.recorded(),
                         protocol=PROTOCOL,
                         code=code,
                         data=print_of_data,
@@ -210,15 +223,16 @@ def plan(
                     role=_role(name, benchmark),
                     budget_kind=benchmark.budget,
                     metrics=tuple(dict.fromkeys(benchmark.metrics)),
-                    settings=_differences(entry, values, recorded, trunk, benchmark, base),
+                    settings=_differences(entry, values, recorded, trunk, benchmark, base, told),
                     plugin=entry.plugin,
                     plugin_version=entry.version,
                     contaminated=bool(backbone.trained_on) and backbone.trained_on in data.pretraining,
                     backbone_options=settings,
                     device=device,
+                    dataset_options=dataset_options,
+                    inspection=inspection,
                     workers=workers,
                     plugins=tuple(plugins),
-                    skip_bad_pictures=skip_bad_pictures,
                     keep=keep,
                     refusal=reason,
                 )
@@ -285,6 +299,7 @@ def _differences(
     backbone: Entry,
     benchmark: Benchmark,
     base: Train | None,
+    data: Mapping[str, Any],
 ) -> str:
     """What differs from the defaults and from the benchmark file's budget, for people to read."""
     parts = [f"{n}={v}" for n, v in values.items() if v != options(entry.factory)[n].default]
@@ -293,7 +308,8 @@ def _differences(
     ]
     if backbone_values.get("weights", "random") != "random":
         parts.append(f"weights={backbone_values['weights']}")
-    parts += [f"{name}.{n}={v}" for name in benchmark.datasets for n, v in benchmark.set.get(name, {}).items()]
+    (dataset,) = benchmark.datasets
+    parts += [f"{dataset}.{n}={v}" for n, v in benchmark.set.get(dataset, {}).items() if data[n] == v]
     if base is not None:
         parts += [f"{n}={v}" for n, v in benchmark.train.model_dump().items() if v != base.model_dump()[n]]
     return " ".join(parts)

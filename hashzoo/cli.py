@@ -127,6 +127,7 @@ def bench(benchmark: str, **asked: Any) -> None:
     from hashzoo import bench as benches
     from hashzoo import zoo
     from hashzoo.bench_file import read
+    from hashzoo.progress import shown
     from hashzoo.sweep import sweep
 
     file = read(benchmark)
@@ -141,17 +142,19 @@ def bench(benchmark: str, **asked: Any) -> None:
     device = _device(asked["device"])
     jobs = []
     for part in [_quick(one) if asked["quick"] else one for one in file.each()]:
-        jobs += benches.plan(
-            _overridden(part, asked),
-            house,
-            base=part.train,
-            baselines=not asked["no_baselines"],
-            device=device,
-            workers=asked["workers"],
-            plugins=asked["plugins"],
-            skip_bad_pictures=asked["on_bad_image"] == "skip",
-            keep=asked["save_weights"],
-        )
+        with shown(f"pictures of {part.dataset}") as tell:
+            jobs += benches.plan(
+                _overridden(part, asked),
+                house,
+                base=part.train,
+                baselines=not asked["no_baselines"],
+                device=device,
+                workers=asked["workers"],
+                plugins=asked["plugins"],
+                skip_bad_pictures=asked["on_bad_image"] == "skip",
+                keep=asked["save_weights"],
+                tell=tell,
+            )
     benches.insist(jobs, explicit)
     if asked["dry_run"]:
         for job in jobs:

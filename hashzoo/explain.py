@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hashzoo import cells, figures, zoo
-from hashzoo.bench import fingerprint, load_data
+from hashzoo.bench import examined, fingerprint, load_data
 from hashzoo.cells import Cell
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.index import Index
+from hashzoo.inspection import kept
 from hashzoo.measure import ask
 from hashzoo.method import Backbone, Method
 from hashzoo.trained import Trained, read
@@ -168,10 +169,10 @@ def title(cell: Cell) -> str:
 def data_of(cell: Cell, plugins: Sequence[str]) -> Splits:
     """The data that a cell was measured on. TroubleError where it is no longer the same."""
     identity = cell.identity
-    data, _ = load_data(
-        zoo.load(plugins), identity.dataset, identity.dataset_options, bool(cell.facts.get("bad_pictures"))
-    )
-    if fingerprint(data) != identity.data:
+    data = load_data(zoo.load(plugins), identity.dataset, identity.dataset_options)
+    found = examined(identity.dataset, data, bool(cell.facts.get("bad_pictures")))
+    data = kept(data, found)
+    if fingerprint(data, found) != identity.data:
         raise TroubleError(f"{identity.dataset} is not what this cell was measured on: its pictures or splits changed")
     return data
 

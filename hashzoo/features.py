@@ -5,24 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hashzoo.errors import TroubleError
 from hashzoo.method import Backbone
-from hashzoo.types import Features, Split
+from hashzoo.pictures import View
+from hashzoo.types import Features, Late, Takes
 
-#: Features up to this size are read into memory; larger ones stay on disk and are memory-mapped.
+Tell = Callable[[int, int], None]  # how many of how many
+
+#: Pooled features up to this many bytes are read into memory; larger ones, and maps, are memory-mapped.
 IN_MEMORY = 2**30
 
 
@@ -46,45 +52,46 @@ def digest_of_state(module: torch.nn.Module) -> str:
     return total.hexdigest()
 
 
-def digest_of_split(split: Split) -> str:
-    """A digest of a split's pictures, labels and ids.
+#: The features of every row under one view: (rows, draws) -> Features.
+Looks = Callable[[View, NDArray[np.int64], NDArray[np.int64]], Features]
 
-    Pictures read from disk are hashed as decoded, so two copies of a data set agree whatever their file names.
+
+class StoredFeatures(Takes):
+    """Features of pictures, standing where a split keeps its pictures. Maps are read only when looked at.
+
+    ``rows`` are those of the arrays that stand here; ``looks`` gives the features of transformed pictures, where these
+    are stored too.
     """
-    total = hashlib.sha256()
-    for part in (split.ids, split.labels):
-        total.update(str(tuple(part.shape)).encode())
-        total.update(part.contiguous().numpy().tobytes())
-    if isinstance(split.images, Tensor):
-        total.update(str(tuple(split.images.shape)).encode())
-        total.update(split.images.contiguous().numpy().tobytes())
-        return total.hexdigest()
-    from hashzoo.pictures import as_tensor
 
-    for row in range(len(split)):
-        picture = as_tensor(split.images[row])
-        total.update(str(tuple(picture.shape)).encode())
-        total.update(picture.contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
-class StoredFeatures(Sequence[Features]):
-    """Features of N pictures, standing where a split keeps its pictures."""
-
-    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
-        self.arrays = arrays  # pooled (N, D), then the maps
+    def __init__(
+        self, arrays: Sequence[np.ndarray], rows: NDArray[np.int64] | None = None, looks: Looks | None = None
+    ) -> None:
+        self.arrays = arrays  # pooled (M, D), then the maps
+        self.rows = np.arange(len(arrays[0])) if rows is None else rows  # (N,)
+        self.looks = looks
 
     def __len__(self) -> int:
-        return len(self.arrays[0])
+        return len(self.rows)
 
     def __getitem__(self, rows: Any) -> Any:
         """Features of some rows."""
-        pooled, *maps = (torch.from_numpy(np.asarray(a[rows], dtype=np.float32)) for a in self.arrays)
-        return Features(pooled, tuple(maps))
+        at = self.rows[rows]
 
-    def all(self) -> Features:
-        """Features of every row."""
-        return self[np.arange(len(self))]  # type: ignore[no-any-return]
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.asarray(array[at], dtype=np.float32))
+
+        pooled, *maps = self.arrays
+        return Features(tensor(pooled), Late([partial(tensor, array) for array in maps]))
+
+    def take(self, rows: Tensor) -> StoredFeatures:
+        """Some rows, in their order."""
+        return StoredFeatures(self.arrays, self.rows[rows.numpy()], self.looks)
+
+    def seen(self, view: View | None, rows: Tensor, seeds: Tensor) -> Features:
+        """Features of some rows under a view; those of the pictures as they are, where views are not stored."""
+        if view is None or self.looks is None:
+            return self[rows.numpy()]  # type: ignore[no-any-return]
+        return self.looks(view, self.rows[rows.numpy()], seeds.numpy())
 
 
 class Precomputed(Backbone):
@@ -118,38 +125,68 @@ class Standing(Backbone):
         return Features(features.pooled, features.maps if self.map_dims else ())
 
 
-def extract(backbone: Backbone, batches: Callable[[], Iterator[Tensor]], count: int, maps: bool, folder: Path) -> None:
-    """Write ``pooled.npy`` and ``map0.npy``... of ``count`` pictures into a new folder, all or nothing."""
+#: Computes the features of some rows. Several of them may be used at once, each by one thread.
+Eye = Callable[[NDArray[np.int64]], Features]
+
+
+def extract(
+    eyes: Sequence[Eye],
+    groups: Sequence[NDArray[np.int64]],
+    size: int,
+    maps: bool,
+    folder: Path,
+    tell: Tell | None = None,
+) -> None:
+    """Write ``pooled.npy`` and ``map0.npy``... of ``size`` pictures into a new folder, all or nothing.
+
+    ``groups`` of rows are computed together, and rows in none of them stay zero. Each of the ``eyes`` has a thread of
+    its own; what is computed does not depend on how many there are.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=folder.name + ".", suffix=".tmp", dir=folder.parent))
-    try:
-        files: list[np.memmap[Any, Any]] = []
-        done = 0
-        backbone.eval()
+
+    def values(eye: Eye, group: NDArray[np.int64]) -> list[np.ndarray]:
         with torch.no_grad():
-            for images in batches():
-                features = backbone(images)
-                parts = [features.pooled, *(features.maps if maps else ())]
-                values = [part.float().cpu().numpy() for part in parts]
-                if not all(np.isfinite(value).all() for value in values):
-                    raise TroubleError(
-                        f"the features of rows {done} to {done + len(images) - 1} are not finite; "
-                        "check the weights of the backbone"
-                    )
-                if not files:
-                    names = ["pooled", *(f"map{i}" for i in range(len(values) - 1))]
-                    files = [
-                        np.lib.format.open_memmap(
-                            work / f"{name}.npy", mode="w+", dtype=np.float32, shape=(count, *value.shape[1:])
-                        )
-                        for name, value in zip(names, values, strict=True)
-                    ]
-                for file, value in zip(files, values, strict=True):
-                    file[done : done + len(value)] = value
-                done += len(images)
+            features = eye(group)
+            parts = [features.pooled, *(features.maps if maps else ())]
+            found = [part.float().cpu().numpy() for part in parts]
+        if not all(np.isfinite(one).all() for one in found):
+            raise TroubleError(
+                f"the features of rows {group[0]} to {group[-1]} are not finite; check the weights of the backbone"
+            )
+        return found
+
+    try:
+        first = values(eyes[0], groups[0])
+        names = ["pooled", *(f"map{i}" for i in range(len(first) - 1))]
+        files = [
+            np.lib.format.open_memmap(work / f"{name}.npy", mode="w+", dtype=np.float32, shape=(size, *value.shape[1:]))
+            for name, value in zip(names, first, strict=True)
+        ]
+        free: queue.SimpleQueue[Eye] = queue.SimpleQueue()
+        for eye in eyes:
+            free.put(eye)
+
+        def fill(group: NDArray[np.int64]) -> int:
+            eye = free.get()
+            try:
+                for file, value in zip(files, values(eye, group), strict=True):
+                    file[group] = value
+            finally:
+                free.put(eye)
+            return len(group)
+
+        for file, value in zip(files, first, strict=True):
+            file[groups[0]] = value
+        done = len(groups[0])
+        with ThreadPoolExecutor(len(eyes)) as pool:
+            for count in pool.map(fill, groups[1:]):
+                done += count
+                if tell:
+                    tell(done, sum(map(len, groups)))
         for file in files:
             file.flush()
-        (work / "features.json").write_text(json.dumps({"rows": done, "arrays": len(files)}))
+        (work / "features.json").write_text(json.dumps({"rows": size, "arrays": len(files)}))
         os.replace(work, folder)
     except OSError as error:
         raise TroubleError(
@@ -160,42 +197,35 @@ def extract(backbone: Backbone, batches: Callable[[], Iterator[Tensor]], count: 
 
 
 def stored(
-    backbone: Backbone,
-    split: Split,
-    batches: Callable[[], Iterator[Tensor]],
+    eyes: Callable[[], Sequence[Eye]],
+    groups: Sequence[NDArray[np.int64]],
+    size: int,
     *,
     maps: bool,
     name: str,
-    device: torch.device,
-    precision: str,
-) -> Split:
-    """The split with its pictures replaced by the features of a frozen backbone, extracted if not in the cache.
+    tell: Tell | None = None,
+) -> list[np.ndarray]:
+    """The arrays of features of ``size`` pictures, from the cache where it has them; ``groups`` of rows are computed.
 
-    The cache key covers the pictures, ``name`` (all that tells a backbone from others), its weights, input and maps,
-    whether maps are kept, and the precision. Processes that want the same features wait for the one that extracts them.
+    ``name`` says all that tells these features from others: the pictures, the network and its weights, its input, the
+    precision. Processes that want the same features wait for the one that extracts them.
     """
-    text = json.dumps(
-        [
-            digest_of_split(split), name, digest_of_state(backbone), repr(backbone.input), backbone.map_dims, maps,
-            precision, device.type,
-        ]
-    )  # fmt: skip
-    folder = cache_folder() / "features" / hashlib.sha256(text.encode()).hexdigest()[:32]
+    folder = cache_folder() / "features" / hashlib.sha256(f"{name} {maps}".encode()).hexdigest()[:32]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{folder}.lock"):
-            arrays = read(folder, len(split))
+            arrays = read(folder, size)
             if arrays is None:
                 shutil.rmtree(folder, ignore_errors=True)
-                extract(backbone, batches, len(split), maps, folder)
-                arrays = read(folder, len(split))
+                extract(eyes(), groups, size, maps, folder, tell)
+                arrays = read(folder, size)
     except OSError as error:
         raise TroubleError(
             f"cannot use the feature cache {folder.parent}: {error.strerror}; set HASHZOO_CACHE to another folder"
         ) from error
     if arrays is None:
         raise TroubleError(f"the features just written to {folder} cannot be read back; check the disk")
-    return replace(split, images=StoredFeatures(arrays))
+    return arrays
 
 
 def read(folder: Path, rows: int) -> list[np.ndarray] | None:
@@ -203,8 +233,9 @@ def read(folder: Path, rows: int) -> list[np.ndarray] | None:
     try:
         count = json.loads((folder / "features.json").read_text())["arrays"]
         paths = [folder / name for name in ["pooled.npy", *(f"map{i}.npy" for i in range(count - 1))]]
-        in_memory = sum(path.stat().st_size for path in paths) <= IN_MEMORY
-        arrays = [np.load(path, mmap_mode=None if in_memory else "r", allow_pickle=False) for path in paths]
+        modes: list[Any] = [None if path.stat().st_size <= IN_MEMORY else "r" for path in paths]
+        modes[1:] = ["r"] * len(modes[1:])  # maps: few methods look at them
+        arrays = [np.load(path, mode, allow_pickle=False) for path, mode in zip(paths, modes, strict=True)]
     except (OSError, ValueError, KeyError):
         return None
     return arrays if all(len(array) == rows for array in arrays) else None

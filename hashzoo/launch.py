@@ -9,15 +9,17 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hashzoo import cells, trained
+from hashzoo import cells, freezing, trained
 from hashzoo.bench import Job
 from hashzoo.cells import Cell
 from hashzoo.errors import HashzooError, TroubleError
+from hashzoo.inspection import Tell
 from hashzoo.measure import blank, measure
 from hashzoo.method import NonFiniteError
 
@@ -75,6 +77,52 @@ def run(
         for one in running:
             _end(one)
     return finished
+
+
+def warm(jobs: Sequence[Job], tell: Callable[[str], AbstractContextManager[Tell]]) -> None:
+    """Extract the features of picture files that jobs share before they start, each by all cores; once for all.
+
+    In a process each, like a cell. What goes wrong here is left to the cells, each of which will say it.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    first: dict[str, Job] = {}
+    for job in jobs:
+        first.setdefault(shared(job), job)
+    first.pop("", None)
+    for job in first.values():
+        ours, theirs = context.Pipe(duplex=False)
+        surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")}
+        process: Any = context.Process(target=_warm, args=(job, theirs, surroundings))
+        process.start()
+        theirs.close()
+        try:
+            with tell(f"features of {job.identity.dataset} by {job.identity.backbone}") as said, suppress(EOFError):
+                while True:
+                    said(*ours.recv())
+        finally:
+            if process.is_alive():
+                process.join(GRACE)
+                process.kill()
+            process.join()
+            ours.close()
+
+
+def shared(job: Job) -> str:
+    """What jobs with the same features of picture files have in common; empty where there is nothing to share."""
+    identity, found = job.identity, job.inspection
+    if job.refusal or identity.budget["backbone"] == "full" or found is None or not found.pools:
+        return ""
+    random = identity.seed if identity.backbone_options.get("weights", "random") == "random" else 0
+    parts = [identity.backbone, identity.backbone_options, random, sorted(set(found.pools.values()))]
+    return cells.canonical([*parts, identity.budget["maps"], identity.budget["precision"]])
+
+
+def _warm(job: Job, pipe: Connection, surroundings: dict[str, str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(surroundings)
+    with suppress(Exception):
+        freezing.warm(job, os.cpu_count() or 1, lambda done, total: pipe.send((done, total)))
 
 
 def _start(context: Any, job: Job, folder: Path, timeout: float | None) -> Running:

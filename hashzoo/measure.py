@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hashzoo import counting, trained, zoo
-from hashzoo.bench import Job, build_backbone, load_data, picture_shape
+from hashzoo.bench import Job, build_backbone, data_of, picture_shape
 from hashzoo.cells import Cell
-from hashzoo.features import Precomputed, Standing, stored
+from hashzoo.features import Standing
+from hashzoo.freezing import Freezer, about
 from hashzoo.index import Index
-from hashzoo.method import Backbone, Method, NonFiniteError
+from hashzoo.method import Method, NonFiniteError
 from hashzoo.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarise
 from hashzoo.run import Run, Train
+from hashzoo.splits import split_digest
 from hashzoo.types import Codes, Split, Splits
 
 NEIGHBOURS = 100  # the search that is timed
@@ -43,22 +45,23 @@ def measure(
     train = Train.model_validate(identity.budget)
     limit_threads(train.threads)
     house = zoo.load(job.plugins)
-    data, left_out = load_data(house, identity.dataset, identity.dataset_options, job.skip_bad_pictures)
+    data, inspection = data_of(job, house)
     shape = picture_shape(data)
     backbone = build_backbone(house, identity.backbone, shape, job.backbone_options, identity.seed)
     run = Run(train, identity.seed, to=backbone.input, device=job.device, workers=job.workers, report=report)
-    backbone = run.place(backbone)
     entry = house.method(identity.method)
-    if train.backbone == "frozen" and entry.card.views:
-        backbone = Standing(backbone, train.maps)
+    if train.backbone == "frozen" and entry.card.views and not train.draws:
+        backbone = Standing(run.place(backbone), train.maps)
     elif train.backbone != "full":
-        code = zoo.code_digest(house.backbone(identity.backbone).factory)
-        name = json.dumps([identity.backbone, identity.backbone_options, code])
-        data, backbone = frozen(data, backbone, run, name)
+        data, backbone = Freezer(run, [backbone], about(job, house)).frozen(data, inspection)
+    else:
+        backbone = run.place(backbone)
     torch.manual_seed(identity.seed)
     method: Method = entry.factory(data.setting(identity.bits), backbone, **identity.hyperparameters)
     method.to(run.device)
 
+    extra = house.metric_functions()
+    chosen = Chosen(method, run, data, data.validation, extra) if train.select and data.validation else None
     started = time.perf_counter()
     method.train()
     method.fit(data.train, run)
@@ -67,34 +70,35 @@ def measure(
         trained.write(keep, method, job, data, shape)
 
     started = time.perf_counter()
-    database = encoded(run, method, data.database, "database", ids=entry.card.saw_database)
-    query = encoded(run, method, data.query, "query")
+    index, query = met(run, method, data, entry.card.saw_database)
     encode_seconds = time.perf_counter() - started
-    index = method.index()
-    index.add(database)
     asked = askings(method, query, data)
     index.search({name: value[:1] for name, value in asked[""].items()}, NEIGHBOURS)  # loads what is compiled
     started = time.perf_counter()
     index.search(asked[""], NEIGHBOURS)
     search_seconds = time.perf_counter() - started
 
-    extra = house.metric_functions()
     evaluation, curve = scored(index, asked, data, job.metrics, extra)
     facts: dict[str, int | float | str] = {
         "stored_bits": index.stored_bits(),
         "bytes_per_item": index.nbytes() / len(data.database),
         "queries_without_relevant": evaluation.excluded,
         "epochs": train.epochs,
-        "bad_pictures": left_out,
-        "train": len(data.train),
-        "database": len(data.database),
-        "queries": len(evaluation.per_query[job.metrics[0]]),
+        "bad_pictures": inspection.left_out,
+        **protocol(data),
         "marks": marks(method, entry.card.saw_database, data),
     }
     if data.validation is not None and data.pairs is None:
-        held = {"": encoded(run, method, data.validation, "validation")}
+        held = {"": joined(encoded(run, method, data.validation, "validation"))}
         found, _ = scored(index, held, replace(data, query=data.validation), job.metrics, extra)
         facts |= {f"validation {name}": value for name, value in found.means.items()}
+    if chosen is not None and chosen.epoch:
+        chosen.put_back()
+        index, query = met(run, method, data, entry.card.saw_database)
+        found, _ = scored(index, askings(method, query, data), data, job.metrics, extra)
+        evaluation.means.update({f"{name}/selected": value for name, value in found.means.items()})
+        evaluation.per_query.update({f"{name}/selected": values for name, values in found.per_query.items()})
+        facts |= {"selected_epoch": chosen.epoch, f"selected validation {train.select}": chosen.best}
     cell = replace(
         blank(job, "ok"),
         metrics=evaluation.means,
@@ -131,24 +135,19 @@ def blank(job: Job, status: str, reason: str = "") -> Cell:
     )
 
 
-def frozen(data: Splits, backbone: Backbone, run: Run, name: str) -> tuple[Splits, Backbone]:
-    """The splits with features in place of pictures, and the stand-in for the backbone; methods do not notice."""
-
-    def features_of(split: Split) -> Split:
-        return stored(
-            backbone,
-            split,
-            lambda: (batch.images for batch in run.blank(split)),
-            maps=run.train.maps,
-            name=name,
-            device=run.device,
-            precision=run.train.precision,
-        )
-
-    parts = {part: features_of(getattr(data, part)) for part in ("train", "database", "query")}
-    if data.validation is not None:
-        parts["validation"] = features_of(data.validation)
-    return replace(data, **parts), Precomputed(backbone, run.train.maps)  # type: ignore[arg-type]
+def protocol(data: Splits) -> dict[str, int | str]:
+    """What a row says of its data: sizes, what lies in what, and the digest of who is in which part."""
+    found: dict[str, int | str] = {part: len(split) for part, split in data.parts().items()}
+    found["queries"] = found.pop("query") if data.pairs is None else len(data.pairs)
+    unlabelled = int((data.query.labels.sum(1) == 0).sum())
+    inside = int(torch.isin(data.train.ids, data.database.ids).sum())
+    return {
+        **found,
+        "train_in_database": inside,
+        "unlabelled_queries": unlabelled,
+        "split": split_digest(data),
+        "source": data.source,
+    }
 
 
 def marks(method: Method, saw_database: bool, data: Splits) -> str:
@@ -157,17 +156,62 @@ def marks(method: Method, saw_database: bool, data: Splits) -> str:
     return ", ".join(filter(None, [method.mark, "learned database codes" if learned else ""]))
 
 
-def encoded(run: Run, method: Method, split: Split, name: str, *, ids: bool = False) -> Codes:
-    """The codes of a split, one finite row a picture, or an error that says which code is not."""
-    codes = run.encode(method, split, ids=ids)
-    if not codes:
-        raise ValueError("encode gave no codes: return a dict such as {'code': bits}")
-    for key, values in codes.items():
-        if len(values) != len(split):
-            raise ValueError(f"encode gave {len(values)} rows of {key!r} for the {len(split)} pictures of {name}")
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            raise NonFiniteError(f"the code {key!r} of the {name} pictures is not finite")
-    return codes
+def met(run: Run, method: Method, data: Splits, saw_database: bool) -> tuple[Index, Codes]:
+    """The database's codes in the method's index, as they are made, and the queries' codes."""
+    index = method.index()
+    for codes in encoded(run, method, data.database, "database", ids=saw_database):
+        index.add(codes)
+    return index, joined(encoded(run, method, data.query, "query"))
+
+
+def encoded(run: Run, method: Method, split: Split, name: str, *, ids: bool = False) -> Iterator[Codes]:
+    """The codes of a split, batch by batch, one finite row a picture, or an error that says which code is not."""
+    for size, codes in run.encoding(method, split, ids=ids):
+        if not codes:
+            raise ValueError("encode gave no codes: return a dict such as {'code': bits}")
+        for key, values in codes.items():
+            if len(values) != size:
+                raise ValueError(f"encode gave {len(values)} rows of {key!r} for {size} pictures of {name}")
+            if values.is_floating_point() and not torch.isfinite(values).all():
+                raise NonFiniteError(f"the code {key!r} of the {name} pictures is not finite")
+        yield codes
+
+
+def joined(parts: Iterable[Codes]) -> Codes:
+    """Codes of successive batches as one."""
+    listed = list(parts)
+    return {name: torch.cat([part[name] for part in listed]) for name in listed[0]}
+
+
+class Chosen:
+    """The state of a method that scored best on validation pictures, looked at after each epoch.
+
+    They ask, and the pictures that are learned from are searched: neither queries nor database have a say.
+    """
+
+    def __init__(
+        self, method: Method, run: Run, data: Splits, validation: Split, extra: dict[str, Callable[..., Any]]
+    ) -> None:
+        self.method, self.run, self.extra = method, run, extra
+        self.data = replace(data, query=validation, database=data.train)
+        self.best, self.epoch, self.state = -np.inf, 0, dict[str, Tensor]()
+        run.after_epoch = self.look
+
+    def look(self) -> None:
+        """Keep the state if it is better than any before; training goes on as if nothing had been."""
+        modes = [(module, module.training) for module in self.method.modules()]
+        index, query = met(self.run, self.method, self.data, False)
+        name = self.run.train.select
+        found, _ = scored(index, {"": query}, self.data, (name,), self.extra)
+        for module, training in modes:
+            module.training = training
+        if found.means[name] > self.best:
+            self.best, self.epoch = found.means[name], self.run.epochs
+            self.state = {key: value.detach().clone() for key, value in self.method.state_dict().items()}
+
+    def put_back(self) -> None:
+        """The method as it was after the best epoch."""
+        self.method.load_state_dict(self.state)
 
 
 def askings(method: Method, query: Codes, data: Splits) -> dict[str, Codes]:

@@ -11,7 +11,6 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from hashzoo.errors import TroubleError
-from hashzoo.types import Rows
 
 #: Pictures above this many pixels are refused: a small file can hold a picture of many gigabytes.
 PIXELS = 64 << 20
@@ -58,17 +57,6 @@ def decode(data: bytes) -> Image.Image:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise TroubleError(str(error) or type(error).__name__) from error
-
-
-def underneath(images: Any, row: int) -> tuple[Any, int]:
-    """The sequence that some rows of a longer sequence were taken from, and the row there.
-
-    >>> underneath(Rows(Rows("abcd", [3, 2, 1]), [0, 2]), 1)
-    ('abcd', 1)
-    """
-    while isinstance(images, Rows):
-        images, row = images.base, images.rows[row]
-    return images, row
 
 
 def digest(data: bytes) -> bytes:

@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from hashzoo.errors import TroubleError
 from hashzoo.method import Input
 from hashzoo.types import Split
 
@@ -110,16 +108,3 @@ def load(
         return
     loader: DataLoader[Any] = DataLoader(items, batch_sampler=asked, num_workers=workers, collate_fn=stacked)
     yield from loader
-
-
-def undecodable(split: Split) -> dict[int, str]:
-    """Rows of pictures that do not decode, with the reason. Pictures in memory are decoded already."""
-    if isinstance(split.images, Tensor):
-        return {}
-    bad = {}
-    for row in range(len(split)):
-        try:
-            as_tensor(split.images[row])
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, TroubleError) as error:
-            bad[row] = str(error) or type(error).__name__
-    return bad

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -26,7 +28,9 @@ class Train(BaseModel):
     A ``frozen`` backbone learns nothing: its features are stored once, except for methods that learn from views of
     pictures, which get the network as it is. ``stored`` spares these too; all their views are then the same features.
     ``lr`` is the rate of heads and losses, ``backbone_lr`` the multiple of it that the backbone gets. ``threads``
-    stands here because the order in which a sum is taken can change its last digit.
+    stands here because the order in which a sum is taken can change its last digit. ``draws`` stores, for a frozen
+    backbone, the features of so many random draws of each view that is asked for, instead of computing each anew.
+    ``select`` names a metric: the state that was best by it on the validation pictures is scored beside the last one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +49,13 @@ class Train(BaseModel):
     augment: Literal["none", "flip", "shift", "crop-flip"] = "none"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int = Field(1, ge=1)
+    draws: int = Field(0, ge=0)
+    select: str = ""
+
+    def recorded(self) -> dict[str, Any]:
+        """What stands in a cell's key. What came later is left out where it is not used, so that old keys stay."""
+        values = self.model_dump()
+        return {name: value for name, value in values.items() if value or name not in ("draws", "select")}
 
 
 def rate(schedule: Schedule, progress: float) -> float:
@@ -110,6 +121,8 @@ class Run:
         self.device: torch.device = self.fabric.device
         self.generator = torch.Generator().manual_seed(seed)
         self.progress = 0.0
+        self.epochs = 0  # finished, of all batches together
+        self.after_epoch: Callable[[], None] | None = None
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
         self._workers = workers
@@ -204,7 +217,10 @@ class Run:
                 self._advance(step / steps)
                 step += 1
                 yield replace(self._batch(split, group, ready), ends_epoch=step % len(groups_of) == 0)
+            self.epochs += 1
             self._report(step / steps, self.logged)
+            if self.after_epoch:
+                self.after_epoch()
         self._advance(1.0)
 
     def step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
@@ -230,17 +246,18 @@ class Run:
         self._logged |= {name: term.detach() for name, term in losses.items()}
 
     def features(self, backbone: Backbone, split: Split) -> Features:
-        """Features of the whole split on the run's device, without gradient; kept until the backbone changes."""
+        """Pooled features of a whole split on the run's device, without gradient; kept until the backbone changes.
+
+        Maps are left out: those of a whole split seldom fit into memory. :meth:`batches` has them.
+        """
         state = [*backbone.parameters(), *backbone.buffers()]
         key, version = (id(backbone), id(split)), tuple((t.data_ptr(), t._version) for t in state)
         if key not in self._features or self._features[key][0] != version:
             training = backbone.training
             backbone.eval()
             with torch.no_grad():
-                parts = [backbone(batch.images) for batch in self.blank(split)]
+                found = Features(torch.cat([backbone(batch.images).pooled for batch in self.blank(split)]))
             backbone.train(training)
-            maps = tuple(torch.cat(m) for m in zip(*(p.maps for p in parts), strict=True))
-            found = Features(torch.cat([p.pooled for p in parts]), maps)
             self._features[key] = version, backbone, split, found  # held, so that neither id is given to another
         return self._features[key][-1]
 
@@ -249,12 +266,24 @@ class Run:
 
         The ids are blank too, unless ``ids``: for a database, and a method that learns codes of single pictures.
         """
-        method.eval()
-        parts: list[Codes] = []
-        with torch.no_grad():
-            for batch in self.blank(split, size, ids=ids):
-                parts.append({name: value.detach().cpu() for name, value in method.encode(batch).items()})
+        parts = [codes for _, codes in self.encoding(method, split, size, ids=ids)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def encoding(
+        self, method: Method, split: Split, size: int | None = None, *, ids: bool = False
+    ) -> Iterator[tuple[int, Codes]]:
+        """The codes that :meth:`encode` joins, batch by batch, each with its number of pictures: for large splits."""
+        method.eval()
+        for batch in self.blank(split, size, ids=ids):
+            with torch.no_grad():
+                codes = {name: value.detach().cpu() for name, value in method.encode(batch).items()}
+            yield len(batch), codes
+
+    def prepared(self, split: Split, rows: NDArray[np.int64], seeds: NDArray[np.int64], view: View | None) -> Tensor:
+        """Some pictures under a view, on the device, as the backbone takes them. Several threads may ask at once."""
+        asked, lots = torch.from_numpy(rows), torch.from_numpy(seeds)
+        (ready,) = next(load(split, [asked], [lots], [view], self._to, 0))
+        return cast(Tensor, ready.to(self.device))
 
     def blank(self, split: Split, size: int | None = None, *, ids: bool = False) -> Iterator[Batch]:
         """Batches in order, without augmentation, whose labels are all zero and whose ids, unless kept, all -1."""
@@ -273,7 +302,9 @@ class Run:
         self, split: Split, rows: list[Tensor], seeds: list[Tensor], views: Sequence[View | None]
     ) -> Iterator[tuple[Any, ...]]:
         if isinstance(split.images, StoredFeatures):
-            return ((split.images[group.numpy()],) * len(views) for group in rows)
+            looks = split.images.seen
+            groups = zip(rows, seeds, strict=True)
+            return (tuple(looks(view, group, lots) for view in views) for group, lots in groups)
         return load(split, rows, seeds, views, self._to, self._workers)
 
     def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...]) -> Batch:

@@ -16,6 +16,7 @@ from hashzoo import cells, launch, leaderboard, tables, trained
 from hashzoo.bench import Job
 from hashzoo.cells import Cell
 from hashzoo.measure import LIBRARIES
+from hashzoo.progress import shown
 
 
 def sweep(
@@ -43,6 +44,7 @@ def sweep(
         console.print(f"{len(done)} of {len(jobs)} cells are there already", markup=False)
     try:
         if todo:
+            launch.warm(todo, lambda what: shown(what, console))
             with Watch(console, todo) as watch:
                 done += launch.run(todo, folder, parallel=parallel, timeout=timeout, event=watch.event)
     finally:  # also after Ctrl-C or a full disk: what is finished stands on the board

@@ -5,7 +5,8 @@ Shapes, everywhere: B batch, N items, Q queries, D features, K bits, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -34,19 +35,47 @@ class Setting:
     pool: int
 
 
+class Late(Sequence[Any]):
+    """Tensors that are made when they are looked at, so that what nobody reads is never read from disk."""
+
+    def __init__(self, makers: Sequence[Callable[[], Tensor]], device: torch.device | None = None) -> None:
+        self._makers, self._device = makers, device
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __getitem__(self, index: Any) -> Any:
+        """One tensor, or a tuple of them for a slice."""
+        made = [make().to(self._device) for make in self._makers[index]] if isinstance(index, slice) else []
+        return tuple(made) if isinstance(index, slice) else self._makers[index]().to(self._device)
+
+    def to(self, device: torch.device) -> Late:
+        """The same, made on another device."""
+        return Late(self._makers, device)
+
+
 @dataclass(frozen=True)
 class Features:
     """What a backbone sees in pictures: ``pooled`` (B, D) and the maps of its last stages, coarsest last."""
 
     pooled: Tensor  # (B, D)
-    maps: tuple[Tensor, ...] = ()  # each (B, D_l, h_l, w_l)
+    maps: Sequence[Tensor] = ()  # each (B, D_l, h_l, w_l)
 
     def __len__(self) -> int:
         return len(self.pooled)
 
     def to(self, device: torch.device) -> Features:
         """The same features on another device."""
-        return Features(self.pooled.to(device), tuple(m.to(device) for m in self.maps))
+        maps = self.maps.to(device) if isinstance(self.maps, Late) else tuple(m.to(device) for m in self.maps)
+        return Features(self.pooled.to(device), maps)
+
+
+class Takes(Sequence[Any], ABC):
+    """A sequence of which many rows can be had at once, as arrays; a split takes its rows by :meth:`take`."""
+
+    @abstractmethod
+    def take(self, rows: Tensor) -> Takes:
+        """Some rows, in their order."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +106,8 @@ class Split:
         """The split of these rows only, in their order."""
         if isinstance(self.images, Tensor):
             images: Any = self.images[rows]
+        elif isinstance(self.images, Takes):
+            images = self.images.take(rows)
         else:
             images = Rows(self.images, rows.tolist())
         boxes = None if self.boxes is None else [self.boxes[i] for i in rows.tolist()]
@@ -147,15 +178,19 @@ class Splits:
     pairs: Pairs | None = None
     source: str = ""
 
+    def parts(self) -> dict[str, Split]:
+        """The parts there are, by name."""
+        known = {name: getattr(self, name) for name in ("train", "database", "query", "validation")}
+        return {name: split for name, split in known.items() if split is not None}
+
     def setting(self, bits: int) -> Setting:
         """What a method is told of this data before it is built."""
-        parts = [self.train, self.database, self.query, *([self.validation] if self.validation else [])]
         return Setting(
             bits=bits,
             classes=self.train.labels.shape[1],
             multilabel=self.multilabel,
             class_counts=self.train.labels.sum(0).long(),
-            pool=1 + max(int(part.ids.max()) for part in parts if len(part)),
+            pool=1 + max(int(part.ids.max()) for part in self.parts().values() if len(part)),
         )
 
 

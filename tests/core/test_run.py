@@ -11,11 +11,13 @@ from hashzoo_plugins.backbones.tiny import Tiny
 from PIL import Image
 from torch import nn
 
-from hashzoo.features import Precomputed, StoredFeatures, stored
+from hashzoo.features import Precomputed, StoredFeatures
+from hashzoo.freezing import Freezer
+from hashzoo.inspection import inspect, kept
 from hashzoo.method import Backbone, Input, NonFiniteError
-from hashzoo.pictures import AUGMENTATIONS, undecodable
+from hashzoo.pictures import AUGMENTATIONS
 from hashzoo.run import Run, Train
-from hashzoo.types import Features, Split
+from hashzoo.types import Features, Split, Splits
 
 
 def split(count=20, side=6):
@@ -186,11 +188,9 @@ class Counting(Backbone):
         return Features(images.flatten(1), (images,))
 
 
-def frozen(backbone, data, run, maps=True):
-    return stored(
-        backbone, data, lambda: (b.images for b in run.blank(data)), maps=maps, name="counting",
-        device=run.device, precision="fp32",
-    )  # fmt: skip
+def frozen(backbone, data, run):
+    whole = Splits(data, data, data, multilabel=False, class_names=())
+    return Freezer(run, [backbone], ["counting"]).frozen(whole, inspect(whole))[0].train
 
 
 def test_frozen_features_are_those_of_the_backbone_and_are_extracted_once(tmp_path, monkeypatch):
@@ -204,8 +204,8 @@ def test_frozen_features_are_those_of_the_backbone_and_are_extracted_once(tmp_pa
     assert isinstance(again.images, StoredFeatures)
     found = run.features(Precomputed(backbone, maps=True), kept)
     assert torch.equal(found.pooled, expected.pooled)
-    assert torch.equal(found.maps[0], expected.maps[0])
     (batch,) = run.batches(kept)
+    assert torch.equal(batch.images.maps[0], data.images[batch.ids].float() / 127.5 - 1)
     assert torch.equal(batch.images.pooled, expected.pooled[batch.ids])
     other = Split(255 - data.images, data.labels, data.ids)
     frozen(backbone, other, run)
@@ -218,7 +218,9 @@ def test_a_damaged_feature_file_is_extracted_again(tmp_path, monkeypatch):
     frozen(backbone, data, run)
     (file,) = tmp_path.rglob("pooled.npy")
     file.write_bytes(file.read_bytes()[:-5])
-    assert torch.equal(frozen(backbone, data, run).images.all().pooled, run.features(backbone, data).pooled)
+    assert torch.equal(
+        frozen(backbone, data, run).images[np.arange(len(data))].pooled, run.features(backbone, data).pooled
+    )
 
 
 def test_bf16_features_come_back_as_float32_and_near():
@@ -240,5 +242,6 @@ def test_a_picture_that_does_not_decode_is_found_by_its_row():
 
     data = lazy()
     damaged = Split(Damaged(data.images), data.labels, data.ids)
-    assert undecodable(damaged) == {3: "image file is truncated"}
-    assert undecodable(data) == {}
+    whole = Splits(damaged, data, data, multilabel=False, class_names=())
+    assert inspect(whole).bad == {"train": {3: "image file is truncated"}, "database": {}, "query": {}}
+    assert kept(whole, inspect(whole)).train.ids.tolist() == [row for row in data.ids.tolist() if row != 3]

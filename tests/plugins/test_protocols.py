@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashzoo import zoo
-from hashzoo.bench import fingerprint, load_data
+from hashzoo.bench import examined, fingerprint, load_data
+from hashzoo.inspection import kept
 from hashzoo.testing import pictures
 
 HOUSE = zoo.load()
@@ -118,8 +119,10 @@ def test_pairs_of_a_query_that_does_not_decode_are_left_out():
         def factory(self):
             return replace(data, query=query)
 
-    found, left_out = load_data(House(), "x", {}, True)
-    assert left_out == 1
+    raw = load_data(House(), "x", {})
+    looked = examined("x", raw, skip_bad=True)
+    found = kept(raw, looked)
+    assert looked.left_out == 1
     assert 0 < len(found.pairs) < 200
     united = composed.algebra("union", found.query.labels[found.pairs.first], found.query.labels[found.pairs.second])
     assert torch.equal(united, found.pairs.labels)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hashzoo import counting, zoo
+from hashzoo import bench, counting, zoo
 from hashzoo.bench import Job
 from hashzoo.index import Hamming, Scan
 from hashzoo.method import Deep, bits
@@ -140,9 +140,9 @@ def test_the_epoch_that_is_scored_does_not_depend_on_the_queries(monkeypatch, tm
 
     monkeypatch.setattr(measure, "askings", spy)
     measure.measure(job)
-    data, left_out = measure.load_data(HOUSE, "digits.small", {}, False)
+    data, found = bench.data_of(job, HOUSE)
     mixed = replace(data.query, labels=data.query.labels.flip(0))
-    monkeypatch.setattr(measure, "load_data", lambda *given: (replace(data, query=mixed), left_out))
+    monkeypatch.setattr(measure, "data_of", lambda *given: (replace(data, query=mixed), found))
     measure.measure(job)
     assert torch.equal(seen[0], seen[1])
 

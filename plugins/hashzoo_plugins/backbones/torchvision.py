@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
 
 from hashzoo.errors import TroubleError
@@ -33,7 +35,9 @@ class Torchvision(Backbone):
 
     def __init__(self, network: nn.Module, to: Input, loaded: str, trained_on: str, taps: Taps) -> None:
         super().__init__()
-        self.network, self.input, self.weights, self.trained_on = network, to, loaded, trained_on
+        # the order in memory that convolutions on a CPU take half the time with
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.input, self.weights, self.trained_on = to, loaded, trained_on
         side = to.size or 224
         self._tap = Tap(network, side, taps)
         self.map_dims, self.eyes = self._tap.dims, self._tap.eyes
@@ -41,7 +45,7 @@ class Torchvision(Backbone):
 
     def forward(self, images: Tensor) -> Features:
         """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised pictures."""
-        out = self.network(images)
+        out = self.network(images.contiguous(memory_format=torch.channels_last))
         maps, final = self._tap.taken()
         return Features(out if final is None else final.mean((2, 3)), maps)
 
@@ -66,10 +70,12 @@ def build(
     weights: str = "default",
     allow_missing: tuple[str, ...] = (),
     taps: Taps = "stages",
+    size: int | None = None,
 ) -> Backbone:
     """A torchvision model by name, with ``weights`` default, random, or a .safetensors or .pth file of its own keys.
 
-    Keys that a file may lack are named by patterns in ``allow_missing``; ``taps`` says which maps it gives.
+    Keys that a file may lack are named by patterns in ``allow_missing``; ``taps`` says which maps it gives. ``size`` is
+    the side in pixels that whole pictures are brought to, where it is not to be the network's own.
     """
     from torchvision import models
 
@@ -80,6 +86,8 @@ def build(
         made: Any = best.transforms()
         side = made.crop_size[0]
         to = Input(side, 3, tuple(made.mean), tuple(made.std), min(1.0, side / made.resize_size[0]))
+    if size is not None:
+        to = replace(to, size=size, crop=1.0)
     if weights == "random":
         return Torchvision(chopped(_made(name, None)), to, "random", "", taps)
     if weights == "default":

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hashzoo import hookimpl
-from hashzoo_plugins.datasets import composed, digits, longtail, scenes
+from hashzoo_plugins.datasets import cifar10, composed, digits, imagenette, longtail, scenes, unseen
 
 
 @hookimpl
@@ -15,6 +15,13 @@ def hashzoo_datasets() -> dict[str, Any]:
         "digits.small": digits.small,
         "scenes.standard": scenes.standard,
         "scenes.small": scenes.small,
+        "cifar10.disjoint": cifar10.disjoint,
+        "cifar10.inside": cifar10.inside,
+        "cifar10.official": cifar10.official,
+        "imagenette.standard": imagenette.standard,
         **longtail.protocols("digits", digits.source),
+        **longtail.protocols("cifar10", files=cifar10.source),
+        **longtail.protocols("imagenette", files=imagenette.source),
+        **unseen.protocols("cifar10", cifar10.source, unseen=2, train=4000, queries=1000),
         **composed.protocols("scenes", lambda seed: scenes.standard(seed=seed)),
     }

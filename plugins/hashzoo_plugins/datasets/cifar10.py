@@ -1,7 +1,7 @@
 """CIFAR-10: 60,000 pictures of 32 x 32 pixels in ten classes (Krizhevsky, 2009), as hashing papers split it.
 
-``root`` is a folder with the binary version of the official files, or with ``cifar10_jpeg.npz``, the same pictures after
-JPEG compression, whose scores are marked "CIFAR-10 (JPEG)".
+``root`` is a folder with the binary version of the official files, or with ``cifar10_jpeg.npz``, the same pictures
+after JPEG compression, whose scores are marked "CIFAR-10 (JPEG)".
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -54,15 +55,31 @@ def draw(data: Splits, factor: float, seed: int, database: Literal["balanced", "
     return replace(data, train=train, database=kept, notes={**data.notes, **notes})
 
 
-def protocols(name: str, source: Callable[[int], Splits]) -> dict[str, Callable[..., Splits]]:
-    """``NAME.lt10``, ``NAME.lt50`` and ``NAME.lt100`` of splits by seed, whose training split is what is sampled."""
+def protocols(
+    name: str, source: Callable[[int], Splits] | None = None, files: Callable[[int, Path | None], Splits] | None = None
+) -> dict[str, Callable[..., Splits]]:
+    """``NAME.lt10``, ``NAME.lt50`` and ``NAME.lt100`` of splits by seed, whose training split is what is sampled.
+
+    They are a ``source``, or ``files`` that lie in a folder ``root``.
+    """
 
     def longtail(factor: int, *, seed: int = 0, database: Literal["balanced", "longtail"] = "balanced") -> Splits:
+        assert source is not None  # noqa: S101 - one of the two is given
         return draw(source(seed), factor, seed, database)
+
+    def of_files(
+        factor: int,
+        *,
+        root: Path | None = None,
+        seed: int = 0,
+        database: Literal["balanced", "longtail"] = "balanced",
+    ) -> Splits:
+        assert files is not None  # noqa: S101 - one of the two is given
+        return draw(files(seed, root), factor, seed, database)
 
     made = {}
     for factor in FACTORS:
-        one = partial(longtail, factor)
+        one = partial(longtail if files is None else of_files, factor)
         one.__doc__ = (
             f"{name.capitalize()}, long-tailed: the largest class has {factor} times the pictures of the smallest."
         )

@@ -1,0 +1,194 @@
+"""One look at every picture before anything is trained: does it decode, and what tells this data from other data."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from hashzoo.cells import replace_bytes
+from hashzoo.errors import HashzooError, TroubleError
+from hashzoo.features import cache_folder
+from hashzoo.picture_files import PictureFiles, decode, digest
+from hashzoo.pictures import as_tensor
+from hashzoo.types import Rows, Split, Splits
+
+Tell = Callable[[int, int], None]  # how many of how many
+AT_ONCE = 64  # pictures a thread looks at before it says so
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What became of each picture of a sequence: 16 bytes that stand for it, or the reason why it does not decode."""
+
+    prints: NDArray[np.uint8]  # (N, 16)
+    bad: Mapping[int, str]
+
+    @property
+    def digest(self) -> str:
+        """Of all of it."""
+        return hashlib.sha256(self.prints.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a cell must know of its data without looking at every picture again.
+
+    ``digests`` are of each part's sound pictures, labels and ids; ``bad`` are the rows that do not decode, with the
+    reason; ``pools`` the digest of the picture files that a part is taken from, and ``unreadable`` the rows of such
+    files, by that digest, that do not decode.
+    """
+
+    digests: Mapping[str, str]
+    bad: Mapping[str, Mapping[int, str]]
+    pools: Mapping[str, str]
+    unreadable: Mapping[str, Sequence[int]]
+
+    @property
+    def left_out(self) -> int:
+        """Pictures of all parts that do not decode."""
+        return sum(map(len, self.bad.values()))
+
+
+def below(images: Any) -> tuple[Any, NDArray[np.int64]]:
+    """The sequence that a split's pictures are taken from, and the row there of each.
+
+    >>> base, rows = below(Rows(Rows("abcd", [3, 2, 1]), [0, 2]))
+    >>> base, rows.tolist()
+    ('abcd', [3, 1])
+    """
+    rows = np.arange(len(images))
+    while isinstance(images, Rows):
+        rows, images = np.asarray(images.rows, dtype=np.int64)[rows], images.base
+    return images, rows
+
+
+def inspect(data: Splits, tell: Tell | None = None) -> Inspection:
+    """Look at every picture of every part. Those in files are looked at once, and again only when a file changes."""
+    seen: dict[int, tuple[Any, Looked]] = {}
+    bad: dict[str, Mapping[int, str]] = {}
+    digests, pools, unreadable = {}, {}, {}
+    for part, split in data.parts().items():
+        if isinstance(split.images, Tensor):
+            digests[part], bad[part] = digest_of_split(split, None), {}
+            continue
+        base, rows = below(split.images)
+        if id(base) not in seen:
+            seen[id(base)] = base, look(base, tell)
+        _, looked = seen[id(base)]
+        bad[part] = {row: looked.bad[int(at)] for row, at in enumerate(rows) if int(at) in looked.bad}
+        sound = np.array([row for row in range(len(split)) if row not in bad[part]], dtype=np.int64)
+        labelled = replace(split, images=range(len(split)), boxes=None).take(torch.from_numpy(sound))
+        digests[part], pools[part] = digest_of_split(labelled, looked.prints[rows[sound]]), looked.digest
+        unreadable[looked.digest] = tuple(looked.bad)
+    return Inspection(digests, bad, pools, unreadable)
+
+
+def kept(data: Splits, inspection: Inspection) -> Splits:
+    """The data without the pictures that do not decode. TroubleError where a part would be empty."""
+    parts, pairs = {}, data.pairs
+    for part, split in data.parts().items():
+        bad = inspection.bad[part]
+        if not bad:
+            continue
+        rows = [row for row in range(len(split)) if row not in bad]
+        if not rows:
+            raise TroubleError(f"no picture of the {part} split decodes: {next(iter(bad.values()))}")
+        parts[part] = split.take(torch.tensor(rows))
+        if part == "query" and pairs is not None:
+            pairs = pairs.among(rows)
+    return replace(data, **parts, pairs=pairs)  # type: ignore[arg-type]
+
+
+def digest_of_split(split: Split, prints: NDArray[np.uint8] | None) -> str:
+    """A digest of a split's ids and labels, and of its pictures: by their prints, or by pixels held in memory."""
+    total = hashlib.sha256()
+    for part in (split.ids, split.labels):
+        total.update(str(tuple(part.shape)).encode())
+        total.update(part.contiguous().numpy().tobytes())
+    if prints is None:
+        total.update(str(tuple(split.images.shape)).encode())
+        total.update(split.images.contiguous().numpy().tobytes())
+    else:
+        total.update(prints.tobytes())
+    return total.hexdigest()
+
+
+def look(images: Sequence[Any], tell: Tell | None = None) -> Looked:
+    """Read and decode each picture of a sequence, in as many threads as there are cores.
+
+    What was found of picture files is kept in the cache folder for as long as none of them changes.
+    """
+    if not isinstance(images, PictureFiles):
+        return _joined([_glance(images, range(len(images)))])
+    stamps = hashlib.sha256(f"{PIL.__version__} {len(images)}".encode())
+    for row in range(len(images)):
+        stamps.update(images.stamp(row).encode("utf-8", "surrogateescape"))
+    file = cache_folder() / "inspected" / f"{stamps.hexdigest()[:32]}.npz"
+    former = _read(file, len(images))
+    if former is not None:
+        return former
+    groups = [range(start, min(start + AT_ONCE, len(images))) for start in range(0, len(images), AT_ONCE)]
+    parts = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for group, found in zip(groups, pool.map(lambda rows: _glance(images, rows), groups), strict=True):
+            parts.append(found)
+            if tell:
+                tell(group.stop, len(images))
+    looked = _joined(parts)
+    _write(file, looked)
+    return looked
+
+
+def _glance(images: Sequence[Any], rows: range) -> Looked:
+    prints = np.zeros((len(rows), 16), np.uint8)
+    bad = {}
+    for place, row in enumerate(rows):
+        try:
+            if isinstance(images, PictureFiles):
+                data = images.read(row)
+                decode(data)
+                found = digest(data)
+            else:
+                picture = as_tensor(images[row])
+                found = digest(str(tuple(picture.shape)).encode() + picture.contiguous().numpy().tobytes())
+            prints[place] = np.frombuffer(found, np.uint8)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, HashzooError) as error:
+            where = f"{images.name(row)}: " if isinstance(images, PictureFiles) else ""
+            bad[row] = where + (str(error) or type(error).__name__)
+    return Looked(prints, bad)
+
+
+def _joined(parts: Sequence[Looked]) -> Looked:
+    bad = {row: reason for part in parts for row, reason in part.bad.items()}
+    return Looked(np.concatenate([part.prints for part in parts]), bad)
+
+
+def _read(file: Path, count: int) -> Looked | None:
+    with suppress(OSError, ValueError, KeyError, EOFError), np.load(file, allow_pickle=False) as stored:
+        prints, rows, reasons = stored["prints"], stored["rows"], stored["reasons"]
+        if prints.shape == (count, 16):
+            return Looked(prints, dict(zip(rows.tolist(), reasons.tolist(), strict=True)))
+    return None
+
+
+def _write(file: Path, looked: Looked) -> None:
+    packed = io.BytesIO()
+    rows = np.array(list(looked.bad), dtype=np.int64)
+    np.savez(packed, prints=looked.prints, rows=rows, reasons=np.array(list(looked.bad.values()), dtype=str))
+    with suppress(OSError, TroubleError):  # a cache that cannot be written is no reason to stop
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_bytes(file, packed.getvalue())

@@ -1,0 +1,135 @@
+"""The parts of a protocol as such: their digest, what is asked of them, and a small file that keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hashzoo.cells import replace_bytes
+from hashzoo.errors import TroubleError, UsageError
+from hashzoo.types import Split, Splits
+
+Ints = NDArray[np.int64]
+NAMES = ("train", "database", "query", "validation")
+_CELLS = 1 << 22  # pairs of label sets compared in one go
+
+
+def parts(data: Splits) -> dict[str, Split]:
+    """The parts there are, by name, in the order of ``NAMES``."""
+    found = {"train": data.train, "database": data.database, "query": data.query}
+    return found | ({"validation": data.validation} if data.validation is not None else {})
+
+
+def asked(data: Splits) -> Tensor:
+    """(Q, C) the labels that queries ask for: those of pairs where queries are composed of two pictures."""
+    return data.query.labels if data.pairs is None else data.pairs.labels
+
+
+def split_digest(data: Splits) -> str:
+    """12 hex digits that stand for which pictures, by id and label, are in which part and in which order.
+
+    They know nothing of the pixels, and are the same on every platform: names, shapes, ids as little-endian int64
+    and labels as little-endian float32 go into SHA-256; so do the pairs that queries are composed of.
+    """
+    composed: list[Any] = []
+    if data.pairs is not None:
+        rows = torch.cat([data.pairs.first, data.pairs.second])
+        composed = [(f"pairs {data.pairs.operation}", rows.numpy(), data.pairs.labels.numpy())]
+    plain = [(name, part.ids.numpy(), part.labels.numpy()) for name, part in parts(data).items()]
+    return _digest([*plain, *composed])
+
+
+def _digest(named: Iterable[tuple[str, NDArray[Any], NDArray[Any]]]) -> str:
+    total = hashlib.sha256()
+    for name, ids, labels in named:
+        total.update(f"{name} {ids.shape} {labels.shape}\n".encode())
+        total.update(ids.astype("<i8").tobytes())
+        total.update(labels.astype("<f4").tobytes())
+    return total.hexdigest()[:12]
+
+
+def relevant_counts(query: Tensor, database: Tensor) -> Ints:
+    """(Q,) how many rows of ``database`` (N, C) share a label with each row of ``query`` (Q, C).
+
+    Equal label sets are compared once, so that the time hardly depends on the number of pictures.
+
+    >>> relevant_counts(torch.tensor([[1, 0], [1, 1], [0, 0]]), torch.tensor([[1, 0], [1, 0], [0, 1]])).tolist()
+    [2, 3, 0]
+    """
+    (wanted, of, _), (stored, _, times) = _label_sets(query), _label_sets(database)
+    weight = torch.from_numpy(times).double()
+    found = torch.zeros(len(wanted), dtype=torch.float64)
+    step = max(1, _CELLS // len(stored))
+    for start in range(0, len(wanted), step):
+        shared = wanted[start : start + step] @ stored.T > 0
+        found[start : start + step] = shared.double() @ weight
+    return np.asarray(found.long().numpy()[of])
+
+
+def _label_sets(labels: Tensor) -> tuple[Tensor, Ints, Ints]:
+    """The distinct label sets (S, C) float32, the set of each row (N,), and how often each occurs (S,)."""
+    packed = np.packbits((labels > 0).numpy(), axis=1)
+    sets, of, times = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
+    unpacked = np.unpackbits(sets, axis=1, count=labels.shape[1])
+    return torch.from_numpy(unpacked).float(), of.reshape(-1), times
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a file of splits holds: ``ids`` (N,) and ``labels`` (N, C) uint8 by part, and the split digest."""
+
+    digest: str
+    ids: Mapping[str, Ints]
+    labels: Mapping[str, NDArray[np.uint8]]
+
+
+def save(data: Splits, path: Path) -> None:
+    """Write ids and labels of every part and the split digest to an .npz, in one step or not at all.
+
+    Labels take one bit each, ids 32 bits where they fit. UsageError for labels other than 0 and 1 and for composed
+    queries, TroubleError where the file cannot be written.
+    """
+    if data.pairs is not None:
+        raise UsageError("queries composed of two pictures are not kept; keep the protocol that they are composed of")
+    arrays: dict[str, NDArray[Any]] = {"digest": np.array(split_digest(data))}
+    for name, part in parts(data).items():
+        ids, labels = part.ids.numpy(), part.labels.numpy()
+        if not np.isin(labels, (0, 1)).all():
+            raise UsageError(f"the labels of {name} are not all 0 or 1; only such are kept")
+        short = len(ids) == 0 or (ids.min() >= -(2**31) and ids.max() < 2**31)
+        arrays[f"{name}_ids"] = ids.astype("<i4" if short else "<i8")
+        arrays[f"{name}_labels"] = np.packbits(labels.astype(bool), axis=1)
+        arrays[f"{name}_classes"] = np.array(labels.shape[1])
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
+    replace_bytes(path, buffer.getvalue())
+
+
+def read(path: Path) -> Kept:
+    """What :func:`save` wrote. UsageError where there is no such file, TroubleError where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names = [name for name in NAMES if f"{name}_ids" in stored.files]
+            ids = {name: stored[f"{name}_ids"].astype(np.int64) for name in names}
+            labels = {
+                name: np.unpackbits(stored[f"{name}_labels"], axis=1, count=int(stored[f"{name}_classes"]))
+                for name in names
+            }
+            digest = str(stored["digest"])
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise TroubleError(f"{path} is no file of splits: {str(error).splitlines()[0]}") from error
+    if _digest((name, ids[name], labels[name]) for name in names) != digest:
+        raise TroubleError(f"{path} is not what was written: its digest is not {digest}; write it anew")
+    return Kept(digest, ids, labels)
