@@ -27,7 +27,8 @@ from hashzoo.run import Run, Train
 from hashzoo.splits import split_digest
 from hashzoo.types import Codes, Split, Splits
 
-NEIGHBOURS = 100  # the search that is timed
+NEIGHBOURS = 100  # of each query in the search that is timed
+TIMED = 100  # queries of that search
 CHUNK = 64  # queries counted at a time: bounds the memory of distances that are not integers
 LIBRARIES = ("hashzoo", "torch", "torchvision", "timm", "numpy", "numba", "scipy", "scikit-learn")
 
@@ -74,8 +75,9 @@ def measure(
     encode_seconds = time.perf_counter() - started
     asked = askings(method, query, data)
     index.search({name: value[:1] for name, value in asked[""].items()}, NEIGHBOURS)  # loads what is compiled
+    few = {name: value[:TIMED] for name, value in asked[""].items()}
     started = time.perf_counter()
-    index.search(asked[""], NEIGHBOURS)
+    index.search(few, NEIGHBOURS)
     search_seconds = time.perf_counter() - started
 
     evaluation, curve = scored(index, asked, data, job.metrics, extra)
@@ -106,7 +108,7 @@ def measure(
         timings={
             "fit_seconds": fit_seconds,
             "encode_per_second": (len(data.database) + len(data.query)) / max(encode_seconds, 1e-9),
-            "search_per_second": len(next(iter(asked[""].values()))) / max(search_seconds, 1e-9),
+            "search_per_second": len(next(iter(few.values()))) / max(search_seconds, 1e-9),
         },
         provenance=provenance(run, train),
     )

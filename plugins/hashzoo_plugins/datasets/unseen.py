@@ -27,7 +27,7 @@ def unseen_classes(name: str, count: int, classes: int, seed: int) -> list[int]:
     """Which classes are not learned from, drawn by seed.
 
     >>> unseen_classes("cifar10", 2, 10, 0)
-    [0, 1]
+    [1, 7]
     """
     return sorted(Shuffle(f"{name} unseen", seed).permutation(np.arange(classes))[:count].tolist())
 
