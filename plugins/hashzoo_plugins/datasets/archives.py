@@ -1,0 +1,120 @@
+"""Pictures of data sets and list files of benchmarks, as their publishers ship them: names to folders.
+
+Checksums: VOC 2012 and ImageNette as torchvision has them; COCO as TensorFlow Datasets has them; MIRFLICKR-25k as its
+page gives it, and of its annotations as found in public code (no page gives one). An archive is removed once it is
+unpacked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import filelock
+
+from hashzoo.errors import TroubleError, unknown
+from hashzoo_plugins.datasets.download import Remote, data_folder
+from hashzoo_plugins.datasets.list_files import LISTS
+from hashzoo_plugins.datasets.unpack import unpack
+
+_COCO = "http://images.cocodataset.org"
+_MIRFLICKR = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b"
+
+#: Name -> the files that its folder is made of.
+ARCHIVES: dict[str, tuple[Remote, ...]] = {
+    "imagenette": (
+        Remote(
+            ("https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",),
+            "imagenette2-320.tgz",
+            size=341553947,
+            md5="3df6f0d01a2c9592104656642f5e78a3",
+            makes="imagenette2-320",
+        ),
+    ),
+    "voc2012": (
+        Remote(
+            (
+                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+                "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            ),
+            "VOCtrainval_11-May-2012.tar",
+            size=1999639040,
+            md5="6cd6e144f989b92b3379bac3b3de84fd",
+            makes="VOCdevkit",
+        ),
+    ),
+    "coco": (
+        Remote(
+            (f"{_COCO}/zips/train2014.zip",),
+            "train2014.zip",
+            size=13510573713,
+            sha256="ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+            makes="train2014",
+        ),
+        Remote(
+            (f"{_COCO}/zips/val2014.zip",),
+            "val2014.zip",
+            size=6645013297,
+            sha256="fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+            makes="val2014",
+        ),
+        Remote(
+            (f"{_COCO}/annotations/annotations_trainval2014.zip",),
+            "annotations_trainval2014.zip",
+            size=252872794,
+            sha256="031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+            makes="annotations",
+        ),
+    ),
+    "mirflickr": (
+        Remote(
+            (f"{_MIRFLICKR}/mirflickr25k.zip",),
+            "mirflickr25k.zip",
+            size=3069184257,
+            md5="a23d0a8564ee84cda5622a6c2f947785",
+            makes="mirflickr",
+        ),
+        Remote(
+            (f"{_MIRFLICKR}/mirflickr25k_annotations_v080.zip",),
+            "mirflickr25k_annotations_v080.zip",
+            size=207220,
+            md5="aa0138c79892b1b670184d142380948f",
+            makes="mirflickr25k_annotations_v080",
+        ),
+    ),
+    **LISTS,
+}
+
+
+def folder(name: str) -> Path:
+    """The folder of one entry, with all of its files, downloaded and unpacked unless they are there.
+
+    voc2012: ``VOCdevkit/VOC2012/JPEGImages/*.jpg``. coco: ``train2014/*.jpg``, ``val2014/*.jpg``, ``annotations``.
+    mirflickr: ``mirflickr/im*.jpg``, ``mirflickr25k_annotations_v080/*.txt``. imagenette: ``imagenette2-320``.
+    Lists: ``train.txt`` and the like, as in their repository. TroubleError as of ``fetch`` and ``unpack``.
+    """
+    if name not in ARCHIVES:
+        raise ValueError(unknown("archive", name, ARCHIVES))
+    place, remotes = data_folder(name), ARCHIVES[name]
+    if all((place / (remote.makes or remote.path)).exists() for remote in remotes):
+        return place
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(place / ".lock"):
+            for remote in remotes:
+                _make(remote, place, [other.path for other in remotes])
+    except OSError as error:
+        raise TroubleError(
+            f"cannot write {place}: {error.strerror or error}; set HASHZOO_DATA to a folder with room that you own"
+        ) from error
+    return place
+
+
+def _make(remote: Remote, place: Path, files: list[str]) -> None:
+    made = place / (remote.makes or remote.path)
+    if made.exists():
+        return
+    shown = [*files[:6], f"{len(files) - 6} more"] if len(files) > 7 else files
+    archive = remote.fetch(place, shown)
+    if remote.makes:
+        unpack(archive, made)
+        archive.unlink()
