@@ -3,7 +3,7 @@
 from typing import Any
 
 from hashzoo import hookimpl
-from hashzoo_plugins.datasets import cifar10, composed, digits, imagenette, longtail, scenes, unseen
+from hashzoo_plugins.datasets import cifar10, cifar100, composed, digits, imagenette, longtail, mnist, scenes, unseen
 
 
 @hookimpl
@@ -18,7 +18,13 @@ def hashzoo_datasets() -> dict[str, Any]:
         "cifar10.disjoint": cifar10.disjoint,
         "cifar10.inside": cifar10.inside,
         "cifar10.official": cifar10.official,
+        "cifar100.disjoint": cifar100.disjoint,
+        "cifar100.official": cifar100.official,
+        "fashion-mnist.disjoint": mnist.fashion_disjoint,
+        "fashion-mnist.official": mnist.fashion_official,
         "imagenette.standard": imagenette.standard,
+        "mnist.disjoint": mnist.disjoint,
+        "mnist.official": mnist.official,
         **longtail.protocols("digits", digits.source),
         **longtail.protocols("cifar10", files=cifar10.source),
         **longtail.protocols("imagenette", files=imagenette.source),

@@ -95,6 +95,25 @@ class Pool:
             source=self.source,
         )
 
+    def disjoint(
+        self, name: str, queries: int, train: int, *, seed: int, validation: float, inside: bool = False
+    ) -> Splits:
+        """Stratified queries and training pictures; all others are the database, with the training ones if ``inside``.
+
+        ``name`` and ``seed`` say which; single labels only.
+        """
+        shuffle = Shuffle(name, seed)
+        classes = self.labels.argmax(1).numpy()
+        asking, learned, others = stratified(classes, [queries, train, len(classes) - queries - train], shuffle)
+        database = shuffle.permutation(np.concatenate([others, learned])) if inside else others
+        return self.splits(learned, database, asking, validation=validation, shuffle=shuffle)
+
+    def official(self, name: str, first: int, *, seed: int, validation: float) -> Splits:
+        """The first pictures are learned from and searched, their order drawn by ``name`` and ``seed``; the rest ask."""
+        shuffle = Shuffle(name, seed)
+        train, query = shuffle.permutation(np.arange(first)), np.arange(first, len(self.labels))
+        return self.splits(train, train, query, validation=validation, shuffle=shuffle)
+
 
 def stratified(classes: NDArray[np.int64], sizes: Sequence[int], generator: Permuting) -> list[NDArray[np.int64]]:
     """Disjoint parts of ``sizes`` rows, each with the classes in proportion, rows in random order.

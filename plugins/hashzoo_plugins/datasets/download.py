@@ -116,8 +116,8 @@ class Remote:
 
     def fetch(self, folder: Path, files: Sequence[str] = ()) -> Path:
         """The file inside a folder, downloaded unless it is there. TroubleError as of ``fetch``."""
-        known = {"size": self.size, "md5": self.md5, "sha256": self.sha256}
-        return fetch(self.urls, folder / self.path, **known, files=files)
+        target = folder / self.path
+        return fetch(self.urls, target, size=self.size, md5=self.md5, sha256=self.sha256, files=files)
 
 
 def fetch(

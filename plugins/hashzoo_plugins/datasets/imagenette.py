@@ -1,8 +1,9 @@
 """ImageNette: ten easy classes of ImageNet (fast.ai), 9,469 training and 3,925 validation pictures.
 
-``root`` is a folder with the official ``train`` and ``val`` folders, or with ``imagenette224_train.npz`` and
-``imagenette224_val.npz``, the same pictures at 224 x 224. Networks pretrained on ImageNet have seen these classes with
-their labels; rows say so.
+``root`` is a folder with the official ``train`` and ``val`` folders (or with ``imagenette2-320``, where they are), or
+with ``imagenette224_train.npz`` and ``imagenette224_val.npz``, the same pictures at 224 x 224. Without ``root`` the
+official files are downloaded, those whose shorter side has 320 pixels. Networks pretrained on ImageNet have seen these
+classes with their labels; rows say so.
 """
 
 from __future__ import annotations
@@ -15,9 +16,22 @@ import torch
 from hashzoo.errors import TroubleError
 from hashzoo.picture_files import PictureFiles
 from hashzoo.types import Splits
-from hashzoo_plugins.datasets.carve import Pool, Shuffle
+from hashzoo_plugins.datasets.archives import folder
+from hashzoo_plugins.datasets.carve import Pool
 from hashzoo_plugins.datasets.packed import Packed
+from hashzoo_plugins.datasets.paths import Paths
 
+WNIDS = (
+    "n01440764", "n02102040", "n02979186", "n03000684", "n03028079",
+    "n03394916", "n03417042", "n03425413", "n03445777", "n03888257",
+)  # fmt: skip
+CLASSES = (
+    "tench", "English springer", "cassette player", "chain saw", "church",
+    "French horn", "garbage truck", "gas pump", "golf ball", "parachute",
+)  # fmt: skip
+PICTURES = {"train": 9469, "val": 3925}
+OFFICIAL = "imagenette2-320"
+SOURCES = {OFFICIAL: "320", "imagenette2": "full size", "imagenette2-160": "160"}
 PACKED = ("imagenette224_train.npz", "imagenette224_val.npz")
 
 
@@ -57,15 +71,39 @@ def pool(root: Path | None) -> tuple[Pool, int]:
         names = tuple(str(name) for name in train.extra["classes"])
         one_hot = torch.eye(10)[torch.from_numpy(labels)]
         return Pool(Both(train, val), one_hot, names, "ImageNette (224)", pretraining=("ImageNet",)), len(train)
-    raise TroubleError(f"there are no {PACKED[0]} and {PACKED[1]} in {root}; name their folder with root")
+    place = folder("imagenette") / OFFICIAL if root is None else _unpacked(root)
+    listed = {part: [_pictures(place / part / wnid) for wnid in WNIDS] for part in PICTURES}
+    for part, expected in PICTURES.items():
+        if (found := sum(map(len, listed[part]))) != expected:
+            raise TroubleError(f"{place / part} has {found} pictures, expected {expected}; unpack {OFFICIAL}.tgz anew")
+    by_class = [(c, path) for part in listed.values() for c, paths in enumerate(part) for path in paths]
+    one_hot = torch.eye(10)[torch.tensor([c for c, _ in by_class])]
+    source = f"ImageNette ({SOURCES.get(place.name, 'own folder')})"
+    images = Paths([path for _, path in by_class])
+    return Pool(images, one_hot, CLASSES, source, pretraining=("ImageNet",)), PICTURES["train"]
+
+
+def _unpacked(root: Path) -> Path:
+    """The folder with ``train`` and ``val``: root, or one of the official names in it. TroubleError for neither."""
+    for place in (root, *(root / name for name in SOURCES)):
+        if all((place / part).is_dir() for part in PICTURES):
+            return place.resolve()
+    if (root / f"{OFFICIAL}.tgz").is_file():
+        raise TroubleError(f"{root / OFFICIAL}.tgz is still packed; unpack it there: tar -xzf {OFFICIAL}.tgz")
+    raise TroubleError(
+        f"there are no {' and '.join(PICTURES)} folders, and no {PACKED[0]} and {PACKED[1]}, in {root}; "
+        "name their folder with root, or leave root out to download them"
+    )
+
+
+def _pictures(place: Path) -> list[Path]:
+    return sorted(path for path in place.glob("*.JPEG") if not path.name.startswith("."))
 
 
 def standard(*, root: Path | None = None, seed: int = 0, validation: float = 0.0) -> Splits:
     """ImageNette by its own split: 3,925 validation pictures ask; the 9,469 others are learned from and searched."""
     whole, first = pool(root)
-    shuffle = Shuffle("imagenette", seed)
-    train, query = shuffle.permutation(np.arange(first)), np.arange(first, len(whole.labels))
-    return whole.splits(train, train, query, validation=validation, shuffle=shuffle)
+    return whole.official("imagenette", first, seed=seed, validation=validation)
 
 
 def source(seed: int, root: Path | None) -> Splits:
