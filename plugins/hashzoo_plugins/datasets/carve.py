@@ -109,7 +109,7 @@ class Pool:
         return self.splits(learned, database, asking, validation=validation, shuffle=shuffle)
 
     def official(self, name: str, first: int, *, seed: int, validation: float) -> Splits:
-        """The first pictures are learned from and searched, their order drawn by ``name`` and ``seed``; the rest ask."""
+        """The first pictures are learned from and searched, their order drawn by ``name`` and ``seed``; others ask."""
         shuffle = Shuffle(name, seed)
         train, query = shuffle.permutation(np.arange(first)), np.arange(first, len(self.labels))
         return self.splits(train, train, query, validation=validation, shuffle=shuffle)

@@ -63,7 +63,7 @@ class CifarFiles:
             with tarfile.open(archive) as tar:
                 return {file: _member(tar, f"{self.folder}/{file}") for file in files}
         except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
-            raise TroubleError(f"{archive} is damaged: {error.args[0]}; remove it to download it again") from error
+            raise TroubleError(f"{archive} is damaged: {error}; remove it to download it again") from error
 
     def records(self, content: dict[str, bytes]) -> tuple[Tensor, NDArray[np.int64]]:
         """All pictures (N, 3, 32, 32) uint8 and their classes (N,), training first. TroubleError for damaged files."""

@@ -60,8 +60,8 @@ class Check:
             if expected:
                 with path.open("rb") as file:
                     found_sum = hashlib.file_digest(file, partial(hashlib.new, name, usedforsecurity=False)).hexdigest()
-                if found_sum != expected:
-                    return f"its {name} is {found_sum}, expected {expected}"
+                if found_sum != expected.lower():
+                    return f"its {name} is {found_sum}, expected {expected.lower()}"
         return None
 
 
