@@ -14,6 +14,9 @@ from torch import Tensor
 
 from hashzoo.types import Split, Splits
 
+#: The note of a protocol whose training pictures are searched as well.
+INSIDE = {"train": "inside the database"}
+
 
 class Permuting(Protocol):
     """What can put rows into a random order: a NumPy generator, or a Shuffle."""
@@ -106,13 +109,14 @@ class Pool:
         classes = self.labels.argmax(1).numpy()
         asking, learned, others = stratified(classes, [queries, train, len(classes) - queries - train], shuffle)
         database = shuffle.permutation(np.concatenate([others, learned])) if inside else others
-        return self.splits(learned, database, asking, validation=validation, shuffle=shuffle)
+        notes = INSIDE if inside else {}
+        return self.splits(learned, database, asking, validation=validation, shuffle=shuffle, notes=notes)
 
     def official(self, name: str, first: int, *, seed: int, validation: float) -> Splits:
         """The first pictures are learned from and searched, their order drawn by ``name`` and ``seed``; others ask."""
         shuffle = Shuffle(name, seed)
         train, query = shuffle.permutation(np.arange(first)), np.arange(first, len(self.labels))
-        return self.splits(train, train, query, validation=validation, shuffle=shuffle)
+        return self.splits(train, train, query, validation=validation, shuffle=shuffle, notes=INSIDE)
 
 
 def stratified(classes: NDArray[np.int64], sizes: Sequence[int], generator: Permuting) -> list[NDArray[np.int64]]:
