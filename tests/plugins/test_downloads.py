@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -207,6 +206,16 @@ def test_an_answer_of_unknown_length_is_only_believed_with_a_checksum(site, tmp_
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin", sha256=SHA).read_bytes() == DATA
 
 
+def test_an_answer_in_chunks_is_whole_only_with_its_last_chunk(site, tmp_path):
+    site.chunked, site.tags = True, False
+    assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin").read_bytes() == DATA
+    for cut in (0, 3, 1000, len(DATA), len(DATA) + 9):
+        site.cut = [cut] * 9
+        with pytest.raises(TroubleError, match=r"cannot download b\.bin"):
+            fetch(f"{site.url}/a.bin", tmp_path / "b.bin")
+        assert not (tmp_path / "b.bin").exists()
+
+
 def test_only_http_is_asked_also_after_a_redirection(site, tmp_path, monkeypatch):
     for url in ("file:///etc/hostname", "ftp://127.0.0.1/a"):
         with pytest.raises(UsageError, match="only http and https"):
@@ -247,39 +256,50 @@ def test_a_full_disk_and_a_file_in_the_way_are_trouble(site, tmp_path, monkeypat
     assert not (tmp_path / "a.bin").exists()
 
 
-def _fetch(url, target, results):
-    os.environ["NO_PROXY"] = "127.0.0.1"
-    results.put(hashlib.sha256(fetch(url, target, sha256=SHA).read_bytes()).hexdigest())
+def started(code, *arguments):
+    """A process of its own that has imported ``download`` and ``Path``, and begins when it is told to."""
+    head = "import sys; from pathlib import Path; from hashzoo_plugins.datasets import download; print(); input()\n"
+    command = [sys.executable, "-c", head + code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def begin(*processes):
+    """Let all of them begin, when all are ready."""
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
 
 
 def test_two_processes_at_once_download_once(site, tmp_path):
-    site.silence = 0.3
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    both = [context.Process(target=_fetch, args=(f"{site.url}/a.bin", tmp_path / "a.bin", results)) for _ in range(2)]
-    for one in both:
-        one.start()
-    assert [results.get(timeout=120) for _ in both] == [SHA, SHA]
-    for one in both:
-        one.join()
-    results.close()
-    assert site.sent["/a.bin"] == len(DATA)
+    site.silence = 0.5
+    code = "download.fetch(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])"
+    both = [started(code, f"{site.url}/a.bin", tmp_path / "a.bin", SHA) for _ in range(2)]
+    begin(*both)
+    for process in both:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    assert (tmp_path / "a.bin").read_bytes() == DATA
+    assert site.asked == [("/a.bin", None)]
 
 
 def test_a_killed_download_leaves_a_part_that_nothing_takes_for_the_file(site, tmp_path):
     target = tmp_path / "a.bin"
-    code = (
-        "import sys; from pathlib import Path; from hashzoo_plugins.datasets import download\n"
+    process = started(
         "download._read = lambda r: (r.read1(1000), __import__('time').sleep(0.02))[0]\n"
-        "download.fetch(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])"
+        "download.fetch(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])",
+        f"{site.url}/a.bin",
+        target,
+        SHA,
     )
-    process = subprocess.Popen([sys.executable, "-c", code, f"{site.url}/a.bin", str(target), SHA])
+    begin(process)
     part = tmp_path / "a.bin.part"
     deadline = time.monotonic() + 120
     while (not part.exists() or part.stat().st_size < 8192) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not target.exists()
     kept = part.stat().st_size
     assert 0 < kept < len(DATA)

@@ -19,7 +19,6 @@ from hashzoo_plugins.datasets.paths import Paths
 from PIL import Image
 
 from hashzoo import zoo
-from hashzoo.bench import load_data
 from hashzoo.errors import TroubleError
 from tests.plugins.web import Served, Site
 
@@ -299,8 +298,7 @@ def test_imagenette_is_downloaded_and_unpacked_where_no_root_is_given(pictures, 
         check_imagenette(*imagenette.pool(None))
         assert site.sent["/i.tgz"] == len(data)
     assert not (tmp_path / "data" / "imagenette" / "i.tgz").exists()
-    found, left_out = load_data(zoo.load(), "imagenette.standard", {"validation": 0.5}, skip_bad=False)
-    assert left_out == 0
+    found = zoo.load().dataset("imagenette.standard").factory(validation=0.5)
     assert (len(found.train), len(found.validation), len(found.database), len(found.query)) == (10, 10, 20, 10)
     assert found.source == "ImageNette (320)"
 

@@ -19,6 +19,7 @@ class Site:
     ranges: bool = True
     tags: bool = True
     length: bool = True
+    chunked: bool = False
     cut: list[int] = field(default_factory=list)
     fail: list[int] = field(default_factory=list)
     silence: float = 0.0
@@ -48,17 +49,17 @@ class Site:
                 return self.say(handler, 416, headers | {"Content-Range": f"bytes */{len(data)}"})
             status, headers = 206, headers | {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
         body = data[start:]
-        if self.length:
+        if self.chunked:
+            headers["Transfer-Encoding"] = "chunked"
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        elif self.length:
             headers["Content-Length"] = str(len(body))
         self.say(handler, status, headers, body[: self.cut.pop(0)] if self.cut else body)
 
     def say(self, handler, status, headers=None, body=b""):
         handler.send_response(status)
-        for name, value in ({"Content-Length": "0"} if status >= 300 else {} | (headers or {})).items():
+        for name, value in (({"Content-Length": "0"} if status >= 300 else {}) | (headers or {})).items():
             handler.send_header(name, value)
-        if status >= 300:
-            for name, value in (headers or {}).items():
-                handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(body)
         self.sent[handler.path] += len(body)
@@ -75,7 +76,11 @@ class Served:
             def log_message(self, *_):
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_):  # whoever asked has gone
+                pass
+
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.site = site
         site.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
