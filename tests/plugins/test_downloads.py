@@ -110,6 +110,15 @@ def test_a_file_that_changed_in_between_is_downloaded_afresh(site, tmp_path, new
         assert fetch(f"{site.url}/a.bin", again, **known).read_bytes() == new
 
 
+@pytest.mark.parametrize("length", [500, 1000, len(DATA)])
+def test_a_changed_file_is_noticed_without_a_checksum_where_the_server_heeds_no_if_range(site, tmp_path, length):
+    site.heeds, new = False, DATA[::-1][:length]
+    (tmp_path / "a.bin.part").write_bytes(DATA[:1000])
+    (tmp_path / "a.bin.part.from").write_text(f'{site.url}/a.bin\n"{SHA[:8]}"\n')
+    site.files["/a.bin"] = new
+    assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin").read_bytes() == new
+
+
 @pytest.mark.parametrize("sums", [{"sha256": SHA}, {"size": len(DATA)}, {}])
 def test_a_part_that_is_whole_already_becomes_the_file(site, tmp_path, sums):
     target = tmp_path / "a.bin"
