@@ -100,6 +100,7 @@ def _settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 @click.argument("benchmark", default="digits", metavar="[NAME|FILE.toml]")
 @click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss.")
 @click.option("--dataset", metavar="D,...", help="Other data sets.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the pictures of data sets that need it lie.")
 @click.option("--backbone", metavar="B", help="One backbone for every kind of method.")
 @click.option("--bits", metavar="16,32", help="Code lengths.")
 @click.option("--seeds", metavar="0,1,2", help="Seeds.")
@@ -138,6 +139,8 @@ def bench(benchmark: str, **asked: Any) -> None:
         file = file.model_copy(update={"dataset": file.quick.dataset})
     if asked["dataset"]:
         file = file.model_copy(update={"dataset": _listed(asked["dataset"])})
+    if asked["root"]:
+        asked["settings"] += _rooted(file.datasets, house, asked["root"])
     explicit = [name for name in _listed(asked["methods"]) if not any(c in name for c in "*?[")]
     device = _device(asked["device"])
     jobs = []
@@ -166,6 +169,16 @@ def bench(benchmark: str, **asked: Any) -> None:
     parallel = asked["jobs"] or (1 if device == "cuda" else max(1, min(8, os.cpu_count() or 1)))
     finished = sweep(jobs, folder, parallel=parallel, timeout=asked["timeout"], rerun=asked["rerun"])
     _finish(finished)
+
+
+def _rooted(datasets: list[str], house: Zoo, root: Path) -> tuple[str, ...]:
+    """What ``--set`` would have to say for ``root`` to reach every data set that has such an option."""
+    from hashzoo.method import options
+
+    found = [name for name in datasets if "root" in options(house.dataset(name).factory)]
+    if not found:
+        raise UsageError(f"--root: {', '.join(datasets)} takes no root; name a data set that does with --dataset")
+    return tuple(f"{name}.root={root.absolute()}" for name in found)
 
 
 def _quick(file: Benchmark) -> Benchmark:

@@ -4,24 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
+import threading
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from hashzoo.errors import TroubleError
 
 #: Pictures above this many pixels are refused: a small file can hold a picture of many gigabytes.
 PIXELS = 64 << 20
 
+#: The same of JPEGs, which are read at 1/2, 1/4 or 1/8 of their sides until they have at most ``PIXELS``.
+JPEG_PIXELS = 8 * PIXELS
+
+#: Bytes of coefficients of a JPEG that must be held in memory at full size, as those of a progressive one.
+COEFFICIENTS = 512 << 20
+
+#: Kinds of file by their first bytes. ``Image.open`` would also run the decoders of exotic ones (EPS starts another
+#: program), and warns or refuses by limits of its own.
+KINDS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
+    (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    (b"GIF8", GifImagePlugin.GifImageFile),
+    (b"RIFF", WebPImagePlugin.WebPImageFile),
+    (b"BM", BmpImagePlugin.BmpImageFile),
+    (b"II*\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0*", TiffImagePlugin.TiffImageFile),
+    (b"II+\0", TiffImagePlugin.TiffImageFile),
+    (b"MM\0+", TiffImagePlugin.TiffImageFile),
+)
+
+#: EXIF 2.3, tag 0x0112: what brings a picture upright.
+ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+TILE_SIDES = (322, 323)  # TIFF 6.0: TileWidth, TileLength
+STRIP = 1 << 20  # pixels that are converted at a time
+LARGE = PIXELS // 4  # larger ones are decoded by one thread at a time
+ONE_AT_A_TIME = threading.Lock()
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of odd files is said by our errors
+
 
 class PictureFiles(Sequence[Any], ABC):
     """A sequence of picture files, decoded one at a time, when asked for. Nothing is held in memory.
 
     What a data set gives as ``Split.images`` where pictures are files: fingerprints are then made of the bytes of the
-    files, and pictures that do not decode are found before anything is trained.
+    files, and pictures that do not decode are found before anything is trained. ``form`` says what is done with a
+    picture after it is decoded, as "256 x 256", and is part of fingerprints; empty where nothing is.
     """
+
+    form: str = ""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -49,14 +105,164 @@ class PictureFiles(Sequence[Any], ABC):
 
 
 def decode(data: bytes) -> Image.Image:
-    """The picture in a file's bytes, upright, in RGB. TroubleError with the reason where it does not decode."""
+    """The picture in a file's bytes, upright, in RGB. TroubleError with the reason where it does not decode.
+
+    JPEG, PNG, GIF, WebP, TIFF and BMP are read, of several pictures the first. What is see-through stands on white;
+    16 bits become 8; colour profiles are not applied. The picture and what decodes it take less than 1 GiB.
+    """
+    hush()
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > PIXELS:
-                raise TroubleError(f"it has {opened.width} x {opened.height} pixels; at most {PIXELS} are read")
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TroubleError(str(error) or type(error).__name__) from error
+        with _opened(data) as file, _place(file):
+            file.load()
+            turn = _turn(file)
+            picture = in_rgb(file)
+            return picture if turn is None else picture.transpose(turn)
+    except TroubleError:
+        raise
+    except MemoryError as error:
+        raise TroubleError("it needs more memory than there is") from error
+    except Exception as error:  # damaged bytes lead Pillow to nearly any
+        raise TroubleError(_reason(error)) from error
+
+
+def hush() -> None:
+    """Turn Pillow's warnings on odd files off, wherever warnings have been made errors since.
+
+    ``warnings.catch_warnings`` would do it for one call, but swaps the filters of all threads.
+    """
+    first = warnings.filters[0] if warnings.filters else None
+    if first is None or first[0] != "ignore" or "PIL" not in str(first[3]):
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    """A file whose header is read and whose picture is not."""
+    if not data:
+        raise TroubleError("the file is empty")
+    kind = next((reader for start, reader in KINDS if data.startswith(start)), None)
+    if kind is None:
+        raise TroubleError("it is no JPEG, PNG, GIF, WebP, TIFF or BMP")
+    file = kind(io.BytesIO(data))
+    _check(file, data)
+    return file
+
+
+def _place(file: ImageFile.ImageFile) -> AbstractContextManager[Any]:
+    """What a thread waits for before it decodes: nothing, but where the picture is large."""
+    return ONE_AT_A_TIME if file.width * file.height > LARGE else nullcontext()
+
+
+def _turn(file: ImageFile.ImageFile) -> Image.Transpose | None:
+    """How a picture must be turned to stand upright; damaged EXIF turns nothing."""
+    try:
+        return UPRIGHT.get(file.getexif().get(ORIENTATION, 1))
+    except Exception:
+        return None
+
+
+def _check(file: ImageFile.ImageFile, data: bytes) -> None:
+    """Refuse what would take too much memory, before any is taken; a large JPEG is set to be read smaller."""
+    width, height = file.size
+    limit, why = PIXELS, ""
+    if isinstance(file, JpegImagePlugin.JpegImageFile):
+        limit = JPEG_PIXELS
+        if not _one_scan(file, data):
+            limit, why = min(limit, int(COEFFICIENTS / _coefficients(file))), " in such a JPEG of several scans"
+    if isinstance(file, WebPImagePlugin.WebPImageFile):
+        limit, why = PIXELS // 2, " in a WebP"  # its decoder holds the picture three times
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        across, down = (int(file.tag_v2.get(tag, 1)) for tag in TILE_SIDES)
+        if across * down > PIXELS:
+            raise TroubleError(f"it has tiles of {across} x {down} pixels; at most {PIXELS} pixels are read")
+    if width < 1 or height < 1:
+        raise TroubleError("it has no pixels")
+    if width * height > limit:
+        raise TroubleError(f"it has {width} x {height} pixels; at most {limit} are read{why}; make it smaller")
+    scale = next(s for s in (1, 2, 4, 8) if width * height <= PIXELS * s * s)
+    if scale > 1:
+        file.draft(None, (width // scale, height // scale))
+
+
+def _one_scan(file: JpegImagePlugin.JpegImageFile, data: bytes) -> bool:
+    """Whether a JPEG just opened holds its components in one scan, so that it can be decoded line by line.
+
+    Else, as when it is progressive, all its coefficients are held in memory, at the full size.
+    """
+    length = 6 + 2 * file.layers  # of the header of a scan with every component (ITU T.81, B.2.3)
+    header = b"\xff\xda" + length.to_bytes(2, "big")
+    end = file.fp.tell() if file.fp else 0
+    return "progressive" not in file.info and data[: end - length + 2].endswith(header)
+
+
+def _coefficients(file: JpegImagePlugin.JpegImageFile) -> float:
+    """Bytes of coefficients for each pixel: two for each component, less where it is sampled more coarsely."""
+    sides = [(max(1, across), max(1, down)) for _, across, down, _ in file.layer]
+    most = max(across for across, _ in sides) * max(down for _, down in sides)
+    return 2 * sum(across * down for across, down in sides) / most
+
+
+def in_rgb(picture: Image.Image) -> Image.Image:
+    """A picture of any mode in RGB, what is see-through on white, integers and floats of more than 8 bits scaled.
+
+    A strip at a time, so that little is in memory in more than two modes.
+
+    >>> in_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    >>> in_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    deep = picture.mode[0] in "IF"
+    clear = picture.has_transparency_data and not deep
+    if picture.mode == "RGB" and not clear:
+        return picture
+    low, high = span(picture) if deep else (0.0, 255.0)
+    made = Image.new("RGB", picture.size, "white")
+    for top, strip in strips(picture):
+        if clear:
+            seen = strip.convert("RGBA")
+            made.paste(seen, (0, top), seen)
+        elif deep:
+            values = (np.nan_to_num(np.asarray(strip, np.float64)) - low) * (255 / (high - low))
+            made.paste(Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB"), (0, top))
+        else:
+            made.paste(strip.convert("RGB"), (0, top))
+    return made
+
+
+def span(picture: Image.Image) -> tuple[float, float]:
+    """The values that stand for black and white in a picture of more than 8 bits.
+
+    Those of its type where the values agree with one: 0 to 1 (floats), 255 or 65535. Else its own least and largest.
+
+    >>> span(Image.new("I;16", (1, 1), 300)), span(Image.new("F", (1, 1), 0.5)), span(Image.new("F", (1, 1), -2.0))
+    ((0.0, 65535.0), (0.0, 1.0), (-2.0, -1.0))
+    """
+    if picture.mode.startswith("I;16"):
+        return 0.0, 65535.0
+    low, high = np.inf, -np.inf
+    for _, strip in strips(picture):
+        values = np.asarray(strip)
+        finite = np.isfinite(values)
+        low = min(low, float(values.min(initial=np.inf, where=finite)))
+        high = max(high, float(values.max(initial=-np.inf, where=finite)))
+    for white in (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0):
+        if low >= 0 and high <= white:
+            return 0.0, white
+    return float(low), float(high) if high > low else float(low) + 1.0
+
+
+def strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """A picture in strips of some rows, each with the row where it begins."""
+    rows = max(1, STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        yield top, picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+
+
+def _reason(error: Exception) -> str:
+    """One line in words for whatever damaged bytes led to."""
+    text = " ".join(str(error).split())[:200]
+    plain = isinstance(error, OSError | SyntaxError | ValueError) and any(c.isalpha() for c in text)
+    return f"it is damaged ({text})" if plain else f"it is damaged ({type(error).__name__} {text})".replace(" )", ")")
 
 
 def digest(data: bytes) -> bytes:

@@ -3,7 +3,18 @@
 from typing import Any
 
 from hashzoo import hookimpl
-from hashzoo_plugins.datasets import cifar10, cifar100, composed, digits, imagenette, longtail, mnist, scenes, unseen
+from hashzoo_plugins.datasets import (
+    cifar10,
+    cifar100,
+    composed,
+    digits,
+    folder,
+    imagenette,
+    longtail,
+    mnist,
+    scenes,
+    unseen,
+)
 
 
 @hookimpl
@@ -13,6 +24,7 @@ def hashzoo_datasets() -> dict[str, Any]:
         "digits.standard": digits.standard,
         "digits.inside": digits.inside,
         "digits.small": digits.small,
+        "folder": folder.folder,
         "scenes.standard": scenes.standard,
         "scenes.small": scenes.small,
         "cifar10.disjoint": cifar10.disjoint,
