@@ -119,6 +119,8 @@ def decode(data: bytes) -> Image.Image:
             return picture if turn is None else picture.transpose(turn)
     except TroubleError:
         raise
+    except Image.DecompressionBombError as error:
+        raise TroubleError(f"it has more than the {PIXELS} pixels that are read; make it smaller") from error
     except MemoryError as error:
         raise TroubleError("it needs more memory than there is") from error
     except Exception as error:  # damaged bytes lead Pillow to nearly any
@@ -222,8 +224,9 @@ def in_rgb(picture: Image.Image) -> Image.Image:
             seen = strip.convert("RGBA")
             made.paste(seen, (0, top), seen)
         elif deep:
-            values = (np.nan_to_num(np.asarray(strip, np.float64)) - low) * (255 / (high - low))
-            made.paste(Image.fromarray(values.clip(0, 255).round().astype(np.uint8)).convert("RGB"), (0, top))
+            values = np.nan_to_num(np.asarray(strip, np.float64), nan=low, posinf=high, neginf=low)
+            light = ((values - low) / (high - low) * 255).round().clip(0, 255).astype(np.uint8)
+            made.paste(Image.fromarray(light).convert("RGB"), (0, top))
         else:
             made.paste(strip.convert("RGB"), (0, top))
     return made
@@ -241,14 +244,16 @@ def span(picture: Image.Image) -> tuple[float, float]:
         return 0.0, 65535.0
     low, high = np.inf, -np.inf
     for _, strip in strips(picture):
-        values = np.asarray(strip)
+        values = np.asarray(strip, np.float64)
         finite = np.isfinite(values)
         low = min(low, float(values.min(initial=np.inf, where=finite)))
         high = max(high, float(values.max(initial=-np.inf, where=finite)))
+    if low > high:
+        return 0.0, 1.0  # no number in it is finite
     for white in (1.0, 255.0, 65535.0) if picture.mode == "F" else (255.0, 65535.0):
         if low >= 0 and high <= white:
             return 0.0, white
-    return float(low), float(high) if high > low else float(low) + 1.0
+    return low, high if high > low else low + 1.0
 
 
 def strips(picture: Image.Image) -> Iterator[tuple[int, Image.Image]]:
