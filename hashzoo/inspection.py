@@ -92,9 +92,15 @@ def inspect(data: Splits, tell: Tell | None = None) -> Inspection:
         bad[part] = {row: looked.bad[int(at)] for row, at in enumerate(rows) if int(at) in looked.bad}
         sound = np.array([row for row in range(len(split)) if row not in bad[part]], dtype=np.int64)
         labelled = replace(split, images=range(len(split)), boxes=None).take(torch.from_numpy(sound))
-        digests[part], pools[part] = digest_of_split(labelled, looked.prints[rows[sound]]), looked.digest
-        unreadable[looked.digest] = tuple(looked.bad)
+        digests[part], pools[part] = digest_of_split(labelled, looked.prints[rows[sound]]), pooled(base, looked)
+        unreadable[pools[part]] = tuple(looked.bad)
     return Inspection(digests, bad, pools, unreadable)
+
+
+def pooled(images: Sequence[Any], looked: Looked) -> str:
+    """A digest of all pictures of a sequence as they reach a network: of their files, and of what is done with them."""
+    form = images.form if isinstance(images, PictureFiles) else ""
+    return hashlib.sha256(f"{looked.digest} {form}".encode()).hexdigest() if form else looked.digest
 
 
 def kept(data: Splits, inspection: Inspection) -> Splits:
