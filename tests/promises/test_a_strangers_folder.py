@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hashzoo_plugins.datasets.folder import folder
 from PIL import Image
 
 from hashzoo import zoo
@@ -20,6 +21,7 @@ from hashzoo.bench import plan
 from hashzoo.bench_file import read
 from hashzoo.cli import _rooted
 from hashzoo.errors import TroubleError, UsageError
+from hashzoo.inspection import inspect
 from hashzoo.picture_files import PIXELS, decode
 from tests.promises import odd_pictures
 from tests.promises.command import hashzoo
@@ -270,10 +272,11 @@ def test_the_command_works_on_a_strangers_folder(with_photos, tmp_path):
     if with_photos:
         count += photos(root)
     asked = (
-        *("bench", "--dataset", "folder", "--root", "my photos", "--methods", "itq,dhn", "--bits", "16"),
+        *("bench", "--dataset", "folder", "--root", "my photos", "--bits", "16"),
+        *("--methods", "itq,dhn" if with_photos else "itq"),
         *("--epochs", "2", "--no-baselines", "--jobs", "1", "--results", "r"),
     )
-    stopped = hashzoo(*asked, cwd=tmp_path)
+    stopped = hashzoo(*asked, "--dry-run", cwd=tmp_path)
     assert stopped.returncode == 3
     assert any(name in stopped.stderr for name in wrong)
     assert "--on-bad-image skip" in stopped.stderr
@@ -310,6 +313,16 @@ def test_the_benchmark_for_ones_own_pictures_asks_for_them_and_plans(tmp_path):
     jobs = plan(file.model_copy(update={"set": {"folder": {"root": tmp_path, "size": 32}}}), house)
     assert not [job.refusal for job in jobs if job.refusal]
     assert {job.identity.method for job in jobs} > {"lsh", "dhn", "chance"}
+
+
+def test_features_of_pictures_cut_to_another_size_are_other_features(tmp_path):
+    for number in range(8):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(stored(scene(number), "PNG"))
+    small, again, large = (inspect(folder(root=tmp_path, size=size)).pools for size in (32, 32, 64))
+    assert small == again
+    assert not set(small.values()) & set(large.values())
 
 
 def test_pictures_are_told_apart_by_their_first_bytes_and_no_program_is_started(monkeypatch):
