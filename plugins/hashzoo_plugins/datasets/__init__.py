@@ -10,8 +10,13 @@ from hashzoo_plugins.datasets import (
     digits,
     folder,
     imagenette,
+    lists,
     longtail,
     mnist,
+    published,
+    scenes,
+    unseen,
+)
     scenes,
     unseen,
 )
@@ -37,9 +42,12 @@ def hashzoo_datasets() -> dict[str, Any]:
         "imagenette.standard": imagenette.standard,
         "mnist.disjoint": mnist.disjoint,
         "mnist.official": mnist.official,
+        "lists": lists.lists,
+        **published.protocols(),
         **longtail.protocols("digits", digits.source),
         **longtail.protocols("cifar10", files=cifar10.source),
         **longtail.protocols("imagenette", files=imagenette.source),
         **unseen.protocols("cifar10", cifar10.source, unseen=2, train=4000, queries=1000),
         **composed.protocols("scenes", lambda seed: scenes.standard(seed=seed)),
+        **composed.protocols("coco", files=published.coco),
     }

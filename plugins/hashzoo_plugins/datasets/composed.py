@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -63,17 +64,37 @@ def draw(data: Splits, operation: Operation, count: int, seed: int, pairs: Liter
     return replace(data, pairs=Pairs(operation, first[rows], second[rows], made[rows]))
 
 
-def protocols(name: str, source: Callable[[int], Splits]) -> dict[str, Callable[..., Splits]]:
-    """``NAME.union``, ``NAME.intersection`` and ``NAME.difference`` of splits by seed."""
+def protocols(
+    name: str,
+    source: Callable[[int], Splits] | None = None,
+    *,
+    files: Callable[[int, Path | None], Splits] | None = None,
+) -> dict[str, Callable[..., Splits]]:
+    """``NAME.union``, ``NAME.intersection`` and ``NAME.difference`` of splits by seed.
+
+    They are a ``source``, or ``files`` that lie in a folder ``root``.
+    """
 
     def composed(
         operation: Operation, *, seed: int = 0, queries: int = 500, pairs: Literal["proper", "any"] = "proper"
     ) -> Splits:
+        assert source is not None  # noqa: S101 - one of the two is given
         return draw(source(seed), operation, queries, seed, pairs)
 
-    made = {}
+    def of_files(
+        operation: Operation,
+        *,
+        root: Path | None = None,
+        seed: int = 0,
+        queries: int = 500,
+        pairs: Literal["proper", "any"] = "proper",
+    ) -> Splits:
+        assert files is not None  # noqa: S101 - one of the two is given
+        return draw(files(seed, root), operation, queries, seed, pairs)
+
+    made: dict[str, Callable[..., Splits]] = {}
     for operation in OPERATIONS:
-        one = partial(composed, operation)
+        one = partial(composed if files is None else of_files, operation)
         one.__doc__ = f"{name.capitalize()} asked by the {operation} of the labels of two pictures."
         made[f"{name}.{operation}"] = one
     return made

@@ -1,0 +1,158 @@
+"""Pictures and labels by list files: one's own, or those of published benchmarks.
+
+``root`` is a folder with ``train.txt``, ``test.txt`` or ``query.txt``, and ``database.txt``; a list may be split over
+``database0.txt``, ``database1.txt`` and so on, and lists may lie in a folder ``test``, as HashNet's do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hashzoo.errors import TroubleError
+from hashzoo.types import Splits
+from hashzoo_plugins.datasets.carve import Pool, Shuffle
+from hashzoo_plugins.datasets.list_lines import Lines, name, read
+from hashzoo_plugins.datasets.paths import Paths
+
+#: What the files of a part are called.
+NAMES = {"train": ("train",), "query": ("test", "query"), "database": ("database",)}
+
+#: Which pictures are searched: those of the database list, or all that any list names but the queries.
+Database = Literal["listed", "others"]
+
+
+def files(place: Path, part: str) -> list[Path]:
+    """The list files of a part in a folder, in order. TroubleError where one of several is missing."""
+    for folder in (place, place / "test"):
+        for stem in NAMES[part]:
+            if (whole := folder / f"{stem}.txt").is_file():
+                return [whole]
+            several = {
+                int(found[1]): path
+                for path in folder.glob(f"{stem}*.txt")
+                if (found := re.fullmatch(rf"{stem}(\d{{1,4}})\.txt", path.name))
+            }
+            for number in range(min([1, *several]), max(several, default=0)):
+                if number not in several:
+                    raise TroubleError(
+                        f"there is no {folder / f'{stem}{number}.txt'} among {len(several)} list files; put it there"
+                    )
+            if several:
+                return [several[number] for number in sorted(several)]
+    return []
+
+
+@dataclass(frozen=True)
+class Listed:
+    """All pictures that the lists of a benchmark name, each once: names (N), labels (N, C), and the rows of each part.
+
+    A picture that a part lists twice is in it twice.
+    """
+
+    names: list[str]
+    labels: Tensor  # (N, C) float
+    rows: Mapping[str, NDArray[np.int64]]
+    multilabel: bool
+
+    @property
+    def others(self) -> NDArray[np.int64]:
+        """The pictures that are no queries, each once, in the order of the lists."""
+        return np.setdiff1d(np.arange(len(self.names)), self.rows["query"])
+
+    def splits(self, pool: Pool, database: Database, seed: int, validation: float, name: str) -> Splits:
+        """The parts as they are listed; with ``database="others"``, all pictures but the queries are searched."""
+        searched = self.rows["database"] if database == "listed" else self.others
+        return pool.splits(
+            self.rows["train"],
+            searched,
+            self.rows["query"],
+            validation=validation,
+            shuffle=Shuffle(name, seed),
+            notes={} if database == "listed" else {"database": "all pictures of the lists but the queries"},
+        )
+
+
+def gather(parts: Mapping[str, Sequence[Path]], strip: str = "") -> Listed:
+    """The lists of all parts, read together: a picture has the same row, and so the same id, in each.
+
+    One class number a line becomes a column for each class. TroubleError naming file and line where the lists do not
+    agree with each other: other numbers of columns, or other labels of the same picture.
+    """
+    index: dict[str, int] = {}
+    lists: list[Lines] = []
+    rows: dict[str, NDArray[np.int64]] = {}
+    for part, its_files in parts.items():
+        own = [read(file) for file in its_files]
+        named = [name(path, strip) for lines in own for path in lines.paths]
+        rows[part] = np.array([index.setdefault(one, len(index)) for one in named], dtype=np.int64)
+        lists += own
+    columns = lists[0].labels.shape[1]
+    for lines in lists:
+        if lines.labels.shape[1] != columns:
+            raise TroubleError(
+                f"{lines.file} has {lines.labels.shape[1]} labels a line, {lists[0].file} {columns}; "
+                "the lists of one data set have the same classes"
+            )
+    listed = np.concatenate([lines.labels for lines in lists])
+    of_line = np.concatenate(list(rows.values()))
+    if columns == 1:
+        labels = np.zeros((len(index), int(listed.max()) + 1), np.uint8)
+        numbers = np.zeros(len(index), listed.dtype)
+        numbers[of_line] = listed[:, 0]
+        labels[np.arange(len(index)), numbers] = 1
+        differs = numbers[of_line] != listed[:, 0]
+    else:
+        labels = np.zeros((len(index), columns), np.uint8)
+        labels[of_line] = listed
+        differs = (labels[of_line] != listed).any(1)
+    if differs.any():
+        one = int(np.flatnonzero(differs)[0])
+        other = int(np.flatnonzero((of_line == of_line[one]) & ~differs)[0])
+        raise TroubleError(f"{_place(lists, other)} has other labels than the same picture in {_place(lists, one)}")
+    multilabel = bool((labels.sum(1, dtype=np.int64) != 1).any())
+    return Listed(list(index), torch.from_numpy(labels).float(), rows, multilabel)
+
+
+def _place(lists: Sequence[Lines], row: int) -> str:
+    for lines in lists:
+        if row < len(lines.numbers):
+            return f"{lines.file} line {lines.numbers[row]}"
+        row -= len(lines.numbers)
+    raise IndexError(row)
+
+
+def lists(
+    *,
+    root: Path,
+    pictures: Path | None = None,
+    database: Database = "listed",
+    strip: str = "",
+    seed: int = 0,
+    validation: float = 0.0,
+) -> Splits:
+    """Any pictures by list files in ``root``: a line a picture, its path and its labels as 0 and 1, or its class.
+
+    Paths are relative to ``pictures``, by default ``root``; ``strip`` names the folder that they go on from, where some
+    lists have more before it than others. Pictures that are not there are found when they are asked for. Data is
+    multi-label unless every line has one label.
+    """
+    found = {part: files(root, part) for part in NAMES}
+    for part, stems in NAMES.items():
+        if not found[part] and (part != "database" or database == "listed"):
+            cure = "" if part != "database" else ', or search all listed pictures but the queries: database="others"'
+            raise TroubleError(f"there is no {' or '.join(f'{s}.txt' for s in stems)} in {root}; put it there{cure}")
+    listed = gather(found, strip)
+    names = tuple(str(c) for c in range(listed.labels.shape[1]))
+    base = root if pictures is None else pictures
+    images = Paths([base / one for one in listed.names])
+    pool = Pool(images, listed.labels, names, f"lists in {root.resolve().name}", multilabel=listed.multilabel)
+    return listed.splits(pool, database, seed, validation, "lists")
