@@ -186,6 +186,13 @@ def test_lists_that_are_missing_or_disagree_are_named(tmp_path):
         lists.lists(root=root)
 
 
+def test_a_class_number_that_would_fill_the_memory_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(lists, "LABELS", 100)
+    write(tmp_path, train=["1.jpg 0", "2.jpg 60"], test=["3.jpg 1"], database=["4.jpg 1"])
+    with pytest.raises(TroubleError, match=r"train\.txt line 2 has class 60: 4 pictures .* do not fit in memory"):
+        lists.lists(root=tmp_path)
+
+
 def test_two_hundred_thousand_lines_of_81_labels_are_read_in_seconds(tmp_path):
     generator = random.Random(0)
     labels = [" ".join(generator.choices("01", k=81)) for _ in range(1000)]

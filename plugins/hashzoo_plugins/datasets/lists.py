@@ -26,6 +26,9 @@ from hashzoo_plugins.datasets.paths import Paths
 #: What the files of a part are called.
 NAMES = {"train": ("train",), "query": ("test", "query"), "database": ("database",)}
 
+#: The most labels, pictures times classes, that are made of class numbers.
+LABELS = 1 << 31
+
 #: Which pictures are searched: those of the database list, or all that any list names but the queries.
 Database = Literal["listed", "others"]
 
@@ -68,15 +71,18 @@ class Listed:
         """The pictures that are no queries, each once, in the order of the lists."""
         return np.setdiff1d(np.arange(len(self.names)), self.rows["query"])
 
-    def splits(self, pool: Pool, database: Database, seed: int, validation: float, name: str) -> Splits:
-        """The parts as they are listed; with ``database="others"``, all pictures but the queries are searched."""
+    def splits(self, pool: Pool, database: Database, seed: int, validation: float, told: str) -> Splits:
+        """The parts as they are listed; with ``database="others"``, all pictures but the queries are searched.
+
+        ``told`` and ``seed`` say which share of train is held out.
+        """
         searched = self.rows["database"] if database == "listed" else self.others
         return pool.splits(
             self.rows["train"],
             searched,
             self.rows["query"],
             validation=validation,
-            shuffle=Shuffle(name, seed),
+            shuffle=Shuffle(told, seed),
             notes={} if database == "listed" else {"database": "all pictures of the lists but the queries"},
         )
 
@@ -88,24 +94,30 @@ def gather(parts: Mapping[str, Sequence[Path]], strip: str = "") -> Listed:
     agree with each other: other numbers of columns, or other labels of the same picture.
     """
     index: dict[str, int] = {}
-    lists: list[Lines] = []
+    every: list[Lines] = []
     rows: dict[str, NDArray[np.int64]] = {}
     for part, its_files in parts.items():
         own = [read(file) for file in its_files]
         named = [name(path, strip) for lines in own for path in lines.paths]
         rows[part] = np.array([index.setdefault(one, len(index)) for one in named], dtype=np.int64)
-        lists += own
-    columns = lists[0].labels.shape[1]
-    for lines in lists:
+        every += own
+    columns = every[0].labels.shape[1]
+    for lines in every:
         if lines.labels.shape[1] != columns:
             raise TroubleError(
-                f"{lines.file} has {lines.labels.shape[1]} labels a line, {lists[0].file} {columns}; "
+                f"{lines.file} has {lines.labels.shape[1]} labels a line, {every[0].file} {columns}; "
                 "the lists of one data set have the same classes"
             )
-    listed = np.concatenate([lines.labels for lines in lists])
+    listed = np.concatenate([lines.labels for lines in every])
     of_line = np.concatenate(list(rows.values()))
     if columns == 1:
-        labels = np.zeros((len(index), int(listed.max()) + 1), np.uint8)
+        classes = int(listed.max()) + 1
+        if len(index) * classes > LABELS:
+            raise TroubleError(
+                f"{_place(every, int(listed.argmax()))} has class {classes - 1}: {len(index)} pictures with that many "
+                "classes do not fit in memory; number the classes from 0 without gaps"
+            )
+        labels = np.zeros((len(index), classes), np.uint8)
         numbers = np.zeros(len(index), listed.dtype)
         numbers[of_line] = listed[:, 0]
         labels[np.arange(len(index)), numbers] = 1
@@ -117,13 +129,13 @@ def gather(parts: Mapping[str, Sequence[Path]], strip: str = "") -> Listed:
     if differs.any():
         one = int(np.flatnonzero(differs)[0])
         other = int(np.flatnonzero((of_line == of_line[one]) & ~differs)[0])
-        raise TroubleError(f"{_place(lists, other)} has other labels than the same picture in {_place(lists, one)}")
+        raise TroubleError(f"{_place(every, other)} has other labels than the same picture in {_place(every, one)}")
     multilabel = bool((labels.sum(1, dtype=np.int64) != 1).any())
     return Listed(list(index), torch.from_numpy(labels).float(), rows, multilabel)
 
 
-def _place(lists: Sequence[Lines], row: int) -> str:
-    for lines in lists:
+def _place(every: Sequence[Lines], row: int) -> str:
+    for lines in every:
         if row < len(lines.numbers):
             return f"{lines.file} line {lines.numbers[row]}"
         row -= len(lines.numbers)
