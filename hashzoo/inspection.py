@@ -142,7 +142,11 @@ def look(images: Sequence[Any], tell: Tell | None = None) -> Looked:
         return _joined([_glance(images, range(len(images)))])
     stamps = hashlib.sha256(f"{PIL.__version__} {len(images)}".encode())
     for row in range(len(images)):
-        stamps.update(images.stamp(row).encode("utf-8", "surrogateescape"))
+        try:
+            stamp = images.stamp(row)
+        except OSError:
+            stamp = f"{images.name(row)} is not there"
+        stamps.update(stamp.encode("utf-8", "surrogateescape"))
     file = cache_folder() / "inspected" / f"{stamps.hexdigest()[:32]}.npz"
     former = _read(file, len(images))
     if former is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hashzoo.errors import TroubleError
 from hashzoo.types import Splits
-from hashzoo_plugins.datasets import class_names, mirflickr
+from hashzoo_plugins.datasets import archives, class_names, mirflickr
 from hashzoo_plugins.datasets.carve import Pool
 from hashzoo_plugins.datasets.lists import NAMES, Database, Listed, files, gather
 from hashzoo_plugins.datasets.paths import Paths
@@ -45,6 +45,7 @@ class Published:
     below: tuple[str, ...] = (".",)
     concepts: tuple[str, ...] = ()
     multilabel: bool = True
+    download: tuple[str, str] | None = None  # the archives of pictures and lists, where both may be had
 
 
 _imagenet = partial(Published, pictures="ImageNet-100", columns=100, pretraining=("ImageNet",), multilabel=False)
@@ -127,10 +128,13 @@ BENCHMARKS: dict[str, Published] = {
 
 
 def folders(name: str, benchmark: Published, root: Path | None) -> tuple[Path, Path]:
-    """The folder of the pictures and that of the list files. TroubleError saying what to put where.
+    """The folder of the pictures and that of the list files, downloaded where they can be and no root is given.
 
-    The one place that would download either.
+    TroubleError saying what to put where.
     """
+    if root is None and benchmark.download:
+        pictures, lists = benchmark.download
+        return archives.folder(pictures), archives.folder(lists)
     if root is None:
         raise TroubleError(
             f"{name} needs files of your own: name with root a folder with the pictures of {benchmark.pictures} and, "
