@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hashzoo import __version__
+from hashzoo.cli_data import data
+from hashzoo.cli_options import plugin_option, settings
 from hashzoo.errors import HashzooError, TroubleError, UsageError
 
 if TYPE_CHECKING:
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
 
 KINDS = ("methods", "backbones", "heads", "losses", "datasets", "metrics", "benchmarks", "plugins")
 INTERRUPTED = 130
-plugin_option = click.option(
-    "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load one more plugin; may be repeated."
-)
 
 
 class Group(click.Group):
@@ -64,6 +63,9 @@ def main(debug: bool) -> None:
     """Train and measure methods that learn to hash pictures, and compare them fairly."""
 
 
+main.add_command(data)
+
+
 def _listed(text: str | None) -> list[str]:
     return [part.strip().strip("'\"") for part in (text or "").split(",") if part.strip()]
 
@@ -73,27 +75,6 @@ def _numbers(option: str, text: str | None) -> list[int]:
         return [int(part) for part in _listed(text)]
     except ValueError:
         raise UsageError(f"{option} takes whole numbers such as 16,32, not {text!r}") from None
-
-
-def _settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """``NAME.OPTION=VALUE`` by name; values are read as TOML, and as text where they are none."""
-    import tomllib
-
-    table: dict[str, dict[str, Any]] = {}
-    for text in given:
-        path, equals, raw = text.partition("=")
-        name, dot, option = path.rpartition(".")
-        if name.endswith((".head", ".loss")):  # a composition whose parts share an option's name
-            name, _, part = name.rpartition(".")
-            option = f"{part}.{option}"
-        if not equals or not dot or not name or not option:
-            raise UsageError(f"--set takes NAME.OPTION=VALUE such as mymethod.weight=0.2, not {text!r}")
-        try:
-            value = tomllib.loads(f"value = {raw}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = raw
-        table.setdefault(name, {})[option] = value
-    return table
 
 
 @main.command()
@@ -198,7 +179,7 @@ def _overridden(file: Benchmark, asked: dict[str, Any]) -> Benchmark:
     values = file.model_dump(exclude_unset=True)
     if asked["backbone"]:
         values |= {"backbone": asked["backbone"], "backbones": {}}
-    changes: dict[str, Any] = {"train": {}, "set": _settings(asked["settings"])}
+    changes: dict[str, Any] = {"train": {}, "set": settings(asked["settings"])}
     for key in ("methods", "metrics"):
         if listed := _listed(asked[key]):
             changes[key] = listed

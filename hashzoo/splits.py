@@ -101,7 +101,7 @@ def save(data: Splits, path: Path) -> None:
     """
     if data.pairs is not None:
         raise UsageError("queries composed of two pictures are not kept; keep the protocol that they are composed of")
-    arrays: dict[str, NDArray[Any]] = {"digest": np.array(split_digest(data))}
+    arrays: dict[str, Any] = {"digest": np.array(split_digest(data))}
     for name, part in parts(data).items():
         ids, labels = part.ids.numpy(), part.labels.numpy()
         if not np.isin(labels, (0, 1)).all():
@@ -111,7 +111,7 @@ def save(data: Splits, path: Path) -> None:
         arrays[f"{name}_labels"] = np.packbits(labels.astype(bool), axis=1)
         arrays[f"{name}_classes"] = np.array(labels.shape[1])
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
+    np.savez_compressed(buffer, **arrays)
     replace_bytes(path, buffer.getvalue())
 
 

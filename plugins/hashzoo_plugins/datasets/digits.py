@@ -54,6 +54,7 @@ def draw(sizes: dict[str, int], seed: int, validation: float, inside: bool = Fal
         multilabel=False,
         class_names=CLASSES,
         validation=None if carved is None else part(carved),
+        notes={"train": "inside the database"} if inside else {},
     )
 
 

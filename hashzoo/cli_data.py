@@ -1,0 +1,234 @@
+"""``hashzoo data``: what a protocol is, and what is wrong with it. Heavy imports wait for a command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hashzoo.cli_options import plugin_option, settings
+from hashzoo.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FAILED = 1
+set_option = click.option("--set", "given", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a data set.")
+root_option = click.option("--root", metavar="DIR", help="The folder of its files; short for --set NAME.root=DIR.")
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+
+
+@click.group()
+def data() -> None:
+    """What a protocol is made of, and what is wrong with it."""
+
+
+@data.command()
+@click.argument("name", metavar="NAME|DIR")
+@set_option
+@root_option
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write ids and labels of its parts.")
+@json_option
+@plugin_option
+def show(
+    name: str, given: tuple[str, ...], root: str | None, save: Path | None, as_json: bool, plugins: tuple[str, ...]
+) -> None:
+    """What a protocol is: its files, parts, classes and labels, and what a random ranking scores on it.
+
+    Two protocols with one digest ask and store the same pictures in the same order.
+    """
+    from hashzoo import splits, zoo
+    from hashzoo.protocol import describe, open_protocol
+
+    house = zoo.load(plugins)
+    opened = open_protocol(house, name, root, settings(given))
+    told = describe(house, opened)
+    if save is not None:
+        splits.save(opened.data, save)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    _show(told)
+    if save is not None:
+        click.echo(f"written to {save}")
+
+
+def _show(told: dict[str, Any]) -> None:
+    click.echo(f"{told['dataset']}: {told['what']}")
+    queries = told["queries"]
+    chance = "-" if queries["chance_map"] is None else f"{queries['chance_map']:.4f}"
+    lines = {
+        "source": told["source"] or "made by its plugin",
+        "options": " ".join(f"{n}={v}" for n, v in told["options"].items()) or "none",
+        "digest": told["digest"],
+        "classes": f"{len(told['classes'])}: {_short(told['classes'])}",
+        "train in database": f"{told['train_in_database']:,} of {told['parts']['train']['pictures']:,}",
+        "queries": f"{queries['asked']:,}, {queries['unlabelled']:,} without a label, "
+        f"{queries['without_relevant']:,} without a relevant item",
+        "mAP of chance": chance,
+    }
+    if queries["without_relevant"]:
+        lines["mAP ceiling"] = f"{queries['map_ceiling_if_counted']:.4f} for code that counts those as 0"
+    if told["composed"]:
+        lines["composed"] = f"of two pictures each, by {told['composed']}"
+    if told["pretraining"]:
+        lines["pretraining"] = f"backbones trained on {', '.join(told['pretraining'])} have seen this data"
+    lines |= {f"note: {key}": value for key, value in told["notes"].items()}
+    for key, value in lines.items():
+        click.echo(f"{key:<18} {value}")
+    click.echo()
+    _print([{"part": name, **_part(part)} for name, part in told["parts"].items()])
+
+
+def _part(part: dict[str, Any]) -> dict[str, str]:
+    counts = sorted(count for count in part["class_counts"] if count)
+    labels = part["labels"]
+    a_class = " to ".join(f"{count:,}" for count in dict.fromkeys([counts[0], counts[-1]])) if counts else "-"
+    alone = labels["min"] == labels["max"]
+    a_picture = f"{labels['max']}" if alone else f"{labels['mean']:.2f} ({labels['min']} to {labels['max']})"
+    return {
+        "pictures": f"{part['pictures']:,}",
+        "classes": f"{len(counts)}",
+        "pictures a class": a_class,
+        "labels a picture": a_picture,
+    }
+
+
+def _short(names: list[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+@data.command()
+@click.argument("name", metavar="NAME|DIR")
+@set_option
+@root_option
+@click.option("--near", is_flag=True, help="Look for pictures that look alike, too.")
+@click.option(
+    "--distance",
+    type=click.IntRange(0, 16),
+    default=4,
+    show_default=True,
+    help="Bits of 64 that look alike may differ.",
+)
+@click.option("--backbone", metavar="B", help="Say whether this backbone was trained on the data.")
+@click.option("--allow", multiple=True, metavar="FINDING", help="Do not fail for it; may be repeated.")
+@json_option
+@plugin_option
+def check(
+    name: str,
+    given: tuple[str, ...],
+    root: str | None,
+    near: bool,
+    distance: int,
+    backbone: str | None,
+    allow: tuple[str, ...],
+    as_json: bool,
+    plugins: tuple[str, ...],
+) -> None:
+    """What is wrong with a protocol: queries that are stored or learned from, copies, missing labels and pictures.
+
+    For a folder DIR, the first data set that reads it is taken. Exit code 0: nothing is wrong but what the protocol
+    declares in its notes or --allow names; 1: something is.
+    """
+    from hashzoo import data_check, zoo
+    from hashzoo.protocol import open_protocol
+    from hashzoo.splits import parts, split_digest
+
+    for one in allow:
+        if one not in data_check.KINDS:
+            raise UsageError(unknown("finding", one, data_check.KINDS))
+    house = zoo.load(plugins)
+    opened = open_protocol(house, name, root, settings(given))
+    found = []
+    if backbone is not None:
+        found += data_check.contaminated(opened.data, _trained_on(house, backbone, opened.data))
+    with _watch() as tell:
+        found += data_check.check(opened.data, near=distance if near else None, tell=tell)
+    lines = data_check.report(found, opened.data.notes, allow)
+    wrong = [line for line in lines if line["status"] == "found"]
+    if as_json:
+        head = {"dataset": opened.name, "digest": split_digest(opened.data), "ok": not wrong}
+        click.echo(json.dumps({**head, "findings": lines}, indent=2))
+    else:
+        sizes = ", ".join(f"{len(part):,} {part_name}" for part_name, part in parts(opened.data).items())
+        click.echo(f"{opened.name}: {sizes}; split {split_digest(opened.data)}")
+        _tell(lines)
+        click.echo(f"{len(wrong)} findings" if len(wrong) != 1 else "1 finding")
+    if wrong:
+        sys.exit(FAILED)
+
+
+def _trained_on(house: Any, backbone: str, splits: Any) -> str:
+    """What the labelled data behind a backbone's weights is called; it is built as a benchmark builds it."""
+    from hashzoo.bench import build_backbone, convert, picture_shape
+
+    given = convert("backbone", backbone, house.backbone(backbone).factory, {})
+    return str(build_backbone(house, backbone, picture_shape(splits), given, 0).trained_on)
+
+
+def _tell(lines: list[dict[str, Any]]) -> None:
+    """The findings as a table, then a sentence for each."""
+    if not lines:
+        return
+    _print(
+        [
+            {
+                "finding": line["finding"],
+                "status": line["status"],
+                "count": f"{line['count']:,} of {line['of']:,}",
+                "example": line["examples"][0] if line["examples"] else "",
+            }
+            for line in lines
+        ]
+    )
+    click.echo()
+    for line in lines:
+        detail = f" ({line['detail']})" if line["detail"] else ""
+        click.echo(f"{line['finding']}: {line['why']}{detail}; {line['cure']}.")
+
+
+def _console(**given: Any) -> Console:
+    """As wide as the terminal; where there is none, and no COLUMNS, without limit."""
+    import os
+
+    from rich.console import Console
+
+    from hashzoo.listing import UNLIMITED
+
+    console = Console(**given)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(**given, width=UNLIMITED)
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from hashzoo.listing import table
+
+    _console().print(table(rows))
+
+
+@contextmanager
+def _watch(every: float = 10) -> Iterator[Callable[[int, int], None]]:
+    """Progress over pictures: a bar in a terminal, a plain line now and then anywhere else; on standard error."""
+    import time
+
+    from rich.progress import Progress
+
+    console = _console(stderr=True)
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("pictures", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last = time.monotonic()
+
+    def plain(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            click.echo(f"{done:,} of {total:,} pictures looked at", err=True)
+
+    yield plain

@@ -1,0 +1,138 @@
+"""What a protocol is: opened by its name or from a folder, and described in numbers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hashzoo.bench import convert
+from hashzoo.errors import TroubleError, UsageError, unknown
+from hashzoo.method import options
+from hashzoo.metrics import chance_ap
+from hashzoo.splits import asked, parts, relevant_counts, split_digest
+from hashzoo.types import Split, Splits
+from hashzoo.zoo import Zoo
+
+#: The option that a data set reads its files from.
+ROOT = "root"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A protocol with the options it was opened with. Its pictures have not been looked at."""
+
+    name: str
+    options: dict[str, Any]
+    data: Splits
+
+
+def open_protocol(
+    zoo: Zoo, name: str, root: str | None = None, settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> Opened:
+    """A protocol by name, or the folder ``name`` read by the first data set that takes it.
+
+    ``settings`` are options by the name of a data set. UsageError for a name that is neither, an option that does not
+    exist and an empty part.
+    """
+    settings = settings or {}
+    for one in settings:
+        zoo.dataset(one)
+    if name in zoo.datasets:
+        if other := settings.keys() - {name}:
+            raise UsageError(f"--set {min(other)} is no option of {name}, which is what was asked for")
+        return _opened(zoo, name, {**settings.get(name, {}), **({ROOT: root} if root is not None else {})})
+    if not Path(name).is_dir():
+        raise UsageError(f"there is no folder {name}" if "/" in name else unknown("dataset", name, zoo.datasets))
+    if root is not None:
+        raise UsageError(f"{name} is a folder; leave out --root")
+    return _of_folder(zoo, name, settings)
+
+
+def _opened(zoo: Zoo, name: str, given: Mapping[str, Any]) -> Opened:
+    factory = zoo.dataset(name).factory
+    values = convert("dataset", name, factory, given)
+    if missing := [n for n, value in values.items() if value is inspect.Parameter.empty]:
+        raise UsageError(f"{name} needs its option {missing[0]}: --set {name}.{missing[0]}=...")
+    try:
+        data: Splits = factory(**values)
+    except ValueError as error:
+        raise UsageError(f"dataset {name}: {error}") from error
+    for part, split in parts(data).items():
+        if not len(split):
+            raise UsageError(f"the {part} split of {name} is empty")
+    return Opened(name, values, data)
+
+
+def _of_folder(zoo: Zoo, folder: str, settings: Mapping[str, Mapping[str, Any]]) -> Opened:
+    """The folder as the first data set reads it that takes any folder: one whose root has no default."""
+    refused = []
+    for name, entry in zoo.datasets.items():
+        option = options(entry.factory).get(ROOT)
+        if option is None or option.default is not inspect.Parameter.empty:
+            continue
+        try:
+            return _opened(zoo, name, {**settings.get(name, {}), ROOT: folder})
+        except (UsageError, TroubleError) as error:
+            refused.append(f"{name}: {error}")
+    raise UsageError(f"no data set reads the folder {folder}; {'; '.join(refused) or 'none takes any folder'}")
+
+
+def describe(zoo: Zoo, opened: Opened) -> dict[str, Any]:
+    """All there is to say of a protocol without looking at its pictures, ready for JSON."""
+    data, entry = opened.data, zoo.dataset(opened.name)
+    inside = int(torch.isin(data.train.ids, data.database.ids).sum())
+    return {
+        "dataset": opened.name,
+        "what": entry.doc,
+        "plugin": entry.plugin,
+        "options": {name: value if _plain(value) else str(value) for name, value in opened.options.items()},
+        "source": data.source,
+        "digest": split_digest(data),
+        "multilabel": data.multilabel,
+        "classes": list(data.class_names),
+        "parts": {name: _part(split) for name, split in parts(data).items()},
+        "train_in_database": inside,
+        "queries": _queries(data),
+        "composed": data.pairs.operation if data.pairs is not None else "",
+        "pretraining": list(data.pretraining),
+        "notes": dict(data.notes),
+    }
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _part(split: Split) -> dict[str, Any]:
+    a_picture = (split.labels > 0).sum(1)
+    return {
+        "pictures": len(split),
+        "class_counts": (split.labels > 0).sum(0).tolist(),
+        "labels": {
+            "mean": float(a_picture.double().mean()),
+            "min": int(a_picture.min()),
+            "max": int(a_picture.max()),
+        },
+    }
+
+
+def _queries(data: Splits) -> dict[str, Any]:
+    """Of what is asked: how much cannot be answered, the best mAP where that counts as 0, and the mAP of chance."""
+    wanted, size = asked(data), len(data.database)
+    relevant = relevant_counts(wanted, data.database.labels)
+    values, times = np.unique(relevant[relevant > 0], return_counts=True)
+    by_chance = np.array([chance_ap(size, int(value)) for value in values])
+    without = int((relevant == 0).sum())
+    return {
+        "asked": len(wanted),
+        "unlabelled": int(((wanted > 0).sum(1) == 0).sum()),
+        "without_relevant": without,
+        "map_ceiling_if_counted": 1 - without / len(wanted),
+        "chance_map": float(by_chance @ times / times.sum()) if len(values) else None,
+    }
