@@ -158,7 +158,7 @@ def check(
         sizes = ", ".join(f"{len(part):,} {part_name}" for part_name, part in parts(opened.data).items())
         click.echo(f"{opened.name}: {sizes}; split {split_digest(opened.data)}")
         _tell(lines)
-        click.echo(f"{len(wrong)} findings" if len(wrong) != 1 else "1 finding")
+        click.echo(f"{len(wrong) or 'no'} {'finding' if len(wrong) == 1 else 'findings'} to mend")
     if wrong:
         sys.exit(FAILED)
 

@@ -1,0 +1,530 @@
+"""What `hashzoo data` says of protocols: every fault alone, sound data without any, and the faults of public lists."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hashzoo import data_check, picture_prints, splits, zoo
+from hashzoo.cli import main
+from hashzoo.errors import TroubleError, UsageError
+from hashzoo.protocol import open_protocol
+from hashzoo.testing import pictures
+from hashzoo.types import Split, Splits
+from tests.promises.command import hashzoo
+
+HOUSE = zoo.load()
+ROOT = Path(__file__).parents[2]
+READER = Path(__file__).with_name("list_reader.py")
+ARCHIVE = ROOT.parent / "shared" / "data" / "hash_splits.tar.xz"
+needs_archive = pytest.mark.skipif(not ARCHIVE.is_file(), reason="needs the list files of ../shared/data")
+
+
+def joined(first: Split, second: Split, **changes) -> Split:
+    """The pictures of one part after those of another."""
+    second = replace(second, **changes)
+    sides = ((first.images, second.images), (first.labels, second.labels), (first.ids, second.ids))
+    return Split(*(torch.cat(both) for both in sides))
+
+
+def some(split: Split, count: int) -> Split:
+    return split.take(torch.arange(count))
+
+
+def without_class(split: Split, c: int) -> Split:
+    return split.take(torch.nonzero(split.labels[:, c] == 0)[:, 0])
+
+
+def brighter(split: Split) -> torch.Tensor:
+    return split.images.clamp(max=250) + 3
+
+
+def relabelled(split: Split, row: int, value: float) -> Split:
+    labels = split.labels.clone()
+    labels[row] = labels[row] * value
+    return replace(split, labels=labels)
+
+
+DATA = pictures()
+NEW = torch.arange(9000, 9003)
+FIRST = some(DATA.query, 3)
+BY_CLASS = DATA.database.labels.argmax(1).sort(stable=True).indices
+
+#: Data with one fault each, and all that is to be found: name -> count.
+FAULTS: dict[str, tuple[Splits, dict[str, int]]] = {
+    "queries in the database": (
+        replace(DATA, database=joined(DATA.database, FIRST)),
+        {"query-in-database": 3},
+    ),
+    "queries in train": (replace(DATA, train=joined(DATA.train, FIRST)), {"query-in-train": 3}),
+    "queries in validation": (replace(DATA, validation=FIRST), {"query-in-train": 3}),
+    "copies in the database": (
+        replace(DATA, database=joined(DATA.database, FIRST, ids=NEW)),
+        {"query-copy-in-database": 3},
+    ),
+    "copies in train": (replace(DATA, train=joined(DATA.train, FIRST, ids=NEW)), {"query-copy-in-train": 3}),
+    "brighter copies in the database": (
+        replace(DATA, database=joined(DATA.database, FIRST, ids=NEW, images=brighter(FIRST))),
+        {"query-near-database": 3},
+    ),
+    "brighter copies in train": (
+        replace(DATA, train=joined(DATA.train, FIRST, ids=NEW, images=brighter(FIRST))),
+        {"query-near-train": 3},
+    ),
+    "database pictures twice": (
+        replace(DATA, database=joined(DATA.database, some(DATA.database, 2))),
+        {"duplicates": 2},
+    ),
+    "a query without a label": (
+        replace(DATA, query=relabelled(DATA.query, 4, 0)),
+        {"unlabelled-queries": 1, "queries-without-relevant": 1},
+    ),
+    "a class that is not stored": (
+        replace(DATA, database=without_class(DATA.database, 5)),
+        {"queries-without-relevant": 13},
+    ),
+    "a database in the order of classes": (
+        replace(DATA, database=DATA.database.take(BY_CLASS)),
+        {"class-ordered-database": 194},
+    ),
+    "train in the database": (
+        replace(DATA, database=joined(DATA.database, some(DATA.train, 7))),
+        {"train-in-database": 7},
+    ),
+    "a class that is not learned": (replace(DATA, train=without_class(DATA.train, 5)), {"class-missing-in-train": 1}),
+    "half a label": (replace(DATA, train=relabelled(DATA.train, 0, 0.5)), {"labels-not-binary": 1}),
+}
+
+
+def found(data: Splits, near: int | None = 4) -> dict[str, int]:
+    return {one.name: one.count for one in data_check.check(data, near=near)}
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_sound_data_have_no_finding(multilabel):
+    assert found(pictures(multilabel)) == {}
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_a_fault_is_found_and_counted_and_nothing_else_is(fault):
+    data, expected = FAULTS[fault]
+    assert found(data) == expected
+
+
+def test_every_kind_of_finding_is_tried_here_and_explained_in_the_documentation():
+    of_files = {"contaminated", "damaged", "missing", "no-pictures"}
+    assert {name for _, expected in FAULTS.values() for name in expected} | of_files == set(data_check.KINDS)
+    text = (ROOT / "docs" / "data_check.md").read_text()
+    assert [name for name in data_check.KINDS if f"`{name}`" not in text] == []
+
+
+def test_the_ceiling_is_the_share_of_queries_that_can_be_answered():
+    data, _ = FAULTS["a class that is not stored"]
+    (one,) = data_check.check(data)
+    assert f"{1 - 13 / 80:.4f}" in one.detail
+
+
+def test_a_class_beyond_the_columns_of_train_is_never_learned_and_no_fault():
+    narrow = without_class(DATA.train, 5)
+    assert found(replace(DATA, train=replace(narrow, labels=narrow.labels[:, :5]))) == {}
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(HOUSE.datasets) if n.startswith(("digits", "scenes"))])
+def test_our_own_protocols_fail_no_check(name):
+    opened = open_protocol(HOUSE, name)
+    lines = data_check.report(data_check.check(opened.data), opened.data.notes, [])
+    assert [line for line in lines if line["status"] == "found"] == []
+
+
+def test_a_fact_that_data_declare_is_said_and_is_no_fault():
+    data, _ = FAULTS["train in the database"]
+    (one,) = data_check.check(data)
+    assert one.status({}, []) == "found"
+    assert one.status({}, ["train-in-database"]) == "allowed"
+    assert one.status({"train": "inside the database"}, []) == "declared"
+    (line,) = data_check.report([one], {"train": "inside the database"}, [])
+    assert "declared: train: inside the database" in line["cure"]
+
+
+# ------------------------------------------------------------------------------------------------- pictures as files
+
+
+def written(folder: Path, ending: str = ".txt") -> Path:
+    """Twelve picture files with lists of them: 4 to train on, 6 stored, 2 queries."""
+    draw = np.random.default_rng(0)
+    (folder / "pictures").mkdir(parents=True)
+    lines = []
+    for n in range(12):
+        coarse = Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        coarse.resize((40, 30), Image.Resampling.BICUBIC).save(folder / "pictures" / f"{n}.png")
+        lines.append(f"pictures/{n}.png {n % 2} {1 - n % 2}\n")
+    for name, rows in (("train", slice(0, 4)), ("database", slice(4, 10)), ("test", slice(10, 12))):
+        (folder / f"{name}{ending}").write_text("".join(lines[rows]))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return written(tmp_path / "data")
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def say(capsys, monkeypatch):
+    """``hashzoo data ARGUMENTS --plugin READER``, in this process."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments: object) -> Said:
+        code = 0
+        try:
+            main(["data", *map(str, arguments), "--plugin", str(READER)])
+        except SystemExit as done:
+            code = int(done.code or 0)
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def checked(say):
+    """What a check of list files says, as JSON, and its findings by name."""
+
+    def run(folder: Path, *options: object, name: str = "stranger.listed"):
+        found = say("check", name, "--root", folder, "--json", *options)
+        assert found.code in (0, 1), found.err
+        told = json.loads(found.out)
+        assert told["ok"] == (found.code == 0)
+        return told, {line["finding"]: line for line in told["findings"]}
+
+    return run
+
+
+def test_sound_files_give_exit_code_0(folder, checked):
+    told, lines = checked(folder, "--near")
+    assert lines == {}
+    assert told["dataset"] == "stranger.listed"
+
+
+def test_a_damaged_and_a_missing_picture_are_named(folder, checked):
+    (folder / "pictures" / "3.png").write_bytes(b"no picture")
+    (folder / "pictures" / "11.png").unlink()
+    _, lines = checked(folder)
+    assert set(lines) == {"damaged", "missing"}
+    assert "pictures/3.png" in lines["damaged"]["examples"][0]
+    assert "pictures/11.png" in lines["missing"]["examples"][0]
+    assert (lines["damaged"]["count"], lines["damaged"]["of"]) == (1, 12)
+
+
+def test_lists_without_any_picture_are_told_so_once_and_pass(folder, checked):
+    for file in (folder / "pictures").iterdir():
+        file.unlink()
+    told, lines = checked(folder)
+    assert told["ok"]
+    assert set(lines) == {"no-pictures"}
+    assert lines["no-pictures"]["status"] == "stated"
+
+
+def test_a_copy_in_another_file_format_and_one_scaled_down_are_found(folder, checked):
+    with Image.open(folder / "pictures" / "10.png") as picture:
+        picture.save(folder / "pictures" / "5.bmp")
+        picture.resize((80, 60), Image.Resampling.BICUBIC).save(folder / "pictures" / "6.png")
+    text = (folder / "database.txt").read_text()
+    (folder / "database.txt").write_text(text.replace("5.png", "5.bmp"))
+    _, lines = checked(folder)
+    assert set(lines) == {"query-copy-in-database"}
+    (example,) = lines["query-copy-in-database"]["examples"]
+    assert "pictures/10.png" in example
+    assert "pictures/5.bmp" in example
+    (folder / "database.txt").write_text(text)
+    assert not checked(folder)[1]
+    assert set(checked(folder, "--near")[1]) == {"query-near-database"}
+
+
+def test_a_picture_in_several_parts_is_decoded_once(monkeypatch):
+    data = replace(DATA, database=DATA.train)
+    seen = []
+    monkeypatch.setattr(picture_prints._Look, "prints", lambda self, picture: seen.append(1) or (0, 0, 0, ""))
+    told = []
+    picture_prints.take(splits.parts(data), False, 2, lambda *at: told.append(at))
+    assert len(seen) == 320
+    assert told[-1] == (320, 320)
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+def test_a_finding_fails_the_command_unless_it_is_allowed_or_declared(folder, checked):
+    (folder / "database.txt").write_text("".join((folder / f"{n}.txt").read_text() for n in ("database", "train")))
+    told, lines = checked(folder)
+    assert (told["ok"], lines["train-in-database"]["status"]) == (False, "found")
+    told, lines = checked(folder, "--allow", "train-in-database")
+    assert (told["ok"], lines["train-in-database"]["status"]) == (True, "allowed")
+    told, lines = checked(folder, "--set", "stranger.listed.notes=inside the database")
+    assert (told["ok"], lines["train-in-database"]["status"]) == (True, "declared")
+
+
+def test_a_backbone_that_has_seen_the_data_is_said(folder, checked):
+    _, lines = checked(folder, "--backbone", "stranger-seen")
+    assert set(lines) == {"contaminated"}
+    assert lines["contaminated"]["examples"] == ["Everything"]
+    assert not checked(folder, "--backbone", "pixels")[1]
+
+
+def test_findings_are_a_table_and_a_sentence_each(folder, say):
+    (folder / "test.txt").write_text((folder / "database.txt").read_text())
+    said = say("check", "stranger.listed", "--root", folder)
+    assert said.code == 1
+    assert "query-in-database  found   6 of 6" in said.out
+    assert "query-in-database: a query finds itself first" in said.out
+    assert "take the queries out of the database." in said.out
+    assert said.out.endswith("1 finding to mend\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["digits.standrad"], 2, "no dataset 'digits.standrad'; did you mean 'digits.standard'?"),
+        (["./nowhere"], 2, "there is no folder ./nowhere"),
+        (["digits.small", "--allow", "query-in-databse"], 2, "did you mean 'query-in-database'?"),
+        (["digits.small", "--root", "."], 2, "dataset digits.small has no option 'root'"),
+        (["digits.small", "--set", "scenes.small.seed=1"], 2, "--set scenes.small is no option of digits.small"),
+        (["digits.small", "--backbone", "nothing"], 2, "no backbone 'nothing'"),
+        (["stranger.listed"], 2, "stranger.listed needs its option root: --set stranger.listed.root=..."),
+        (["stranger.listed", "--root", "empty"], 2, "there is no train.txt in empty"),
+        (["empty"], 2, "no data set reads the folder empty;"),
+        (["empty", "--root", "x"], 2, "empty is a folder; leave out --root"),
+    ],
+)
+def test_errors_are_one_line_with_the_cure(arguments, code, message, tmp_path, say, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    said = say("check", *arguments)
+    assert (said.code, said.out) == (code, "")
+    assert message in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_a_folder_is_read_by_the_first_data_set_that_takes_it_and_its_name_is_said(tmp_path):
+    folder = written(tmp_path / "data", ".mine")
+    said = hashzoo("data", "check", folder, "--plugin", READER, cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("stranger.other: 4 train, 6 database, 2 query; split ")
+
+
+def test_show_says_what_a_protocol_is_and_keeps_its_parts(folder, say):
+    arguments = ("show", "stranger.listed", "--root", folder)
+    said = say(*arguments, "--save", folder / "kept.npz")
+    assert said.code == 0, said.err
+    told = json.loads(say(*arguments, "--json").out)
+    kept = splits.read(folder / "kept.npz")
+    assert kept.digest == told["digest"]
+    assert kept.ids["query"].tolist() == [10, 11]
+    for text in (
+        kept.digest,
+        "source             lists",
+        "Everything",
+        "2, 0 without a label",
+        "mAP of chance      0.6",
+    ):
+        assert text in said.out
+    assert told["parts"]["database"]["class_counts"] == [3, 3]
+
+
+def test_show_says_what_chance_and_an_unanswerable_query_are_worth():
+    from hashzoo.protocol import _queries
+
+    told = _queries(FAULTS["a class that is not stored"][0])
+    assert told["without_relevant"] == 13
+    assert told["map_ceiling_if_counted"] == pytest.approx(1 - 13 / 80)
+    assert told["chance_map"] == pytest.approx(0.22, abs=0.02)
+
+
+def test_help_on_data_imports_neither_torch_nor_pandas():
+    code = "import sys\nfrom hashzoo.cli import main\nmain(['data', 'check', '--help'])\n"
+    code += "print(sorted({'torch', 'pandas', 'numpy', 'PIL'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+
+
+# ------------------------------------------------------------------------------------------------ digests and files
+
+
+def test_the_digest_of_parts_knows_ids_labels_order_and_parts_and_no_pixels():
+    digest = splits.split_digest(DATA)
+    assert digest == "d9057ab37d53"  # on every platform
+    assert splits.split_digest(replace(DATA, query=replace(DATA.query, images=DATA.query.images + 1))) == digest
+    others = [
+        replace(DATA, query=DATA.query.take(torch.arange(79, -1, -1))),
+        replace(DATA, query=relabelled(DATA.query, 0, 0)),
+        replace(DATA, train=DATA.database, database=DATA.train),
+        replace(DATA, validation=DATA.train),
+    ]
+    assert len({digest, *map(splits.split_digest, others)}) == 5
+
+
+def test_composed_queries_change_the_digest_and_are_not_kept(tmp_path):
+    union, plain = (open_protocol(HOUSE, name).data for name in ("scenes.union", "scenes.standard"))
+    assert splits.split_digest(union) != splits.split_digest(plain)
+    with pytest.raises(UsageError, match="composed of two pictures are not kept"):
+        splits.save(union, tmp_path / "x.npz")
+
+
+def test_kept_parts_come_back_whole_and_a_changed_file_is_refused(tmp_path):
+    data = replace(DATA, validation=replace(FIRST, ids=FIRST.ids + 2**40))
+    path = tmp_path / "parts.npz"
+    splits.save(data, path)
+    kept = splits.read(path)
+    assert kept.digest == splits.split_digest(data)
+    for name, part in splits.parts(data).items():
+        assert np.array_equal(kept.ids[name], part.ids.numpy())
+        assert np.array_equal(kept.labels[name], part.labels.numpy())
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    assert arrays["train_ids"].dtype == np.int32
+    arrays["train_ids"][0] += 1
+    np.savez(path, **arrays)
+    with pytest.raises(TroubleError, match="its digest is not"):
+        splits.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK nonsense", None])
+def test_what_is_no_file_of_parts_is_said_so(content, tmp_path):
+    path = tmp_path / "x.npz"
+    if content is None:
+        buffer = io.BytesIO()
+        np.savez(buffer, digest=np.array({"a": 1}, dtype=object), allow_pickle=True)
+        content = buffer.getvalue()
+    path.write_bytes(content)
+    with pytest.raises(TroubleError, match="is no file of splits"):
+        splits.read(path)
+    with pytest.raises(UsageError, match="there is no file"):
+        splits.read(tmp_path / "nothing.npz")
+
+
+def test_labels_that_are_not_binary_are_not_kept(tmp_path):
+    with pytest.raises(UsageError, match="not all 0 or 1"):
+        splits.save(FAULTS["half a label"][0], tmp_path / "x.npz")
+
+
+# --------------------------------------------------------------------------------------------------- by brute force
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 30), st.integers(1, 40))
+def test_counts_equal_brute_force(seed, classes, queries, size):
+    draw = np.random.default_rng(seed)
+
+    def part(count: int) -> Split:
+        images = torch.from_numpy(draw.integers(0, 2, (count, 1, 1, 2), dtype=np.uint8))
+        labels = torch.from_numpy((draw.random((count, classes)) < 0.2).astype(np.float32))
+        return Split(images, labels, torch.from_numpy(draw.integers(0, 60, count)))
+
+    data = Splits(part(size), part(size), part(queries), True, tuple(map(str, range(classes))))
+    query, database, train = (
+        [
+            (int(i), p.tolist(), set(torch.nonzero(y)[:, 0].tolist()))
+            for i, p, y in zip(s.ids, s.images, s.labels, strict=True)
+        ]
+        for s in (data.query, data.database, data.train)
+    )
+    copied = lambda other: sum(any(p == b and i != j for j, b, _ in other) for i, p, _ in query)  # noqa: E731
+    met = set().union(*(y for _, _, y in query + database))
+    expected = {
+        "query-in-database": sum(i in {j for j, _, _ in database} for i, _, _ in query),
+        "query-in-train": sum(i in {j for j, _, _ in train} for i, _, _ in query),
+        "train-in-database": sum(i in {j for j, _, _ in database} for i, _, _ in train),
+        "query-copy-in-database": copied(database),
+        "query-copy-in-train": copied(train),
+        "duplicates": sum(len(s) - len({i for i, _, _ in s}) for s in (query, database, train)),
+        "unlabelled-queries": sum(not y for _, _, y in query),
+        "queries-without-relevant": sum(not any(y & z for _, _, z in database) for _, _, y in query),
+        "class-missing-in-train": len(met - set().union(*(y for _, _, y in train))),
+    }
+    counts = found(data, None)
+    counts.pop("class-ordered-database", None)  # random, so rarely
+    assert counts == {name: count for name, count in expected.items() if count}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 6))
+def test_lookalikes_equal_brute_force(seed, distance):
+    draw = np.random.default_rng(seed)
+
+    def some_prints(count: int) -> picture_prints.Prints:
+        flips = np.uint64(1) << draw.integers(0, 64, (count, 4)).astype(np.uint64)
+        looks = np.bitwise_xor.reduce(flips, axis=1)
+        states = draw.choice([0, 0, 0, 1, 2], count).astype(np.uint8)
+        return picture_prints.Prints(draw.integers(0, 5, count).astype(np.uint64), looks, states)
+
+    query, among = some_prints(20), some_prints(90)
+    ids, others = draw.integers(0, 40, 20), draw.integers(0, 40, 90)
+    expected = {}
+    for i in range(20):
+        for j in range(90):
+            near = (int(query.look[i]) ^ int(among.look[j])).bit_count() <= distance
+            other = ids[i] != others[j] and query.exact[i] != among.exact[j]
+            if near and other and query.state[i] == among.state[j] == 0:
+                expected.setdefault(i, j)
+    assert picture_prints.lookalikes(query, ids, among, others, distance) == expected
+
+
+# ----------------------------------------------------------------------------------------------------- public lists
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory):
+    """Public list files, put together as train.txt, test.txt and database.txt of one folder each."""
+    top = tmp_path_factory.mktemp("lists")
+    coco, nus = "HashNet/pytorch/data/coco", "HashNet/pytorch/data/nuswide_81"
+    wanted = {
+        f"{coco}/train.txt": "coco/train.txt",
+        f"{coco}/test.txt": "coco/test.txt",
+        **{f"HashNet/caffe/data/coco/test/database{n}.txt": "coco/database.txt" for n in range(8)},
+        f"{nus}/train.txt": "nus/train.txt",
+        f"{nus}/test.txt": "nus/test.txt",
+        **{f"swuxyj/data/mirflickr/{n}.txt": f"mirflickr/{n}.txt" for n in ("train", "test", "database")},
+    }
+    with tarfile.open(ARCHIVE) as archive:
+        for member in archive:
+            if target := wanted.get(member.name.removeprefix("./")):
+                (top / target).parent.mkdir(exist_ok=True)
+                with (top / target).open("ab") as file:
+                    file.write(archive.extractfile(member).read())
+    (top / "nus" / "database.txt").write_bytes((top / "nus" / "train.txt").read_bytes())  # its own was never published
+    return top
+
+
+#: What the lists are known for: folder -> finding -> how many.
+KNOWN = {
+    "coco": {"query-in-database": 5000},
+    "nus": {"unlabelled-queries": 1131, "queries-without-relevant": 1131, "train-in-database": 10000},
+    "mirflickr": {"unlabelled-queries": 19, "queries-without-relevant": 19},
+}
+
+
+@needs_archive
+@pytest.mark.parametrize("name", sorted(KNOWN))
+@pytest.mark.parametrize("reader", ["stranger.listed", *(["lists"] if "lists" in HOUSE.datasets else [])])
+def test_the_known_faults_of_public_lists_are_found(name, reader, public, checked):
+    told, lines = checked(public / name, name=reader)
+    assert not told["ok"]
+    assert {n: line["count"] for n, line in lines.items() if n != "no-pictures"} == KNOWN[name]
+    assert lines["no-pictures"]["status"] == "stated"
