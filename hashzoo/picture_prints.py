@@ -21,6 +21,7 @@ from hashzoo.types import Rows, Split
 
 FINE, MISSING, DAMAGED = 0, 1, 2
 _BLOCK = 2048  # pictures handed to the threads at a time
+_GRAIN = 32  # of them to one thread
 _COSINES = np.cos(np.pi / 32 * (np.arange(32) + 0.5) * np.arange(8)[:, None])  # (8, 32) the slowest waves of a DCT
 
 
@@ -77,7 +78,9 @@ def take(parts: Mapping[str, Split], near: bool, threads: int, tell: Callable[[i
             one_of = _Look(base, near)
             for start in range(0, len(rows), _BLOCK):
                 block = rows[start : start + _BLOCK].tolist()
-                for at, (exact, rough, state, reason) in enumerate(pool.map(one_of, block), start):
+                grains = [block[i : i + _GRAIN] for i in range(0, len(block), _GRAIN)]
+                looked = (one for some in pool.map(one_of.several, grains) for one in some)
+                for at, (exact, rough, state, reason) in enumerate(looked, start):
                     prints.exact[at], prints.look[at], prints.state[at] = exact, rough, state
                     if reason:
                         prints.reasons[at] = reason
@@ -115,10 +118,14 @@ class _Look:
             if key not in self.seen:
                 self.seen[key] = self.prints(decode(data))
             return self.seen[key]
-        except FileNotFoundError as error:
-            return 0, 0, MISSING, str(error)
+        except FileNotFoundError:
+            return 0, 0, MISSING, "not there"
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, TroubleError) as error:
             return 0, 0, DAMAGED, str(error) or type(error).__name__
+
+    def several(self, rows: Sequence[int]) -> list[tuple[int, int, int, str]]:
+        """Of some rows, in their order."""
+        return [self(row) for row in rows]
 
     def prints(self, picture: Any) -> tuple[int, int, int, str]:
         """Of a picture that is at hand."""

@@ -486,7 +486,7 @@ def test_lookalikes_equal_brute_force(seed, distance):
     assert picture_prints.lookalikes(query, ids, among, others, distance) == expected
 
 
-# ----------------------------------------------------------------------------------------------------- public lists
+# ------------------------------------------------------------------------------------------------- public data
 
 
 @pytest.fixture(scope="module")
@@ -502,6 +502,11 @@ def public(tmp_path_factory):
         f"{nus}/test.txt": "nus/test.txt",
         **{f"swuxyj/data/mirflickr/{n}.txt": f"mirflickr/{n}.txt" for n in ("train", "test", "database")},
     }
+    image = "HashNet/caffe/data/imagenet"
+    wanted[f"{image}/train.txt"] = "imagenet/train.txt"
+    for n in range(8):
+        wanted[f"{image}/test/test{n}.txt"] = "imagenet/test.txt"
+        wanted[f"{image}/test/database{n}.txt"] = "imagenet/database.txt"
     with tarfile.open(ARCHIVE) as archive:
         for member in archive:
             if target := wanted.get(member.name.removeprefix("./")):
@@ -515,6 +520,7 @@ def public(tmp_path_factory):
 #: What the lists are known for: folder -> finding -> how many.
 KNOWN = {
     "coco": {"query-in-database": 5000},
+    "imagenet": {"class-ordered-database": 127703, "train-in-database": 13000},
     "nus": {"unlabelled-queries": 1131, "queries-without-relevant": 1131, "train-in-database": 10000},
     "mirflickr": {"unlabelled-queries": 19, "queries-without-relevant": 19},
 }
@@ -528,3 +534,15 @@ def test_the_known_faults_of_public_lists_are_found(name, reader, public, checke
     assert not told["ok"]
     assert {n: line["count"] for n, line in lines.items() if n != "no-pictures"} == KNOWN[name]
     assert lines["no-pictures"]["status"] == "stated"
+
+
+@pytest.mark.slow
+@needs_archive
+@pytest.mark.parametrize("protocol", ["disjoint", "inside", "official", "standard"])
+def test_our_own_protocols_on_picture_files_fail_no_check(protocol):
+    from hashzoo_plugins.datasets import cifar10, imagenette
+
+    build = imagenette.standard if protocol == "standard" else getattr(cifar10, protocol)
+    data = build(root=ARCHIVE.parent)
+    lines = data_check.report(data_check.check(data), data.notes, [])
+    assert [line["finding"] for line in lines if line["status"] == "found"] == []
