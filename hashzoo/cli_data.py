@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 FAILED = 1
-set_option = click.option("--set", "given", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a data set.")
+set_option = click.option("--set", "given", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
 root_option = click.option("--root", metavar="DIR", help="The folder of its files; short for --set NAME.root=DIR.")
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 
@@ -143,10 +143,12 @@ def check(
         if one not in data_check.KINDS:
             raise UsageError(unknown("finding", one, data_check.KINDS))
     house = zoo.load(plugins)
-    opened = open_protocol(house, name, root, settings(given))
+    set_for = settings(given)
+    weights = set_for.pop(backbone, {}) if backbone is not None else {}
+    opened = open_protocol(house, name, root, set_for)
     found = []
     if backbone is not None:
-        found += data_check.contaminated(opened.data, _trained_on(house, backbone, opened.data))
+        found += data_check.contaminated(opened.data, _trained_on(house, backbone, weights, opened.data))
     with _watch() as tell:
         found += data_check.check(opened.data, near=distance if near else None, tell=tell)
     lines = data_check.report(found, opened.data.notes, allow)
@@ -163,11 +165,11 @@ def check(
         sys.exit(FAILED)
 
 
-def _trained_on(house: Any, backbone: str, splits: Any) -> str:
+def _trained_on(house: Any, backbone: str, set_for: dict[str, Any], splits: Any) -> str:
     """What the labelled data behind a backbone's weights is called; it is built as a benchmark builds it."""
     from hashzoo.bench import build_backbone, convert, picture_shape
 
-    given = convert("backbone", backbone, house.backbone(backbone).factory, {})
+    given = convert("backbone", backbone, house.backbone(backbone).factory, set_for)
     return str(build_backbone(house, backbone, picture_shape(splits), given, 0).trained_on)
 
 

@@ -285,6 +285,7 @@ def test_a_backbone_that_has_seen_the_data_is_said(folder, checked):
     _, lines = checked(folder, "--backbone", "stranger-seen")
     assert set(lines) == {"contaminated"}
     assert lines["contaminated"]["examples"] == ["Everything"]
+    assert set(checked(folder, "--backbone", "stranger-seen", "--set", "stranger-seen.unused=3")[1]) == {"contaminated"}
     assert not checked(folder, "--backbone", "pixels")[1]
 
 
