@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from hashzoo.errors import TroubleError
-from hashzoo.picture_files import PictureFiles, decode, digest, underneath
+from hashzoo.inspection import below
+from hashzoo.picture_files import PictureFiles, decode, digest
 from hashzoo.pictures import as_tensor
-from hashzoo.types import Rows, Split
+from hashzoo.types import Split
 
 FINE, MISSING, DAMAGED = 0, 1, 2
 _BLOCK = 2048  # pictures handed to the threads at a time
@@ -41,8 +42,8 @@ class Prints:
 
 def name_of(split: Split, row: int) -> str:
     """What a person calls a picture: its id, and its file where it is one."""
-    images, at = underneath(split.images, row)
-    file = f" ({images.name(at)})" if isinstance(images, PictureFiles) else ""
+    images, rows = below(split.images)
+    file = f" ({images.name(int(rows[row]))})" if isinstance(images, PictureFiles) else ""
     return f"{int(split.ids[row])}{file}"
 
 
@@ -63,7 +64,7 @@ def take(parts: Mapping[str, Split], near: bool, threads: int, tell: Callable[[i
 
     ``near`` asks for the appearance too. ``tell`` is called with the pictures looked at so far, and with all of them.
     """
-    where = {name: _rows(part.images) for name, part in parts.items()}
+    where = {name: below(part.images) for name, part in parts.items()}
     wanted: dict[int, tuple[Any, NDArray[np.int64]]] = {}
     for base, rows in where.values():
         before = wanted[id(base)][1] if id(base) in wanted else rows[:0]
@@ -92,14 +93,6 @@ def take(parts: Mapping[str, Split], near: bool, threads: int, tell: Callable[[i
         reasons = {row: whole.reasons[i] for row, i in enumerate(places.tolist()) if i in whole.reasons}
         made[name] = Prints(whole.exact[places], whole.look[places], whole.state[places], reasons)
     return made
-
-
-def _rows(images: Any) -> tuple[Any, NDArray[np.int64]]:
-    """The sequence that pictures were taken from, and the row of each there."""
-    rows = np.arange(len(images))
-    while isinstance(images, Rows):
-        images, rows = images.base, np.asarray(images.rows, dtype=np.int64)[rows]
-    return images, rows
 
 
 class _Look:

@@ -17,9 +17,6 @@ from hashzoo_plugins.datasets import (
     scenes,
     unseen,
 )
-    scenes,
-    unseen,
-)
 
 
 @hookimpl
