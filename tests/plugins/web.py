@@ -62,8 +62,8 @@ class Site:
         for name, value in (({"Content-Length": "0"} if status >= 300 else {}) | (headers or {})).items():
             handler.send_header(name, value)
         handler.end_headers()
+        self.sent[handler.path] += len(body)  # before the client can have seen the last byte
         handler.wfile.write(body)
-        self.sent[handler.path] += len(body)
 
 
 class Served:
