@@ -137,7 +137,7 @@ def check(
     """
     from hashzoo import data_check, zoo
     from hashzoo.protocol import open_protocol
-    from hashzoo.splits import parts, split_digest
+    from hashzoo.splits import split_digest
 
     for one in allow:
         if one not in data_check.KINDS:
@@ -157,7 +157,7 @@ def check(
         head = {"dataset": opened.name, "digest": split_digest(opened.data), "ok": not wrong}
         click.echo(json.dumps({**head, "findings": lines}, indent=2))
     else:
-        sizes = ", ".join(f"{len(part):,} {part_name}" for part_name, part in parts(opened.data).items())
+        sizes = ", ".join(f"{len(part):,} {part_name}" for part_name, part in opened.data.parts().items())
         click.echo(f"{opened.name}: {sizes}; split {split_digest(opened.data)}")
         _tell(lines)
         click.echo(f"{len(wrong) or 'no'} {'finding' if len(wrong) == 1 else 'findings'} to mend")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hashzoo.picture_prints import DAMAGED, MISSING, Prints, copies, lookalikes, name_of, take
-from hashzoo.splits import asked, parts, relevant_counts
+from hashzoo.splits import asked, relevant_counts
 from hashzoo.types import Split, Splits
 
 SHOWN = 3  # examples of a finding
@@ -150,7 +150,7 @@ def of_ids(data: Splits) -> list[Finding]:
         _some("train-in-database", data.train, torch.isin(data.train.ids, data.database.ids)),
     ]
     again, examples, where = 0, list[str](), list[str]()
-    for name, part in parts(data).items():
+    for name, part in data.parts().items():
         order = part.ids.sort(stable=True)
         repeats = torch.zeros(len(part), dtype=torch.bool)
         repeats[order.indices[1:]] = order.values[1:] == order.values[:-1]
@@ -158,7 +158,7 @@ def of_ids(data: Splits) -> list[Finding]:
             again += count
             examples += _examples(part, repeats)
             where.append(f"{count} in {name}")
-    total = sum(len(part) for part in parts(data).values())
+    total = sum(len(part) for part in data.parts().values())
     return [*found, Finding("duplicates", again, total, tuple(examples[:SHOWN]), ", ".join(where))]
 
 
@@ -203,17 +203,17 @@ def _unlearned(data: Splits) -> Finding:
 
 def _not_binary(data: Splits) -> Finding:
     count, examples = 0, list[str]()
-    for part in parts(data).values():
+    for part in data.parts().values():
         other = ((part.labels != 0) & (part.labels != 1)).any(1)
         count += int(other.sum())
         examples += _examples(part, other)
-    total = sum(len(part) for part in parts(data).values())
+    total = sum(len(part) for part in data.parts().values())
     return Finding("labels-not-binary", count, total, tuple(examples[:SHOWN]))
 
 
 def of_pictures(data: Splits, near: int | None, tell: Callable[[int, int], None]) -> list[Finding]:
     """What is learned from decoding every picture once."""
-    split = parts(data)
+    split = data.parts()
     prints = take(split, near is not None, min(8, os.cpu_count() or 1), tell)
     total = sum(len(part) for part in split.values())
     absent = sum(int((one.state == MISSING).sum()) for one in prints.values())

@@ -31,9 +31,17 @@ HEAD = ("schema", "benchmark", "dataset", "backbone", "method", "bits", "stored_
 TAIL = (
     *(*TIMINGS, "bytes_per_item", "plugin", "plugin_version", "contaminated", "reason"),
     *("role", "settings", "marks", "queries_without_relevant"),
+    *("source", "split", "train", "database_size", "queries", "train_in_database", "unlabelled_queries"),
 )
 
-_FACTS = ("stored_bits", "bytes_per_item", "queries_without_relevant")
+# What was counted, by column; a column has the fact of its own name but for the one that is taken.
+_FACTS = {
+    name: name
+    for name in (
+        *("stored_bits", "bytes_per_item", "queries_without_relevant"),
+        *("train", "queries", "train_in_database", "unlabelled_queries"),
+    )
+} | {"database_size": "database"}
 _COUNTS = ("schema", "bits", "seed", "seeds", *_FACTS)
 _TEXTS = (
     *(set(PLACE) - {"bits"}),
@@ -43,6 +51,8 @@ _TEXTS = (
     "reason",
     "role",
     "marks",
+    "source",
+    "split",
     "seed_list",
     "key",
 )
@@ -61,7 +71,7 @@ def cells_frame(cells: Iterable[Cell]) -> DataFrame:
             **_described(cell),
             **cell.metrics,
             **{name: cell.timings.get(name) for name in TIMINGS},
-            **{name: cell.facts.get(name) for name in _FACTS},
+            **{name: cell.facts.get(fact) for name, fact in _FACTS.items()},
             "seed": cell.identity.seed,
             "status": cell.status,
             "reason": cell.reason,
@@ -220,7 +230,7 @@ def _described(cell: Cell) -> dict[str, Any]:
         "contaminated": cell.contaminated,
         "role": cell.role,
         "settings": cell.settings,
-        "marks": str(cell.facts.get("marks", "")),
+        **{name: str(cell.facts.get(name, "")) for name in ("marks", "source", "split")},
     }
 
 
@@ -228,14 +238,14 @@ def _row(group: Sequence[Cell], names: Sequence[str]) -> dict[str, Any]:
     well = [cell for cell in group if cell.status == "ok"]
     worst = max(group, key=lambda cell: STATUSES.index(cell.status))
     share = f"{len(group) - len(well)} of {len(group)} seeds: " if len(group) > 1 and worst.status != "ok" else ""
-    row = _described(max(group, key=lambda cell: (cell.created, cell.identity.key)))
+    row = _described(max(well or group, key=lambda cell: (cell.created, cell.identity.key)))
     row |= {"seeds": len(well), "seed_list": " ".join(str(cell.identity.seed) for cell in well)}
     row |= {"status": worst.status, "reason": share + worst.reason}
     for name in names:
         row[name], row[f"{name}_std"] = _mean_and_deviation([cell.metrics.get(name) for cell in well])
     row |= {name: _mean_and_deviation([cell.timings.get(name) for cell in well])[0] for name in TIMINGS}
-    for name in _FACTS:
-        counted = [cell.facts[name] for cell in well if name in cell.facts]
+    for name, fact in _FACTS.items():
+        counted = [cell.facts[fact] for cell in well if fact in cell.facts]
         row[name] = counted[0] if len(set(counted)) == 1 else _mean_and_deviation(counted)[0]
     return row
 

@@ -15,7 +15,7 @@ from hashzoo.bench import convert
 from hashzoo.errors import TroubleError, UsageError, unknown
 from hashzoo.method import options
 from hashzoo.metrics import chance_ap
-from hashzoo.splits import asked, parts, relevant_counts, split_digest
+from hashzoo.splits import asked, relevant_counts, split_digest
 from hashzoo.types import Split, Splits
 from hashzoo.zoo import Zoo
 
@@ -63,7 +63,7 @@ def _opened(zoo: Zoo, name: str, given: Mapping[str, Any]) -> Opened:
         data: Splits = factory(**values)
     except ValueError as error:
         raise UsageError(f"dataset {name}: {error}") from error
-    for part, split in parts(data).items():
+    for part, split in data.parts().items():
         if not len(split):
             raise UsageError(f"the {part} split of {name} is empty")
     return Opened(name, values, data)
@@ -96,7 +96,7 @@ def describe(zoo: Zoo, opened: Opened) -> dict[str, Any]:
         "digest": split_digest(data),
         "multilabel": data.multilabel,
         "classes": list(data.class_names),
-        "parts": {name: _part(split) for name, split in parts(data).items()},
+        "parts": {name: _part(split) for name, split in data.parts().items()},
         "train_in_database": inside,
         "queries": _queries(data),
         "composed": data.pairs.operation if data.pairs is not None else "",

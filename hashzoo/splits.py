@@ -17,17 +17,11 @@ from torch import Tensor
 
 from hashzoo.cells import replace_bytes
 from hashzoo.errors import TroubleError, UsageError
-from hashzoo.types import Split, Splits
+from hashzoo.types import Splits
 
 Ints = NDArray[np.int64]
 NAMES = ("train", "database", "query", "validation")
 _CELLS = 1 << 22  # pairs of label sets compared in one go
-
-
-def parts(data: Splits) -> dict[str, Split]:
-    """The parts there are, by name, in the order of ``NAMES``."""
-    found = {"train": data.train, "database": data.database, "query": data.query}
-    return found | ({"validation": data.validation} if data.validation is not None else {})
 
 
 def asked(data: Splits) -> Tensor:
@@ -45,7 +39,7 @@ def split_digest(data: Splits) -> str:
     if data.pairs is not None:
         rows = torch.cat([data.pairs.first, data.pairs.second])
         composed = [(f"pairs {data.pairs.operation}", rows.numpy(), data.pairs.labels.numpy())]
-    plain = [(name, part.ids.numpy(), part.labels.numpy()) for name, part in parts(data).items()]
+    plain = [(name, part.ids.numpy(), part.labels.numpy()) for name, part in data.parts().items()]
     return _digest([*plain, *composed])
 
 
@@ -102,7 +96,7 @@ def save(data: Splits, path: Path) -> None:
     if data.pairs is not None:
         raise UsageError("queries composed of two pictures are not kept; keep the protocol that they are composed of")
     arrays: dict[str, Any] = {"digest": np.array(split_digest(data))}
-    for name, part in parts(data).items():
+    for name, part in data.parts().items():
         ids, labels = part.ids.numpy(), part.labels.numpy()
         if not np.isin(labels, (0, 1)).all():
             raise UsageError(f"the labels of {name} are not all 0 or 1; only such are kept")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hashzoo import cells, launch, leaderboard, tables, trained
-from hashzoo.bench import Job
+from hashzoo import cells, launch, leaderboard, splits, tables, trained, zoo
+from hashzoo.bench import Job, data_of
 from hashzoo.cells import Cell
+from hashzoo.errors import UsageError
 from hashzoo.measure import LIBRARIES
 from hashzoo.progress import shown
 
@@ -43,6 +45,7 @@ def sweep(
     if done and todo:
         console.print(f"{len(done)} of {len(jobs)} cells are there already", markup=False)
     try:
+        keep_splits(todo, folder)
         if todo:
             launch.warm(todo, lambda what: shown(what, console))
             with Watch(console, todo) as watch:
@@ -56,6 +59,21 @@ def sweep(
         console.print(table)
     console.print(f"{folder / 'leaderboard.csv'}  {folder / 'cells.csv'}", markup=False, soft_wrap=True)
     return done
+
+
+def keep_splits(jobs: Sequence[Job], folder: Path) -> None:
+    """Write who is in which part, one small file a data set, where ``folder`` does not have it yet.
+
+    Queries composed of two pictures are drawn anew from the protocol that they are composed of; it is not kept.
+    """
+    for job in {job.identity.data: job for job in jobs}.values():
+        file = folder / "splits" / f"{job.identity.dataset}.{job.identity.data}.npz"
+        if file.exists():
+            continue
+        data, _ = data_of(job, zoo.load(job.plugins))
+        with suppress(UsageError):  # what splits.save cannot keep
+            file.parent.mkdir(exist_ok=True)
+            splits.save(data, file)
 
 
 def again(found: Cell, job: Job, rerun: str | None, path: Path) -> bool:

@@ -84,6 +84,7 @@ def test_the_columns_stand_in_the_order_that_people_were_promised():
         "plugin_version",
     ]
     tail += ["contaminated", "reason", "role", "settings", "marks", "queries_without_relevant"]
+    tail += ["source", "split", "train", "database_size", "queries", "train_in_database", "unlabelled_queries"]
     assert list(cells_frame(BOARD)) == [*shared, "seed", "status", "map@all", "p@10", "p@100", *tail, "key"]
     scores = ["map@all", "map@all_std", "p@10", "p@10_std", "p@100", "p@100_std"]
     assert list(board_frame(BOARD)) == [*shared, "seeds", "status", *scores, *tail, "seed_list"]
