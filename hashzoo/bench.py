@@ -182,6 +182,13 @@ def plan(
     data = kept(data, inspection)
     if data.multilabel and parts & set(GROUPS):
         raise UsageError(f"{dataset} has several labels a picture; /{GROUPS[0]} and its kin need one")
+    if benchmark.train.select:
+        parse(benchmark.train.select, zoo.metric_functions())
+        if data.validation is None:
+            raise UsageError(
+                f"train.select needs validation pictures, which {dataset} does not hold out; "
+                f"give --set {dataset}.validation=0.1 where it has that option"
+            )
     if data.pairs is None and parts & set(ASKINGS):
         raise UsageError(f"{dataset} composes no queries; /{ASKINGS[0]} and its kin need a data set that does")
     told = paths_left_out(zoo.dataset(dataset).factory, dataset_options, data.source)

@@ -18,7 +18,7 @@ from hashzoo.features import Eye, Looks, Precomputed, StoredFeatures, Tell, dige
 from hashzoo.inspection import Inspection, below
 from hashzoo.method import Backbone
 from hashzoo.pictures import View
-from hashzoo.run import Run, Train
+from hashzoo.run import DRAWS, Run, Train
 from hashzoo.types import Features, Split, Splits
 
 
@@ -71,7 +71,7 @@ class Freezer:
 
         def eye(backbone: Backbone) -> Eye:
             def look(group: NDArray[np.int64]) -> Features:
-                return cast(Features, backbone(self.run.prepared(split, group, group + draw * 2**40, view)))
+                return cast(Features, backbone(self.run.prepared(split, group, group * DRAWS + draw, view)))
 
             return look
 
@@ -92,7 +92,7 @@ class Freezer:
             name = named(view)
             if name not in known:
                 known[name] = [
-                    self._arrays(base, np.unique(rows), 64, [digest, name, draw], view, draw)[0]
+                    self._arrays(base, np.unique(rows), 64, [digest, f"draw {draw} of {name}"], view, draw)[0]
                     for draw in range(self.run.train.draws)
                 ]
             drawn = seeds % self.run.train.draws

@@ -22,6 +22,10 @@ from hashzoo.types import Batch, Codes, Features, Split
 Schedule = Literal["constant", "step", "cosine"]
 
 
+#: The most draws of a view that are stored. A draw's seed is below 2^32 (torch looks at no more) up to 2^26 pictures.
+DRAWS = 64
+
+
 class Train(BaseModel):
     """The budget that every method of a benchmark trains under; all of it is part of a cell's key.
 
@@ -49,7 +53,7 @@ class Train(BaseModel):
     augment: Literal["none", "flip", "shift", "crop-flip"] = "none"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int = Field(1, ge=1)
-    draws: int = Field(0, ge=0)
+    draws: int = Field(0, ge=0, le=DRAWS)
     select: str = ""
 
     def recorded(self) -> dict[str, Any]:
@@ -304,7 +308,8 @@ class Run:
         if isinstance(split.images, StoredFeatures):
             looks = split.images.seen
             groups = zip(rows, seeds, strict=True)
-            return (tuple(looks(view, group, lots) for view in views) for group, lots in groups)
+            # each view another draw, as long as there are as many
+            return (tuple(looks(view, group, lots + i) for i, view in enumerate(views)) for group, lots in groups)
         return load(split, rows, seeds, views, self._to, self._workers)
 
     def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...]) -> Batch:

@@ -18,6 +18,7 @@ import torch
 from hashzoo.types import Splits
 
 FACTORS = (10, 50, 100)
+TITLES = {"cifar10": "CIFAR-10", "imagenette": "ImageNette"}
 
 
 def sizes(largest: int, factor: float, classes: int) -> list[int]:
@@ -80,8 +81,7 @@ def protocols(
     made = {}
     for factor in FACTORS:
         one = partial(longtail if files is None else of_files, factor)
-        one.__doc__ = (
-            f"{name.capitalize()}, long-tailed: the largest class has {factor} times the pictures of the smallest."
-        )
+        title = TITLES.get(name, name.capitalize())
+        one.__doc__ = f"{title}, long-tailed: the largest class has {factor} times the pictures of the smallest."
         made[f"{name}.lt{factor}"] = one
     return made

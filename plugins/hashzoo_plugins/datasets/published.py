@@ -58,6 +58,7 @@ _mirflickr = partial(
     sizes={"train": 4000, "query": 1000, "database": 20_000},
     lists=f"{_SWUXYJ}/tree/master/data/mirflickr",
     below=(".", "mirflickr"),
+    download=("mirflickr", "mirflickr-lists"),
 )
 
 BENCHMARKS: dict[str, Published] = {
@@ -76,6 +77,7 @@ BENCHMARKS: dict[str, Published] = {
         "COCO by HashNet's lists: 5,000 queries, which are all in the database of 112,218; 10,000 others to train on.",
         sizes={"train": 10_000, "query": 5000, "database": 112_218},
         lists=f"{_HASHNET}/tree/master/caffe/data/coco",
+        download=("coco", "coco-lists"),
     ),
     "coco.csq": _coco(
         "COCO by CSQ's lists: 5,000 queries, 9,992 to train on.",
@@ -123,6 +125,7 @@ BENCHMARKS: dict[str, Published] = {
         sizes={"train": 4000, "query": 1000, "database": 6540},
         lists=f"{_SWUXYJ}/tree/master/data/voc2012",
         classes=class_names.VOC,
+        download=("voc2012", "voc2012-lists"),
     ),
 }
 

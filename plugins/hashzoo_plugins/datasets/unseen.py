@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hashzoo.types import Split, Splits
 from hashzoo_plugins.datasets.carve import Shuffle, stratified
+from hashzoo_plugins.datasets.longtail import TITLES
 
 Asked = Literal["unseen", "unseen-all", "seen-all"]
 
@@ -78,21 +79,42 @@ def draw(data: Splits, name: str, asked: Asked, unseen: int, train: int, queries
 
 
 def protocols(
-    name: str, source: Callable[[int, Path | None], Splits], *, unseen: int, train: int, queries: int
+    name: str,
+    source: Callable[[int], Splits] | None = None,
+    files: Callable[[int, Path | None], Splits] | None = None,
+    *,
+    unseen: int,
+    train: int,
+    queries: int,
 ) -> dict[str, Callable[..., Splits]]:
-    """``NAME.unseen``, ``NAME.unseen-all`` and ``NAME.seen-all`` of splits by seed, with these defaults."""
-    defaults = {"unseen": unseen, "train": train, "queries": queries}
+    """``NAME.unseen``, ``NAME.unseen-all`` and ``NAME.seen-all`` of splits by seed, with these defaults.
 
-    def one(
+    They are a ``source``, or ``files`` that lie in a folder ``root``.
+    """
+    by_default = unseen, train, queries
+
+    def of_source(
+        asked: Asked,
+        *,
+        seed: int = 0,
+        unseen: int = by_default[0],
+        train: int = by_default[1],
+        queries: int = by_default[2],
+    ) -> Splits:
+        assert source is not None  # noqa: S101 - one of the two is given
+        return draw(source(seed), name, asked, unseen, train, queries, seed)
+
+    def of_files(
         asked: Asked,
         *,
         root: Path | None = None,
         seed: int = 0,
-        unseen: int = defaults["unseen"],
-        train: int = defaults["train"],
-        queries: int = defaults["queries"],
+        unseen: int = by_default[0],
+        train: int = by_default[1],
+        queries: int = by_default[2],
     ) -> Splits:
-        return draw(source(seed, root), name, asked, unseen, train, queries, seed)
+        assert files is not None  # noqa: S101 - one of the two is given
+        return draw(files(seed, root), name, asked, unseen, train, queries, seed)
 
     says = {
         "unseen": "queries and database are of classes that were not learned from",
@@ -101,7 +123,8 @@ def protocols(
     }
     made = {}
     for asked, text in says.items():
-        protocol = partial(one, asked)
-        protocol.__doc__ = f"{name.capitalize()}, {unseen} of the classes left out of training: {text}."
+        protocol = partial(of_source if files is None else of_files, asked)
+        title = TITLES.get(name, name.capitalize())
+        protocol.__doc__ = f"{title}, {unseen} of the classes left out of training: {text}."
         made[f"{name}.{asked}"] = protocol
     return made
