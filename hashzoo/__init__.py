@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hashzoo.diagnostics import Coded, OfCodes
     from hashzoo.hookspecs import Family, hookimpl
     from hashzoo.index import Cascade, Cosine, Distance, Hamming, Index, Scan
     from hashzoo.method import Backbone, Card, Input, Method, bits, bitwise, deep
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "diagnostics": ("Coded", "OfCodes"),
     "hookspecs": ("Family", "hookimpl"),
     "index": ("Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan"),
     "method": ("Backbone", "Card", "Input", "Method", "bits", "bitwise", "deep"),
@@ -26,6 +28,7 @@ _WHERE = {
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the modules above
+    "Coded", "OfCodes",
     "Family", "hookimpl",
     "Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan",
     "Backbone", "Card", "Input", "Method", "bits", "bitwise", "deep",

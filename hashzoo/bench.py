@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hashzoo.bench_file import Benchmark
 from hashzoo.cells import Identity
+from hashzoo.diagnostics import of_codes
 from hashzoo.errors import TroubleError, UsageError, unknown
 from hashzoo.inspection import Inspection, Tell, inspect, kept
 from hashzoo.method import Backbone, Deep, options
@@ -164,7 +165,10 @@ def plan(
     for amount in benchmark.bits:
         if amount < 1:
             raise UsageError(f"bits must be 1 or more, not {amount}")
-    parts = {m.part for m in (parse(name, zoo.metric_functions()) for name in benchmark.metrics)}
+    extra = zoo.metric_functions()
+    parts = {parse(name, extra).part for name in benchmark.metrics}
+    if benchmark.train.select and of_codes([parse(benchmark.train.select, extra).name], extra):
+        raise UsageError(f"[train] select = {benchmark.train.select!r} does not rank; choose by one such as 'map@all'")
     kinds = {"shallow", "deep"}
     for named in benchmark.backbones.keys() - kinds:
         if named not in zoo.methods and "+" not in named:
@@ -191,6 +195,8 @@ def plan(
             )
     if data.pairs is None and parts & set(ASKINGS):
         raise UsageError(f"{dataset} composes no queries; /{ASKINGS[0]} and its kin need a data set that does")
+    if data.pairs is not None and (single := of_codes(benchmark.metrics, extra)):
+        raise UsageError(f"{dataset} composes its queries; {next(iter(single))} is of codes of single pictures")
     told = paths_left_out(zoo.dataset(dataset).factory, dataset_options, data.source)
     print_of_data, shape = fingerprint(data, inspection), picture_shape(data)
     backbones: dict[str, tuple[Entry, Backbone, dict[str, Any]]] = {}

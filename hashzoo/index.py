@@ -79,6 +79,10 @@ class Index(ABC):
     def counts(self, query: Codes, relevance: Relevance, graded: bool = False) -> Counts:
         """How many items, and relevant ones, stand at each distance from each query."""
 
+    def bits(self) -> np.ndarray | None:
+        """(N, K) bool, the bits that are stored of each picture, side by side; None where none can be shown."""
+        return None
+
     @abstractmethod
     def nbytes(self) -> int:
         """Bytes that the stored codes take."""
@@ -145,6 +149,11 @@ class Scan(Index):
             return hamming_counts(packed, self._bits(name), self._widths[name], relevance, graded)
         return distance_counts(self._distances(query).double().numpy(), relevance, graded)
 
+    def bits(self) -> np.ndarray | None:
+        """(N, K) bool of all codes that are bits, in the order in which the distance names them."""
+        found = [unpack(self._bits(name), self._widths[name]) for name in self._packed]
+        return np.concatenate(found, axis=1) if found else None
+
     def nbytes(self) -> int:
         """Bytes in memory: packed codes and side information."""
         packed = sum(part.nbytes for parts in self._packed.values() for part in parts)
@@ -193,6 +202,11 @@ class Cascade(Index):
     def counts(self, query: Codes, relevance: Relevance, graded: bool = False) -> Counts:
         """Items and relevant ones by rank."""
         return distance_counts(self.ranks(query).numpy(), relevance, graded)
+
+    def bits(self) -> np.ndarray | None:
+        """(N, K) bool: the coarse code, then the fine one where it is another."""
+        found = [bits for scan in self._codes.values() if (bits := scan.bits()) is not None]
+        return np.concatenate(found, axis=1) if found else None
 
     def nbytes(self) -> int:
         """Bytes of both codes."""

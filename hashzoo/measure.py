@@ -18,6 +18,7 @@ from torch import Tensor
 from hashzoo import counting, trained, zoo
 from hashzoo.bench import Job, build_backbone, data_of, picture_shape
 from hashzoo.cells import Cell
+from hashzoo.diagnostics import Coded, diagnose, of_codes
 from hashzoo.features import Standing
 from hashzoo.freezing import Freezer, about
 from hashzoo.index import Index
@@ -81,6 +82,8 @@ def measure(
     search_seconds = time.perf_counter() - started
 
     evaluation, curve = scored(index, asked, data, job.metrics, extra)
+    of = of_codes(job.metrics, extra)
+    evaluation.means.update(diagnose(coded(method, index, query, run, data) if of else None, of))
     facts: dict[str, int | float | str] = {
         "stored_bits": index.stored_bits(),
         "bytes_per_item": index.nbytes() / len(data.database),
@@ -100,6 +103,8 @@ def measure(
         found, _ = scored(index, askings(method, query, data), data, job.metrics, extra)
         evaluation.means.update({f"{name}/selected": value for name, value in found.means.items()})
         evaluation.per_query.update({f"{name}/selected": values for name, values in found.per_query.items()})
+        again = diagnose(coded(method, index, query, run, data) if of else None, of)
+        evaluation.means.update({f"{name}/selected": value for name, value in again.items()})
         facts |= {"selected_epoch": chosen.epoch, f"selected validation {train.select}": chosen.best}
     cell = replace(
         blank(job, "ok"),
@@ -164,6 +169,18 @@ def met(run: Run, method: Method, data: Splits, saw_database: bool) -> tuple[Ind
     for codes in encoded(run, method, data.database, "database", ids=saw_database):
         index.add(codes)
     return index, joined(encoded(run, method, data.query, "query"))
+
+
+def coded(method: Method, index: Index, query: Codes, run: Run, data: Splits) -> Coded | None:
+    """What a metric of codes looks at; None where the index stores no bits."""
+    asking = method.index()
+    asking.add(query)
+    bits, stored = asking.bits(), index.bits()
+    if bits is None or stored is None:
+        return None
+    labels = data.query.labels.numpy(), data.database.labels.numpy()
+    relaxed = run.relaxed(method, data.query)
+    return Coded(bits, stored, *labels, None if relaxed is None else relaxed.numpy())
 
 
 def encoded(run: Run, method: Method, split: Split, name: str, *, ids: bool = False) -> Iterator[Codes]:
@@ -243,8 +260,9 @@ def scored(
     metrics: tuple[str, ...],
     extra: dict[str, Callable[..., Any]],
 ) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
-    """The metrics of all queries, and, for integer distances, the mean precision and recall by radius."""
-    read = {name: parse(name, extra) for name in metrics}
+    """The metrics of all queries but for those of codes, and what :func:`ask` finds by distance."""
+    ranking = [name for name in metrics if name not in of_codes(metrics, extra)]
+    read = {name: parse(name, extra) for name in ranking}
     found: dict[str, Evaluation] = {}
     curve: dict[str, np.ndarray[Any, Any]] = {}
     for part, codes in asked.items():
@@ -265,8 +283,10 @@ def scored(
 def ask(
     index: Index, query: Codes, data: Splits, metrics: tuple[str, ...], extra: dict[str, Callable[..., Any]]
 ) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
-    """The metrics of one way to ask, and its curve by radius.
+    """The metrics of one way to ask, and, for integer distances, arrays (K + 1,) by distance.
 
+    ``pr_precision`` and ``pr_recall`` are means within each radius; ``distances_relevant`` and ``distances_other`` the
+    shares, among all pairs of a query and an item that share a label or do not, of those at each distance.
     Metrics within a radius are NaN where the index has no integer distances: there is no ball to look into.
     """
     wanted = data.query.labels if data.pairs is None else data.pairs.labels
@@ -274,7 +294,7 @@ def ask(
     relevance = counting.relevance(*(side.numpy() for side in labels))
     graded = needs_grades(metrics, extra)
     by_radius = [name for name in metrics if parse(name, extra).radius is not None]
-    chunks, curves, excluded = [], [], 0
+    chunks, curves, excluded, pairs = [], [], 0, np.zeros(())  # (2, K + 1)
     for start in range(0, len(wanted), CHUNK):
         rows = slice(start, start + CHUNK)
         counts = index.counts({n: v[rows] for n, v in query.items()}, relevance[rows], graded)
@@ -284,11 +304,14 @@ def ask(
         excluded += int((counts.positives == 0).sum())
         if counts.integer:
             curves.append(np.stack(pr_curve(counts)))  # (2, q, K + 1)
+            pairs = pairs + np.stack([counts.relevant, counts.items - counts.relevant]).sum(1)
     evaluation = replace(summarise(chunks), excluded=excluded)
     if not curves or excluded == len(wanted):
         return evaluation, {}
     precision, recall = np.nanmean(np.concatenate(curves, axis=1), axis=1)
-    return evaluation, {"pr_precision": precision, "pr_recall": recall}
+    relevant, other = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
+    drawn = {"pr_precision": precision, "pr_recall": recall}
+    return evaluation, drawn | {"distances_relevant": relevant, "distances_other": other}
 
 
 def provenance(run: Run, train: Train) -> dict[str, Any]:

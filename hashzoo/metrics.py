@@ -19,6 +19,9 @@ A part of the queries, or another way to ask them, is named behind a slash, wher
 pictures, the middle and the last third; on queries composed of two pictures, ``/first`` and ``/second`` ask with
 one of the two alone, and ``/bitwise`` with or, and, and-not of their codes.
 
+A plugin adds metrics of two kinds: functions of counts, which stand beside these, and functions of the codes
+themselves (diagnostics.py), one number for all queries.
+
 R may be ``all``, and an R above the size N of the database means N, as a divisor too. A query without a
 relevant item is NaN in every metric, left out of the means and counted.
 """
@@ -35,6 +38,7 @@ from numpy.typing import NDArray
 
 from hashzoo import ties
 from hashzoo.counting import Counts, hamming_counts, pack, relevance
+from hashzoo.diagnostics import OfCodes, of_codes
 from hashzoo.errors import UsageError, unknown
 from hashzoo.ties import Floats, chance_ap
 
@@ -43,6 +47,7 @@ __all__ = [
     "Metric",
     "chance_ap",
     "evaluate",
+    "higher_is_better",
     "needs_grades",
     "parse",
     "pr_curve",
@@ -50,8 +55,8 @@ __all__ = [
     "summarise",
 ]
 
-#: Metrics from outside by family: from counts and the cut-off in the name (None for all) to (Q,) values.
-Extra = Mapping[str, Callable[[Counts, int | None], NDArray[Any]]]
+#: Metrics from outside by family: from counts and the cut-off in the name (None for all) to (Q,) values, or of codes.
+Extra = Mapping[str, Callable[[Counts, int | None], NDArray[Any]] | OfCodes]
 
 _FORMS = {
     "map": ("all", "R", "all:best", "R:best", "all:worst", "R:worst", "all:hits", "R:hits"),
@@ -63,6 +68,7 @@ _FORMS = {
     "wap": ("all",),
 }
 _GRADED = {"ndcg", "acg", "wap"}
+_FAULTS = {"empty"}  # to star the highest would praise it
 GROUPS = ("head", "medium", "tail")
 ASKINGS = ("first", "second", "bitwise")
 _NAME = re.compile(r"(?P<family>[^@:/]+)(?:@(?P<place>all|h?\d+)(?::(?P<variant>\w+))?)?(?:/(?P<part>\w+))?")
@@ -111,6 +117,9 @@ def parse(name: str, extra: Extra | None = None) -> Metric:
     if number == 0 and not inside:
         raise UsageError(f"metric {name!r} looks at no place; a cut-off is at least 1")
     part = read["part"] or ""
+    if part and isinstance(extra.get(family), OfCodes):
+        base = name.partition("/")[0]
+        raise UsageError(f"metric {name!r}: {family} is one number for all queries and has no parts; ask {base!r}")
     if part and part not in GROUPS + ASKINGS:
         raise UsageError(unknown("metric", name, [f"{name.partition('/')[0]}/{p}" for p in GROUPS + ASKINGS]))
     return Metric(name, family, None if inside else number, number if inside else None, variant, part)
@@ -118,20 +127,24 @@ def parse(name: str, extra: Extra | None = None) -> Metric:
 
 def _exists(read: re.Match[str], extra: Extra) -> bool:
     family, place, variant = read.group("family", "place", "variant")
-    if family in extra:
-        return variant is None and not (place or "").startswith("h")
     form = re.sub(r"\d+", "D" if (place or "").startswith("h") else "R", place or "")
-    return (f"{form}:{variant}" if variant else form) in _FORMS.get(family, ())
+    return (f"{form}:{variant}" if variant else form) in _forms(extra).get(family, ())
+
+
+def _forms(extra: Extra) -> dict[str, tuple[str, ...]]:
+    """What may stand behind each family's @; "" where the bare name will do."""
+    added = {name: ("", "R") if metric.cutoff else ("",) for name, metric in of_codes(extra, extra).items()}
+    return _FORMS | dict.fromkeys(extra, ("", "all", "R")) | added
 
 
 def _near(name: str, extra: Extra) -> list[str]:
     """The names there are, of the same family if there is one, with the number that was given."""
-    forms = _FORMS | dict.fromkeys(extra, ("all", "R"))
+    forms = _forms(extra)
     family = name.partition("@")[0]
     given = re.search(r"[1-9]\d*", name)
     cut, radius = (given[0], given[0]) if given else ("100", "2")
     return [
-        f"{known}@{form.replace('R', cut).replace('D', radius)}"
+        f"{known}@{form.replace('R', cut).replace('D', radius)}" if form else known
         for known in ([family] if family in forms else forms)
         for form in forms[known]
     ]
@@ -144,6 +157,18 @@ def needs_grades(names: Iterable[str], extra: Extra | None = None) -> bool:
     (False, True)
     """
     return any(parse(name, extra).family in _GRADED for name in names)
+
+
+def higher_is_better(name: str, extra: Extra | None = None) -> bool:
+    """Whether the highest value of a board's column is the best; of a metric that nobody here knows it is not said.
+
+    >>> [higher_is_better(name) for name in ("map@all/selected", "empty@h2", "whatever")]
+    [True, False, False]
+    """
+    family = re.split("[@/]", name)[0]
+    if isinstance(metric := (extra or {}).get(family), OfCodes):
+        return metric.higher_is_better
+    return metric is not None or (family in _FORMS and family not in _FAULTS)
 
 
 def score(counts: Counts, names: Sequence[str], extra: Extra | None = None) -> dict[str, Floats]:
@@ -167,8 +192,10 @@ def _score(counts: Counts, metric: Metric, extra: Extra) -> Floats:
             f"metric {metric.name!r} needs a benchmark, which knows what {metric.part!r} is; ask {metric.base!r}"
         )
     positives = counts.positives
-    if metric.family in extra:
-        given = np.asarray(extra[metric.family](counts, metric.cut), dtype=np.float64)
+    if isinstance(own := extra.get(metric.family), OfCodes):
+        raise UsageError(f"metric {metric.name!r} is of codes, and here are counts; only a benchmark measures it")
+    if own is not None:
+        given = np.asarray(own(counts, metric.cut), dtype=np.float64)
         if given.shape != positives.shape or np.isnan(given[positives > 0]).any():
             raise ValueError(
                 f"metric {metric.name!r} must give one number a query ({len(counts)},), "
@@ -258,7 +285,8 @@ def summarise(chunks: Iterable[Mapping[str, Floats]]) -> Evaluation:
     per_query = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     kept = {name: values[~np.isnan(values)] for name, values in per_query.items()}
     means = {name: float(values.mean()) if len(values) else float("nan") for name, values in kept.items()}
-    return Evaluation(means, per_query, int(np.isnan(next(iter(per_query.values()))).sum()))
+    excluded = int(np.isnan(next(iter(per_query.values()))).sum()) if per_query else 0
+    return Evaluation(means, per_query, excluded)
 
 
 def evaluate(

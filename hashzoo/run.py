@@ -283,6 +283,18 @@ class Run:
                 codes = {name: value.detach().cpu() for name, value in method.encode(batch).items()}
             yield len(batch), codes
 
+    def relaxed(self, method: Method, split: Split) -> Tensor | None:
+        """(N, K) codes of a whole split before they become bits, made as by :meth:`encode`; None if there are none."""
+        method.eval()
+        parts = []
+        for batch in self.blank(split):
+            with torch.no_grad():
+                made = method.relaxed(batch)
+            if made is None:
+                return None
+            parts.append(made.detach().cpu())
+        return torch.cat(parts)
+
     def prepared(self, split: Split, rows: NDArray[np.int64], seeds: NDArray[np.int64], view: View | None) -> Tensor:
         """Some pictures under a view, on the device, as the backbone takes them. Several threads may ask at once."""
         asked, lots = torch.from_numpy(rows), torch.from_numpy(seeds)

@@ -22,6 +22,7 @@ from typing import Any
 import pluggy
 
 from hashzoo import hookspecs
+from hashzoo.diagnostics import OfCodes
 from hashzoo.errors import TroubleError, UsageError, unknown
 from hashzoo.hookspecs import Family
 from hashzoo.method import Card, ComposeError, Composition, deep
@@ -43,7 +44,7 @@ class Entry:
     def doc(self) -> str:
         """The first line of the factory's docstring."""
         factory = self.factory
-        text = factory.doc if isinstance(factory, Composition | Family) else inspect.getdoc(factory)
+        text = factory.doc if isinstance(factory, Composition | Family | OfCodes) else inspect.getdoc(factory)
         return (text or "").strip().split("\n")[0]
 
     @property
@@ -131,8 +132,8 @@ class Zoo:
             chosen += [name for name in found if name not in chosen]
         return chosen
 
-    def metric_functions(self) -> dict[str, Callable[..., Any]]:
-        """The metrics that plugins add, by name."""
+    def metric_functions(self) -> dict[str, Any]:
+        """The metrics that plugins add, by name: functions of counts, and ``OfCodes``."""
         return {name: entry.factory for name, entry in self.metrics.items()}
 
     def _bound(self, made: Composition, name: str) -> Composition:

@@ -249,3 +249,37 @@ def test_frozen_features_of_other_maps_are_other_features(tmp_path, monkeypatch)
         job = job_of("multigrain", backbone="torchvision/squeezenet1_1", train=budget, set=options)
         found[taps] = measure(job)[0].status
     assert found == {"stages": "ok", "convolutions": "ok"}
+
+
+def test_metrics_of_codes_stand_in_the_cell_and_have_no_values_by_query():
+    names = ["bit-balance", "distinct", "quantization", "transfer", "transfer@50"]
+    cell, arrays = measure(job_of("dhn", metrics=["map@all", *names], train={"epochs": 2}))
+    assert list(cell.metrics) == ["map@all", *names]
+    assert 0 < cell.metrics["bit-balance"] <= 0.5
+    assert cell.metrics["transfer"] > 0.3
+    assert set(arrays) == {"map@all", "pr_precision", "pr_recall", "distances_relevant", "distances_other"}
+    alone, arrays = measure(job_of("dhn", metrics=names, train={"epochs": 2}))
+    assert alone.metrics == {name: cell.metrics[name] for name in names}
+    assert "map@all" not in arrays
+
+
+def test_a_method_without_bits_has_no_metrics_of_codes():
+    cell, arrays = measure(job_of("unquantized", metrics=["map@all", "distinct", "transfer"]))
+    assert np.isnan([cell.metrics["distinct"], cell.metrics["transfer"]]).all()
+    assert "distances_relevant" not in arrays
+
+
+def test_the_selected_state_is_looked_at_too():
+    changes = {"set": {"digits.small": {"validation": 0.2}}, "train": {"epochs": 2, "select": "map@all"}}
+    cell, _ = measure(job_of("dhn", metrics=["map@all", "distinct"], **changes))
+    assert 0 < cell.metrics["distinct/selected"] <= 1
+
+
+def test_metrics_of_codes_are_refused_where_they_make_no_sense():
+    composed = Benchmark(name="x", dataset="scenes.union", backbone="tiny", methods=["lsh"], metrics=["distinct"])
+    with pytest.raises(UsageError, match=r"scenes\.union composes its queries; distinct is of codes"):
+        plan(composed, HOUSE)
+    with pytest.raises(UsageError, match="'distinct' does not rank; choose by one such as 'map@all'"):
+        job_of("dhn", train={"select": "distinct"})
+    with pytest.raises(UsageError, match="did you mean 'map@all'"):
+        job_of("dhn", train={"select": "mpa@all"})
