@@ -13,11 +13,10 @@ import click
 
 from hashzoo import __version__
 from hashzoo.cli_data import data
-from hashzoo.cli_options import plugin_option, settings
+from hashzoo.cli_options import overridden, parted, plugin_option, quick, rooted
 from hashzoo.errors import HashzooError, TroubleError, UsageError
 
 if TYPE_CHECKING:
-    from hashzoo.bench_file import Benchmark
     from hashzoo.cells import Cell
     from hashzoo.zoo import Zoo
 
@@ -66,17 +65,6 @@ def main(debug: bool) -> None:
 main.add_command(data)
 
 
-def _listed(text: str | None) -> list[str]:
-    return [part.strip().strip("'\"") for part in (text or "").split(",") if part.strip()]
-
-
-def _numbers(option: str, text: str | None) -> list[int]:
-    try:
-        return [int(part) for part in _listed(text)]
-    except ValueError:
-        raise UsageError(f"{option} takes whole numbers such as 16,32, not {text!r}") from None
-
-
 @main.command()
 @click.argument("benchmark", default="digits", metavar="[NAME|FILE.toml]")
 @click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss.")
@@ -119,16 +107,16 @@ def bench(benchmark: str, **asked: Any) -> None:
     if asked["quick"] and file.quick.dataset:
         file = file.model_copy(update={"dataset": file.quick.dataset})
     if asked["dataset"]:
-        file = file.model_copy(update={"dataset": _listed(asked["dataset"])})
+        file = file.model_copy(update={"dataset": parted(asked["dataset"])})
     if asked["root"]:
-        asked["settings"] += _rooted(file.datasets, house, asked["root"])
-    explicit = [name for name in _listed(asked["methods"]) if not any(c in name for c in "*?[")]
+        asked["settings"] += rooted(file.datasets, house, asked["root"])
+    explicit = [name for name in parted(asked["methods"]) if not any(c in name for c in "*?[")]
     device = _device(asked["device"])
     jobs = []
-    for part in [_quick(one) if asked["quick"] else one for one in file.each()]:
+    for part in [quick(one) if asked["quick"] else one for one in file.each()]:
         with shown(f"pictures of {part.dataset}") as tell:
             jobs += benches.plan(
-                _overridden(part, asked),
+                overridden(part, asked),
                 house,
                 base=part.train,
                 baselines=not asked["no_baselines"],
@@ -148,48 +136,15 @@ def bench(benchmark: str, **asked: Any) -> None:
         return
     folder = asked["results"] or Path("hashzoo-results") / file.name
     parallel = asked["jobs"] or (1 if device == "cuda" else max(1, min(8, os.cpu_count() or 1)))
-    finished = sweep(jobs, folder, parallel=parallel, timeout=asked["timeout"], rerun=asked["rerun"])
+    finished = sweep(
+        jobs,
+        folder,
+        parallel=parallel,
+        timeout=asked["timeout"],
+        rerun=asked["rerun"],
+        extra=house.metric_functions(),
+    )
     _finish(finished)
-
-
-def _rooted(datasets: list[str], house: Zoo, root: Path) -> tuple[str, ...]:
-    """What ``--set`` would have to say for ``root`` to reach every data set that has such an option."""
-    from hashzoo.method import options
-
-    found = [name for name in datasets if "root" in options(house.dataset(name).factory)]
-    if not found:
-        raise UsageError(f"--root: {', '.join(datasets)} takes no root; name a data set that does with --dataset")
-    return tuple(f"{name}.root={root.absolute()}" for name in found)
-
-
-def _quick(file: Benchmark) -> Benchmark:
-    """A benchmark on one data set in its quick form."""
-    from hashzoo.bench_file import checked, merged
-
-    changes = file.quick.model_dump(exclude_none=True, exclude={"dataset"})
-    if "epochs" in changes:
-        changes["train"] = {"epochs": changes.pop("epochs")}
-    return checked(merged(file.model_dump(exclude_unset=True), changes), "quick")
-
-
-def _overridden(file: Benchmark, asked: dict[str, Any]) -> Benchmark:
-    """The benchmark with what the command line changes, checked like a file."""
-    from hashzoo.bench_file import checked, merged
-
-    values = file.model_dump(exclude_unset=True)
-    if asked["backbone"]:
-        values |= {"backbone": asked["backbone"], "backbones": {}}
-    changes: dict[str, Any] = {"train": {}, "set": settings(asked["settings"])}
-    for key in ("methods", "metrics"):
-        if listed := _listed(asked[key]):
-            changes[key] = listed
-    for key in ("bits", "seeds"):
-        if asked[key] is not None:
-            changes[key] = _numbers(f"--{key}", asked[key])
-    if asked["epochs"]:
-        changes["train"]["epochs"] = asked["epochs"]
-    changes["train"] |= changes["set"].pop("train", {})
-    return checked(merged(values, changes), "command line")
 
 
 def _device(asked: str) -> str:
@@ -257,14 +212,26 @@ def _print(tables: list[Any]) -> None:
 @click.argument("results", type=click.Path(path_type=Path), metavar="DIR|CSV")
 @click.option("--sort", metavar="COLUMN", help="Sort by this column.")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
-def show(results: Path, sort: str | None, columns: str | None) -> None:
-    """The leaderboard in the terminal, the best of each column marked."""
+@click.option("--by", type=click.Choice(["bits", "stored"]), default="bits", show_default=True, help="Rows grouped by.")
+@plugin_option
+def show(results: Path, sort: str | None, columns: str | None, by: str, plugins: tuple[str, ...]) -> None:
+    """The leaderboard in the terminal, the best of each column marked.
+
+    `--by stored` compares methods that store as many bits, whatever number was asked for.
+    """
     from rich.console import Console
 
     from hashzoo import leaderboard, tables
+    from hashzoo.metrics import built_in
 
     frame = leaderboard.read_csv(results)
-    _print(list(tables.render(frame, sort, _listed(columns) or None, Console().width)))
+    extra = {}
+    if plugins or not all(map(built_in, leaderboard.metrics(frame))):  # only plugins know whether more is better
+        from hashzoo import zoo
+
+        extra = zoo.load(plugins).metric_functions()
+    group = "stored_bits" if by == "stored" else "bits"
+    _print(tables.render(frame, sort, parted(columns) or None, Console().width, by=group, extra=extra))
 
 
 @main.command()
@@ -298,7 +265,7 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -
 
     query, database, query_labels, database_labels = read_codes(codes)
     try:
-        found = score(query, database, query_labels, database_labels, _listed(metrics), bits)
+        found = score(query, database, query_labels, database_labels, parted(metrics), bits)
     except ValueError as error:
         raise UsageError(f"{codes}: {error}") from error
     for name, value in found.means.items():

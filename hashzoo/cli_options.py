@@ -1,16 +1,38 @@
-"""What several commands read from the command line in the same way. Nothing here imports torch or pandas."""
+"""What commands read from the command line, and what of it changes a benchmark file. No torch before it is needed."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hashzoo.errors import UsageError
 
+if TYPE_CHECKING:
+    from hashzoo.bench_file import Benchmark
+    from hashzoo.zoo import Zoo
+
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load one more plugin; may be repeated."
 )
+
+
+def parted(text: str | None) -> list[str]:
+    """What commas part, without blanks and quotes.
+
+    >>> parted("lsh, 'p*',")
+    ['lsh', 'p*']
+    """
+    return [part.strip().strip("'\"") for part in (text or "").split(",") if part.strip()]
+
+
+def numbers(option: str, text: str | None) -> list[int]:
+    """Whole numbers that commas part. UsageError naming the option where they are none."""
+    try:
+        return [int(part) for part in parted(text)]
+    except ValueError:
+        raise UsageError(f"{option} takes whole numbers such as 16,32, not {text!r}") from None
 
 
 def settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -36,3 +58,43 @@ def settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
             value = raw
         table.setdefault(name, {})[option] = value
     return table
+
+
+def rooted(datasets: list[str], house: Zoo, root: Path) -> tuple[str, ...]:
+    """What ``--set`` would have to say for ``root`` to reach every data set that has such an option."""
+    from hashzoo.method import options
+
+    found = [name for name in datasets if "root" in options(house.dataset(name).factory)]
+    if not found:
+        raise UsageError(f"--root: {', '.join(datasets)} takes no root; name a data set that does with --dataset")
+    return tuple(f"{name}.root={root.absolute()}" for name in found)
+
+
+def quick(file: Benchmark) -> Benchmark:
+    """A benchmark on one data set in its quick form."""
+    from hashzoo.bench_file import checked, merged
+
+    changes = file.quick.model_dump(exclude_none=True, exclude={"dataset"})
+    if "epochs" in changes:
+        changes["train"] = {"epochs": changes.pop("epochs")}
+    return checked(merged(file.model_dump(exclude_unset=True), changes), "quick")
+
+
+def overridden(file: Benchmark, asked: dict[str, Any]) -> Benchmark:
+    """The benchmark with what the command line changes, checked like a file."""
+    from hashzoo.bench_file import checked, merged
+
+    values = file.model_dump(exclude_unset=True)
+    if asked["backbone"]:
+        values |= {"backbone": asked["backbone"], "backbones": {}}
+    changes: dict[str, Any] = {"train": {}, "set": settings(asked["settings"])}
+    for key in ("methods", "metrics"):
+        if given := parted(asked[key]):
+            changes[key] = given
+    for key in ("bits", "seeds"):
+        if asked[key] is not None:
+            changes[key] = numbers(f"--{key}", asked[key])
+    if asked["epochs"]:
+        changes["train"]["epochs"] = asked["epochs"]
+    changes["train"] |= changes["set"].pop("train", {})
+    return checked(merged(values, changes), "command line")

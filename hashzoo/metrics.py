@@ -45,6 +45,7 @@ from hashzoo.ties import Floats, chance_ap
 __all__ = [
     "Evaluation",
     "Metric",
+    "built_in",
     "chance_ap",
     "evaluate",
     "higher_is_better",
@@ -159,6 +160,11 @@ def needs_grades(names: Iterable[str], extra: Extra | None = None) -> bool:
     return any(parse(name, extra).family in _GRADED for name in names)
 
 
+def built_in(name: str) -> bool:
+    """Whether the metric of a board's column is one of this module."""
+    return re.split("[@/]", name)[0] in _FORMS
+
+
 def higher_is_better(name: str, extra: Extra | None = None) -> bool:
     """Whether the highest value of a board's column is the best; of a metric that nobody here knows it is not said.
 
@@ -168,7 +174,7 @@ def higher_is_better(name: str, extra: Extra | None = None) -> bool:
     family = re.split("[@/]", name)[0]
     if isinstance(metric := (extra or {}).get(family), OfCodes):
         return metric.higher_is_better
-    return metric is not None or (family in _FORMS and family not in _FAULTS)
+    return metric is not None or (built_in(name) and family not in _FAULTS)
 
 
 def score(counts: Counts, names: Sequence[str], extra: Extra | None = None) -> dict[str, Floats]:

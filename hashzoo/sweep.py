@@ -18,6 +18,7 @@ from hashzoo.bench import Job, data_of
 from hashzoo.cells import Cell
 from hashzoo.errors import UsageError
 from hashzoo.measure import LIBRARIES
+from hashzoo.metrics import Extra
 from hashzoo.progress import shown
 
 
@@ -28,8 +29,12 @@ def sweep(
     parallel: int,
     timeout: float | None,
     rerun: str | None,
+    extra: Extra | None = None,
 ) -> list[Cell]:
-    """Measure what ``folder`` does not hold yet, write ``cells.csv`` and ``leaderboard.csv``, print the board."""
+    """Measure what ``folder`` does not hold yet, write ``cells.csv`` and ``leaderboard.csv``, print the board.
+
+    ``extra`` are the metrics of plugins: they say which scores may be starred.
+    """
     cells.prepare(folder)
     console = Console()
     done: list[Cell] = []
@@ -55,7 +60,7 @@ def sweep(
         leaderboard.write(folder, kept)
     for message in messages:
         console.print(message, style="yellow", markup=False, soft_wrap=True)
-    for table in tables.render(leaderboard.read_csv(folder), width=console.width):
+    for table in tables.render(leaderboard.read_csv(folder), width=console.width, extra=extra):
         console.print(table)
     console.print(f"{folder / 'leaderboard.csv'}  {folder / 'cells.csv'}", markup=False, soft_wrap=True)
     return done

@@ -16,66 +16,81 @@ from rich.text import Text
 
 from hashzoo.errors import UsageError, unknown
 from hashzoo.leaderboard import PLACE, metrics, natural, records
+from hashzoo.metrics import Extra, higher_is_better
 
 #: The score by which methods are ranked, where a board has it.
 MAIN = "map@all"
 
 
-def main_metric(frame: DataFrame) -> str | None:
-    """``map@all`` where there is one, else the first score; None where there is none."""
+def main_metric(frame: DataFrame, extra: Extra | None = None) -> str | None:
+    """``map@all`` where there is one, else the first score that is better when higher, else the first; None of none."""
     names = metrics(frame)
-    return MAIN if MAIN in names else next(iter(names), None)
+    return MAIN if MAIN in names else next(iter(_praised(names, extra) or names), None)
 
 
-def gains(frame: DataFrame) -> DataFrame:
+def gains(frame: DataFrame, by: str = "bits", extra: Extra | None = None) -> DataFrame:
     """The frame with a column ``vs <method>`` for each baseline: how far the main score lies above it.
 
-    A row meets the baseline of its own benchmark, dataset and bits, whatever backbone either reads: a shallow
-    baseline on pixels is what a trained network must beat. Empty where there is none.
+    A row meets the baseline of its own benchmark, dataset and bits (asked or, ``by`` "stored_bits", stored), whatever
+    backbone either reads: a shallow baseline on pixels is what a trained network must beat. Empty where there is none.
     """
-    frame, main = frame.copy(), main_metric(frame)
+    frame, main = frame.copy(), main_metric(frame, extra)
     if main is None:
         return frame
     rows = records(frame)
     bases: dict[str, dict[tuple[Any, ...], float]] = {}
     for row in rows:
         if row["role"] == "baseline" and row[main] is not None:
-            bases.setdefault(row["method"], {}).setdefault(_meeting(row), row[main])
+            bases.setdefault(row["method"], {}).setdefault(_meeting(row, by), row[main])
     for method in sorted(bases):
-        reached = [bases[method].get(_meeting(row)) for row in rows]
+        reached = [bases[method].get(_meeting(row, by)) for row in rows]
         pairs = [(row[main], base) for row, base in zip(rows, reached, strict=True)]
         frame[f"vs {method}"] = [math.nan if a is None or b is None else a - b for a, b in pairs]
     return frame
 
 
-def _meeting(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["benchmark"], row["dataset"], row["bits"]
+def _meeting(row: Mapping[str, Any], by: str) -> tuple[Any, ...]:
+    return row["benchmark"], row["dataset"], row[by]
+
+
+def _praised(names: Iterable[str], extra: Extra | None) -> list[str]:
+    return [name for name in names if higher_is_better(name, extra)]
 
 
 def render(
-    frame: DataFrame, sort: str | None = None, columns: Sequence[str] | None = None, width: int = 100
+    frame: DataFrame,
+    sort: str | None = None,
+    columns: Sequence[str] | None = None,
+    width: int = 100,
+    *,
+    by: str = "bits",
+    extra: Extra | None = None,
 ) -> list[Table]:
-    """A table for each benchmark and dataset, best scores first within the same bits.
+    """A table for each benchmark and dataset, best scores first within the same bits: ``by`` "bits" or "stored_bits".
 
     ``sort`` is any column, scores and rates descending. ``columns`` replaces the choice of columns, which is
     otherwise the one that fits into ``width`` characters. The best score of each dataset and number of bits
-    is bold and starred, controls and rows that are not ok apart; the caption says what went wrong.
+    is bold and starred, controls and rows that are not ok apart, and scores that are not better when higher, as
+    ``extra``, the metrics of plugins, tell; the caption says what all rows share and what went wrong.
     Raises UsageError for a column that does not exist.
     """
-    frame = gains(frame)
+    frame = gains(frame, by, extra)
     for name in [*([sort] if sort else []), *(columns or [])]:
         if name not in frame.columns:
             raise UsageError(unknown("column", name, map(str, frame.columns)))
-    scores, main, tables = metrics(frame), main_metric(frame), []
+    scores, main, tables = metrics(frame), main_metric(frame, extra), []
+    praised = _praised(scores, extra)
     for group in _by_dataset(frame):
-        rows = _sorted(group, sort, main, descending={*scores, *_more(frame)})
-        chosen = list(columns) if columns else _chosen(rows, frame, sort)
-        best = _best(rows, scores)
+        shared, group = _settings(group)
+        rows = _sorted(group, sort, main, {*scores, *_more(frame)}, by)
+        chosen = list(columns) if columns else _chosen(rows, frame, sort, main, praised, by)
+        best = _best(rows, praised, by)
+        sections = by if sort is None else ""
         spare = [n for n in chosen if n not in ("method", "bits", main, sort) and n in (*_SPARE, *scores)]
-        table = _ranked(rows, chosen, best, sections=sort is None)
+        table = _ranked(rows, chosen, best, sections, shared)
         while spare and not columns and Console(width=10_000).measure(table).maximum > width:
             chosen.remove(spare.pop())
-            table = _ranked(rows, chosen, best, sections=sort is None)
+            table = _ranked(rows, chosen, best, sections, shared)
         tables.append(table)
     return tables
 
@@ -192,7 +207,7 @@ def render_compare(comparison: DataFrame) -> list[Table]:
         for row in changed:
             status = " -> ".join(row[name] or "no row" for name in ("status_before", "status_after"))
             change = row["change"] if row["status_before"] == row["status_after"] else f"{row['change']}: {status}"
-            cells = [_shown(name, row, {}) for name in names]
+            cells = [_shown(name, row, set()) for name in names]
             table.add_row(*cells, Text(change, style=_STYLES.get(row["change"], "")))
         tables.append(table)
     return tables
@@ -205,8 +220,6 @@ _HEADERS = {
     "search_per_second": "search/s",
     "bytes_per_item": "bytes",
 }
-# A rate of empty balls is a fault; to star its highest would praise it.
-_NOT_BETTER_WHEN_HIGHER = ("empty",)
 # What a narrow terminal can do without, beside the lesser scores; the last goes first.
 _SPARE = ("fit_seconds", "bytes_per_item")
 _STYLES = {"rose": "green", "fell": "red", "went": "red", "came": "green"}
@@ -223,28 +236,38 @@ def _by_dataset(frame: DataFrame) -> list[list[dict[str, Any]]]:
     return list(groups.values())
 
 
+def _settings(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """What the settings of several rows have in common, and the rows with what is left."""
+    said = [re.split(r" (?=[\w./-]+=)", row["settings"]) for row in rows]
+    shared = [one for one in said[0] if one and len(rows) > 1 and all(one in other for other in said)]
+    left = [" ".join(one for one in other if one not in shared) for other in said]
+    return " ".join(shared), [{**row, "settings": text} for row, text in zip(rows, left, strict=True)]
+
+
 def _sorted(
-    rows: list[dict[str, Any]], sort: str | None, main: str | None, descending: set[str]
+    rows: list[dict[str, Any]], sort: str | None, main: str | None, descending: set[str], by: str
 ) -> list[dict[str, Any]]:
     if sort is None:
-        ranked = _sorted(rows, main, None, descending) if main else rows
-        return sorted(ranked, key=lambda row: row["bits"])
+        ranked = _sorted(rows, main, None, descending, by) if main else rows
+        return sorted(ranked, key=lambda row: math.inf if row[by] is None else row[by])
     known = [row for row in rows if row[sort] is not None]
     known.sort(key=lambda row: row[sort], reverse=sort in descending)
     return known + [row for row in rows if row[sort] is None]
 
 
-def _chosen(rows: list[dict[str, Any]], frame: DataFrame, sort: str | None) -> list[str]:
+def _chosen(
+    rows: list[dict[str, Any]], frame: DataFrame, sort: str | None, main: str | None, praised: list[str], by: str
+) -> list[str]:
     """The columns that say something, narrow enough for a terminal: the rest is for ``columns``."""
-    scores, main = metrics(frame), main_metric(frame)
+    scores = metrics(frame)
     there = [name for name in scores if any(row[name] is not None for row in rows)]  # of this data set
-    plain = [name for name in there if ":" not in name and name != main]
+    plain = sorted((n for n in there if ":" not in n and n != main), key=lambda n: n not in praised)
     shown = [*([main] if main else []), *plain[:2]]
     if sort in scores and sort not in shown:
         shown.append(sort)
     differing = {name: len({row.get(name) for row in rows}) > 1 for name in ("backbone", "budget")}
     names = ["method", *(name for name, several in differing.items() if several), "bits"]
-    if any(row.get("stored_bits") not in (None, row["bits"]) for row in rows):
+    if by == "stored_bits" or any(row.get("stored_bits") not in (None, row["bits"]) for row in rows):
         names.append("stored_bits")
     if any(row.get("seeds") not in (None, 0, 1) for row in rows):
         names.append("seeds")
@@ -256,13 +279,15 @@ def _chosen(rows: list[dict[str, Any]], frame: DataFrame, sort: str | None) -> l
     return names
 
 
-def _best(rows: list[dict[str, Any]], names: Iterable[str]) -> dict[tuple[int, str], float]:
-    best: dict[tuple[int, str], float] = {}
+def _best(rows: list[dict[str, Any]], names: Iterable[str], by: str) -> set[tuple[int, str]]:
+    """The (id of row, score) that nothing with as many bits surpasses."""
+    fields: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for row in filter(_competes, rows):
         for name in names:
-            if row[name] is not None and not name.startswith(_NOT_BETTER_WHEN_HIGHER):
-                best[row["bits"], name] = max(row[name], best.get((row["bits"], name), -math.inf))
-    return best
+            if row[name] is not None and row[by] is not None:
+                fields.setdefault((row[by], name), []).append(row)
+    highest = {place: max(row[place[1]] for row in field) for place, field in fields.items()}
+    return {(id(row), p[1]) for p, field in fields.items() for row in field if row[p[1]] == highest[p]}
 
 
 def _competes(row: Mapping[str, Any]) -> bool:
@@ -270,16 +295,17 @@ def _competes(row: Mapping[str, Any]) -> bool:
 
 
 def _ranked(
-    rows: list[dict[str, Any]], names: list[str], best: Mapping[tuple[int, str], float], sections: bool
+    rows: list[dict[str, Any]], names: list[str], best: set[tuple[int, str]], sections: str, shared: str
 ) -> Table:
     table = _table(rows[0])
     for name in names:
         _add_column(table, _HEADERS.get(name, name), isinstance(rows[0].get(name), str))
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        ends = sections and following is not None and following["bits"] != row["bits"]
+        ends = bool(sections) and following is not None and following[sections] != row[sections]
         table.add_row(*(_shown(name, row, best) for name in names), end_section=ends)
-    failed = [f"{row['method']} at {row['bits']}: {row['reason']}" for row in rows if row["status"] != "ok"]
-    table.caption = Text("\n".join(failed)) if failed else None
+    said = [f"all rows: {shared}"] if shared else []
+    said += [f"{row['method']} at {row['bits']}: {row['reason']}" for row in rows if row["status"] != "ok"]
+    table.caption = Text("\n".join(said)) if said else None
     return table
 
 
@@ -298,7 +324,7 @@ def _add_column(table: Table, header: str, text: bool) -> None:
         table.add_column(Text(header), justify="right", no_wrap=True)
 
 
-def _shown(name: str, row: Mapping[str, Any], best: Mapping[tuple[int, str], float]) -> Text:
+def _shown(name: str, row: Mapping[str, Any], best: set[tuple[int, str]]) -> Text:
     value = row.get(name)
     if name == "method":
         return Text(" ".join(filter(None, [row["method"], row["settings"], _mark(row)])))
@@ -312,7 +338,7 @@ def _shown(name: str, row: Mapping[str, Any], best: Mapping[tuple[int, str], flo
         return Text(_compact(value))
     if not isinstance(value, float) or name == "bytes_per_item":
         return Text(f"{value:g}" if isinstance(value, float) else str(value))
-    wins = (row["bits"], name) in best and _competes(row) and value == best[row["bits"], name]
+    wins = (id(row), name) in best
     deviation = row.get(f"{name}_std")
     spread = "" if deviation is None else f" \u00b1{deviation:.4f}"
     return Text(f"{value:.4f}{'*' if wins else ''}{spread}", style="bold" if wins else "")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from hashzoo import leaderboard, tables
 from hashzoo.cells import Cell, Identity
+from hashzoo.diagnostics import OfCodes
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.leaderboard import board_frame, cells_frame, read_csv, superseded, write_csv
 
@@ -408,6 +409,70 @@ def test_columns_that_say_nothing_are_not_shown():
     assert "budget" in headers([*plain, a_cell("csq", budget_kind="paper", budget={"epochs": 9})])
     assert "stored" in headers([*plain, a_cell("csq", facts={"stored_bits": 64})])
     assert "seeds" in headers([*plain, a_cell(seed=1)])
+
+
+def stored(method, score, bits, kept, **changes):
+    facts = {"stored_bits": kept, "bytes_per_item": kept / 8, "queries_without_relevant": 0}
+    return a_cell(method, score, bits=bits, facts=facts, **changes)
+
+
+STORED = [
+    stored("lsh", 0.25, 16, 16, role="baseline"),
+    stored("lsh", 0.35, 32, 32, role="baseline"),
+    stored("itq", 0.4, 16, 16),
+    stored("both", 0.5, 16, 32),
+    stored("classes", 0.9, 32, 4),
+    failed("csq", bits=16),
+]
+
+
+def test_rows_that_store_as_many_bits_stand_and_are_compared_together():
+    [table] = tables.render(board_frame(STORED), by="stored_bits", width=150)
+    names, kept = ([str(cell) for cell in table.columns[i]._cells] for i in (0, 2))
+    assert str(table.columns[2].header) == "stored"
+    assert names == ["classes", "itq", "lsh", "both", "lsh", "csq (failed)"]
+    assert kept == ["4", "16", "16", "32", "32", ""]
+    assert [i for i, one in enumerate(table.rows) if one.end_section] == [0, 2, 4]
+    text = shown(board_frame(STORED), by="stored_bits", width=150)
+    for method, score in (("classes", "0.9000*"), ("itq", "0.4000*"), ("both", "0.5000*")):
+        assert score in line(text, method)
+    assert "+0.1500" in line(text, "both")  # over the baseline of 32 bits, since it stores as many
+    assert "+" not in line(text, "classes")  # no baseline stores as few
+    assert "0.5000*" in shown(board_frame(STORED), width=150)  # best of those asked for 16
+    assert "0.4000*" not in shown(board_frame(STORED), width=150)
+
+
+def test_stored_bits_are_shown_where_rows_are_grouped_by_them():
+    assert "stored" in shown(board_frame([a_cell()]), by="stored_bits")
+    assert "stored" not in shown(board_frame([a_cell()]))
+
+
+def test_settings_that_all_rows_share_are_said_once():
+    cells = [
+        a_cell("lsh", settings="size=128 weights=a [b]", hyperparameters={"s": 1}),
+        a_cell("dhn", settings="weight=0.2 size=128 weights=a [b]", hyperparameters={"s": 2}),
+        a_cell("dhn", settings="size=128 lr=0.1 weights=a [b]", hyperparameters={"s": 3}),
+    ]
+    text = shown(board_frame(cells), width=150)
+    assert text.count("size=128") == text.count("weights=a [b]") == 1
+    assert "all rows: size=128 weights=a [b]" in text
+    assert line(text, "dhn weight=0.2 ")
+    assert line(text, "dhn lr=0.1 ")
+    assert "all rows" not in shown(board_frame(cells[:1]), width=150)
+    assert "lsh size=128" in shown(board_frame(cells[:1]), width=150)
+    assert "all rows" not in shown(board_frame([*cells, a_cell("itq")]), width=150)
+
+
+def test_a_score_is_starred_only_where_somebody_knows_that_more_is_better():
+    extra = {"spread": OfCodes(lambda coded: 0.0), "learned": OfCodes(lambda coded: 0.0, higher_is_better=True)}
+    scores = {"spread": 0.5, "learned": 0.25, "unheard": 0.75}
+    frame = board_frame([a_cell(metrics=scores), a_cell("itq", metrics=dict.fromkeys(scores, 0.125))])
+    for known, starred in ((extra, ["0.2500*"]), ({}, [])):
+        text = shown(frame, columns=["method", *scores], extra=known)
+        assert [word for word in text.split() if word.endswith("*")] == starred
+    assert tables.main_metric(frame, extra) == "learned"
+    assert tables.main_metric(frame) == "learned"  # the first, where nothing is known
+    assert "learned" in shown(frame, width=60, extra=extra)
 
 
 def test_names_with_brackets_are_shown_as_they_are():

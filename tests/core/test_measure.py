@@ -177,7 +177,7 @@ def test_a_method_that_fails_when_built_is_no_refusal():
 
 
 def test_the_quick_form_is_quick_on_every_data_set():
-    from hashzoo.cli import _quick
+    from hashzoo.overrides import quick
 
     file = Benchmark(
         name="x",
@@ -186,7 +186,7 @@ def test_the_quick_form_is_quick_on_every_data_set():
         on={"digits.lt50": {"bits": [32], "train": {"epochs": 60, "lr": 0.5}}},
         quick={"epochs": 1, "bits": [8], "seeds": [4]},
     )
-    for part in (_quick(one) for one in file.each()):
+    for part in (quick(one) for one in file.each()):
         assert (part.train.epochs, part.bits, part.seeds) == (1, [8], [4])
     assert part.train.lr == 0.5
 

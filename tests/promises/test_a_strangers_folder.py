@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hashzoo.overrides import rooted
 from hashzoo_plugins.datasets.folder import folder
 from PIL import Image
 
 from hashzoo import zoo
 from hashzoo.bench import plan
 from hashzoo.bench_file import read
-from hashzoo.cli import _rooted
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.inspection import inspect
 from hashzoo.picture_files import PIXELS, decode
@@ -296,10 +296,10 @@ def test_the_command_works_on_a_strangers_folder(with_photos, tmp_path):
 
 def test_root_reaches_the_data_sets_that_have_one_and_no_other(tmp_path):
     house = zoo.load()
-    given = _rooted(["digits.small", "folder"], house, Path("p=q"))
+    given = rooted(["digits.small", "folder"], house, Path("p=q"))
     assert given == (f"folder.root={Path.cwd() / 'p=q'}",)
     with pytest.raises(UsageError, match=r"digits\.small takes no root"):
-        _rooted(["digits.small"], house, Path("p"))
+        rooted(["digits.small"], house, Path("p"))
 
 
 def test_the_benchmark_for_ones_own_pictures_asks_for_them_and_plans(tmp_path):
