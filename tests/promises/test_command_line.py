@@ -113,6 +113,47 @@ def test_show_marks_the_best_and_prints_the_gain_over_the_baselines(board):
     assert "vs lsh" in shown
 
 
+def test_show_groups_rows_by_the_bits_that_they_store(board):
+    shown = hashzoo("show", board, "--by", "stored", cwd=board).stdout
+    order = [line.split()[0] for line in shown.splitlines() if re.search(r" 16 ", line)]
+    assert order[0] == "classifier"  # 4 bits
+    assert order[-1] == "unquantized"
+    assert hashzoo("show", board, "--by", "size", cwd=board).returncode == 2
+
+
+def test_metrics_of_codes_of_a_plugin_stand_on_the_board_and_are_starred_only_if_it_says_so(tmp_path):
+    (tmp_path / "rare.py").write_text(
+        textwrap.dedent("""
+        from hashzoo import OfCodes, hookimpl
+
+        def rare(coded):
+            \"\"\"Bits that are seldom set.\"\"\"
+            return (coded.database.mean(0) < 0.1).mean()
+
+        def often(coded, cutoff):
+            return 1 + cutoff
+
+        @hookimpl
+        def hashzoo_metrics():
+            return {"rare": OfCodes(rare), "often": OfCodes(often, higher_is_better=True, cutoff=True)}
+        """)
+    )
+    listed = hashzoo("list", "metrics", "--plugin", "rare.py", cwd=tmp_path).stdout
+    assert re.search(r"rare +rare\.py +Bits that are seldom set", listed)
+    asked = ("--methods", "lsh", "--no-baselines", "--metrics", "rare,often@3", "--results", "r")
+    result = hashzoo("bench", "digits", "--quick", "--plugin", "rare.py", *asked, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "often@3 4.0000" not in result.stdout  # the first asked for is the one that is watched
+    assert "4.0000*" in result.stdout
+    assert "4.0000*" in hashzoo("show", "r", "--plugin", "rare.py", cwd=tmp_path).stdout
+    plain = hashzoo("show", "r", cwd=tmp_path).stdout
+    assert "4.0000" in plain
+    assert "*" not in plain
+    wrong = hashzoo("bench", "digits", "--metrics", "transfer/tail", "--dry-run", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert "has no parts; ask 'transfer'" in wrong.stderr
+
+
 def test_compare_passes_on_itself_and_fails_on_a_fall(board, tmp_path):
     board_csv = board / "leaderboard.csv"
     assert hashzoo("compare", board_csv, board_csv, "--fail-on", "map@all:-0.5%", cwd=tmp_path).returncode == 0
