@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hashzoo_plugins.datasets import digits, unseen
 from hashzoo_plugins.metrics.bits import bit_balance, bit_correlation, distinct, distortion, quantization
 from hashzoo_plugins.metrics.distances import inter, intra
 from hashzoo_plugins.metrics.transfer import chosen, transfer
@@ -15,13 +17,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from hashzoo import Cascade, Cosine, Hamming, Scan, zoo
+from hashzoo import Backbone, Cascade, Cosine, Features, Hamming, Scan, zoo
 from hashzoo.diagnostics import Coded, OfCodes, diagnose, of_codes
 from hashzoo.errors import UsageError
 from hashzoo.measure import ask, coded, scored
 from hashzoo.metrics import evaluate, higher_is_better, parse
 from hashzoo.run import Run, Train
 from hashzoo.testing import Probe, pictures
+
+
+class Pixels(Backbone):
+    """The pixels of the digits."""
+
+    dim = 64
+
+    def forward(self, images):
+        return Features(images.flatten(1))
+
 
 EXTRA = zoo.load().metric_functions()
 NAMES = sorted(of_codes(EXTRA, EXTRA))
@@ -246,6 +258,23 @@ def test_labelled_pictures_are_chosen_in_proportion_every_class_first(classes, c
         if count >= (there > 0).sum():
             assert taken[one] >= min(1, there[one])
         assert abs(taken[one] - len(rows) * there[one] / len(classes)) <= 5
+
+
+def test_codes_of_new_classes_know_nothing_of_their_labels():
+    data = unseen.draw(digits.source(0), "digits", "unseen", 5, 300, 140, 0)
+    run = Run(Train(backbone="full", epochs=1, batch=64, lr=1e-3), 0)
+    method = zoo.load().method("itq").factory(data.setting(16), Pixels())
+    method.fit(data.train, run)
+    sides = [run.encode(method, side)["code"].numpy() for side in (data.query, data.database)]
+    true = [side.labels for side in (data.query, data.database)]
+    assert transfer(Coded(*sides, *(labels.numpy() for labels in true)), None) > 0.6
+    g = torch.Generator().manual_seed(0)
+    wrong = [labels[torch.randperm(len(labels), generator=g)] for labels in true]
+    mixed = [replace(s, labels=labels) for s, labels in zip((data.query, data.database), wrong, strict=True)]
+    again = [run.encode(method, side)["code"].numpy() for side in mixed]
+    for one, other in zip(sides, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert transfer(Coded(*again, *(labels.numpy() for labels in wrong)), None) < 0.35  # of five classes
 
 
 # --- how they are asked for ---

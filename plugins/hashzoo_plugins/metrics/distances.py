@@ -45,10 +45,10 @@ def _mean(pairs: NDArray[np.int64]) -> float:
 def _pairs(coded: Coded) -> NDArray[np.int64]:
     """(2, K + 1) pairs at each distance that share a label, and that do not."""
     bits, database = coded.database.shape[1], pack(coded.database)
+    labels = relevance(coded.query_labels, coded.database_labels)
     total = np.zeros((2, bits + 1), np.int64)
     for start in range(0, len(coded.query), QUERIES):
         rows = slice(start, start + QUERIES)
-        labels = relevance(coded.query_labels[rows], coded.database_labels)
-        counts = hamming_counts(pack(coded.query[rows]), database, bits, labels)
+        counts = hamming_counts(pack(coded.query[rows]), database, bits, labels[rows])
         total += np.stack([counts.relevant, counts.items - counts.relevant]).sum(1)
     return total
