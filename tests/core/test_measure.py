@@ -177,7 +177,7 @@ def test_a_method_that_fails_when_built_is_no_refusal():
 
 
 def test_the_quick_form_is_quick_on_every_data_set():
-    from hashzoo.overrides import quick
+    from hashzoo.cli_options import quick
 
     file = Benchmark(
         name="x",

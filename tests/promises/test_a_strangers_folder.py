@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hashzoo.overrides import rooted
+from hashzoo.cli_options import rooted
 from hashzoo_plugins.datasets.folder import folder
 from PIL import Image
 
