@@ -107,7 +107,8 @@ def named(view: View) -> str:
 
     ValueError for a view that neither tells, such as a function made inside another.
 
-    >>> named(AUGMENTATIONS["crop-flip"])
+    >>> from hashzoo.pictures import crop_flip
+    >>> named(crop_flip)
     'hashzoo.pictures.crop_flip'
     """
     text = repr(view)

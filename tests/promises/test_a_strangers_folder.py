@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hashzoo.cli_options import rooted
 from hashzoo_plugins.datasets.folder import folder
 from PIL import Image
 
 from hashzoo import zoo
 from hashzoo.bench import plan
 from hashzoo.bench_file import read
+from hashzoo.cli_options import rooted
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.inspection import inspect
 from hashzoo.picture_files import PIXELS, decode
