@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -9,6 +11,7 @@ from torchvision.transforms import v2
 FULL = 224  # pixels for which the blur is meant
 
 
+@dataclass(frozen=True)
 class Views:
     """One view of a picture: DHD's group of transforms, each with its probability scaled by ``strength``.
 
@@ -16,10 +19,13 @@ class Views:
     pictures that mean something else in a mirror, ``crop`` the smallest share of the area that a crop keeps.
     """
 
-    def __init__(self, strength: float, flip: bool, crop: float) -> None:
-        if not 0 <= strength <= 1:
-            raise ValueError(f"the strength of a view is a multiple of probabilities, 0 to 1, not {strength}")
-        self.strength, self.flip, self.crop = strength, flip, crop
+    strength: float
+    flip: bool
+    crop: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"the strength of a view is a multiple of probabilities, 0 to 1, not {self.strength}")
 
     def __call__(self, picture: Tensor) -> Tensor:
         """A (C, H, W) uint8 picture in, one of the same shape out; randomness is torch's global generator."""
