@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 _LONGEST_SHORT = 127  # bits: distance and relevance together still fit a byte
 _CELLS = 1 << 20  # label entries looked at in one go, so that checking them takes no memory to speak of
+_ITEMS = 1 << 18  # of the database that are counted at a time: 64-bit codes and labels of so many stay in the cache
 
 
 def _kernels() -> ModuleType | None:
@@ -85,6 +86,10 @@ class Relevance:
 
     def __getitem__(self, queries: slice) -> Relevance:
         return replace(self, query=self.query[queries])
+
+    def among(self, items: slice) -> Relevance:
+        """That of all queries to some items of the database."""
+        return replace(self, database=np.ascontiguousarray(self.database[:, items]))
 
     def relevant(self, row: int) -> NDArray[np.bool_]:
         """(N,) whether each item is relevant to the query in this row."""
@@ -178,7 +183,12 @@ def _row_blocks(labels: NDArray[Any]) -> list[slice]:
 
 
 def _words(packed: NDArray[np.uint8]) -> Words:
-    """(N, B) bytes to (N, ceil(B / 8)) words; what is added is zero, so it adds nothing to a distance."""
+    """(N, B) bytes to (N, ceil(B / 8)) words; what is added is zero, so it adds nothing to a distance.
+
+    Whole words are not copied.
+    """
+    if packed.shape[1] % 8 == 0:
+        return np.ascontiguousarray(packed).view(np.uint64)
     padded = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), np.uint8)
     padded[:, : packed.shape[1]] = packed
     return padded.view(np.uint64)
@@ -233,27 +243,20 @@ def hamming_counts(
     >>> counts.items.tolist(), counts.relevant.tolist()
     ([[1, 2, 0]], [[1, 1, 0]])
     """
-    queries, database = _code_words(query_packed, database_packed)
+    _check_codes(query_packed, database_packed)
     if query_packed.shape[1] != -(-bits // 8):
         raise ValueError(f"codes of {bits} bits take {-(-bits // 8)} bytes, not {query_packed.shape[1]}")
-    if (len(relevance), relevance.database.shape[1]) != (len(queries), database.shape[1]):
+    if (len(relevance), relevance.database.shape[1]) != (len(query_packed), len(database_packed)):
         raise ValueError(
             f"labels of {len(relevance)} queries and {relevance.database.shape[1]} items do not go with "
-            f"codes of {len(queries)} and {database.shape[1]}"
+            f"codes of {len(query_packed)} and {len(database_packed)}"
         )
     highest = relevance.highest if graded else 1
+    queries = _words(query_packed)
     table = np.zeros((len(queries), (highest + 1) * (bits + 1)), np.int64)
-    kernels = _kernels()
-    pairs = queries, database, relevance.same, np.ascontiguousarray(relevance.query), relevance.database, bits
-    if kernels is None:
-        for q, query in enumerate(queries):
-            level = relevance.grades(q) if highest > 1 else relevance.relevant(q)
-            value = _ones(database ^ query[:, None]) + (bits + 1) * level
-            table[q] = np.bincount(value, minlength=table.shape[1])
-    elif highest == 1 and bits <= _LONGEST_SHORT:
-        kernels.count_short(*pairs, kernels.threads(), table)
-    else:
-        kernels.count_wide(*pairs, highest, kernels.threads(), table)
+    for start in range(0, len(database_packed), _ITEMS):
+        items = slice(start, start + _ITEMS)
+        _add_counts(table, queries, _by_word(database_packed[items]), bits, relevance.among(items), highest)
     levels = table.reshape(len(queries), highest + 1, bits + 1)
     return Counts(
         items=levels.sum(axis=1),
@@ -263,13 +266,37 @@ def hamming_counts(
     )
 
 
-def _code_words(query_packed: NDArray[np.uint8], database_packed: NDArray[np.uint8]) -> tuple[Words, Words]:
+def _add_counts(table: Ints, queries: Words, database: Words, bits: int, relevance: Relevance, highest: int) -> None:
+    """Add the pairs of queries (Q, W) and items (W, N) to a table (Q, (highest + 1) * (bits + 1))."""
+    kernels = _kernels()
+    pairs = queries, database, relevance.same, np.ascontiguousarray(relevance.query), relevance.database, bits
+    if kernels is None:
+        for q, query in enumerate(queries):
+            level = relevance.grades(q) if highest > 1 else relevance.relevant(q)
+            value = _ones(database ^ query[:, None]) + (bits + 1) * level
+            table[q] += np.bincount(value, minlength=table.shape[1])
+    elif highest == 1 and bits <= _LONGEST_SHORT:
+        kernels.count_short(*pairs, kernels.threads(), table)
+    else:
+        kernels.count_wide(*pairs, highest, kernels.threads(), table)
+
+
+def _by_word(packed: NDArray[np.uint8]) -> Words:
+    """(N, B) bytes to (W, N) words; not copied where one word is the whole code."""
+    return np.ascontiguousarray(_words(packed).T)
+
+
+def _check_codes(query_packed: NDArray[np.uint8], database_packed: NDArray[np.uint8]) -> None:
     for name, packed in (("query_packed", query_packed), ("database_packed", database_packed)):
         if packed.dtype != np.uint8 or packed.ndim != 2 or packed.size == 0:
             raise ValueError(f"{name} must be uint8 (N, B) with at least one row, not {packed.dtype} {packed.shape}")
     if query_packed.shape[1] != database_packed.shape[1]:
         raise ValueError(f"query codes have {query_packed.shape[1]} bytes, database codes {database_packed.shape[1]}")
-    return _words(query_packed), np.ascontiguousarray(_words(database_packed).T)
+
+
+def _code_words(query_packed: NDArray[np.uint8], database_packed: NDArray[np.uint8]) -> tuple[Words, Words]:
+    _check_codes(query_packed, database_packed)
+    return _words(query_packed), _by_word(database_packed)
 
 
 def masked_distances(

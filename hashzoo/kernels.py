@@ -22,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 TILE = 4096  # pairs; a multiple of 8
 JOINT = 65536 + 64  # entries of a joint histogram; the 64 keep its copies off the same cache sets
+GROUP = 16  # queries that look at a tile in turn
 COPIES = 4  # of a histogram, in turn, because an increment waits for the last one of the same entry
 LOW = np.uint64(0xFFFF)
 
@@ -102,7 +103,7 @@ def count_short(
     blocks: int,
     counts: Any,
 ) -> None:
-    """Fill ``counts`` (Q, 2 * (bits + 1)) int64, other items before relevant ones; at most 127 bits."""
+    """Add to ``counts`` (Q, 2 * (bits + 1)) int64, other items before relevant ones; at most 127 bits, 2^32 items."""
     Q, N, V = queries.shape[0], database.shape[1], 2 * (bits + 1)
     for block in prange(blocks):
         tile = np.zeros(TILE, np.uint8)
@@ -138,7 +139,7 @@ def count_short(
                     margin[low] += here
                     total += here
                 line[:] = 0
-                row[high] = total
+                row[high] += total
             for low in range(V):
                 row[low] += margin[low]
             row[0] -= padding
@@ -156,7 +157,7 @@ def count_wide(
     blocks: int,
     counts: Any,
 ) -> None:
-    """Fill ``counts`` (Q, (highest + 1) * (bits + 1)) int64 by grade, at most ``highest``."""
+    """Add to ``counts`` (Q, (highest + 1) * (bits + 1)) int64 by grade, at most ``highest``."""
     Q, N, V = queries.shape[0], database.shape[1], (highest + 1) * (bits + 1)
     for block in prange(blocks):
         tile = np.zeros(TILE, np.uint32)
@@ -173,8 +174,7 @@ def count_wide(
                     tile[j] += step * hit[j]
                 for j in range(stop - start):
                     single[j % COPIES, tile[j]] += 1
-            counts[q] = single[0]
-            for copy in range(1, COPIES):
+            for copy in range(COPIES):
                 counts[q] += single[copy]
 
 
@@ -192,28 +192,66 @@ def masked(queries: Any, masks: Any, database: Any, distances: Any) -> None:
                     row[j] += _popcount(mask & (word ^ column[j]))
 
 
+@_compiled
+def _radius(count: Any, k: int, bound: int) -> int:
+    """The smallest distance within which k items have been counted, or ``bound`` where there are not so many yet."""
+    within = 0
+    for distance in range(bound):
+        within += count[distance]
+        if within >= k:
+            return distance
+    return bound
+
+
 @_parallel
 def nearest(queries: Any, database: Any, blocks: int, rows: Any, distances: Any) -> None:
-    """Fill ``rows`` (Q, k) int64 and ``distances`` (Q, k) int32 by (distance, row): count, then place."""
+    """Fill ``rows`` (Q, k) int64 and ``distances`` (Q, k) int32 by (distance, row): count, then place.
+
+    Some queries look at a tile in turn while it is in the cache. No distance is kept, only the least of each tile: a
+    tile that holds nothing near enough is neither counted nor looked at again.
+    """
     Q, N, k = queries.shape[0], database.shape[1], rows.shape[1]
+    tiles, farthest = (N + TILE - 1) // TILE, 64 * database.shape[0]
     for block in prange(blocks):
-        found = np.zeros(N, np.uint32)
-        place = np.zeros(64 * database.shape[0] + 2, np.int64)
-        for q in range(block * Q // blocks, (block + 1) * Q // blocks):
-            _write_distances(found, queries[q], database, 0, N)
-            place[:] = 0
-            for j in range(N):
-                place[found[j] + 1] += 1
-            radius = 0
-            while place[radius + 1] < k:  # place[d + 1] is made the number of items within d, up to k or more
-                place[radius + 2] += place[radius + 1]
-                radius += 1
-            for j in range(N):
-                distance = found[j]
-                if distance <= radius and place[distance] < k:
-                    rows[q, place[distance]] = j
-                    distances[q, place[distance]] = distance
-                    place[distance] += 1
+        found = np.zeros(TILE, np.uint32)
+        count = np.zeros((GROUP, farthest + 1), np.int64)
+        bound = np.zeros(GROUP, np.int64)  # nothing farther is among the k nearest
+        least = np.zeros((GROUP, tiles), np.uint32)
+        end = (block + 1) * Q // blocks
+        for low in range(block * Q // blocks, end, GROUP):
+            high = min(low + GROUP, end)
+            count[:] = 0
+            bound[:] = farthest
+            for tile in range(tiles):
+                start, stop = tile * TILE, min(tile * TILE + TILE, N)
+                for q in range(low, high):
+                    g = q - low
+                    _write_distances(found, queries[q], database, start, stop)
+                    near = np.uint32(farthest)
+                    for j in range(stop - start):
+                        near = min(near, found[j])
+                    least[g, tile] = near
+                    if near <= bound[g]:
+                        for j in range(stop - start):
+                            if found[j] <= bound[g]:
+                                count[g, found[j]] += 1
+                        bound[g] = _radius(count[g], k, bound[g])
+            for q in range(low, high):
+                g = q - low
+                place, before = count[g], 0  # of the next item at each distance
+                for distance in range(bound[g] + 1):
+                    before, place[distance] = before + place[distance], before
+                for tile in range(tiles):
+                    if least[g, tile] > bound[g]:
+                        continue
+                    start, stop = tile * TILE, min(tile * TILE + TILE, N)
+                    _write_distances(found, queries[q], database, start, stop)
+                    for j in range(stop - start):
+                        distance = found[j]
+                        if distance <= bound[g] and place[distance] < k:
+                            rows[q, place[distance]] = start + j
+                            distances[q, place[distance]] = distance
+                            place[distance] += 1
 
 
 def set_threads(count: int) -> int:
