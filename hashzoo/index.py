@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +21,8 @@ from hashzoo.counting import (
     unpack,
 )
 from hashzoo.types import Codes, Ranking
+
+PAIRS = 1 << 24  # distances that are held at a time, where they must be: 64 queries to 262,144 items
 
 
 class Distance(ABC):
@@ -92,6 +95,80 @@ class Index(ABC):
         """Bits stored a picture, side information included."""
 
 
+def few(query: Codes, items: int) -> Iterator[Codes]:
+    """The queries so many at a time that their distances to all items are no more than ``PAIRS``; one at least.
+
+    >>> [len(some["code"]) for some in few({"code": torch.zeros(5, 8)}, PAIRS // 2)]
+    [2, 2, 1]
+    """
+    step = max(1, PAIRS // max(1, items))
+    count = len(next(iter(query.values())))
+    for start in range(0, max(1, count), step):
+        yield {name: values[start : start + step] for name, values in query.items()}
+
+
+def one_below_another(parts: Sequence[Counts]) -> Counts:
+    """Counts of successive queries to one database as one; rows of fewer groups end in empty ones.
+
+    >>> wide, narrow = (Counts(np.ones((1, g), int), np.ones((1, g), int), None, integer=False) for g in (2, 1))
+    >>> one_below_another([wide, narrow]).items.tolist()
+    [[1, 1], [1, 0]]
+    """
+    groups = max(part.items.shape[1] for part in parts)
+
+    def joined(sides: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(
+            [np.pad(side, ((0, 0), (0, groups - side.shape[1]), (0, 0))[: side.ndim]) for side in sides]
+        )
+
+    graded = [part.grades for part in parts if part.grades is not None]
+    return Counts(
+        items=joined([part.items for part in parts]),
+        relevant=joined([part.relevant for part in parts]),
+        grades=joined(graded) if graded else None,
+        integer=all(part.integer for part in parts),
+    )
+
+
+def ranked(distances: Tensor, k: int) -> Ranking:
+    """The k nearest by distances (Q, N), equal ones in database order."""
+    values, rows = distances.sort(dim=1, stable=True)
+    return Ranking(rows[:, :k].clone(), values[:, :k].clone())  # no views, which would hold all N
+
+
+def one_ranking(parts: Sequence[Ranking]) -> Ranking:
+    """Rankings of successive queries as one."""
+    return Ranking(torch.cat([part.rows for part in parts]), torch.cat([part.distances for part in parts]))
+
+
+class Packed:
+    """Packed codes that are appended to. The array grows by doubling, and what is not filled takes no memory.
+
+    >>> codes = Packed()
+    >>> codes.add(np.ones((3, 2), np.uint8)), codes.add(np.zeros((1, 2), np.uint8)), codes.rows.shape
+    (None, None, (4, 2))
+    """
+
+    def __init__(self) -> None:
+        self._room = np.empty((0, 0), np.uint8)
+        self._count = 0
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(N, B) all that was added."""
+        return self._room[: self._count]
+
+    def add(self, packed: np.ndarray) -> None:
+        """Append (n, B) rows."""
+        count = self._count + len(packed)
+        if count > len(self._room):
+            room = np.empty((max(count, 2 * len(self._room)), packed.shape[1]), np.uint8)
+            room[: self._count] = self.rows if self._count else 0
+            self._room = room
+        self._room[self._count : count] = packed
+        self._count = count
+
+
 class Scan(Index):
     """Every query against every item, exactly."""
 
@@ -99,7 +176,7 @@ class Scan(Index):
         self.distance = distance
         self._rows = 0
         self._widths: dict[str, int] = {}
-        self._packed: dict[str, list[np.ndarray]] = {}  # bits, eight to a byte
+        self._packed: dict[str, Packed] = {}  # bits, eight to a byte
         self._plain: dict[str, list[Tensor]] = {}  # side information
 
     def add(self, codes: Codes) -> None:
@@ -110,16 +187,13 @@ class Scan(Index):
             values = codes[name].detach().cpu()
             if values.dtype == torch.bool:
                 self._widths[name] = values.shape[1]
-                self._packed.setdefault(name, []).append(pack(values.numpy()))
+                self._packed.setdefault(name, Packed()).add(pack(values.numpy()))
             else:
                 self._plain.setdefault(name, []).append(values)
         self._rows += len(codes[self.distance.stored[0]])
 
     def _bits(self, name: str) -> np.ndarray:
-        parts = self._packed[name]
-        if len(parts) > 1:
-            self._packed[name] = parts = [np.concatenate(parts)]
-        return parts[0]
+        return self._packed[name].rows
 
     def _database(self) -> Codes:
         codes = {name: torch.cat(parts) for name, parts in self._plain.items()}
@@ -138,8 +212,7 @@ class Scan(Index):
             name = self.distance.name
             rows, distances = nearest(pack(query[name].detach().cpu().numpy()), self._bits(name), k)
             return Ranking(torch.from_numpy(rows), torch.from_numpy(distances))
-        values, rows_ = self._distances(query).sort(dim=1, stable=True)
-        return Ranking(rows_[:, :k], values[:, :k])
+        return one_ranking([ranked(self._distances(some), k) for some in few(query, self._rows)])
 
     def counts(self, query: Codes, relevance: Relevance, graded: bool = False) -> Counts:
         """Histograms by distance; no sort for Hamming, one grouping of equal values for any other distance."""
@@ -147,7 +220,12 @@ class Scan(Index):
             name = self.distance.name
             packed = pack(query[name].detach().cpu().numpy())
             return hamming_counts(packed, self._bits(name), self._widths[name], relevance, graded)
-        return distance_counts(self._distances(query).double().numpy(), relevance, graded)
+        parts, start = list[Counts](), 0
+        for some in few(query, self._rows):
+            distances = self._distances(some).double().numpy()
+            parts.append(distance_counts(distances, relevance[start : start + len(distances)], graded))
+            start += len(distances)
+        return one_below_another(parts)
 
     def bits(self) -> np.ndarray | None:
         """(N, K) bool of all codes that are bits, in the order in which the distance names them."""
@@ -155,8 +233,8 @@ class Scan(Index):
         return np.concatenate(found, axis=1) if found else None
 
     def nbytes(self) -> int:
-        """Bytes in memory: packed codes and side information."""
-        packed = sum(part.nbytes for parts in self._packed.values() for part in parts)
+        """Bytes of packed codes and side information."""
+        packed = sum(codes.rows.nbytes for codes in self._packed.values())
         return packed + sum(part.nbytes for parts in self._plain.values() for part in parts)
 
     def stored_bits(self) -> int:
@@ -196,12 +274,16 @@ class Cascade(Index):
 
     def search(self, query: Codes, k: int) -> Ranking:
         """The k nearest rows by (fine, coarse, row), then by (coarse, row); the distances are ranks."""
-        values, rows = self.ranks(query).sort(dim=1, stable=True)
-        return Ranking(rows[:, :k], values[:, :k])
+        return one_ranking([ranked(self.ranks(some), k) for some in few(query, self._rows)])
 
     def counts(self, query: Codes, relevance: Relevance, graded: bool = False) -> Counts:
         """Items and relevant ones by rank."""
-        return distance_counts(self.ranks(query).numpy(), relevance, graded)
+        parts, start = list[Counts](), 0
+        for some in few(query, self._rows):
+            ranks = self.ranks(some).numpy()
+            parts.append(distance_counts(ranks, relevance[start : start + len(ranks)], graded))
+            start += len(ranks)
+        return one_below_another(parts)
 
     def bits(self) -> np.ndarray | None:
         """(N, K) bool: the coarse code, then the fine one where it is another."""
