@@ -40,7 +40,7 @@ class Looked:
     @property
     def digest(self) -> str:
         """Of all of it."""
-        return hashlib.sha256(self.prints.tobytes()).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.prints).data).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,13 @@ def inspect(data: Splits, tell: Tell | None = None) -> Inspection:
         if id(base) not in seen:
             seen[id(base)] = base, look(base, tell)
         _, looked = seen[id(base)]
-        bad[part] = {row: looked.bad[int(at)] for row, at in enumerate(rows) if int(at) in looked.bad}
-        sound = np.array([row for row in range(len(split)) if row not in bad[part]], dtype=np.int64)
-        labelled = replace(split, images=range(len(split)), boxes=None).take(torch.from_numpy(sound))
-        digests[part], pools[part] = digest_of_split(labelled, looked.prints[rows[sound]]), pooled(base, looked)
+        hit = np.flatnonzero(np.isin(rows, list(looked.bad))).tolist() if looked.bad else []
+        bad[part] = {row: looked.bad[int(rows[row])] for row in hit}
+        labelled = replace(split, images=range(len(split)), boxes=None)
+        if hit:
+            sound = np.setdiff1d(np.arange(len(split)), hit)
+            labelled, rows = labelled.take(torch.from_numpy(sound)), rows[sound]
+        digests[part], pools[part] = digest_of_split(labelled, looked.prints[rows]), pooled(base, looked)
         unreadable[pools[part]] = tuple(looked.bad)
     return Inspection(digests, bad, pools, unreadable)
 
@@ -124,12 +127,12 @@ def digest_of_split(split: Split, prints: NDArray[np.uint8] | None) -> str:
     total = hashlib.sha256()
     for part in (split.ids, split.labels):
         total.update(str(tuple(part.shape)).encode())
-        total.update(part.contiguous().numpy().tobytes())
+        total.update(part.contiguous().numpy().data)
     if prints is None:
         total.update(str(tuple(split.images.shape)).encode())
-        total.update(split.images.contiguous().numpy().tobytes())
+        total.update(split.images.contiguous().numpy().data)
     else:
-        total.update(prints.tobytes())
+        total.update(np.ascontiguousarray(prints).data)
     return total.hexdigest()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hashzoo import counting, trained, zoo
@@ -31,6 +32,7 @@ from hashzoo.types import Codes, Split, Splits
 NEIGHBOURS = 100  # of each query in the search that is timed
 TIMED = 100  # queries of that search
 CHUNK = 64  # queries counted at a time: bounds the memory of distances that are not integers
+IDS = 1 << 18  # ids looked up at a time
 LIBRARIES = ("hashzoo", "torch", "torchvision", "timm", "numpy", "numba", "scipy", "scikit-learn")
 
 Report = Callable[[float, dict[str, float]], None]
@@ -147,7 +149,7 @@ def protocol(data: Splits) -> dict[str, int | str]:
     found: dict[str, int | str] = {part: len(split) for part, split in data.parts().items()}
     found["queries"] = found.pop("query") if data.pairs is None else len(data.pairs)
     unlabelled = int((data.query.labels.sum(1) == 0).sum())
-    inside = int(torch.isin(data.train.ids, data.database.ids).sum())
+    inside = int(among(data.train.ids.numpy(), data.database.ids.numpy()).sum())
     return {
         **found,
         "train_in_database": inside,
@@ -157,9 +159,24 @@ def protocol(data: Splits) -> dict[str, int | str]:
     }
 
 
+def among(few: NDArray[np.int64], many: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n,) which of a few ids are among many, of which no copy is made.
+
+    >>> among(np.array([3, 1, 3]), np.array([5, 3, 2])).tolist()
+    [True, False, True]
+    """
+    known, which = np.unique(few, return_inverse=True)
+    found = np.zeros(len(known), bool)
+    for start in range(0, len(many) if len(known) else 0, IDS):
+        ids = many[start : start + IDS]
+        at = np.searchsorted(known, ids).clip(max=len(known) - 1)
+        found[at[known[at] == ids]] = True
+    return found[which]
+
+
 def marks(method: Method, saw_database: bool, data: Splits) -> str:
     """What the row of a method must say: its own mark, and whether labels of database pictures made their codes."""
-    learned = saw_database and bool(torch.isin(data.database.ids, data.train.ids).any())
+    learned = saw_database and bool(among(data.train.ids.numpy(), data.database.ids.numpy()).any())
     return ", ".join(filter(None, [method.mark, "learned database codes" if learned else ""]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -84,8 +84,8 @@ def stacked(items: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 
 def load(
     split: Split,
-    rows: Sequence[Tensor],
-    seeds: Sequence[Tensor],
+    rows: Iterable[Tensor],
+    seeds: Iterable[Tensor],
     views: Sequence[View | None],
     to: Input,
     workers: int,
@@ -93,7 +93,8 @@ def load(
     """The prepared views of each group of rows, in order.
 
     Pictures in memory are indexed, whole groups at a time where no view is random; pictures on disk are read by
-    ``workers`` background processes (0: by this one). The result does not depend on ``workers``.
+    ``workers`` background processes (0: by this one). The result does not depend on ``workers``. Groups are asked for
+    as they are needed.
     """
     if isinstance(split.images, Tensor) and not any(views):
         for group in rows:
@@ -101,7 +102,7 @@ def load(
             yield (ready,) * len(views)
         return
     items = Prepared(split.images, views, to)
-    asked = [list(zip(r.tolist(), s.tolist(), strict=True)) for r, s in zip(rows, seeds, strict=True)]
+    asked = (list(zip(r.tolist(), s.tolist(), strict=True)) for r, s in zip(rows, seeds, strict=True))
     if workers == 0 or isinstance(split.images, Tensor):
         for wanted in asked:
             yield stacked([items[item] for item in wanted])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -20,6 +21,8 @@ from hashzoo.pictures import AUGMENTATIONS, View, load
 from hashzoo.types import Batch, Codes, Features, Split
 
 Schedule = Literal["constant", "step", "cosine"]
+
+OFTEN = 1.0  # seconds between reports on pictures that are being encoded
 
 
 #: The most draws of a view that are stored. A draw's seed is below 2^32 (torch looks at no more) up to 2^26 pictures.
@@ -276,12 +279,22 @@ class Run:
     def encoding(
         self, method: Method, split: Split, size: int | None = None, *, ids: bool = False
     ) -> Iterator[tuple[int, Codes]]:
-        """The codes that :meth:`encode` joins, batch by batch, each with its number of pictures: for large splits."""
+        """The codes that :meth:`encode` joins, batch by batch, each with its number of pictures: for large splits.
+
+        What takes more than ``OFTEN`` seconds is reported: pictures encoded, of how many, and how many a second.
+        """
         method.eval()
+        done, started = 0, time.monotonic()
+        said = started
         for batch in self.blank(split, size, ids=ids):
             with torch.no_grad():
                 codes = {name: value.detach().cpu() for name, value in method.encode(batch).items()}
             yield len(batch), codes
+            done, now = done + len(batch), time.monotonic()
+            if now - said > OFTEN:
+                said = now
+                rate = done / (now - started)
+                self._report(self.progress, {"encoded": done, "of": len(split), "pictures/s": rate})
 
     def relaxed(self, method: Method, split: Split) -> Tensor | None:
         """(N, K) codes of a whole split before they become bits, made as by :meth:`encode`; None if there are none."""
@@ -303,8 +316,12 @@ class Run:
 
     def blank(self, split: Split, size: int | None = None, *, ids: bool = False) -> Iterator[Batch]:
         """Batches in order, without augmentation, whose labels are all zero and whose ids, unless kept, all -1."""
-        rows = list(torch.split(torch.arange(len(split)), size or max(256, self.train.batch)))
-        for group, ready in zip(rows, self._load(split, rows, rows, [None]), strict=True):
+        step = size or max(256, self.train.batch)
+
+        def groups() -> Iterator[Tensor]:  # made when asked for: a list for each row is what would not fit
+            return (torch.arange(start, min(start + step, len(split))) for start in range(0, len(split), step))
+
+        for group, ready in zip(groups(), self._load(split, groups(), groups(), [None]), strict=True):
             batch = self._batch(split, group, ready)
             kept = batch.ids if ids else torch.full_like(batch.ids, -1)
             yield replace(batch, labels=torch.zeros_like(batch.labels), ids=kept)
@@ -315,7 +332,7 @@ class Run:
         return torch.randperm(count, generator=self.generator) if shuffle else torch.arange(count)
 
     def _load(
-        self, split: Split, rows: list[Tensor], seeds: list[Tensor], views: Sequence[View | None]
+        self, split: Split, rows: Iterable[Tensor], seeds: Iterable[Tensor], views: Sequence[View | None]
     ) -> Iterator[tuple[Any, ...]]:
         if isinstance(split.images, StoredFeatures):
             looks = split.images.seen

@@ -47,8 +47,8 @@ def _digest(named: Iterable[tuple[str, NDArray[Any], NDArray[Any]]]) -> str:
     total = hashlib.sha256()
     for name, ids, labels in named:
         total.update(f"{name} {ids.shape} {labels.shape}\n".encode())
-        total.update(ids.astype("<i8").tobytes())
-        total.update(labels.astype("<f4").tobytes())
+        total.update(np.ascontiguousarray(ids, dtype="<i8").data)  # no copy where they are as they should be
+        total.update(np.ascontiguousarray(labels, dtype="<f4").data)
     return total.hexdigest()[:12]
 
 
