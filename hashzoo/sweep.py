@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hashzoo.cells import Cell
 from hashzoo.errors import UsageError
 from hashzoo.measure import LIBRARIES
 from hashzoo.metrics import Extra
-from hashzoo.progress import shown
+from hashzoo.progress import EVERY, shown
 
 
 def sweep(
@@ -100,6 +100,21 @@ def again(found: Cell, job: Job, rerun: str | None, path: Path) -> bool:
     return False
 
 
+def encoding(values: Mapping[str, float]) -> str:
+    """What is said of a cell that encodes pictures; empty for any other report.
+
+    >>> encoding({"encoded": 5120, "of": 60000, "pictures/s": 812.4})
+    '5120 of 60000 encoded, 812 pictures/s, about 68 s left'
+    >>> encoding({"pair": 0.3})
+    ''
+    """
+    if "pictures/s" not in values:
+        return ""
+    done, count, rate = (values[name] for name in ("encoded", "of", "pictures/s"))
+    left = (count - done) / max(rate, 1e-9)
+    return f"{done:.0f} of {count:.0f} encoded, {rate:.0f} pictures/s, about {left:.0f} s left"
+
+
 class Watch:
     """The live table of a sweep in a terminal; one plain line a finished cell anywhere else."""
 
@@ -107,7 +122,8 @@ class Watch:
         self.console, self.metric, self.total = console, jobs[0].metrics[0], len(jobs)
         self.several = len({job.identity.dataset for job in jobs}) > 1
         self.live = console.is_terminal
-        self.shares: dict[str, float] = {}  # progress of the running cells, 0..1
+        self.running: dict[str, str] = {}  # cells, and what takes them long
+        self.last = time.monotonic()
         self.finished = 0
         self.started = time.monotonic()
         self.scores: dict[str, dict[int, list[str]]] = {}
@@ -136,17 +152,26 @@ class Watch:
 
     def event(self, job: Job, kind: str, value: Any) -> None:
         """Take in what happened to a cell."""
+        name = self._name(job, job.title)
         if kind == "progress":
-            self.shares[self._name(job, job.title)] = float(value[0])
+            self.running[name] = encoding(value[1])
+            self._said(name)
         elif kind == "started":
-            self.shares[self._name(job, job.title)] = 0.0
+            self.running[name] = ""
         else:
-            self.shares.pop(self._name(job, job.title), None)
+            self.running.pop(name, None)
             self.finished += 1
             self._line(job, value)
-        self.bar.update(self.task, completed=self.finished, description=", ".join(self.shares) or "cells")
+        shown = ", ".join(f"{name}: {what}" if what else name for name, what in self.running.items())
+        self.bar.update(self.task, completed=self.finished, description=shown or "cells")
         if self.screen:
             self.screen.update(self._view())
+
+    def _said(self, name: str) -> None:
+        """Where there is no screen, a line now and then of a cell that encodes for long."""
+        if self.running[name] and not self.live and time.monotonic() - self.last > EVERY:
+            self.last = time.monotonic()
+            print(f"{name}: {self.running[name]}", flush=True)
 
     def _line(self, job: Job, cell: Cell) -> None:
         score = cell.metrics.get(self.metric)
