@@ -22,7 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 TILE = 4096  # pairs; a multiple of 8
 JOINT = 65536 + 64  # entries of a joint histogram; the 64 keep its copies off the same cache sets
-GROUP = 16  # queries that look at a tile in turn
+SMALL = 1024  # the same of a search: the fewer items, the more often none of them is near
+GROUP = 16  # queries that look at such a tile in turn
 COPIES = 4  # of a histogram, in turn, because an increment waits for the last one of the same entry
 LOW = np.uint64(0xFFFF)
 
@@ -211,9 +212,9 @@ def nearest(queries: Any, database: Any, blocks: int, rows: Any, distances: Any)
     tile that holds nothing near enough is neither counted nor looked at again.
     """
     Q, N, k = queries.shape[0], database.shape[1], rows.shape[1]
-    tiles, farthest = (N + TILE - 1) // TILE, 64 * database.shape[0]
+    tiles, farthest = (N + SMALL - 1) // SMALL, 64 * database.shape[0]
     for block in prange(blocks):
-        found = np.zeros(TILE, np.uint32)
+        found = np.zeros(SMALL, np.uint32)
         count = np.zeros((GROUP, farthest + 1), np.int64)
         bound = np.zeros(GROUP, np.int64)  # nothing farther is among the k nearest
         least = np.zeros((GROUP, tiles), np.uint32)
@@ -223,7 +224,7 @@ def nearest(queries: Any, database: Any, blocks: int, rows: Any, distances: Any)
             count[:] = 0
             bound[:] = farthest
             for tile in range(tiles):
-                start, stop = tile * TILE, min(tile * TILE + TILE, N)
+                start, stop = tile * SMALL, min(tile * SMALL + SMALL, N)
                 for q in range(low, high):
                     g = q - low
                     _write_distances(found, queries[q], database, start, stop)
@@ -244,7 +245,7 @@ def nearest(queries: Any, database: Any, blocks: int, rows: Any, distances: Any)
                 for tile in range(tiles):
                     if least[g, tile] > bound[g]:
                         continue
-                    start, stop = tile * TILE, min(tile * TILE + TILE, N)
+                    start, stop = tile * SMALL, min(tile * SMALL + SMALL, N)
                     _write_distances(found, queries[q], database, start, stop)
                     for j in range(stop - start):
                         distance = found[j]

@@ -115,7 +115,7 @@ def test_counts_of_blocks_are_those_of_the_whole_database(bits, graded, off, mon
 @pytest.mark.parametrize("order", ["any", "near ones last", "near ones first"])
 def test_neighbours_in_many_tiles_are_those_of_a_stable_sort(bits, k, order):
     rng = np.random.default_rng(bits + k)
-    queries, database = rng.random((35, bits)) < 0.5, rng.random((9000, bits)) < 0.5  # three tiles, three groups
+    queries, database = rng.random((35, bits)) < 0.5, rng.random((9000, bits)) < 0.5  # nine tiles, three groups
     if order != "any":
         near = (queries[0] ^ database).sum(axis=1)
         database = database[np.argsort(near if order == "near ones first" else -near)]
