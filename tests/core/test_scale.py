@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from hashzoo import Cosine, Hamming, Scan, counting, index
 from hashzoo.counting import hamming_counts, nearest, pack, relevance
@@ -19,7 +21,7 @@ from hashzoo.method import Input
 from hashzoo.metrics import evaluate
 from hashzoo.pictures import load
 from hashzoo.run import Run, Train
-from hashzoo.sweep import encoding
+from hashzoo.sweep import Watch, encoding
 from hashzoo.testing import pictures
 from hashzoo.types import Split
 
@@ -194,3 +196,18 @@ def test_a_long_encoding_says_how_far_it_is_and_how_fast(monkeypatch):
     assert [(values["encoded"], values["of"]) for values in said] == [(100, 240), (200, 240), (240, 240)]
     assert all(values["pictures/s"] > 0 for values in said)
     assert encoding(said[0]).startswith("100 of 240 encoded, ")
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_sweep_shows_what_is_being_encoded_and_how_fast(live, monkeypatch, capsys):
+    monkeypatch.setattr("hashzoo.sweep.EVERY", -1.0)
+    identity = SimpleNamespace(dataset="digits", method="lsh", bits=8)
+    job = SimpleNamespace(metrics=("map@all",), identity=identity, title="lsh 8 bits seed 0")
+    watch = Watch(Console(force_terminal=live, width=120), [job])
+    watch.event(job, "started", None)
+    watch.event(job, "progress", (0.5, {"pair": 0.1}))
+    assert watch.bar.tasks[0].description == "lsh 8 bits seed 0"
+    watch.event(job, "progress", (1.0, {"encoded": 512, "of": 1024, "pictures/s": 256.0}))
+    line = "lsh 8 bits seed 0: 512 of 1024 encoded, 256 pictures/s, about 2 s left"
+    assert watch.bar.tasks[0].description == line
+    assert capsys.readouterr().out == ("" if live else line + "\n")
