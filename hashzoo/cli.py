@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +26,18 @@ KINDS = ("methods", "backbones", "heads", "losses", "datasets", "metrics", "benc
 INTERRUPTED = 130
 
 
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 class Group(click.Group):
     """The command group: errors meant for people become one line and their exit code, unless --debug."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit with its code."""
         debug = "--debug" in sys.argv[1:]
+        with suppress(ValueError):  # not in the main thread: then signals are another's business
+            signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the children end, the board is written
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.Exit as error:

@@ -208,7 +208,11 @@ def work(job: Job, folder: Path, pipe: Connection, surroundings: dict[str, str])
         sys.stdout = sys.stderr = output
 
         def report(progress: float, values: dict[str, float]) -> None:
-            pipe.send(("progress", (progress, values)))
+            try:
+                pipe.send(("progress", (progress, values)))
+            except OSError:  # who asked for this cell is gone: it is nobody's failure, and nothing is left
+                log.unlink(missing_ok=True)
+                os._exit(1)
 
         trained.path_of(log).unlink(missing_ok=True)  # of a former measurement
         try:
@@ -220,8 +224,9 @@ def work(job: Job, folder: Path, pipe: Connection, surroundings: dict[str, str])
             cells.write(folder, cell, arrays)
         except TroubleError as error:
             pipe.send(("trouble", str(error)))
-    if log.stat().st_size == 0:
-        log.unlink()
+    with suppress(OSError):
+        if log.stat().st_size == 0:
+            log.unlink()
 
 
 def status_of(error: BaseException) -> tuple[str, str]:

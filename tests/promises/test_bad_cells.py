@@ -11,6 +11,8 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.promises.command import hashzoo
 
 PLUGIN = textwrap.dedent("""
@@ -107,7 +109,8 @@ def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(t
     assert "[1/1]" in again.stdout  # sound is there already
 
 
-def test_ctrl_c_ends_the_children_keeps_finished_cells_and_exits_130(tmp_path):
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_kill_ends_the_children_keeps_finished_cells_and_exits_130(tmp_path, ended_by):
     (tmp_path / "bad.py").write_text(PLUGIN)
     process = subprocess.Popen(
         [sys.executable, "-c", "from hashzoo.cli import main; main()", "bench", "digits", "--quick", "--no-baselines",
@@ -120,7 +123,7 @@ def test_ctrl_c_ends_the_children_keeps_finished_cells_and_exits_130(tmp_path):
             break
         time.sleep(0.1)
     time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)
+    (os.killpg if ended_by == signal.SIGINT else os.kill)(process.pid, ended_by)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert rows(tmp_path / "r" / "leaderboard.csv")["sound"]["status"] == "ok"
@@ -134,3 +137,45 @@ def test_ctrl_c_ends_the_children_keeps_finished_cells_and_exits_130(tmp_path):
             break
         time.sleep(0.1)
     assert alive() == ""
+
+
+SLOW = """
+import time
+from hashzoo import Card, Method, hookimpl
+
+class Slow(Method):
+    card = Card("shallow", "none")
+    def __init__(self, setting, backbone):
+        super().__init__()
+        self.backbone = backbone
+    def fit(self, train, run):
+        for _ in run.batches(train, epochs=200):
+            time.sleep(0.1)
+    def encode(self, batch):
+        return {"code": batch.images.flatten(1)[:, :8] > 0}
+
+@hookimpl
+def hashzoo_methods():
+    return {"slow": Slow}
+"""
+
+
+def test_a_cell_whose_sweep_was_killed_leaves_nothing_behind(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from hashzoo.cli import main; main()", "bench", "digits", "--quick", "--no-baselines",
+         "--plugin", "slow.py", "--methods", "slow", "--bits", "8", "--results", "r"],
+        cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    cells = tmp_path / "r" / "cells"
+    for _ in range(600):
+        if list(cells.glob("*.log")):
+            break
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for _ in range(300):
+        if not list(cells.glob("*")):
+            break
+        time.sleep(0.1)
+    assert list(cells.glob("*")) == []
