@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect as signatures
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,16 +114,34 @@ def fingerprint(data: Splits, inspection: Inspection | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def places(factory: Callable[..., Any]) -> set[str]:
+    """The options of a data set that say where files lie.
+
+    >>> def source(*, root: Path | None = None, seed: int = 0): ...
+    >>> places(source)
+    {'root'}
+    """
+    return {name for name, option in options(factory).items() if "Path" in str(option.annotation)}
+
+
 def paths_left_out(factory: Callable[..., Any], values: Mapping[str, Any], instead: str) -> dict[str, Any]:
     """The options of a data set as a key holds them: where its files lie is nobody's business, what they are is.
 
-    >>> from pathlib import Path
     >>> def source(*, root: Path | None = None, seed: int = 0): ...
     >>> paths_left_out(source, {"root": Path("/home/me"), "seed": 1}, "Digits (JPEG)")
     {'root': 'Digits (JPEG)', 'seed': 1}
     """
-    places = {name for name, option in options(factory).items() if "Path" in str(option.annotation)}
-    return {name: instead if name in places else value for name, value in values.items()}
+    return {name: instead if name in places(factory) else value for name, value in values.items()}
+
+
+def paths_put_back(factory: Callable[..., Any], values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`paths_left_out` left out, as given here or by default. UsageError for a path that has to be given."""
+    found = dict(values)
+    for name in places(factory):
+        if name not in given and (default := options(factory)[name].default) is signatures.Parameter.empty:
+            raise UsageError(f"this cell was measured on files in a folder ({values[name]}); name it with --{name}")
+        found[name] = given.get(name) if name in given else default
+    return found
 
 
 def picture_shape(data: Splits) -> tuple[int, int, int]:

@@ -301,8 +301,11 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -
     help="Where it looks; training pictures a class; what is taken for what; PR curve.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg")
+@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="Where the files of the cell's data lie.")
 @plugin_option
-def explain(pictures: tuple[Path, ...], cell: Path, figure: str, output: Path, plugins: tuple[str, ...]) -> None:
+def explain(
+    pictures: tuple[Path, ...], cell: Path, figure: str, output: Path, root: Path | None, plugins: tuple[str, ...]
+) -> None:
     """Show where a trained method looks in PICTUREs, or what a cell's data and results look like.
 
     `looks` and `confusion` need a cell of `hashzoo bench --save-weights`; `looks` needs pictures.
@@ -313,7 +316,7 @@ def explain(pictures: tuple[Path, ...], cell: Path, figure: str, output: Path, p
     figures.check_name(output)
     if (figure == "looks") != bool(pictures):
         raise UsageError("name a PICTURE to see where a method looks" if not pictures else f"{figure} takes no PICTURE")
-    drawing = drawn(figure, cell, pictures, plugins)
+    drawing = drawn(figure, cell, pictures, plugins, root)
     figures.save(drawing, output)
     click.echo(f"written to {output}")
 

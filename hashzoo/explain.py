@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hashzoo import cells, figures, zoo
-from hashzoo.bench import examined, fingerprint, load_data
+from hashzoo.bench import examined, fingerprint, load_data, paths_put_back
 from hashzoo.cells import Cell
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.index import Index
@@ -129,8 +129,10 @@ def retrieved(index: Index, query: Codes, data: Splits, at: int = 100) -> NDArra
     return mean
 
 
-def drawn(kind: str, cell: Path, pictures: Sequence[Path] = (), plugins: Sequence[str] = ()) -> Figure:
-    """The figure of a cell, by the path of its JSON; ``plugins`` are loaded for its data.
+def drawn(
+    kind: str, cell: Path, pictures: Sequence[Path] = (), plugins: Sequence[str] = (), root: Path | None = None
+) -> Figure:
+    """The figure of a cell, by the path of its JSON; ``plugins`` are loaded for its data, whose files are in ``root``.
 
     UsageError where the cell does not hold what the figure needs.
     """
@@ -146,13 +148,13 @@ def drawn(kind: str, cell: Path, pictures: Sequence[Path] = (), plugins: Sequenc
         return figures.pr_curve(arrays["pr_recall"], arrays["pr_precision"], title(found))
     if kind == "classes":
         found = cells.read(cell)
-        data = data_of(found, plugins)
+        data = data_of(found, plugins, root)
         return figures.class_distribution(
             data.setting(1).class_counts.numpy(), data.class_names, found.identity.dataset
         )
     kept = read(cell)
     if kind == "confusion":
-        data, index = data_of(kept.cell, plugins), kept.method.index()
+        data, index = data_of(kept.cell, plugins, root), kept.method.index()
         index.add(kept.run.encode(kept.method, data.database, ids=kept.method.card.saw_database))
         shares = retrieved(index, kept.run.encode(kept.method, data.query), data)
         return figures.confusion(shares, data.class_names, f"{title(kept.cell)}: the first 100")
@@ -166,10 +168,12 @@ def title(cell: Cell) -> str:
     return f"{identity.method}, {identity.bits} bits, {identity.dataset}"
 
 
-def data_of(cell: Cell, plugins: Sequence[str]) -> Splits:
+def data_of(cell: Cell, plugins: Sequence[str], root: Path | None) -> Splits:
     """The data that a cell was measured on. TroubleError where it is no longer the same."""
-    identity = cell.identity
-    data = load_data(zoo.load(plugins), identity.dataset, identity.dataset_options)
+    identity, house = cell.identity, zoo.load(plugins)
+    factory = house.dataset(identity.dataset).factory
+    where = {"root": root.absolute()} if root else {}
+    data = load_data(house, identity.dataset, paths_put_back(factory, identity.dataset_options, where))
     found = examined(identity.dataset, data, bool(cell.facts.get("bad_pictures")))
     data = kept(data, found)
     if fingerprint(data, found) != identity.data:
