@@ -117,6 +117,7 @@ def fingerprint(data: Splits, inspection: Inspection | None = None) -> str:
 def places(factory: Callable[..., Any]) -> set[str]:
     """The options of a data set that say where files lie.
 
+    >>> from pathlib import Path
     >>> def source(*, root: Path | None = None, seed: int = 0): ...
     >>> places(source)
     {'root'}
@@ -127,6 +128,7 @@ def places(factory: Callable[..., Any]) -> set[str]:
 def paths_left_out(factory: Callable[..., Any], values: Mapping[str, Any], instead: str) -> dict[str, Any]:
     """The options of a data set as a key holds them: where its files lie is nobody's business, what they are is.
 
+    >>> from pathlib import Path
     >>> def source(*, root: Path | None = None, seed: int = 0): ...
     >>> paths_left_out(source, {"root": Path("/home/me"), "seed": 1}, "Digits (JPEG)")
     {'root': 'Digits (JPEG)', 'seed': 1}
