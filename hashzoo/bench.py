@@ -16,12 +16,12 @@ from hashzoo.bench_file import Benchmark
 from hashzoo.cells import Identity
 from hashzoo.diagnostics import of_codes
 from hashzoo.errors import TroubleError, UsageError, unknown
-from hashzoo.inspection import Inspection, Tell, inspect, kept
+from hashzoo.inspection import Inspection, inspect, kept
 from hashzoo.method import Backbone, Deep, options
 from hashzoo.metrics import ASKINGS, GROUPS, parse
 from hashzoo.pictures import as_tensor
 from hashzoo.run import Train
-from hashzoo.types import Splits
+from hashzoo.types import Splits, Tell
 from hashzoo.zoo import Entry, Zoo, code_digest
 
 #: The version of the way scores are taken. Raise it with any change of the core that can change a score.
@@ -45,6 +45,7 @@ class Job:
     device: str = "cpu"
     dataset_options: dict[str, Any] = field(default_factory=dict)  # as given; the identity has no path
     inspection: Inspection | None = None
+    stored: bool = False  # whether it reads stored features
     workers: int = 0
     plugins: tuple[str, ...] = ()
     keep: bool = False
@@ -66,6 +67,8 @@ def convert(kind: str, name: str, factory: Callable[..., Any], given: Mapping[st
     values = {}
     for key, option in known.items():
         if key not in given:
+            if option.default is signatures.Parameter.empty:
+                raise UsageError(f"{kind} {name} needs its option {key}; give --set {name}.{key}=VALUE")
             values[key] = option.default
             continue
         try:
@@ -122,18 +125,28 @@ def places(factory: Callable[..., Any]) -> set[str]:
     >>> places(source)
     {'root'}
     """
-    return {name for name, option in options(factory).items() if "Path" in str(option.annotation)}
+    return {name for name, option in options(factory).items() if name == "root" or "Path" in str(option.annotation)}
 
 
-def paths_left_out(factory: Callable[..., Any], values: Mapping[str, Any], instead: str) -> dict[str, Any]:
+def paths_left_out(
+    factory: Callable[..., Any], values: Mapping[str, Any], source: str, fingerprint: str
+) -> dict[str, Any]:
     """The options of a data set as a key holds them: where its files lie is nobody's business, what they are is.
 
+    A folder that has to be given is the data set: its fingerprint takes its place, so that two folders are two.
+
     >>> from pathlib import Path
-    >>> def source(*, root: Path | None = None, seed: int = 0): ...
-    >>> paths_left_out(source, {"root": Path("/home/me"), "seed": 1}, "Digits (JPEG)")
+    >>> def official(*, root: Path | None = None, seed: int = 0): ...
+    >>> paths_left_out(official, {"root": Path("/home/me"), "seed": 1}, "Digits (JPEG)", "f00d")
     {'root': 'Digits (JPEG)', 'seed': 1}
+    >>> def own(*, root: Path): ...
+    >>> paths_left_out(own, {"root": Path("/home/me")}, "a folder", "f00d")
+    {'root': 'f00d'}
     """
-    return {name: instead if name in places(factory) else value for name, value in values.items()}
+    known, found = options(factory), dict(values)
+    for name in places(factory) & values.keys():
+        found[name] = fingerprint if known[name].default is signatures.Parameter.empty else source
+    return found
 
 
 def paths_put_back(factory: Callable[..., Any], values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,8 +232,8 @@ def plan(
         raise UsageError(f"{dataset} composes no queries; /{ASKINGS[0]} and its kin need a data set that does")
     if data.pairs is not None and (single := of_codes(benchmark.metrics, extra)):
         raise UsageError(f"{dataset} composes its queries; {next(iter(single))} is of codes of single pictures")
-    told = paths_left_out(zoo.dataset(dataset).factory, dataset_options, data.source)
     print_of_data, shape = fingerprint(data, inspection), picture_shape(data)
+    told = paths_left_out(zoo.dataset(dataset).factory, dataset_options, data.source, print_of_data)
     backbones: dict[str, tuple[Entry, Backbone, dict[str, Any]]] = {}
     jobs = []
     for name, entry in chosen.items():
@@ -258,7 +271,7 @@ def plan(
                     role=_role(name, benchmark),
                     budget_kind=benchmark.budget,
                     metrics=tuple(dict.fromkeys(benchmark.metrics)),
-                    settings=_differences(entry, values, recorded, trunk, benchmark, base, told),
+                    settings=_differences(entry, values, recorded, trunk, benchmark, base, told, data.source),
                     plugin=entry.plugin,
                     plugin_version=entry.version,
                     contaminated=bool(backbone.trained_on) and backbone.trained_on in data.pretraining,
@@ -266,6 +279,7 @@ def plan(
                     device=device,
                     dataset_options=dataset_options,
                     inspection=inspection,
+                    stored=stores(benchmark.train, entry),
                     workers=workers,
                     plugins=tuple(plugins),
                     keep=keep,
@@ -274,6 +288,11 @@ def plan(
                 for seed in benchmark.seeds
             ]
     return jobs
+
+
+def stores(train: Train, entry: Entry) -> bool:
+    """Whether a method reads stored features: always with a backbone that learns nothing, unless it looks at views."""
+    return train.backbone != "full" and not (train.backbone == "frozen" and entry.card.views and not train.draws)
 
 
 def insist(jobs: Sequence[Job], names: Sequence[str]) -> None:
@@ -335,6 +354,7 @@ def _differences(
     benchmark: Benchmark,
     base: Train | None,
     data: Mapping[str, Any],
+    source: str,
 ) -> str:
     """What differs from the defaults and from the benchmark file's budget, for people to read."""
     parts = [f"{n}={v}" for n, v in values.items() if v != options(entry.factory)[n].default]
@@ -344,7 +364,8 @@ def _differences(
     if backbone_values.get("weights", "random") != "random":
         parts.append(f"weights={backbone_values['weights']}")
     (dataset,) = benchmark.datasets
-    parts += [f"{dataset}.{n}={v}" for n, v in benchmark.set.get(dataset, {}).items() if data[n] == v]
+    own = {n: data[n] for n in benchmark.set.get(dataset, {})}
+    parts += [f"{dataset}.{n}={v}" for n, v in own.items() if v and v != source]
     if base is not None:
         parts += [f"{n}={v}" for n, v in benchmark.train.model_dump().items() if v != base.model_dump()[n]]
     return " ".join(parts)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +134,7 @@ def check(
     declares in its notes or --allow names; 1: something is.
     """
     from hashzoo import data_check, zoo
+    from hashzoo.progress import shown
     from hashzoo.protocol import open_protocol
     from hashzoo.splits import split_digest
 
@@ -149,7 +148,7 @@ def check(
     found = []
     if backbone is not None:
         found += data_check.contaminated(opened.data, _trained_on(house, backbone, weights, opened.data))
-    with _watch() as tell:
+    with shown("pictures") as tell:
         found += data_check.check(opened.data, near=distance if near else None, tell=tell)
     lines = data_check.report(found, opened.data.notes, allow)
     wrong = [line for line in lines if line["status"] == "found"]
@@ -168,9 +167,11 @@ def check(
 def _trained_on(house: Any, backbone: str, set_for: dict[str, Any], splits: Any) -> str:
     """What the labelled data behind a backbone's weights is called; it is built as a benchmark builds it."""
     from hashzoo.bench import build_backbone, convert, picture_shape
+    from hashzoo.inspection import inspect, kept
 
     given = convert("backbone", backbone, house.backbone(backbone).factory, set_for)
-    return str(build_backbone(house, backbone, picture_shape(splits), given, 0).trained_on)
+    shape = picture_shape(kept(splits, inspect(splits)))
+    return str(build_backbone(house, backbone, shape, given, 0).trained_on)
 
 
 def _tell(lines: list[dict[str, Any]]) -> None:
@@ -210,27 +211,3 @@ def _print(rows: list[dict[str, Any]]) -> None:
     from hashzoo.listing import table
 
     _console().print(table(rows))
-
-
-@contextmanager
-def _watch(every: float = 10) -> Iterator[Callable[[int, int], None]]:
-    """Progress over pictures: a bar in a terminal, a plain line now and then anywhere else; on standard error."""
-    import time
-
-    from rich.progress import Progress
-
-    console = _console(stderr=True)
-    if console.is_terminal:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task("pictures", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-        return
-    last = time.monotonic()
-
-    def plain(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= every:
-            last = time.monotonic()
-            click.echo(f"{done:,} of {total:,} pictures looked at", err=True)
-
-    yield plain

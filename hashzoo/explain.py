@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from hashzoo import cells, figures, zoo
-from hashzoo.bench import examined, fingerprint, load_data, paths_put_back
+from hashzoo.bench import convert, examined, fingerprint, load_data, paths_put_back
 from hashzoo.cells import Cell
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.index import Index
@@ -173,7 +173,8 @@ def data_of(cell: Cell, plugins: Sequence[str], root: Path | None) -> Splits:
     identity, house = cell.identity, zoo.load(plugins)
     factory = house.dataset(identity.dataset).factory
     where = {"root": root.absolute()} if root else {}
-    data = load_data(house, identity.dataset, paths_put_back(factory, identity.dataset_options, where))
+    asked = paths_put_back(factory, identity.dataset_options, where)
+    data = load_data(house, identity.dataset, convert("dataset", identity.dataset, factory, asked))
     found = examined(identity.dataset, data, bool(cell.facts.get("bad_pictures")))
     data = kept(data, found)
     if fingerprint(data, found) != identity.data:

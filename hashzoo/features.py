@@ -24,9 +24,7 @@ from torch import Tensor
 from hashzoo.errors import TroubleError
 from hashzoo.method import Backbone
 from hashzoo.pictures import View
-from hashzoo.types import Features, Late, Takes
-
-Tell = Callable[[int, int], None]  # how many of how many
+from hashzoo.types import Features, Late, Takes, Tell
 
 #: Pooled features up to this many bytes are read into memory; larger ones, and maps, are memory-mapped.
 IN_MEMORY = 2**30
@@ -156,6 +154,8 @@ def extract(
             )
         return found
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # each eye has its thread, and what it sees must not depend on who looks
     try:
         first = values(eyes[0], groups[0])
         names = ["pooled", *(f"map{i}" for i in range(len(first) - 1))]
@@ -193,6 +193,7 @@ def extract(
             f"cannot keep features in {folder.parent}: {error.strerror}; set HASHZOO_CACHE to a folder with room"
         ) from error
     finally:
+        torch.set_num_threads(threads)
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -216,7 +217,8 @@ def stored(
         with filelock.FileLock(f"{folder}.lock"):
             arrays = read(folder, size)
             if arrays is None:
-                shutil.rmtree(folder, ignore_errors=True)
+                for left in [folder, *folder.parent.glob(f"{folder.name}.*.tmp")]:  # by who was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 extract(eyes(), groups, size, maps, folder, tell)
                 arrays = read(folder, size)
     except OSError as error:

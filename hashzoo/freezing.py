@@ -2,60 +2,76 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass, replace
 from typing import Any, cast
 
 import numpy as np
+import PIL
 import torch
+import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hashzoo import zoo
 from hashzoo.bench import Job, build_backbone, data_of, picture_shape
-from hashzoo.features import Eye, Looks, Precomputed, StoredFeatures, Tell, digest_of_state, stored
+from hashzoo.features import Eye, Looks, Precomputed, StoredFeatures, digest_of_state, stored
 from hashzoo.inspection import Inspection, below
 from hashzoo.method import Backbone
+from hashzoo.picture_files import DECODER, PictureFiles
 from hashzoo.pictures import View
 from hashzoo.run import DRAWS, Run, Train
-from hashzoo.types import Features, Split, Splits
+from hashzoo.types import Features, Split, Splits, Tell
+
+MOST = 8  # copies of a backbone that look at pictures at once
 
 
 class Freezer:
     """Puts features in the place of pictures, and a stand-in in that of the backbone; methods do not notice.
 
-    Each of ``backbones``, all alike, may compute in a thread of its own; ``about`` is what tells them from others,
-    beside weights and input.
+    ``about`` is what tells the backbone from others, beside weights and input. ``copies`` makes more like it: each then
+    computes in a thread of its own where pictures are files. ``seconds`` counts what views took since the splits were
+    made, reading them from the cache included.
     """
 
-    def __init__(self, run: Run, backbones: Sequence[Backbone], about: Sequence[Any], tell: Tell | None = None) -> None:
-        self.run, self.backbones, self.tell, self.maps = run, backbones, tell, run.train.maps
-        one = backbones[0]
-        network = [digest_of_state(one), repr(one.input), one.map_dims]
-        self.about = [*about, *network, run.train.precision, run.device.type]
+    def __init__(
+        self,
+        run: Run,
+        backbone: Backbone,
+        about: Sequence[Any],
+        tell: Tell | None = None,
+        copies: Callable[[], Sequence[Backbone]] = list,
+    ) -> None:
+        self.run, self.backbone, self.tell, self.copies, self.seconds = run, backbone, tell, copies, 0.0
+        network = [digest_of_state(backbone), repr(backbone.input), backbone.map_dims]
+        made_with = [torch.__version__, PIL.__version__, DECODER]
+        self.about = [*about, *network, run.train.precision, run.device.type, *made_with]
 
     def frozen(self, data: Splits, inspection: Inspection) -> tuple[Splits, Backbone]:
         """The splits with features for pictures, extracted where the cache does not have them yet.
 
-        Picture files are seen once, whatever parts are taken of them.
+        Picture files are seen once, all that a part is taken of, so that other protocols on them find theirs there.
         """
-        kept: dict[str, list[np.ndarray]] = {}
+        pools: dict[str, list[np.ndarray]] = {}
         parts = {}
         for part, split in data.parts().items():
-            if isinstance(split.images, Tensor):
-                arrays = self._arrays(split.images, np.arange(len(split)), 256, [inspection.digests[part]])
-                rows = np.arange(len(split))
+            base, rows = below(split.images)
+            if isinstance(base, Tensor):
+                digest, good = inspection.digests[part], rows
+                arrays = self._arrays(base, good, 256, [digest])
             else:
-                base, rows = below(split.images)
                 digest = inspection.pools[part]
-                if digest not in kept:
-                    good = np.setdiff1d(np.arange(len(base)), list(inspection.unreadable[digest]))
-                    kept[digest] = self._arrays(base, good, 64, [digest])
-                arrays = kept[digest]
-            looks = self._looks(split, inspection.digests[part]) if part == "train" and self.run.train.draws else None
+                good = np.setdiff1d(np.arange(len(base)), list(inspection.unreadable[digest]))
+                if digest not in pools:
+                    pools[digest] = self._arrays(base, good, 64, [digest])
+                arrays = pools[digest]
+            looks = self._looks(base, rows, digest) if part == "train" and self.run.train.draws else None
             parts[part] = replace(split, images=StoredFeatures(arrays, rows, looks))
-        return replace(data, **parts), Precomputed(self.backbones[0], self.maps)  # type: ignore[arg-type]
+        return replace(data, **parts), Precomputed(self.backbone, self.run.train.maps)  # type: ignore[arg-type]
 
     def _arrays(
         self,
@@ -66,61 +82,72 @@ class Freezer:
         view: View | None = None,
         draw: int = 0,
     ) -> list[np.ndarray]:
-        """Features of some rows under a view; the arrays have a row for every picture."""
+        """Features of some rows: with a view one array row each, without one for every picture, the others zero."""
         split = Split(images, torch.zeros(len(images), 1), torch.arange(len(images)))
 
         def eye(backbone: Backbone) -> Eye:
+            placed = self.run.place(backbone).eval()
+
             def look(group: NDArray[np.int64]) -> Features:
-                return cast(Features, backbone(self.run.prepared(split, group, group * DRAWS + draw, view)))
+                asked = group if view is None else rows[group]
+                return cast(Features, placed(self.run.prepared(split, asked, asked * DRAWS + draw, view)))
 
             return look
 
         def eyes() -> list[Eye]:
-            return [eye(self.run.place(backbone).eval()) for backbone in self.backbones]
+            # several threads may ask picture files only, and no random view, which seeds the generator of all
+            several = self.copies() if isinstance(images, PictureFiles) and view is None else []
+            return [eye(backbone) for backbone in [self.backbone, *several]]
 
-        groups = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
-        name, maps = json.dumps([*self.about, *about, at_once]), self.maps and view is None
-        return stored(eyes, groups, len(images), maps=maps, name=name, tell=self.tell)
+        places, size = (rows, len(images)) if view is None else (np.arange(len(rows)), len(rows))
+        groups = [places[start : start + at_once] for start in range(0, len(places), at_once)]
+        name, maps = json.dumps([*self.about, *about, at_once]), self.run.train.maps and view is None
+        return stored(eyes, groups, size, maps=maps, name=name, tell=self.tell)
 
-    def _looks(self, split: Split, digest: str) -> Looks:
+    def _looks(self, base: Any, rows: NDArray[np.int64], digest: str) -> Looks:
         """Features of the training pictures under views, so many random draws of each view, kept as features are."""
-        base, places = below(split.images) if not isinstance(split.images, Tensor) else (split.images, None)
-        rows = np.arange(len(split)) if places is None else places
         known: dict[str, list[np.ndarray]] = {}
+        own = np.unique(rows)
+        about = [digest, hashlib.sha256(own.astype("<i8").tobytes()).hexdigest()]
 
         def looks(view: View, at: NDArray[np.int64], seeds: NDArray[np.int64]) -> Features:
             name = named(view)
             if name not in known:
+                started = time.perf_counter()
                 known[name] = [
-                    self._arrays(base, np.unique(rows), 64, [digest, f"draw {draw} of {name}"], view, draw)[0]
+                    self._arrays(base, own, 64, [*about, f"draw {draw} of {name}"], view, draw)[0]
                     for draw in range(self.run.train.draws)
                 ]
+                self.seconds += time.perf_counter() - started
             drawn = seeds % self.run.train.draws
-            pooled = np.stack([known[name][draw][row] for draw, row in zip(drawn, at, strict=True)])
+            places = np.searchsorted(own, at)
+            pooled = np.stack([known[name][draw][place] for draw, place in zip(drawn, places, strict=True)])
             return Features(torch.from_numpy(pooled))
 
         return looks
 
 
 def named(view: View) -> str:
-    """What tells a view from others: all that its repr shows, or where its function stands.
+    """What tells a view from others: what it is made of, and the code of it.
 
-    ValueError for a view that neither tells, such as a function made inside another.
+    Its repr must show all of its options, as that of a dataclass or of torchvision's transforms does; a function must
+    stand in a module. ValueError for any other view.
 
     >>> from hashzoo.pictures import crop_flip
-    >>> named(crop_flip)
-    'hashzoo.pictures.crop_flip'
+    >>> named(crop_flip).startswith("hashzoo.pictures.crop_flip ")
+    True
     """
-    text = repr(view)
-    if " at 0x" not in text:
-        return text
-    name = f"{getattr(view, '__module__', '')}.{getattr(view, '__qualname__', '<')}"
-    if "<" in name:
+    function = inspect.isfunction(view)
+    shows = function or is_dataclass(view) or type(view).__module__.startswith("torchvision.transforms.v2")
+    text = f"{view.__module__}.{view.__qualname__}" if inspect.isfunction(view) else repr(view)
+    if not shows or "<" in text:
         raise ValueError(
-            f"the view {text} cannot be told from others, so its features cannot be stored; give [train] draws = 0, "
-            "or make the view of transforms that show their options"
+            f"the view {text} cannot be told from others, so its features cannot be stored; give [train] draws = 0, or "
+            "make the view a dataclass, a transform of torchvision, or a function in a module"
         )
-    return name
+    where = f"{type(view).__module__}." if not function else ""
+    made_with = torchvision.__version__ if "torchvision" in where else zoo.code_digest(view if function else type(view))
+    return f"{where}{text} {made_with}"
 
 
 def about(job: Job, house: zoo.Zoo) -> list[Any]:
@@ -130,12 +157,16 @@ def about(job: Job, house: zoo.Zoo) -> list[Any]:
 
 
 def warm(job: Job, threads: int, tell: Tell) -> None:
-    """Extract the features that cells will want, by several threads; what is there already costs nothing."""
-    torch.set_num_threads(1)  # of each computing thread
+    """Extract the features that cells will want, by several threads; what is there already is only read."""
     train, house = Train.model_validate(job.identity.budget), zoo.load(job.plugins)
     data, inspection = data_of(job, house)
     shape, seed = picture_shape(data), job.identity.seed
-    count = threads if job.device == "cpu" else 1
-    made = [build_backbone(house, job.identity.backbone, shape, job.backbone_options, seed) for _ in range(count)]
-    run = Run(train, seed, to=made[0].input, device=job.device, workers=job.workers)
-    Freezer(run, made, about(job, house), tell).frozen(data, inspection)
+
+    def made(count: int) -> list[Backbone]:
+        name = job.identity.backbone
+        return [build_backbone(house, name, shape, job.backbone_options, seed) for _ in range(count)]
+
+    (first,) = made(1)
+    run = Run(train, seed, to=first.input, device=job.device, workers=job.workers)
+    more = min(threads, MOST) - 1 if job.device == "cpu" else 0
+    Freezer(run, first, about(job, house), tell, lambda: made(more)).frozen(data, inspection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,20 +22,23 @@ from torch import Tensor
 from hashzoo.cells import replace_bytes
 from hashzoo.errors import HashzooError, TroubleError
 from hashzoo.features import cache_folder
-from hashzoo.picture_files import PictureFiles, decode, digest
+from hashzoo.picture_files import DECODER, PictureFiles, decode, digest
 from hashzoo.pictures import as_tensor
-from hashzoo.types import Rows, Split, Splits
+from hashzoo.types import Rows, Split, Splits, Tell
 
-Tell = Callable[[int, int], None]  # how many of how many
 AT_ONCE = 64  # pictures a thread looks at before it says so
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What became of each picture of a sequence: 16 bytes that stand for it, or the reason why it does not decode."""
+    """What became of each picture of a sequence: 16 bytes that stand for it, or the reason why it does not decode.
+
+    ``lasting`` is False where a file could not even be read, or memory ran out: that may be otherwise the next time.
+    """
 
     prints: NDArray[np.uint8]  # (N, 16)
     bad: Mapping[int, str]
+    lasting: bool = True
 
     @property
     def digest(self) -> str:
@@ -100,9 +103,14 @@ def inspect(data: Splits, tell: Tell | None = None) -> Inspection:
     return Inspection(digests, bad, pools, unreadable)
 
 
+def form_of(images: Any) -> str:
+    """What is done with pictures after decoding, in words; empty where nothing is."""
+    return images.form if isinstance(images, PictureFiles) else ""
+
+
 def pooled(images: Sequence[Any], looked: Looked) -> str:
     """A digest of all pictures of a sequence as they reach a network: of their files, and of what is done with them."""
-    form = images.form if isinstance(images, PictureFiles) else ""
+    form = form_of(images)
     return hashlib.sha256(f"{looked.digest} {form}".encode()).hexdigest() if form else looked.digest
 
 
@@ -122,8 +130,11 @@ def kept(data: Splits, inspection: Inspection) -> Splits:
     return replace(data, **parts, pairs=pairs)  # type: ignore[arg-type]
 
 
-def digest_of_split(split: Split, prints: NDArray[np.uint8] | None) -> str:
-    """A digest of a split's ids and labels, and of its pictures: by their prints, or by pixels held in memory."""
+def digest_of_split(split: Split, prints: NDArray[np.uint8] | None, form: str = "") -> str:
+    """A digest of a split's ids and labels, and of its pictures: by their prints, or by pixels held in memory.
+
+    ``form`` is what is done with a picture after decoding.
+    """
     total = hashlib.sha256()
     for part in (split.ids, split.labels):
         total.update(str(tuple(part.shape)).encode())
@@ -133,6 +144,7 @@ def digest_of_split(split: Split, prints: NDArray[np.uint8] | None) -> str:
         total.update(split.images.contiguous().numpy().data)
     else:
         total.update(np.ascontiguousarray(prints).data)
+    total.update(form.encode())
     return total.hexdigest()
 
 
@@ -143,7 +155,7 @@ def look(images: Sequence[Any], tell: Tell | None = None) -> Looked:
     """
     if not isinstance(images, PictureFiles):
         return _joined([_glance(images, range(len(images)))])
-    stamps = hashlib.sha256(f"{PIL.__version__} {len(images)}".encode())
+    stamps = hashlib.sha256(f"{PIL.__version__} {DECODER} {len(images)}".encode())
     for row in range(len(images)):
         try:
             stamp = images.stamp(row)
@@ -162,12 +174,13 @@ def look(images: Sequence[Any], tell: Tell | None = None) -> Looked:
             if tell:
                 tell(group.stop, len(images))
     looked = _joined(parts)
-    _write(file, looked)
+    if looked.lasting:
+        _write(file, looked)
     return looked
 
 
 def _glance(images: Sequence[Any], rows: range) -> Looked:
-    prints = np.zeros((len(rows), 16), np.uint8)
+    prints, lasting = np.zeros((len(rows), 16), np.uint8), True
     bad = {}
     for place, row in enumerate(rows):
         try:
@@ -180,14 +193,16 @@ def _glance(images: Sequence[Any], rows: range) -> Looked:
                 found = digest(str(tuple(picture.shape)).encode() + picture.contiguous().numpy().tobytes())
             prints[place] = np.frombuffer(found, np.uint8)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, HashzooError) as error:
+            lasting = lasting and not isinstance(error, OSError)
             where = f"{images.name(row)}: " if isinstance(images, PictureFiles) else ""
             bad[row] = where + (str(error) or type(error).__name__)
-    return Looked(prints, bad)
+    return Looked(prints, bad, lasting)
 
 
 def _joined(parts: Sequence[Looked]) -> Looked:
     bad = {row: reason for part in parts for row, reason in part.bad.items()}
-    return Looked(np.concatenate([part.prints for part in parts]), bad)
+    lasting = all(part.lasting for part in parts)
+    return Looked(np.concatenate([part.prints for part in parts]), bad, lasting)
 
 
 def _read(file: Path, count: int) -> Looked | None:

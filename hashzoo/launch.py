@@ -19,9 +19,9 @@ from hashzoo import cells, freezing, trained
 from hashzoo.bench import Job
 from hashzoo.cells import Cell
 from hashzoo.errors import HashzooError, TroubleError
-from hashzoo.inspection import Tell
 from hashzoo.measure import blank, measure
 from hashzoo.method import NonFiniteError
+from hashzoo.types import Tell
 
 #: Imported once by the server that children are forked from, so that a cell starts in milliseconds.
 PRELOAD = [
@@ -97,21 +97,23 @@ def warm(jobs: Sequence[Job], tell: Callable[[str], AbstractContextManager[Tell]
         process.start()
         theirs.close()
         try:
-            with tell(f"features of {job.identity.dataset} by {job.identity.backbone}") as said, suppress(EOFError):
+            with (
+                tell(f"features of {job.identity.dataset} by {job.identity.backbone}") as said,
+                suppress(EOFError, OSError),
+            ):
                 while True:
                     said(*ours.recv())
         finally:
-            if process.is_alive():
-                process.join(GRACE)
-                process.kill()
+            ours.close()  # so that the next word ends it, and it cleans up behind itself
+            process.join(GRACE)
+            process.kill()
             process.join()
-            ours.close()
 
 
 def shared(job: Job) -> str:
     """What jobs with the same features of picture files have in common; empty where there is nothing to share."""
     identity, found = job.identity, job.inspection
-    if job.refusal or identity.budget["backbone"] == "full" or found is None or not found.pools:
+    if job.refusal or not job.stored or found is None or not found.pools:
         return ""
     random = identity.seed if identity.backbone_options.get("weights", "random") == "random" else 0
     parts = [identity.backbone, identity.backbone_options, random, sorted(set(found.pools.values()))]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hashzoo import counting, trained, zoo
-from hashzoo.bench import Job, build_backbone, data_of, picture_shape
+from hashzoo.bench import Job, build_backbone, data_of, picture_shape, stores
 from hashzoo.cells import Cell
 from hashzoo.diagnostics import Coded, diagnose, of_codes
 from hashzoo.features import Standing
@@ -53,13 +53,14 @@ def measure(
     shape = picture_shape(data)
     backbone = build_backbone(house, identity.backbone, shape, job.backbone_options, identity.seed)
     run = Run(train, identity.seed, to=backbone.input, device=job.device, workers=job.workers, report=report)
-    entry = house.method(identity.method)
-    if train.backbone == "frozen" and entry.card.views and not train.draws:
-        backbone = Standing(run.place(backbone), train.maps)
-    elif train.backbone != "full":
-        data, backbone = Freezer(run, [backbone], about(job, house)).frozen(data, inspection)
-    else:
+    entry, freezer = house.method(identity.method), None
+    if stores(train, entry):
+        freezer = Freezer(run, backbone, about(job, house))
+        data, backbone = freezer.frozen(data, inspection)
+    elif train.backbone == "full":
         backbone = run.place(backbone)
+    else:
+        backbone = Standing(run.place(backbone), train.maps)
     torch.manual_seed(identity.seed)
     method: Method = entry.factory(data.setting(identity.bits), backbone, **identity.hyperparameters)
     method.to(run.device)
@@ -70,6 +71,7 @@ def measure(
     method.train()
     method.fit(data.train, run)
     fit_seconds = time.perf_counter() - started
+    fit_seconds -= (freezer.seconds if freezer else 0.0) + (chosen.seconds if chosen else 0.0)
     if keep is not None:
         trained.write(keep, method, job, data, shape)
 
@@ -229,18 +231,25 @@ class Chosen:
         self, method: Method, run: Run, data: Splits, validation: Split, extra: dict[str, Callable[..., Any]]
     ) -> None:
         self.method, self.run, self.extra = method, run, extra
-        self.data = replace(data, query=validation, database=data.train)
+        self.data = replace(data, query=validation, database=data.train, pairs=None)
+        self.seconds = 0.0  # that looking took
         self.best, self.epoch, self.state = -np.inf, 0, dict[str, Tensor]()
         run.after_epoch = self.look
 
     def look(self) -> None:
         """Keep the state if it is better than any before; training goes on as if nothing had been."""
+        started = time.perf_counter()
         modes = [(module, module.training) for module in self.method.modules()]
+        with torch.random.fork_rng(devices=[]):
+            self._look()
+        for module, training in modes:
+            module.training = training
+        self.seconds += time.perf_counter() - started
+
+    def _look(self) -> None:
         index, query = met(self.run, self.method, self.data, False)
         name = self.run.train.select
         found, _ = scored(index, {"": query}, self.data, (name,), self.extra)
-        for module, training in modes:
-            module.training = training
         if found.means[name] > self.best:
             self.best, self.epoch = found.means[name], self.run.epochs
             self.state = {key: value.detach().clone() for key, value in self.method.state_dict().items()}

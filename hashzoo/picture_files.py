@@ -26,6 +26,9 @@ from PIL import (
 
 from hashzoo.errors import TroubleError
 
+#: The version of :func:`decode`. Raise it with any change that gives another picture, or refuses another file.
+DECODER = 1
+
 #: Pictures above this many pixels are refused: a small file can hold a picture of many gigabytes.
 PIXELS = 64 << 20
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hashzoo.inspection import Tell
+from hashzoo.types import Tell
 
 EVERY = 10.0  # seconds between plain lines
 
@@ -17,7 +18,7 @@ EVERY = 10.0  # seconds between plain lines
 @contextmanager
 def shown(what: str, console: Console | None = None) -> Iterator[Tell]:
     """Gives a function to be told how many of how many pictures are done. Work that ends at once shows nothing."""
-    console = console or Console()
+    console = console or Console(stderr=True)
     started, last, latest = time.monotonic(), time.monotonic(), (0, 0)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -39,11 +40,15 @@ def shown(what: str, console: Console | None = None) -> Iterator[Tell]:
         if not console.is_terminal and now - last > EVERY:
             last = now
             left = (total - done) / max(rate, 1e-9)
-            print(f"{what}: {done} of {total}, {rate:.0f} pictures/s, about {left:.0f} s left", flush=True)
+            print(
+                f"{what}: {done} of {total}, {rate:.0f} pictures/s, about {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
 
     with bar:
         yield tell
     done, _ = latest
     if done and time.monotonic() - started > 1:
         seconds = time.monotonic() - started
-        print(f"{what}: {done} in {seconds:.0f} s, {done / seconds:.0f} pictures/s", flush=True)
+        print(f"{what}: {done} in {seconds:.0f} s, {done / seconds:.0f} pictures/s", file=sys.stderr, flush=True)

@@ -18,6 +18,9 @@ from torch import Tensor
 #: What may be done with the label sets, and so with the codes, of two pictures.
 Operation = Literal["union", "intersection", "difference"]
 
+#: To be told how many of how many pictures are done.
+Tell = Callable[[int, int], None]
+
 #: What a method stores of a picture: name -> (N, ...). Tensors of dtype bool are bits; the rest is side information.
 Codes = dict[str, Tensor]
 

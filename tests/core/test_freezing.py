@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hashzoo_plugins.backbones.tiny import Tiny
+from hashzoo_plugins.pointwise.views import Views
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -86,6 +87,11 @@ def alike(count):
     return [first, *others]
 
 
+def freezer(run, backbones):
+    first, *others = backbones
+    return Freezer(run, first, ["x"], copies=lambda: others)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path))
@@ -122,9 +128,9 @@ def test_what_is_extracted_does_not_depend_on_the_number_of_threads(threads, tmp
     found = inspect(data)
     sound = kept(data, found)
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path / "one"))
-    one, _ = Freezer(run_of(), alike(1), ["x"]).frozen(sound, found)
+    one, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(sound, found)
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path / "more"))
-    more, _ = Freezer(run_of(), alike(threads), ["x"]).frozen(sound, found)
+    more, _ = freezer(run_of(), alike(threads)).frozen(sound, found)
     for part in one.parts():
         a, b = (side.parts()[part].images[np.arange(len(one.parts()[part]))] for side in (one, more))
         assert torch.equal(a.pooled, b.pooled)
@@ -135,8 +141,8 @@ def test_each_picture_file_is_seen_once_whatever_parts_it_is_in():
     data = data_of(Drawer(60))
     data = replace(data, database=data.train)
     backbones = alike(1)
-    frozen, _ = Freezer(run_of(), backbones, ["x"]).frozen(data, inspect(data))
-    Freezer(run_of(), backbones, ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run_of(), *backbones, ["x"]).frozen(data, inspect(data))
+    Freezer(run_of(), *backbones, ["x"]).frozen(data, inspect(data))
     assert backbones[0].seen == 60
     (batch,) = run_of().batches(frozen.train, epochs=1, size=100, shuffle=False)
     assert len(batch) == len(data.train)
@@ -146,7 +152,7 @@ def test_each_picture_file_is_seen_once_whatever_parts_it_is_in():
 
 def test_a_part_of_stored_features_is_stored_features():
     data = data_of(Drawer(60))
-    frozen, _ = Freezer(run_of(), alike(1), ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect(data))
     rows = torch.tensor([3, 1, 1])
     some = frozen.train.take(rows)
     assert isinstance(some.images, StoredFeatures)
@@ -158,7 +164,7 @@ def test_draws_of_a_view_are_stored_once_and_each_is_one_of_them():
     data = data_of(Drawer(60))
     backbones, run = alike(1), run_of(draws=3)
     view = v2.RandomResizedCrop(8, antialias=True)
-    frozen, _ = Freezer(run, backbones, ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run, *backbones, ["x"]).frozen(data, inspect(data))
     before = backbones[0].seen
     images = frozen.train.images
     rows = torch.arange(20)
@@ -169,7 +175,7 @@ def test_draws_of_a_view_are_stored_once_and_each_is_one_of_them():
     assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], images[rows.numpy()].pooled)
     assert torch.equal(images.seen(None, rows, rows).pooled, images[rows.numpy()].pooled)
-    again, _ = Freezer(run_of(draws=3), backbones, ["x"]).frozen(data, inspect(data))
+    again, _ = Freezer(run_of(draws=3), *backbones, ["x"]).frozen(data, inspect(data))
     assert torch.equal(again.train.images.seen(view, rows, torch.full((20,), 1)).pooled, drawn[1])
     assert backbones[0].seen == before + 3 * 20
     first, second = next(iter(run.batches(frozen.train, views=[view, None], size=20))).views
@@ -180,15 +186,31 @@ def test_draws_of_a_view_are_stored_once_and_each_is_one_of_them():
 def test_two_views_of_a_picture_are_two_draws():
     data = data_of(Drawer(60))
     view, run = v2.RandomResizedCrop(8, antialias=True), run_of(draws=2)
-    frozen, _ = Freezer(run, alike(1), ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run, *alike(1), ["x"]).frozen(data, inspect(data))
     for batch in run.batches(frozen.train, views=[view, view]):
         first, second = (features.pooled for features in batch.views)
         assert (first != second).any(1).all()
 
 
+def test_draws_of_pictures_cut_to_another_size_or_of_other_rows_are_other_draws():
+    view, rows = v2.RandomHorizontalFlip(0.5), torch.arange(10)
+    found = []
+    for form, order in (("", 1), ("cut to 4", 1), ("", -1)):
+        files = Drawer(60)
+        files.form = form
+        data = data_of(files)
+        data = replace(data, train=data.train.take(torch.arange(20) if order == 1 else torch.arange(10, 20)))
+        backbones, run = alike(1), run_of(draws=1)
+        frozen, _ = Freezer(run, *backbones, ["x"]).frozen(data, inspect(data))
+        before = backbones[0].seen
+        frozen.train.images.seen(view, rows, rows)
+        found.append(backbones[0].seen - before)
+    assert found == [20, 20, 10]
+
+
 def test_without_draws_every_view_is_the_picture_itself():
     data = data_of(Drawer(60))
-    frozen, _ = Freezer(run_of(), alike(1), ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect(data))
     rows = torch.arange(20)
     seen = frozen.train.images.seen(v2.RandomHorizontalFlip(), rows, rows)
     assert torch.equal(seen.pooled, frozen.train.images[rows.numpy()].pooled)
@@ -196,6 +218,35 @@ def test_without_draws_every_view_is_the_picture_itself():
 
 def test_a_view_that_cannot_be_told_from_others_is_refused():
     assert named(v2.RandomHorizontalFlip(0.3)) != named(v2.RandomHorizontalFlip(0.4))
-    assert named(AUGMENTATIONS["crop-flip"]) == "hashzoo.pictures.crop_flip"
-    with pytest.raises(ValueError, match="draws = 0"):
-        named(lambda picture: picture)
+    assert named(AUGMENTATIONS["crop-flip"]).startswith("hashzoo.pictures.crop_flip ")
+    assert named(Views(1.0, flip=True, crop=0.5)) != named(Views(1.0, flip=True, crop=0.6))
+    module = torch.nn.Identity()
+    for view in (lambda picture: picture, module, module.forward, v2.Lambda(lambda picture: picture)):
+        with pytest.raises(ValueError, match="draws = 0"):
+            named(view)
+
+
+def test_what_could_not_be_read_this_time_is_looked_at_again_the_next_time():
+    class Locked(Drawer):
+        locked = True
+
+        def read(self, row):
+            if self.locked and row == 3:
+                raise PermissionError("it is locked")
+            return super().read(row)
+
+    files = Locked(30)
+    assert inspect(data_of(files)).left_out == 1
+    files.locked = False
+    assert inspect(data_of(files)).left_out == 0
+
+
+def test_features_left_half_written_by_a_killed_process_are_cleared_away(tmp_path):
+    data = data_of(Drawer(60))
+    Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect(data))
+    (folder,) = [found for found in (tmp_path / "features").iterdir() if found.is_dir()]
+    left = folder.with_name(f"{folder.name}.abc.tmp")
+    folder.rename(left)
+    Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect(data))
+    assert folder.is_dir()
+    assert not left.exists()

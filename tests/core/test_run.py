@@ -190,7 +190,7 @@ class Counting(Backbone):
 
 def frozen(backbone, data, run):
     whole = Splits(data, data, data, multilabel=False, class_names=())
-    return Freezer(run, [backbone], ["counting"]).frozen(whole, inspect(whole))[0].train
+    return Freezer(run, backbone, ["counting"]).frozen(whole, inspect(whole))[0].train
 
 
 def test_frozen_features_are_those_of_the_backbone_and_are_extracted_once(tmp_path, monkeypatch):
