@@ -224,10 +224,9 @@ def plan(
     if benchmark.train.select:
         parse(benchmark.train.select, zoo.metric_functions())
         if data.validation is None:
-            raise UsageError(
-                f"train.select needs validation pictures, which {dataset} does not hold out; "
-                f"give --set {dataset}.validation=0.1 where it has that option"
-            )
+            has = "validation" in options(zoo.dataset(dataset).factory)
+            cure = f"give --set {dataset}.validation=0.1" if has else "take a data set that has the option validation"
+            raise UsageError(f"train.select needs validation pictures, and {dataset} holds none out; {cure}")
     if data.pairs is None and parts & set(ASKINGS):
         raise UsageError(f"{dataset} composes no queries; /{ASKINGS[0]} and its kin need a data set that does")
     if data.pairs is not None and (single := of_codes(benchmark.metrics, extra)):

@@ -182,7 +182,7 @@ def test_a_mirror_with_a_wrong_file_does_not_stop_the_next(site, tmp_path):
 @pytest.mark.parametrize(("status", "asked"), [(404, 1), (403, 1), (500, 3), (503, 3), (429, 3)])
 def test_statuses_are_named_and_only_passing_ones_tried_again(site, tmp_path, status, asked):
     site.fail = [status] * 9
-    with pytest.raises(TroubleError, match=rf"{site.url}/a.bin: HTTP {status} .*root=FOLDER"):
+    with pytest.raises(TroubleError, match=rf"{site.url}/a.bin: HTTP {status} .*--root FOLDER"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin")
     assert len(site.asked) == asked
     assert not (tmp_path / "a.bin").exists()
@@ -205,7 +205,7 @@ def test_no_network_is_one_line_that_names_the_url_and_the_files_for_root(tmp_pa
         fetch("http://127.0.0.1:9/b.gz", tmp_path / "b.gz", files=["a.gz", "b.gz"])
     assert "\n" not in str(caught.value)
     assert "http://127.0.0.1:9/b.gz: " in str(caught.value)
-    assert "get a.gz, b.gz otherwise and name the folder with root=FOLDER" in str(caught.value)
+    assert "get a.gz, b.gz otherwise and name the folder with --root FOLDER" in str(caught.value)
 
 
 def test_an_answer_of_unknown_length_is_only_believed_with_a_checksum(site, tmp_path):

@@ -263,9 +263,13 @@ def test_a_database_list_that_nobody_published_has_to_be_put_there(real, tmp_pat
 
 
 @pytest.mark.parametrize("name", sorted(published.BENCHMARKS))
-def test_a_benchmark_without_its_files_says_which_to_put_where(tmp_path, name):
+def test_a_benchmark_without_its_files_says_which_to_put_where(tmp_path, name, monkeypatch):
+    monkeypatch.setenv("HASHZOO_MIRROR", "http://127.0.0.1:9")  # where nothing answers
+    monkeypatch.setenv("HASHZOO_DATA", str(tmp_path / "data"))
     build = HOUSE.dataset(name).factory
-    with pytest.raises(TroubleError, match=rf"{name} needs files .* root .* https://github\.com/"):
+    downloads = published.BENCHMARKS[name].download
+    says = r"cannot download .* --root FOLDER that holds" if downloads else rf"{name} needs files .* root"
+    with pytest.raises(TroubleError, match=rf"{says} .* https://github\.com/"):
         build()
     with pytest.raises(TroubleError, match=r"no train\.txt in .* has it from https://github\.com/"):
         build(root=tmp_path)
@@ -342,3 +346,13 @@ def test_every_list_data_set_of_a_shipped_benchmark_exists():
     ours = {name for name in named if name.partition(".")[0] not in ("cifar10", "imagenette", "folder")}
     assert ours <= HOUSE.datasets.keys()
     assert {"coco.union", "nus-wide-21.csq", "imagenet100.hashnet"} <= ours
+
+
+@pytest.mark.parametrize("name", ["coco.hashnet", "voc2012.standard", "mirflickr.standard"])
+def test_lists_that_may_be_downloaded_name_pictures_as_the_archives_hold_them(name, real, monkeypatch):
+    where = {"coco": "HashNet/caffe/data/coco", "voc2012": "swuxyj/data/voc2012", "mirflickr": "swuxyj/data/mirflickr"}
+    monkeypatch.setattr(published.archives, "folder", lambda one: real / where[one.removesuffix("-lists")])
+    data = HOUSE.dataset(name).factory()
+    assert len(data.query) in (1000, 5000)
+    first = data.train.images.base.name(0)
+    assert any(part in first for part in ("train2014/COCO", "val2014/COCO", "VOCdevkit/VOC2012/JPEGImages/", "im"))

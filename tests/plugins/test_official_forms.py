@@ -210,7 +210,7 @@ def test_a_missing_network_names_every_file_of_mnist(digits):
     with pytest.raises(TroubleError) as caught:
         few.pool(None)
     assert all(name in str(caught.value) for name in few.md5)
-    assert "root=FOLDER" in str(caught.value)
+    assert "--root FOLDER" in str(caught.value)
 
 
 def test_files_of_mnist_that_are_missing_or_damaged_are_trouble(digits, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -143,3 +143,15 @@ def stratified(classes: NDArray[np.int64], sizes: Sequence[int], generator: Perm
         left = [rows[n:] for rows, n in zip(left, take, strict=True)]
         parts.append(generator.permutation(part))
     return parts
+
+
+def held_out(data: Splits, share: float, shuffle: Permuting) -> Splits:
+    """The splits with a share of their training pictures, classes in proportion, as validation pictures instead."""
+    if not 0 <= share < 1:
+        raise ValueError(f"validation is a share of train, 0 to below 1, not {share}")
+    held = round(share * len(data.train))
+    if not held:
+        return data
+    classes = data.train.labels.argmax(1).numpy()
+    kept, out = (torch.from_numpy(rows) for rows in stratified(classes, [len(classes) - held, held], shuffle))
+    return replace(data, train=data.train.take(kept), validation=data.train.take(out))

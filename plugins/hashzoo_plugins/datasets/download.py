@@ -169,7 +169,7 @@ def _from_any(urls: Sequence[str], target: Path, check: Check, files: Sequence[s
     kept = f" ({_size(part)} bytes are kept, the next try goes on from there)" if _size(part) else ""
     raise TroubleError(
         f"cannot download {target.name}: {'; '.join(reasons)}{kept}; "
-        f"or get {', '.join(files)} otherwise and name the folder with root=FOLDER"
+        f"or get {', '.join(files)} otherwise and name the folder with --root FOLDER"
     )
 
 

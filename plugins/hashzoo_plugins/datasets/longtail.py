@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hashzoo.types import Splits
+from hashzoo_plugins.datasets.carve import Permuting, Shuffle, held_out
 
 FACTORS = (10, 50, 100)
 TITLES = {"cifar10": "CIFAR-10", "imagenette": "ImageNette"}
@@ -30,7 +33,18 @@ def sizes(largest: int, factor: float, classes: int) -> list[int]:
     return [math.floor(largest * factor ** (-c / max(1, classes - 1))) for c in range(classes)]
 
 
-def draw(data: Splits, factor: float, seed: int, database: Literal["balanced", "longtail"]) -> Splits:
+class Torch:
+    """Random orders of torch's generator, by which the tails of the embedded digits were first drawn."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def permutation(self, rows: Any) -> NDArray[np.int64]:
+        """The rows in random order."""
+        return np.asarray(rows)[torch.randperm(len(rows), generator=self.generator).numpy()]
+
+
+def draw(data: Splits, factor: float, shuffle: Permuting, database: Literal["balanced", "longtail"]) -> Splits:
     """The splits with a long-tailed part of their training split to learn from.
 
     The first class is as large as the smallest class of that split. ``database`` is all of that split, or, as
@@ -45,12 +59,9 @@ def draw(data: Splits, factor: float, seed: int, database: Literal["balanced", "
         raise ValueError(
             f"an imbalance of {factor:g} leaves classes without a picture: the smallest class has {int(counts.min())}"
         )
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for c, size in enumerate(wanted):
-        own = torch.nonzero(classes == c)[:, 0]
-        rows.append(own[torch.randperm(len(own), generator=generator)[:size]])
-    train = data.train.take(torch.cat(rows)[torch.randperm(sum(wanted), generator=generator)])
+    own = [np.flatnonzero(classes.numpy() == c) for c in range(len(wanted))]
+    rows = np.concatenate([shuffle.permutation(those)[:size] for those, size in zip(own, wanted, strict=True)])
+    train = data.train.take(torch.from_numpy(shuffle.permutation(rows)))
     kept = data.train if database == "balanced" else train
     notes = {"long tail": f"classes of {', '.join(map(str, wanted))} pictures", "database": database}
     return replace(data, train=train, database=kept, notes={**data.notes, **notes})
@@ -66,7 +77,7 @@ def protocols(
 
     def longtail(factor: int, *, seed: int = 0, database: Literal["balanced", "longtail"] = "balanced") -> Splits:
         assert source is not None  # noqa: S101 - one of the two is given
-        return draw(source(seed), factor, seed, database)
+        return draw(source(seed), factor, Torch(seed), database)
 
     def of_files(
         factor: int,
@@ -74,9 +85,11 @@ def protocols(
         root: Path | None = None,
         seed: int = 0,
         database: Literal["balanced", "longtail"] = "balanced",
+        validation: float = 0.0,
     ) -> Splits:
         assert files is not None  # noqa: S101 - one of the two is given
-        return draw(files(seed, root), factor, seed, database)
+        shuffle = Shuffle(f"{name} lt{factor}", seed)
+        return held_out(draw(files(seed, root), factor, shuffle, database), validation, shuffle)
 
     made = {}
     for factor in FACTORS:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import zlib
 from dataclasses import dataclass
@@ -62,7 +63,12 @@ class IdxFiles:
         if labels.max() >= len(self.classes):
             raise TroubleError(f"a label in {paths[1].parent} is {labels.max()}, expected below 10; get it anew")
         one_hot = torch.eye(10)[torch.from_numpy(labels.astype(np.int64))]
-        return Pool(torch.from_numpy(np.concatenate(images))[:, None], one_hot, self.classes, self.source), first
+        pictures = torch.from_numpy(np.concatenate(images))[:, None]
+        # unpacked files cannot be told: those of one data set are called like those of the other
+        known = all(
+            self.md5.get(p.name) == hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest() for p in paths
+        )
+        return Pool(pictures, one_hot, self.classes, self.source if known else f"{self.source} (own files)"), first
 
     def disjoint(self, root: Path | None, seed: int, validation: float) -> Splits:
         """Stratified parts."""

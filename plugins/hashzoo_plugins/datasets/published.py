@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -137,7 +137,13 @@ def folders(name: str, benchmark: Published, root: Path | None) -> tuple[Path, P
     """
     if root is None and benchmark.download:
         pictures, lists = benchmark.download
-        return archives.folder(pictures), archives.folder(lists)
+        try:
+            return archives.folder(pictures), archives.folder(lists)
+        except TroubleError as error:
+            raise TroubleError(
+                f"{error} that holds the unpacked pictures of {benchmark.pictures} and, in its folder lists, the list "
+                f"files of {benchmark.lists}"
+            ) from error
     if root is None:
         raise TroubleError(
             f"{name} needs files of your own: name with root a folder with the pictures of {benchmark.pictures} and, "
@@ -191,7 +197,10 @@ def build(
         multilabel=benchmark.multilabel,
         pretraining=benchmark.pretraining,
     )
-    return listed.splits(pool, database, seed, validation, name)
+    made = listed.splits(pool, database, seed, validation, name)
+    if "database" in benchmark.sizes or database != "listed":
+        return made
+    return replace(made, notes={**made.notes, "database list": "of your own; its size was not to be checked"})
 
 
 def _synsets(listed: Listed) -> tuple[str, ...]:

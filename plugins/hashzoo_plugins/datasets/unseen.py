@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hashzoo.types import Split, Splits
-from hashzoo_plugins.datasets.carve import Shuffle, stratified
+from hashzoo_plugins.datasets.carve import Shuffle, held_out, stratified
 from hashzoo_plugins.datasets.longtail import TITLES
 
 Asked = Literal["unseen", "unseen-all", "seen-all"]
@@ -100,9 +100,11 @@ def protocols(
         unseen: int = by_default[0],
         train: int = by_default[1],
         queries: int = by_default[2],
+        validation: float = 0.0,
     ) -> Splits:
         assert source is not None  # noqa: S101 - one of the two is given
-        return draw(source(seed), name, asked, unseen, train, queries, seed)
+        data = draw(source(seed), name, asked, unseen, train, queries, seed)
+        return held_out(data, validation, Shuffle(f"{name} validation", seed))
 
     def of_files(
         asked: Asked,
@@ -112,9 +114,11 @@ def protocols(
         unseen: int = by_default[0],
         train: int = by_default[1],
         queries: int = by_default[2],
+        validation: float = 0.0,
     ) -> Splits:
         assert files is not None  # noqa: S101 - one of the two is given
-        return draw(files(seed, root), name, asked, unseen, train, queries, seed)
+        data = draw(files(seed, root), name, asked, unseen, train, queries, seed)
+        return held_out(data, validation, Shuffle(f"{name} validation", seed))
 
     says = {
         "unseen": "queries and database are of classes that were not learned from",
