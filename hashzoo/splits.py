@@ -6,7 +6,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,44 @@ def split_digest(data: Splits) -> str:
     """12 hex digits that stand for which pictures, by id and label, are in which part and in which order.
 
     They know nothing of the pixels, and are the same on every platform: names, shapes, ids as little-endian int64
-    and labels as little-endian float32 go into SHA-256; so do the pairs that queries are composed of.
+    and labels as little-endian float32 go into SHA-256; so do the names that the ids stand for, where data give them,
+    and the pairs that queries are composed of.
     """
     composed: list[Any] = []
     if data.pairs is not None:
         rows = torch.cat([data.pairs.first, data.pairs.second])
-        composed = [(f"pairs {data.pairs.operation}", rows.numpy(), data.pairs.labels.numpy())]
-    plain = [(name, part.ids.numpy(), part.labels.numpy()) for name, part in data.parts().items()]
+        composed = [(f"pairs {data.pairs.operation}", rows.numpy(), data.pairs.labels.numpy(), None)]
+    plain = [
+        (name, part.ids.numpy(), part.labels.numpy(), _written(data, name, part.ids))
+        for name, part in data.parts().items()
+    ]
     return _digest([*plain, *composed])
 
 
-def _digest(named: Iterable[tuple[str, NDArray[Any], NDArray[Any]]]) -> str:
+def _digest(named: Iterable[tuple[str, NDArray[Any], NDArray[Any], bytes | None]]) -> str:
     total = hashlib.sha256()
-    for name, ids, labels in named:
+    for name, ids, labels, written in named:
         total.update(f"{name} {ids.shape} {labels.shape}\n".encode())
         total.update(np.ascontiguousarray(ids, dtype="<i8").data)  # no copy where they are as they should be
         total.update(np.ascontiguousarray(labels, dtype="<f4").data)
+        if written is not None:
+            total.update(f"names {len(written)}\n".encode() + written)
     return total.hexdigest()[:12]
+
+
+def _written(data: Splits, part: str, ids: Tensor) -> bytes | None:
+    """What the ids of a part stand for, in UTF-8, a zero byte after each; None where data give no names.
+
+    UsageError for an id without a name, and for a name that holds a zero byte.
+    """
+    if data.names is None:
+        return None
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(data.names):
+        raise UsageError(f"{part} has ids without a name: {len(data.names)} names are for ids from 0; name each id")
+    chosen = [data.names[number] for number in ids.tolist()]
+    if odd := next((name for name in chosen if "\0" in name), None):
+        raise UsageError(f"the name {odd!r} in {part} holds a zero byte; leave it out")
+    return "".join(f"{name}\0" for name in chosen).encode("utf-8", "surrogateescape")
 
 
 def relevant_counts(query: Tensor, database: Tensor) -> Ints:
@@ -80,15 +101,19 @@ def _label_sets(labels: Tensor) -> tuple[Tensor, Ints, Ints]:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a file of splits holds: ``ids`` (N,) and ``labels`` (N, C) uint8 by part, and the split digest."""
+    """What a file of splits holds: ``ids`` (N,) and ``labels`` (N, C) uint8 by part, and the split digest.
+
+    ``names`` (N) by part are what the ids stand for, as paths; it is empty where the data had none.
+    """
 
     digest: str
     ids: Mapping[str, Ints]
     labels: Mapping[str, NDArray[np.uint8]]
+    names: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def save(data: Splits, path: Path) -> None:
-    """Write ids and labels of every part and the split digest to an .npz, in one step or not at all.
+    """Write ids, labels and names of every part and the split digest to an .npz, in one step or not at all.
 
     Labels take one bit each, ids 32 bits where they fit. UsageError for labels other than 0 and 1 and for composed
     queries, TroubleError where the file cannot be written.
@@ -104,6 +129,8 @@ def save(data: Splits, path: Path) -> None:
         arrays[f"{name}_ids"] = ids.astype("<i4" if short else "<i8")
         arrays[f"{name}_labels"] = np.packbits(labels.astype(bool), axis=1)
         arrays[f"{name}_classes"] = np.array(labels.shape[1])
+        if (written := _written(data, name, part.ids)) is not None:
+            arrays[f"{name}_names"] = np.frombuffer(written, np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     replace_bytes(path, buffer.getvalue())
@@ -119,11 +146,13 @@ def read(path: Path) -> Kept:
                 name: np.unpackbits(stored[f"{name}_labels"], axis=1, count=int(stored[f"{name}_classes"]))
                 for name in names
             }
+            written = {name: stored[f"{name}_names"].tobytes() for name in names if f"{name}_names" in stored.files}
             digest = str(stored["digest"])
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
     except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise TroubleError(f"{path} is no file of splits: {str(error).splitlines()[0]}") from error
-    if _digest((name, ids[name], labels[name]) for name in names) != digest:
+    if _digest((name, ids[name], labels[name], written.get(name)) for name in names) != digest:
         raise TroubleError(f"{path} is not what was written: its digest is not {digest}; write it anew")
-    return Kept(digest, ids, labels)
+    told = {name: text.decode("utf-8", "surrogateescape").split("\0")[:-1] for name, text in written.items()}
+    return Kept(digest, ids, labels, told)

@@ -169,7 +169,8 @@ class Splits:
     what the data shares with common pretrained weights (``"ImageNet"`` for a subset of ImageNet), so that a
     backbone trained on it is marked as contaminated. ``source`` says in a few words which files the pictures are, as
     "CIFAR-10 (JPEG)", and stands in every row. Training labels may have fewer columns than those of the other parts:
-    the classes that come after are never learned.
+    the classes that come after are never learned. ``names`` says, by id, what an id stands for, as the path of a
+    picture below its folder; it is given where ids are mere row numbers, and the split digest then covers it.
     """
 
     train: Split
@@ -182,6 +183,7 @@ class Splits:
     notes: Mapping[str, str] = field(default_factory=dict)
     pairs: Pairs | None = None
     source: str = ""
+    names: Sequence[str] | None = None
 
     def parts(self) -> dict[str, Split]:
         """The parts there are, by name."""

@@ -11,6 +11,7 @@ from hashzoo_plugins.datasets.folder import folder
 from PIL import Image
 
 from hashzoo.errors import TroubleError, UsageError
+from hashzoo.splits import split_digest
 
 NAMES = [f"{kind}/{n}.png" for kind in ("cat", "dog") for n in range(10)]
 
@@ -53,6 +54,20 @@ def test_ids_are_places_among_the_sorted_paths_and_parts_follow_the_seed(root):
     names = sorted(NAMES)
     for picture, number in zip(data.train.images, data.train.ids.tolist(), strict=True):
         assert picture.getpixel((0, 0)) == (NAMES.index(names[number]), 0, 0)
+
+
+def test_ids_stand_for_paths_below_the_folder_and_other_paths_are_another_digest(root, tmp_path, monkeypatch):
+    data = folder(root=root)
+    assert data.names == sorted(NAMES)
+    text = "path,label\n" + "\n".join(f"./{name},{name[:3]}" for name in NAMES)
+    listed = folder(root=table(root, text))
+    assert listed.names == data.names
+    monkeypatch.chdir(root)
+    elsewhere = folder(root=".", labels="labels.csv"), folder(root="."), folder(root="../pictures/labels.csv")
+    assert {split_digest(one) for one in (data, listed, *elsewhere)} == {split_digest(data)}
+    other = folder(root=filled(tmp_path / "others", [name.replace("cat", "cow") for name in NAMES]))
+    assert torch.equal(other.train.ids, data.train.ids)
+    assert split_digest(other) != split_digest(data)
 
 
 def test_sizes_are_shares_or_numbers(root):
@@ -141,6 +156,9 @@ def test_a_folder_that_is_no_benchmark_says_why(names, error, words, tmp_path):
 def test_a_folder_that_is_not_there_or_not_named_says_so(tmp_path):
     with pytest.raises(TroubleError, match="there is no folder"):
         folder(root=tmp_path / "none")
+    (tmp_path / "notes.md").write_text("no table")
+    with pytest.raises(UsageError, match=r"notes\.md is no table that is read"):
+        folder(root=tmp_path / "notes.md")
     with pytest.raises(UsageError, match="--root PICTURES"):
         folder(root=None)
 
@@ -151,6 +169,7 @@ def test_a_table_names_pictures_labels_and_parts(root):
     data = folder(root=table(root, text))
     assert [len(part) for part in (data.train, data.database, data.query)] == [8, 8, 4]
     assert set(data.query.ids.tolist()) == {0, 5, 10, 15}
+    assert not data.notes
     named = folder(root=root, labels=table(root.parent, text))
     assert torch.equal(named.train.ids, data.train.ids)
 
@@ -171,6 +190,7 @@ def test_a_table_may_have_its_own_validation_and_no_database(root):
     assert data.validation is not None
     assert len(data.validation) == 5
     assert set(data.database.ids.tolist()) == set(data.train.ids.tolist())
+    assert data.notes == {"train": "inside the database"}
     with pytest.raises(UsageError, match="leave out the sizes"):
         folder(root=root / "labels.csv", query=3)
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from hashzoo import zoo
 from hashzoo.errors import TroubleError
+from hashzoo.splits import split_digest
 
 HOUSE = zoo.load()
 SHARED = Path(os.environ.get("HASHZOO_SHARED", Path(__file__).parents[2].parent / "shared"))
@@ -135,6 +136,23 @@ def test_ids_are_the_same_in_every_part_whatever_machine_wrote_it(tmp_path):
     assert others.database.ids.tolist() == [0, 1, 3]
 
 
+def test_ids_stand_for_paths_as_listed_and_other_paths_are_another_digest(tmp_path):
+    data, other = lists.lists(root=small(tmp_path / "one")), small(tmp_path / "other")
+    assert data.names == ["a/1.jpg", "a/2.jpg", "b/1.jpg"]
+    assert split_digest(lists.lists(root=other, pictures=tmp_path)) == split_digest(data)
+    for file in other.iterdir():
+        file.write_text(file.read_text().replace("a/", "c/"))
+    assert split_digest(lists.lists(root=other)) != split_digest(data)
+
+
+def test_that_train_is_searched_is_declared_where_all_but_the_queries_are_and_train_has_none(tmp_path):
+    root = small(tmp_path)
+    assert not lists.lists(root=root).notes
+    assert lists.lists(root=root, database="others").notes["train"] == "inside the database"
+    write(root, train=["a/1.jpg 0 1", "b/1.jpg 1 0"])
+    assert "train" not in lists.lists(root=root, database="others").notes
+
+
 def test_lists_may_be_split_over_files_in_the_folder_test(tmp_path):
     write(tmp_path, train=["1.jpg 0", "2.jpg 2"])
     parts = {f"test{n}": [f"q{n}.jpg 1"] for n in range(2)} | {f"database{n}": [f"d{n}.jpg 2"] for n in range(11)}
@@ -234,6 +252,8 @@ def test_the_database_of_hashnet_on_coco_holds_its_queries_and_on_imagenet_its_t
     assert coco.class_names[int(coco.train.labels.sum(0).argmax())] == "person"
     others = build(root=real / "HashNet/caffe/data/coco", database="others")
     assert len(others.database) == 117_218  # as papers print it: all but the queries, training pictures included
+    assert "train" not in {**coco.notes, **others.notes}  # what is wrong with published lists is found, not declared
+    assert coco.names[int(coco.query.ids[0])].startswith("val2014/")
     imagenet = HOUSE.dataset("imagenet100.hashnet").factory(root=real / "HashNet/caffe/data/imagenet")
     assert np.isin(imagenet.train.ids, imagenet.database.ids).all()
     assert imagenet.pretraining == ("ImageNet",)

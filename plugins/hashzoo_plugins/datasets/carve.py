@@ -52,7 +52,8 @@ class Shuffle:
 class Pool:
     """All pictures of a data set, of which protocols take their parts. The id of a picture is its row.
 
-    ``source`` says in a few words which files these are, for every row of a board.
+    ``source`` says in a few words which files these are, for every row of a board. ``names`` (N) are given where rows
+    are in no order of their own: the paths of the pictures below their folder.
     """
 
     images: Any  # Tensor | Sequence
@@ -61,6 +62,7 @@ class Pool:
     source: str
     multilabel: bool = False
     pretraining: tuple[str, ...] = ()
+    names: Sequence[str] | None = None
 
     def part(self, rows: NDArray[np.int64]) -> Split:
         """Some pictures as a split."""
@@ -96,6 +98,7 @@ class Pool:
             pretraining=self.pretraining,
             notes=notes,
             source=self.source,
+            names=self.names,
         )
 
     def disjoint(

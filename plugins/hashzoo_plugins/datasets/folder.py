@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.types import Splits
-from hashzoo_plugins.datasets.carve import Pool, Shuffle, stratified
+from hashzoo_plugins.datasets.carve import INSIDE, Pool, Shuffle, stratified
 from hashzoo_plugins.datasets.paths import Paths
 from hashzoo_plugins.datasets.picture_table import PARTS, TABLES, Table, read_table, shown
 
@@ -84,9 +84,12 @@ def folder(
     if not SIDES[0] <= size <= SIDES[1]:
         raise UsageError(f"folder.size is {SIDES[0]} to {SIDES[1]} pixels, not {size}")
     table = None
-    if labels is not None or (root.suffix.lower() in TABLES and not root.is_dir()):
-        listed = root if labels is None else _found(Path(labels), root)
-        table = read_table(listed, root if labels is not None else root.parent)
+    place = root
+    if labels is not None:
+        table = read_table(_found(Path(labels), root), root)
+    elif root.is_file() or (root.suffix.lower() in TABLES and not root.is_dir()):
+        place = root.parent
+        table = read_table(root, place)
     else:
         table = walked(root)
     names = table.class_names
@@ -94,7 +97,9 @@ def folder(
         raise UsageError(f"{shown(root)} has one class only ({names[0]}); a benchmark needs two or more")
     several = bool((table.labels.sum(1) != 1).any())
     source = "pictures of a table" if table.listed else "pictures in class folders"
-    pool = Pool(Squares(table.paths, size), table.labels, names, source, multilabel=several)
+    below = Path(os.path.abspath(place)) if table.listed else place  # noqa: PTH100 - what the paths begin with
+    relative = [path.relative_to(below).as_posix() for path in table.paths]
+    pool = Pool(Squares(table.paths, size), table.labels, names, source, multilabel=several, names=relative)
     shuffle = Shuffle("folder", seed)
     if table.parts is not None:
         return _as_listed(pool, table.parts, query, train, validation, shuffle)
@@ -207,6 +212,7 @@ def _as_listed(
             raise UsageError(f"folder: no row of the table has {part} in its column part")
     if validation and len(rows["validation"]):
         raise UsageError("folder: the table has its own validation pictures; leave out folder.validation")
-    database = rows["database"] if len(rows["database"]) else rows["train"]
-    made = pool.splits(rows["train"], database, rows["query"], validation=validation, shuffle=shuffle)
+    apart = len(rows["database"]) > 0
+    database, notes = (rows["database"], {}) if apart else (rows["train"], INSIDE)
+    made = pool.splits(rows["train"], database, rows["query"], validation=validation, shuffle=shuffle, notes=notes)
     return replace(made, validation=pool.part(rows["validation"])) if len(rows["validation"]) else made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hashzoo.errors import TroubleError
 from hashzoo.types import Splits
-from hashzoo_plugins.datasets.carve import Pool, Shuffle
+from hashzoo_plugins.datasets.carve import INSIDE, Pool, Shuffle
 from hashzoo_plugins.datasets.list_lines import Lines, name, read
 from hashzoo_plugins.datasets.paths import Paths
 
@@ -155,7 +155,8 @@ def lists(
 
     Paths are relative to ``pictures``, by default ``root``; ``strip`` names the folder that they go on from, where some
     lists have more before it than others. Pictures that are not there are found when they are asked for. Data is
-    multi-label unless every line has one label.
+    multi-label unless every line has one label. With ``database="others"``, what is learned from is searched too, and
+    the notes say so.
     """
     found = {part: files(root, part) for part in NAMES}
     for part, stems in NAMES.items():
@@ -166,5 +167,8 @@ def lists(
     names = tuple(str(c) for c in range(listed.labels.shape[1]))
     base = root if pictures is None else pictures
     images = Paths([base / one for one in listed.names])
-    pool = Pool(images, listed.labels, names, f"lists in {root.resolve().name}", multilabel=listed.multilabel)
-    return listed.splits(pool, database, seed, validation, "lists")
+    source = f"lists in {root.resolve().name}"
+    pool = Pool(images, listed.labels, names, source, multilabel=listed.multilabel, names=listed.names)
+    made = listed.splits(pool, database, seed, validation, "lists")
+    inside = database == "others" and np.isin(listed.rows["train"], listed.others).all()
+    return replace(made, notes={**made.notes, **INSIDE}) if inside else made

@@ -196,6 +196,7 @@ def build(
         benchmark.pictures,
         multilabel=benchmark.multilabel,
         pretraining=benchmark.pretraining,
+        names=listed.names,
     )
     made = listed.splits(pool, database, seed, validation, name)
     if "database" in benchmark.sizes or database != "listed":
