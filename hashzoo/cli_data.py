@@ -38,7 +38,8 @@ def show(
 ) -> None:
     """What a protocol is: its files, parts, classes and labels, and what a random ranking scores on it.
 
-    Two protocols with one digest ask and store the same pictures in the same order.
+    Two protocols with one digest ask and store the same pictures in the same order. Of a folder or table DIR, what the
+    one data set makes of it that reads it.
     """
     from hashzoo import splits, zoo
     from hashzoo.protocol import describe, open_protocol
@@ -130,7 +131,7 @@ def check(
 ) -> None:
     """What is wrong with a protocol: queries that are stored or learned from, copies, missing labels and pictures.
 
-    For a folder DIR, the first data set that reads it is taken. Exit code 0: nothing is wrong but what the protocol
+    A folder or table DIR is read by the one data set that can. Exit code 0: nothing is wrong but what the protocol
     declares in its notes or --allow names; 1: something is.
     """
     from hashzoo import data_check, zoo

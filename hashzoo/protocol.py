@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +36,10 @@ class Opened:
 def open_protocol(
     zoo: Zoo, name: str, root: str | None = None, settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Opened:
-    """A protocol by name, or the folder ``name`` read by the first data set that takes it.
+    """A protocol by name, or the folder or file ``name`` read by the one data set that takes it.
 
-    ``settings`` are options by the name of a data set. UsageError for a name that is neither, an option that does not
-    exist and an empty part.
+    ``settings`` are options by the name of a data set. UsageError for a name that is neither, for what several data
+    sets read, for an option that does not exist and for an empty part.
     """
     settings = settings or {}
     for one in settings:
@@ -47,18 +48,21 @@ def open_protocol(
         if other := settings.keys() - {name}:
             raise UsageError(f"--set {min(other)} is no option of {name}, which is what was asked for")
         return _opened(zoo, name, {**settings.get(name, {}), **({ROOT: root} if root is not None else {})})
-    if not Path(name).is_dir():
-        raise UsageError(f"there is no folder {name}" if "/" in name else unknown("dataset", name, zoo.datasets))
+    if not Path(name).exists():
+        known = unknown("dataset", name, zoo.datasets)
+        raise UsageError(f"there is no folder {name}, and no such file" if "/" in name else known)
     if root is not None:
-        raise UsageError(f"{name} is a folder; leave out --root")
+        raise UsageError(f"{name} is a {_kind(name)}; leave out --root")
     return _of_folder(zoo, name, settings)
+
+
+def _kind(path: str) -> str:
+    return "folder" if Path(path).is_dir() else "file"
 
 
 def _opened(zoo: Zoo, name: str, given: Mapping[str, Any]) -> Opened:
     factory = zoo.dataset(name).factory
     values = convert("dataset", name, factory, given)
-    if missing := [n for n, value in values.items() if value is inspect.Parameter.empty]:
-        raise UsageError(f"{name} needs its option {missing[0]}: --set {name}.{missing[0]}=...")
     try:
         data: Splits = factory(**values)
     except ValueError as error:
@@ -70,17 +74,39 @@ def _opened(zoo: Zoo, name: str, given: Mapping[str, Any]) -> Opened:
 
 
 def _of_folder(zoo: Zoo, folder: str, settings: Mapping[str, Mapping[str, Any]]) -> Opened:
-    """The folder as the first data set reads it that takes any folder: one whose root has no default."""
-    refused = []
-    for name, entry in zoo.datasets.items():
-        option = options(entry.factory).get(ROOT)
-        if option is None or option.default is not inspect.Parameter.empty:
-            continue
+    """A folder or file as the one data set reads it that can, of those that take any: whose root has no default.
+
+    Only data sets that ``settings`` name are tried, where they name some; then a wrong option is an error at once.
+    TroubleError where nothing but the files stood in the way of each.
+    """
+    able = [name for name in zoo.datasets if _takes_any(zoo, name)]
+    if other := settings.keys() - able:
+        raise UsageError(f"--set {min(other)} is no option of what reads any folder: {', '.join(able) or 'nothing'}")
+    for name, given in settings.items():
+        convert("dataset", name, zoo.dataset(name).factory, {**given, ROOT: folder})
+    tried = [name for name in able if name in settings] or able
+    if len(tried) == 1:
+        return _opened(zoo, tried[0], {**settings.get(tried[0], {}), ROOT: folder})
+    read, refused = list[Opened](), dict[str, UsageError | TroubleError]()
+    for name in tried:
         try:
-            return _opened(zoo, name, {**settings.get(name, {}), ROOT: folder})
+            read.append(_opened(zoo, name, {**settings.get(name, {}), ROOT: folder}))
         except (UsageError, TroubleError) as error:
-            refused.append(f"{name}: {error}")
-    raise UsageError(f"no data set reads the folder {folder}; {'; '.join(refused) or 'none takes any folder'}")
+            refused[name] = error
+    if len(read) > 1:
+        names = [one.name for one in read]
+        choices = " or ".join(f"hashzoo data check {name} --root {shlex.quote(folder)}" for name in names)
+        raise UsageError(f"{' and '.join(names)} read the {_kind(folder)} {folder}, each in its own way; use {choices}")
+    if read:
+        return read[0]
+    told = "; ".join(f"{name}: {error}" for name, error in refused.items()) or "none takes any folder"
+    trouble = refused and all(isinstance(error, TroubleError) for error in refused.values())
+    raise (TroubleError if trouble else UsageError)(f"no data set reads the {_kind(folder)} {folder}; {told}")
+
+
+def _takes_any(zoo: Zoo, name: str) -> bool:
+    option = options(zoo.dataset(name).factory).get(ROOT)
+    return option is not None and option.default is inspect.Parameter.empty
 
 
 def describe(zoo: Zoo, opened: Opened) -> dict[str, Any]:

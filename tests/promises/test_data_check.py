@@ -263,7 +263,7 @@ def test_a_picture_in_several_parts_is_decoded_once(monkeypatch):
     seen = []
     monkeypatch.setattr(picture_prints._Look, "prints", lambda self, picture: seen.append(1) or (0, 0, 0, ""))
     told = []
-    picture_prints.take(splits.parts(data), False, 2, lambda *at: told.append(at))
+    picture_prints.take(data.parts(), False, 2, lambda *at: told.append(at))
     assert len(seen) == 320
     assert told[-1] == (320, 320)
 
@@ -308,14 +308,27 @@ def test_findings_are_a_table_and_a_sentence_each(folder, say):
         (["digits.small", "--root", "."], 2, "dataset digits.small has no option 'root'"),
         (["digits.small", "--set", "scenes.small.seed=1"], 2, "--set scenes.small is no option of digits.small"),
         (["digits.small", "--backbone", "nothing"], 2, "no backbone 'nothing'"),
-        (["stranger.listed"], 2, "stranger.listed needs its option root: --set stranger.listed.root=..."),
+        (["stranger.listed"], 2, "stranger.listed needs its option root; give --set stranger.listed.root=VALUE"),
         (["stranger.listed", "--root", "empty"], 2, "there is no train.txt in empty"),
         (["empty"], 2, "no data set reads the folder empty;"),
         (["empty", "--root", "x"], 2, "empty is a folder; leave out --root"),
+        (["notes.md", "--root", "x"], 2, "notes.md is a file; leave out --root"),
+        (["notes.md"], 2, "no data set reads the file notes.md;"),
+        (["notes.md", "--set", "folder.size=64"], 2, "notes.md is no table that is read; use .csv, .tsv, .parquet"),
+        (["empty", "--set", "lists.databse=others"], 2, "no option 'databse'; did you mean 'database'?"),
+        (["empty", "--set", "lists.database=all"], 2, "lists.database = 'all': "),
+        (["empty", "--set", "digits.small.seed=1"], 2, "--set digits.small is no option of what reads any folder: "),
+        (["empty", "--set", "lists.seed=1"], 3, "there is no train.txt in empty"),
+        (
+            ["empty", "--set", "lists.seed=1", "--set", "folder.seed=1"],
+            3,
+            "reads the folder empty; folder: no pictures",
+        ),
     ],
 )
 def test_errors_are_one_line_with_the_cure(arguments, code, message, tmp_path, say, monkeypatch):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.md").write_text("no table")
     monkeypatch.chdir(tmp_path)
     said = say("check", *arguments)
     assert (said.code, said.out) == (code, "")
@@ -323,11 +336,65 @@ def test_errors_are_one_line_with_the_cure(arguments, code, message, tmp_path, s
     assert len(said.err.splitlines()) == 1
 
 
-def test_a_folder_is_read_by_the_first_data_set_that_takes_it_and_its_name_is_said(tmp_path):
+def test_a_folder_is_read_by_the_one_data_set_that_can_and_its_name_is_said(tmp_path):
     folder = written(tmp_path / "data", ".mine")
     said = hashzoo("data", "check", folder, "--plugin", READER, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert said.stdout.startswith("stranger.other: 4 train, 6 database, 2 query; split ")
+
+
+def in_class_folders(folder: Path) -> Path:
+    """Twelve pictures in the folders a and b, and no list files that a data set reads."""
+    written(folder, ".none")
+    for n in range(12):
+        (folder / "ab"[n % 2]).mkdir(exist_ok=True)
+        (folder / "pictures" / f"{n}.png").rename(folder / "ab"[n % 2] / f"{n}.png")
+    return folder
+
+
+def test_a_folder_that_several_data_sets_read_is_refused_until_one_is_chosen(tmp_path, capsys):
+    folder = in_class_folders(tmp_path / "my data")
+    for part, rows in (("train", range(4)), ("database", range(4, 10)), ("test", range(10, 12))):
+        (folder / f"{part}.txt").write_text("".join(f"{'ab'[n % 2]}/{n}.png {n % 2}\n" for n in rows))
+
+    def check(*arguments: object) -> int:
+        try:
+            main(["data", "check", *map(str, arguments)])
+        except SystemExit as done:
+            return int(done.code or 0)
+        return 0
+
+    assert check(folder) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"hashzoo: folder and lists read the folder {folder}, each in its own way; use ")
+    assert f"hashzoo data check lists --root '{folder}'" in said
+    assert check("lists", "--root", folder) == 0
+    assert check(folder, "--set", "lists.seed=0") == 0
+    assert [line[:5] for line in capsys.readouterr().out.splitlines() if "split" in line] == ["lists"] * 2
+    assert check(folder, "--set", "folder.seed=0") == 0
+    assert capsys.readouterr().out.startswith("folder: ")
+
+
+def test_a_table_is_checked_by_its_name_and_declares_that_train_is_searched(tmp_path, say):
+    folder = in_class_folders(tmp_path / "data")
+    lines = [f"{'ab'[n % 2]}/{n}.png,{'ab'[n % 2]},{'train' if n < 8 else 'query'}" for n in range(12)]
+    (folder / "mine.csv").write_text("\n".join(["path,label,part", *lines]))
+    said = say("check", folder / "mine.csv", "--json")
+    assert said.code == 0, said.err
+    told = json.loads(said.out)
+    assert told["dataset"] == "folder"
+    assert [(line["finding"], line["status"]) for line in told["findings"]] == [("train-in-database", "declared")]
+    assert json.loads(say("show", folder / "mine.csv", "--json").out)["digest"] == told["digest"]
+
+
+def test_where_nothing_but_files_stood_in_the_way_the_exit_code_is_that_of_trouble(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TroubleError, match=r"no data set reads the folder .*; folder: no pictures .*; lists: there is"):
+        open_protocol(HOUSE, str(tmp_path / "empty"))
+
+
+def test_the_cure_for_train_in_the_database_names_the_option_that_allows_it():
+    assert data_check.KINDS["train-in-database"].cure.endswith("--allow train-in-database")
 
 
 def test_show_says_what_a_protocol_is_and_keeps_its_parts(folder, say):
@@ -394,7 +461,7 @@ def test_kept_parts_come_back_whole_and_a_changed_file_is_refused(tmp_path):
     splits.save(data, path)
     kept = splits.read(path)
     assert kept.digest == splits.split_digest(data)
-    for name, part in splits.parts(data).items():
+    for name, part in data.parts().items():
         assert np.array_equal(kept.ids[name], part.ids.numpy())
         assert np.array_equal(kept.labels[name], part.labels.numpy())
     with np.load(path) as stored:
@@ -404,6 +471,34 @@ def test_kept_parts_come_back_whole_and_a_changed_file_is_refused(tmp_path):
     np.savez(path, **arrays)
     with pytest.raises(TroubleError, match="its digest is not"):
         splits.read(path)
+
+
+def test_names_that_ids_stand_for_are_in_the_digest_and_kept(tmp_path):
+    names = [f"cats/{n}.jpg" for n in range(9000)] + ["caf\udce9/é.jpg"]
+    data = replace(DATA, names=names, query=replace(FIRST, ids=torch.tensor([9000, 0, 5])))
+    digests = {splits.split_digest(one) for one in (replace(data, names=None), data, replace(data, names=names[::-1]))}
+    assert len(digests) == 3
+    path = tmp_path / "parts.npz"
+    splits.save(data, path)
+    kept = splits.read(path)
+    assert kept.digest == splits.split_digest(data)
+    assert kept.names["query"] == [names[9000], names[0], names[5]]
+    assert kept.names["train"] == [names[n] for n in data.train.ids.tolist()]
+    splits.save(replace(data, names=None), tmp_path / "plain.npz")
+    assert splits.read(tmp_path / "plain.npz").names == {}
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["query_names"][0] += 1
+    np.savez(path, **arrays)
+    with pytest.raises(TroubleError, match="its digest is not"):
+        splits.read(path)
+
+
+def test_an_id_without_a_name_and_a_name_with_a_zero_byte_are_refused():
+    with pytest.raises(UsageError, match="train has ids without a name: 1 names"):
+        splits.split_digest(replace(DATA, names=["a"]))
+    with pytest.raises(UsageError, match="holds a zero byte"):
+        splits.split_digest(replace(DATA, names=["a\0"] * 1000))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK nonsense", None])
