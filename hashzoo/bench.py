@@ -68,7 +68,8 @@ def convert(kind: str, name: str, factory: Callable[..., Any], given: Mapping[st
     for key, option in known.items():
         if key not in given:
             if option.default is signatures.Parameter.empty:
-                raise UsageError(f"{kind} {name} needs its option {key}; give --set {name}.{key}=VALUE")
+                short = "--root FOLDER or " if key == "root" else ""
+                raise UsageError(f"{kind} {name} needs its option {key}; give {short}--set {name}.{key}=VALUE")
             values[key] = option.default
             continue
         try:

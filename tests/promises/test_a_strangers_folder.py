@@ -304,7 +304,7 @@ def test_root_reaches_the_data_sets_that_have_one_and_no_other(tmp_path):
 
 def test_the_benchmark_for_ones_own_pictures_asks_for_them_and_plans(tmp_path):
     house, file = zoo.load(), read("folder")
-    with pytest.raises(UsageError, match="--root PICTURES"):
+    with pytest.raises(UsageError, match="--root FOLDER"):
         plan(file, house)
     for number in range(40):
         path = tmp_path / "ab"[number % 2] / f"{number}.png"
