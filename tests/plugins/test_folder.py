@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -271,3 +273,15 @@ def test_a_wide_picture_keeps_its_middle(tmp_path):
     files = folder(root=root, size=32).train.images.base
     assert files[0].crop((4, 0, 28, 32)).getextrema() == ((255, 255),) * 3
     assert files.form == "32 x 32"
+
+
+def test_the_data_set_of_the_documentation_works(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "hashzoo_datasets" in block]
+    made: dict = {}
+    exec(code, made)  # noqa: S102 - it is our own
+    for number in range(520):
+        (tmp_path / f"{'ab'[number % 2]}{number}.jpg").write_bytes(b"")
+    data = made["hashzoo_datasets"]()["photos.standard"](root=tmp_path)
+    assert [len(part) for part in data.parts().values()] == [400, 20, 100]
+    assert data.query.labels.sum(0).tolist() == [50, 50]
