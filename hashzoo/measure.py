@@ -45,6 +45,7 @@ def measure(
 
     With ``keep``, the trained method is written there (see :mod:`hashzoo.trained`).
     """
+    begun = time.perf_counter()
     identity = job.identity
     train = Train.model_validate(identity.budget)
     limit_threads(train.threads)
@@ -119,7 +120,7 @@ def measure(
             "encode_per_second": (len(data.database) + len(data.query)) / max(encode_seconds, 1e-9),
             "search_per_second": len(next(iter(few.values()))) / max(search_seconds, 1e-9),
         },
-        provenance=provenance(run, train),
+        provenance={**provenance(run, train), "seconds": round(time.perf_counter() - begun, 2)},
     )
     return cell, {**evaluation.per_query, **curve}
 

@@ -33,6 +33,18 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_a_results_folder_keeps_who_is_in_which_part(board):
+    from hashzoo.splits import read as read_split
+
+    (file,) = (board / "splits").glob("*.npz")
+    kept = read_split(file)
+    assert {row["split"] for row in rows(board / "leaderboard.csv")} == {kept.digest}
+    assert {name: len(ids) for name, ids in kept.ids.items()} == {"train": 200, "database": 400, "query": 100}
+    (row, *_) = rows(board / "leaderboard.csv")
+    sizes = {name: row[name] for name in ("train", "database_size", "queries", "train_in_database")}
+    assert sizes == {"train": "200", "database_size": "400", "queries": "100", "train_in_database": "0"}
+
+
 def test_the_board_has_the_stated_columns_in_the_stated_order(board):
     header = (board / "leaderboard.csv").read_text().splitlines()[0].split(",")
     start = ["schema", "benchmark", "dataset", "backbone", "method", "bits", "stored_bits", "budget", "seeds", "status"]
