@@ -116,6 +116,7 @@ def test_ctrl_c_or_a_kill_ends_the_children_keeps_finished_cells_and_exits_130(t
         [sys.executable, "-c", "from hashzoo.cli import main; main()", "bench", "digits", "--quick", "--no-baselines",
          "--plugin", "bad.py", "--methods", "sound,hangs", "--bits", "8", "--results", "r", "--jobs", "1"],
         cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )  # fmt: skip
     cells = tmp_path / "r" / "cells"
     for _ in range(600):
