@@ -81,8 +81,11 @@ def convert(kind: str, name: str, factory: Callable[..., Any], given: Mapping[st
 
 
 def load_data(zoo: Zoo, name: str, given: Mapping[str, Any]) -> Splits:
-    """The splits of a data set. UsageError for an empty part."""
-    data: Splits = zoo.dataset(name).factory(**given)
+    """The splits of a data set. UsageError for options that it cannot serve, and for an empty part."""
+    try:
+        data: Splits = zoo.dataset(name).factory(**given)
+    except ValueError as error:
+        raise UsageError(f"dataset {name}: {error}") from error
     for part, split in data.parts().items():
         if not len(split):
             raise UsageError(f"the {part} split of {name} is empty")
@@ -154,9 +157,9 @@ def paths_put_back(factory: Callable[..., Any], values: Mapping[str, Any], given
     """What :func:`paths_left_out` left out, as given here or by default. UsageError for a path that has to be given."""
     found = dict(values)
     for name in places(factory):
-        if name not in given and (default := options(factory)[name].default) is signatures.Parameter.empty:
+        found[name] = given.get(name, options(factory)[name].default)
+        if found[name] is signatures.Parameter.empty:
             raise UsageError(f"this cell was measured on files in a folder ({values[name]}); name it with --{name}")
-        found[name] = given.get(name) if name in given else default
     return found
 
 
@@ -202,9 +205,10 @@ def plan(
         if amount < 1:
             raise UsageError(f"bits must be 1 or more, not {amount}")
     extra = zoo.metric_functions()
-    parts = {parse(name, extra).part for name in benchmark.metrics}
-    if benchmark.train.select and of_codes([parse(benchmark.train.select, extra).name], extra):
-        raise UsageError(f"[train] select = {benchmark.train.select!r} does not rank; choose by one such as 'map@all'")
+    select = benchmark.train.select
+    parts = {parse(name, extra).part for name in [*benchmark.metrics, *filter(None, [select])]}
+    if of_codes([select], extra):
+        raise UsageError(f"[train] select = {select!r} does not rank; choose by one such as 'map@all'")
     kinds = {"shallow", "deep"}
     for named in benchmark.backbones.keys() - kinds:
         if named not in zoo.methods and "+" not in named:
@@ -214,20 +218,15 @@ def plan(
     chosen = {name: zoo.method(name) for name in names}
     given = _assigned(benchmark.set, zoo, names, benchmark)
     dataset_options = convert("dataset", dataset, zoo.dataset(dataset).factory, given.get(dataset, {}))
-    try:
-        data = load_data(zoo, dataset, dataset_options)
-    except ValueError as error:
-        raise UsageError(f"dataset {dataset}: {error}") from error
+    data = load_data(zoo, dataset, dataset_options)
     inspection = examined(dataset, data, skip_bad_pictures, tell)
     data = kept(data, inspection)
     if data.multilabel and parts & set(GROUPS):
         raise UsageError(f"{dataset} has several labels a picture; /{GROUPS[0]} and its kin need one")
-    if benchmark.train.select:
-        parse(benchmark.train.select, zoo.metric_functions())
-        if data.validation is None:
-            has = "validation" in options(zoo.dataset(dataset).factory)
-            cure = f"give --set {dataset}.validation=0.1" if has else "take a data set that has the option validation"
-            raise UsageError(f"train.select needs validation pictures, and {dataset} holds none out; {cure}")
+    if select and data.validation is None:
+        has = "validation" in options(zoo.dataset(dataset).factory)
+        cure = f"give --set {dataset}.validation=0.1" if has else "take a data set that has the option validation"
+        raise UsageError(f"train.select needs validation pictures, and {dataset} holds none out; {cure}")
     if data.pairs is None and parts & set(ASKINGS):
         raise UsageError(f"{dataset} composes no queries; /{ASKINGS[0]} and its kin need a data set that does")
     if data.pairs is not None and (single := of_codes(benchmark.metrics, extra)):

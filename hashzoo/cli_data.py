@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hashzoo.cli_options import plugin_option, settings
 from hashzoo.errors import UsageError, unknown
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 FAILED = 1
 set_option = click.option("--set", "given", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
@@ -196,19 +193,7 @@ def _tell(lines: list[dict[str, Any]]) -> None:
         click.echo(f"{line['finding']}: {line['why']}{detail}; {line['cure']}.")
 
 
-def _console(**given: Any) -> Console:
-    """As wide as the terminal; where there is none, and no COLUMNS, without limit."""
-    import os
-
-    from rich.console import Console
-
-    from hashzoo.listing import UNLIMITED
-
-    console = Console(**given)
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(**given, width=UNLIMITED)
-
-
 def _print(rows: list[dict[str, Any]]) -> None:
-    from hashzoo.listing import table
+    from hashzoo.listing import table, wide
 
-    _console().print(table(rows))
+    wide().print(table(rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hashzoo.picture_prints import DAMAGED, MISSING, Prints, copies, lookalikes, name_of, take
 from hashzoo.splits import asked, relevant_counts
-from hashzoo.types import Split, Splits
+from hashzoo.types import Split, Splits, Tell
 
 SHOWN = 3  # examples of a finding
 ORDERED = 0.1  # how far from random (0) to sorted by class (1) a database may lie
@@ -113,9 +113,7 @@ class Finding:
         return "allowed" if self.name in allowed else "found"
 
 
-def check(
-    data: Splits, *, near: int | None = None, tell: Callable[[int, int], None] = lambda *_: None
-) -> list[Finding]:
+def check(data: Splits, *, near: int | None = None, tell: Tell = lambda *_: None) -> list[Finding]:
     """Every finding of a protocol, in the order of ``KINDS``; empty where there is none.
 
     ``near`` asks for pictures that look alike too, within so many of 64 bits. ``tell`` is called with the pictures
@@ -212,7 +210,7 @@ def _not_binary(data: Splits) -> Finding:
     return Finding("labels-not-binary", count, total, tuple(examples[:SHOWN]))
 
 
-def of_pictures(data: Splits, near: int | None, tell: Callable[[int, int], None]) -> list[Finding]:
+def of_pictures(data: Splits, near: int | None, tell: Tell) -> list[Finding]:
     """What is learned from decoding every picture once."""
     split = data.parts()
     prints = take(split, near is not None, min(8, os.cpu_count() or 1), tell)

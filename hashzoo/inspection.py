@@ -179,6 +179,11 @@ def look(images: Sequence[Any], tell: Tell | None = None) -> Looked:
     return looked
 
 
+def pixel_digest(picture: Tensor) -> bytes:
+    """16 bytes that stand for a picture's pixels."""
+    return digest(str(tuple(picture.shape)).encode() + picture.contiguous().numpy().tobytes())
+
+
 def _glance(images: Sequence[Any], rows: range) -> Looked:
     prints, lasting = np.zeros((len(rows), 16), np.uint8), True
     bad = {}
@@ -189,8 +194,7 @@ def _glance(images: Sequence[Any], rows: range) -> Looked:
                 decode(data)
                 found = digest(data)
             else:
-                picture = as_tensor(images[row])
-                found = digest(str(tuple(picture.shape)).encode() + picture.contiguous().numpy().tobytes())
+                found = pixel_digest(as_tensor(images[row]))
             prints[place] = np.frombuffer(found, np.uint8)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, HashzooError) as error:
             lasting = lasting and not isinstance(error, OSError)

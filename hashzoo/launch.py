@@ -91,11 +91,7 @@ def warm(jobs: Sequence[Job], tell: Callable[[str], AbstractContextManager[Tell]
         first.setdefault(shared(job), job)
     first.pop("", None)
     for job in first.values():
-        ours, theirs = context.Pipe(duplex=False)
-        surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")}
-        process: Any = context.Process(target=_warm, args=(job, theirs, surroundings))
-        process.start()
-        theirs.close()
+        process, ours = _spawn(context, _warm, job)
         try:
             with (
                 tell(f"features of {job.identity.dataset} by {job.identity.backbone}") as said,
@@ -128,12 +124,18 @@ def _warm(job: Job, pipe: Connection, surroundings: dict[str, str]) -> None:
 
 
 def _start(context: Any, job: Job, folder: Path, timeout: float | None) -> Running:
+    process, ours = _spawn(context, work, job, folder.resolve())
+    return Running(job, process, ours, time.monotonic() + (timeout or float("inf")))
+
+
+def _spawn(context: Any, target: Callable[..., None], *given: Any) -> tuple[Any, Connection]:
+    """A process that runs ``target(*given, pipe, surroundings)``, and our end of the pipe it speaks through."""
     ours, theirs = context.Pipe(duplex=False)
     surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")}
-    process = context.Process(target=work, args=(job, folder.resolve(), theirs, surroundings), name=job.title)
+    process = context.Process(target=target, args=(*given, theirs, surroundings), name=given[0].title)
     process.start()
     theirs.close()
-    return Running(job, process, ours, time.monotonic() + (timeout or float("inf")))
+    return process, ours
 
 
 def _ended(running: list[Running], event: Event) -> list[Running]:

@@ -112,11 +112,15 @@ def _years(text: str) -> range:
     return years
 
 
+def wide() -> Console:
+    """A console as wide as the terminal; where there is none, and no COLUMNS, without limit."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=UNLIMITED)
+
+
 def show(kind: str, found: list[dict[str, Any]]) -> None:
     """Print the listing as wide as the terminal; where there is none, and no COLUMNS, in full."""
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=UNLIMITED)
+    console = wide()
     lines, gone = fitted(found, console.width) if kind == "methods" else (found, [])
     console.print(f"{len(found)} {kind}")
     if lines:

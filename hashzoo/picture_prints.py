@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from hashzoo.errors import TroubleError
-from hashzoo.inspection import below
+from hashzoo.inspection import below, pixel_digest
 from hashzoo.picture_files import PictureFiles, decode, digest
 from hashzoo.pictures import as_tensor
-from hashzoo.types import Split
+from hashzoo.types import Split, Tell
 
 FINE, MISSING, DAMAGED = 0, 1, 2
 _BLOCK = 2048  # pictures handed to the threads at a time
@@ -59,7 +58,7 @@ def appearance(picture: Tensor) -> int:
     return int.from_bytes(np.packbits((waves > np.median(waves)).ravel()).tobytes(), "big")
 
 
-def take(parts: Mapping[str, Split], near: bool, threads: int, tell: Callable[[int, int], None]) -> dict[str, Prints]:
+def take(parts: Mapping[str, Split], near: bool, threads: int, tell: Tell) -> dict[str, Prints]:
     """The prints of every part. A picture in several parts is looked at once, and equal files are decoded once.
 
     ``near`` asks for the appearance too. ``tell`` is called with the pictures looked at so far, and with all of them.
@@ -123,7 +122,7 @@ class _Look:
     def prints(self, picture: Any) -> tuple[int, int, int, str]:
         """Of a picture that is at hand."""
         pixels = as_tensor(picture).contiguous()
-        exact = hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.numpy().tobytes()).digest()[:8]
+        exact = pixel_digest(pixels)[:8]
         return int.from_bytes(exact, "big"), appearance(pixels) if self.near else 0, FINE, ""
 
 

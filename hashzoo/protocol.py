@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hashzoo.bench import convert
+from hashzoo.bench import convert, load_data
 from hashzoo.errors import TroubleError, UsageError, unknown
 from hashzoo.method import options
 from hashzoo.metrics import chance_ap
@@ -61,16 +61,8 @@ def _kind(path: str) -> str:
 
 
 def _opened(zoo: Zoo, name: str, given: Mapping[str, Any]) -> Opened:
-    factory = zoo.dataset(name).factory
-    values = convert("dataset", name, factory, given)
-    try:
-        data: Splits = factory(**values)
-    except ValueError as error:
-        raise UsageError(f"dataset {name}: {error}") from error
-    for part, split in data.parts().items():
-        if not len(split):
-            raise UsageError(f"the {part} split of {name} is empty")
-    return Opened(name, values, data)
+    values = convert("dataset", name, zoo.dataset(name).factory, given)
+    return Opened(name, values, load_data(zoo, name, values))
 
 
 def _of_folder(zoo: Zoo, folder: str, settings: Mapping[str, Mapping[str, Any]]) -> Opened:

@@ -90,3 +90,11 @@ def test_an_unknown_metric_to_select_by_is_named_before_training():
 
     with pytest.raises(UsageError, match="did you mean 'map@all'"):
         job_of(select="mpa@all")
+
+
+@pytest.mark.parametrize(("select", "says"), [("map@all/first", "composes no queries"), ("map@all/heads", "no metric")])
+def test_a_part_to_select_by_that_the_data_does_not_have_is_refused_before_training(select, says):
+    from hashzoo.errors import UsageError
+
+    with pytest.raises(UsageError, match=says):
+        job_of(select=select)

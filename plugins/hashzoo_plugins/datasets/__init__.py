@@ -44,8 +44,10 @@ def hashzoo_datasets() -> dict[str, Any]:
         **longtail.protocols("digits", digits.source),
         **longtail.protocols("cifar10", files=cifar10.source),
         **longtail.protocols("imagenette", files=imagenette.source),
-        **unseen.protocols("digits", digits.source, unseen=3, train=500, queries=80),
-        **unseen.protocols("cifar10", files=cifar10.source, unseen=2, train=4000, queries=1000),
-        **composed.protocols("scenes", lambda seed: scenes.standard(seed=seed)),
-        **composed.protocols("coco", files=published.coco),
+        **unseen.protocols(
+            "digits", lambda seed, _: digits.source(seed), unseen=3, train=500, queries=80, rooted=False
+        ),
+        **unseen.protocols("cifar10", cifar10.source, unseen=2, train=4000, queries=1000),
+        **composed.protocols("scenes", lambda seed, _: scenes.standard(seed=seed), rooted=False),
+        **composed.protocols("coco", published.coco),
     }

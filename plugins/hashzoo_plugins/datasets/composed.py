@@ -65,21 +65,12 @@ def draw(data: Splits, operation: Operation, count: int, seed: int, pairs: Liter
 
 
 def protocols(
-    name: str,
-    source: Callable[[int], Splits] | None = None,
-    *,
-    files: Callable[[int, Path | None], Splits] | None = None,
+    name: str, files: Callable[[int, Path | None], Splits], *, rooted: bool = True
 ) -> dict[str, Callable[..., Splits]]:
     """``NAME.union``, ``NAME.intersection`` and ``NAME.difference`` of splits by seed.
 
-    They are a ``source``, or ``files`` that lie in a folder ``root``.
+    ``rooted`` says that the files lie in a folder, which the option ``root`` names.
     """
-
-    def composed(
-        operation: Operation, *, seed: int = 0, queries: int = 500, pairs: Literal["proper", "any"] = "proper"
-    ) -> Splits:
-        assert source is not None  # noqa: S101 - one of the two is given
-        return draw(source(seed), operation, queries, seed, pairs)
 
     def of_files(
         operation: Operation,
@@ -89,12 +80,16 @@ def protocols(
         queries: int = 500,
         pairs: Literal["proper", "any"] = "proper",
     ) -> Splits:
-        assert files is not None  # noqa: S101 - one of the two is given
         return draw(files(seed, root), operation, queries, seed, pairs)
+
+    def embedded(
+        operation: Operation, *, seed: int = 0, queries: int = 500, pairs: Literal["proper", "any"] = "proper"
+    ) -> Splits:
+        return of_files(operation, seed=seed, queries=queries, pairs=pairs)
 
     made: dict[str, Callable[..., Splits]] = {}
     for operation in OPERATIONS:
-        one = partial(composed if files is None else of_files, operation)
+        one = partial(of_files if rooted else embedded, operation)
         one.__doc__ = f"{name.capitalize()} asked by the {operation} of the labels of two pictures."
         made[f"{name}.{operation}"] = one
     return made

@@ -80,31 +80,18 @@ def draw(data: Splits, name: str, asked: Asked, unseen: int, train: int, queries
 
 def protocols(
     name: str,
-    source: Callable[[int], Splits] | None = None,
-    files: Callable[[int, Path | None], Splits] | None = None,
+    files: Callable[[int, Path | None], Splits],
     *,
     unseen: int,
     train: int,
     queries: int,
+    rooted: bool = True,
 ) -> dict[str, Callable[..., Splits]]:
     """``NAME.unseen``, ``NAME.unseen-all`` and ``NAME.seen-all`` of splits by seed, with these defaults.
 
-    They are a ``source``, or ``files`` that lie in a folder ``root``.
+    ``rooted`` says that the files lie in a folder, which the option ``root`` names.
     """
     by_default = unseen, train, queries
-
-    def of_source(
-        asked: Asked,
-        *,
-        seed: int = 0,
-        unseen: int = by_default[0],
-        train: int = by_default[1],
-        queries: int = by_default[2],
-        validation: float = 0.0,
-    ) -> Splits:
-        assert source is not None  # noqa: S101 - one of the two is given
-        data = draw(source(seed), name, asked, unseen, train, queries, seed)
-        return held_out(data, validation, Shuffle(f"{name} validation", seed))
 
     def of_files(
         asked: Asked,
@@ -116,9 +103,19 @@ def protocols(
         queries: int = by_default[2],
         validation: float = 0.0,
     ) -> Splits:
-        assert files is not None  # noqa: S101 - one of the two is given
         data = draw(files(seed, root), name, asked, unseen, train, queries, seed)
         return held_out(data, validation, Shuffle(f"{name} validation", seed))
+
+    def embedded(
+        asked: Asked,
+        *,
+        seed: int = 0,
+        unseen: int = by_default[0],
+        train: int = by_default[1],
+        queries: int = by_default[2],
+        validation: float = 0.0,
+    ) -> Splits:
+        return of_files(asked, seed=seed, unseen=unseen, train=train, queries=queries, validation=validation)
 
     says = {
         "unseen": "queries and database are of classes that were not learned from",
@@ -127,7 +124,7 @@ def protocols(
     }
     made = {}
     for asked, text in says.items():
-        protocol = partial(of_source if files is None else of_files, asked)
+        protocol = partial(of_files if rooted else embedded, asked)
         title = TITLES.get(name, name.capitalize())
         protocol.__doc__ = f"{title}, {unseen} of the classes left out of training: {text}."
         made[f"{name}.{asked}"] = protocol
