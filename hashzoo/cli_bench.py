@@ -1,0 +1,125 @@
+"""`hashzoo bench`: methods trained and measured. Nothing here imports torch before it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hashzoo.cli_options import overridden, parted, plugin_option, quick, rooted
+from hashzoo.errors import TroubleError, UsageError
+
+if TYPE_CHECKING:
+    from hashzoo.cells import Cell
+
+
+@click.command()
+@click.argument("benchmark", default="digits", metavar="[NAME|FILE.toml]")
+@click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss.")
+@click.option("--dataset", metavar="D,...", help="Other data sets.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the pictures of data sets that need it lie.")
+@click.option("--backbone", metavar="B", help="One backbone for every kind of method.")
+@click.option("--bits", metavar="16,32", help="Code lengths.")
+@click.option("--seeds", metavar="0,1,2", help="Seeds.")
+@click.option("--metrics", metavar="M,...", help="Metrics, such as map@all,p@h2.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the budget.")
+@click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
+@click.option("--results", type=click.Path(path_type=Path), help="Folder [default: hashzoo-results/NAME].")
+@click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time [default: the cores there are].")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a cell may take.")
+@plugin_option
+@click.option("--no-baselines", is_flag=True, help="Leave out the file's baselines and controls.")
+@click.option("--dry-run", is_flag=True, help="Check everything and list the cells; train nothing.")
+@click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, pictures.")
+@click.option("--save-weights", is_flag=True, help="Keep each trained method beside its cell.")
+@click.option("--rerun", type=click.Choice(["failed", "stale", "all"]), help="Do finished cells again.")
+@click.option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read pictures from disk.")
+def bench(benchmark: str, **asked: Any) -> None:
+    """Train and measure methods, and write a leaderboard.
+
+    Cells that RESULTS already holds are not done again. Exit code 0: every asked cell is ok, or skipped because its
+    method does not fit one of several data sets; 1: some is not.
+    """
+    from hashzoo import bench as benches
+    from hashzoo import zoo
+    from hashzoo.bench_file import read
+    from hashzoo.progress import shown
+    from hashzoo.sweep import sweep
+
+    file = read(benchmark)
+    house = zoo.load(asked["plugins"])
+    if asked["quick"] and not file.quick.model_fields_set:
+        raise UsageError(f"{benchmark} has no quick form: add a [quick] table to it")
+    if asked["quick"] and file.quick.dataset:
+        file = file.model_copy(update={"dataset": file.quick.dataset})
+    if asked["dataset"]:
+        file = file.model_copy(update={"dataset": parted(asked["dataset"])})
+    if asked["root"]:
+        asked["settings"] += rooted(file.datasets, house, asked["root"])
+    explicit = [name for name in parted(asked["methods"]) if not any(c in name for c in "*?[")]
+    device = _device(asked["device"])
+    jobs = []
+    for part in [quick(one) if asked["quick"] else one for one in file.each()]:
+        with shown(f"pictures of {part.dataset}") as tell:
+            jobs += benches.plan(
+                overridden(part, asked),
+                house,
+                base=part.train,
+                baselines=not asked["no_baselines"],
+                device=device,
+                workers=asked["workers"],
+                plugins=asked["plugins"],
+                skip_bad_pictures=asked["on_bad_image"] == "skip",
+                keep=asked["save_weights"],
+                tell=tell,
+            )
+    benches.insist(jobs, explicit)
+    if asked["dry_run"]:
+        for job in jobs:
+            why = f": skipped, {job.refusal}" if job.refusal else ""
+            click.echo(f"{job.title} on {job.identity.dataset}, {job.identity.backbone}{why}")
+        click.echo(f"{len(jobs)} cells on {', '.join(file.datasets)}")
+        return
+    folder = asked["results"] or Path("hashzoo-results") / file.name
+    parallel = asked["jobs"] or (1 if device == "cuda" else max(1, min(8, os.cpu_count() or 1)))
+    finished = sweep(
+        jobs,
+        folder,
+        parallel=parallel,
+        timeout=asked["timeout"],
+        rerun=asked["rerun"],
+        extra=house.metric_functions(),
+    )
+    _finish(finished)
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise TroubleError("no CUDA device is available here; use --device cpu")
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _finish(finished: list[Cell]) -> None:
+    """Exit 1 where a cell is not ok; a method that does not fit a data set is skipped there, which is no failure.
+
+    It is one where nothing else was asked.
+    """
+    wrong = [c for c in finished if c.status not in ("ok", "skipped")]
+    if all(c.status == "skipped" for c in finished):
+        wrong = finished
+    for cell in wrong:
+        identity = cell.identity
+        click.echo(
+            f"{identity.method} {identity.bits} bits seed {identity.seed} on {identity.dataset}: "
+            f"{cell.status}: {cell.reason}",
+            err=True,
+        )
+    if wrong:
+        sys.exit(1)
