@@ -155,7 +155,7 @@ def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) 
     cell whole. Scores that are not finite are stored as null. Raises TroubleError when the disk refuses.
     """
     target = path(folder, cell.identity, cell.benchmark)
-    with _trouble("make", target.parent):
+    with trouble("make", target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     former = None
     with suppress(TroubleError):
@@ -228,7 +228,7 @@ def prepare(folder: Path) -> None:
 
     Raises TroubleError when it cannot, and NewerSchemaError when a later hashzoo has been there.
     """
-    with _trouble("make", folder / "cells"):
+    with trouble("make", folder / "cells"):
         (folder / "cells").mkdir(parents=True, exist_ok=True)
     probe = folder / "cells" / f".probe-{secrets.token_hex(6)}"
     replace_bytes(probe, b"hashzoo")
@@ -245,7 +245,7 @@ def replace_bytes(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(6)}.tmp")
     try:
-        with _trouble("write", path):
+        with trouble("write", path):
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
@@ -271,7 +271,7 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _trouble(doing: str, path: Path) -> Iterator[None]:
+def trouble(doing: str, path: Path) -> Iterator[None]:
     """Turns an OSError into one line that names the path and the cure."""
     cures = {
         errno.ENOSPC: "free some space, then run the same command again",
@@ -288,7 +288,7 @@ def _trouble(doing: str, path: Path) -> Iterator[None]:
 
 
 def _bytes(path: Path) -> bytes:
-    with _trouble("read", path):
+    with trouble("read", path):
         return path.read_bytes()
 
 
@@ -375,7 +375,7 @@ def _arrays_path(path: Path, digest: Any) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    with _trouble("read", folder / "cells"), suppress(FileNotFoundError):
+    with trouble("read", folder / "cells"), suppress(FileNotFoundError):
         return sorted(file for file in (folder / "cells").iterdir() if file.suffix == ".json")
     return []
 
