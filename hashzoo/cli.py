@@ -23,7 +23,10 @@ from hashzoo.errors import HashzooError, TroubleError, UsageError
 if TYPE_CHECKING:
     from hashzoo.zoo import Zoo
 
-KINDS = ("methods", "backbones", "heads", "losses", "datasets", "metrics", "benchmarks", "plugins")
+KINDS = (
+    *("methods", "backbones", "heads", "losses", "datasets", "metrics"),
+    *("launchers", "trackers", "benchmarks", "plugins"),
+)
 INTERRUPTED = 130
 
 
@@ -85,7 +88,7 @@ for _command in (bench, data, show, compare):
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @plugin_option
 def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, ...], **cards: str | None) -> None:
-    """What there is: methods, backbones, heads, losses, datasets, metrics, benchmarks or plugins."""
+    """What there is: methods, backbones, heads, losses, datasets, metrics, and what else plugins bring."""
     from fnmatch import fnmatchcase
 
     from hashzoo import listing, zoo

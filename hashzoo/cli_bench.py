@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli_options import overridden, parted, plugin_option, quick, rooted
+from hashzoo.cli_options import apart, overridden, parted, plugin_option, quick, rooted, settings, shard, size
 from hashzoo.errors import TroubleError, UsageError
 
 if TYPE_CHECKING:
     from hashzoo.cells import Cell
+    from hashzoo.zoo import Entry
 
 
 @click.command()
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 @click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder [default: hashzoo-results/NAME].")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time [default: the cores there are].")
+@click.option("--launcher", default="local", show_default=True, metavar="NAME", help="Where cells run.")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the cells, as 1/4.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a cell may take.")
+@click.option("--mem-limit", metavar="SIZE", help="Memory a cell may allocate, as 4G.")
+@click.option("--track", metavar="T,...", help="Trackers that hear of finished cells.")
 @plugin_option
 @click.option("--no-baselines", is_flag=True, help="Leave out the file's baselines and controls.")
 @click.option("--dry-run", is_flag=True, help="Check everything and list the cells; train nothing.")
@@ -48,11 +53,15 @@ def bench(benchmark: str, **asked: Any) -> None:
     from hashzoo import bench as benches
     from hashzoo import zoo
     from hashzoo.bench_file import read
+    from hashzoo.launcher import Limits
     from hashzoo.progress import shown
     from hashzoo.sweep import sweep
 
     file = read(benchmark)
     house = zoo.load(asked["plugins"])
+    part_of = shard(asked["shard"]) if asked["shard"] else (1, 1)
+    memory = _memory(asked["mem_limit"])
+    service, asked["settings"] = apart(asked["settings"], [*house.launchers, *house.trackers])
     if asked["quick"] and not file.quick.model_fields_set:
         raise UsageError(f"{benchmark} has no quick form: add a [quick] table to it")
     if asked["quick"] and file.quick.dataset:
@@ -79,6 +88,7 @@ def bench(benchmark: str, **asked: Any) -> None:
                 tell=tell,
             )
     benches.insist(jobs, explicit)
+    jobs = jobs[part_of[0] - 1 :: part_of[1]]
     if asked["dry_run"]:
         for job in jobs:
             why = f": skipped, {job.refusal}" if job.refusal else ""
@@ -86,12 +96,14 @@ def bench(benchmark: str, **asked: Any) -> None:
         click.echo(f"{len(jobs)} cells on {', '.join(file.datasets)}")
         return
     folder = asked["results"] or Path("hashzoo-results") / file.name
-    parallel = asked["jobs"] or (1 if device == "cuda" else max(1, min(8, os.cpu_count() or 1)))
+    parallel = asked["jobs"] or (_gpus() if device == "cuda" else max(1, min(8, os.cpu_count() or 1)))
+    limits = Limits(parallel, asked["timeout"], memory)
     finished = sweep(
         jobs,
         folder,
-        parallel=parallel,
-        timeout=asked["timeout"],
+        limits=limits,
+        launcher=_made("launcher", house.launcher(asked["launcher"]), service, limits),
+        trackers={name: _made("tracker", house.tracker(name), service, folder) for name in parted(asked["track"])},
         rerun=asked["rerun"],
         extra=house.metric_functions(),
     )
@@ -104,6 +116,29 @@ def _device(asked: str) -> str:
     if asked == "cuda" and not torch.cuda.is_available():
         raise TroubleError("no CUDA device is available here; use --device cpu")
     return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _gpus() -> int:
+    import torch
+
+    return max(torch.cuda.device_count(), 1)
+
+
+def _memory(asked: str | None) -> int | None:
+    if asked and sys.platform != "linux":
+        raise UsageError("--mem-limit works on Linux only; leave it out here")
+    return size(asked) if asked else None
+
+
+def _made(kind: str, entry: Entry, service: tuple[str, ...], first: Any) -> Any:
+    """A launcher or tracker with the options that ``--set`` gives it."""
+    from hashzoo.bench import convert
+
+    given = settings(service).get(entry.name, {})
+    try:
+        return entry.factory(first, **convert(kind, entry.name, entry.factory, given))
+    except ValueError as error:
+        raise UsageError(f"{kind} {entry.name}: {error}") from error
 
 
 def _finish(finished: list[Cell]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,40 @@ def numbers(option: str, text: str | None) -> list[int]:
         return [int(part) for part in parted(text)]
     except ValueError:
         raise UsageError(f"{option} takes whole numbers such as 16,32, not {text!r}") from None
+
+
+def size(text: str) -> int:
+    """Bytes of a size such as ``500M`` or ``4G``, in powers of 1024. UsageError where it is none.
+
+    >>> [size(text) for text in ("4G", "1.5k", "100")]
+    [4294967296, 1536, 100]
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)i?[bB]?", text.strip())
+    if not found or not float(found[1]):
+        raise UsageError(f"a size is written as 500M or 4G, not {text!r}")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Which of how many parts, from 1. UsageError where it is none.
+
+    >>> shard("2/4")
+    (2, 4)
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"--shard takes the first to last of some parts, as in 1/4 or 4/4, not {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def apart(given: tuple[str, ...], names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of what ``--set`` was given, what is for these names, and the rest.
+
+    >>> apart(("ray.retries=1", "itq.iterations=20"), ["ray"])
+    (('ray.retries=1',), ('itq.iterations=20',))
+    """
+    mine = tuple(text for text in given if text.partition("=")[0].rpartition(".")[0] in names)
+    return mine, tuple(text for text in given if text not in mine)
 
 
 def settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pluggy
 
@@ -25,6 +25,18 @@ class Family:
     build: Callable[..., Any]  # (name, shape, *, options)
     names: Callable[[], list[str]]
     doc: str
+
+
+class Tracker(Protocol):
+    """Hears of each cell that is finished, in the process of the sweep. What it raises ends the tracker alone."""
+
+    def finished(self, cell: Any) -> None:
+        """A :class:`hashzoo.cells.Cell`, whatever became of it."""
+        ...
+
+    def close(self) -> None:
+        """The sweep is over."""
+        ...
 
 
 @hookspec
@@ -58,3 +70,13 @@ def hashzoo_metrics() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty
 
     Or ``OfCodes(function)``, with function(coded) -> one number for all queries.
     """
+
+
+@hookspec
+def hashzoo_launchers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    r"""Where cells run: factory(limits, \*, options) -> Launcher, asked for with ``--launcher NAME``."""
+
+
+@hookspec
+def hashzoo_finished() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    r"""Who hears of finished cells: factory(folder, \*, options) -> Tracker, asked for with ``--track NAME``."""

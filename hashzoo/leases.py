@@ -22,6 +22,7 @@ from hashzoo.cells import trouble
 
 BEAT = 10.0  # seconds between touches
 STALE = 60.0  # seconds without one after which an owner is taken for dead
+LOCK = ".leases.lock"
 
 
 class Leases:
@@ -60,7 +61,7 @@ class Leases:
         file = self.folder / name
         with self._lock:
             self._held.discard(file)
-        with suppress(OSError):
+        with suppress(OSError), filelock.FileLock(self.folder / LOCK):
             if _owner(file) == self.me:
                 file.unlink()
 
@@ -79,8 +80,10 @@ class Leases:
             handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return False
-        with open(handle, "w", encoding="utf-8") as opened:
-            json.dump({"owner": self.me}, opened)
+        try:
+            os.write(handle, json.dumps({"owner": self.me}).encode())
+        finally:
+            os.close(handle)
         return True
 
     def _dead(self, file: Path) -> bool:
@@ -100,7 +103,7 @@ class Leases:
         return self._clock.stat().st_mtime - touched > self.stale
 
     def _take_over(self, file: Path) -> bool:
-        with filelock.FileLock(self.folder / ".leases.lock"):
+        with filelock.FileLock(self.folder / LOCK):
             if not file.exists() or not self._dead(file):
                 return False  # another was faster
             # not replaced: a new file appears in one step too, and this one is nobody's in between

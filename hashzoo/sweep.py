@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from hashzoo import cells, launch, leaderboard, splits, tables, trained, zoo
 from hashzoo.bench import Job, data_of
 from hashzoo.cells import Cell
 from hashzoo.errors import UsageError
+from hashzoo.hookspecs import Tracker
+from hashzoo.launcher import Launcher, Limits
 from hashzoo.measure import LIBRARIES
 from hashzoo.metrics import Extra
 from hashzoo.progress import EVERY, shown
@@ -26,14 +29,16 @@ def sweep(
     jobs: Sequence[Job],
     folder: Path,
     *,
-    parallel: int,
-    timeout: float | None,
-    rerun: str | None,
+    limits: Limits,
+    launcher: Launcher | None = None,
+    trackers: Mapping[str, Tracker] | None = None,
+    rerun: str | None = None,
     extra: Extra | None = None,
 ) -> list[Cell]:
     """Measure what ``folder`` does not hold yet, write ``cells.csv`` and ``leaderboard.csv``, print the board.
 
-    ``extra`` are the metrics of plugins: they say which scores may be starred.
+    ``launcher`` is this machine's, unless given; ``trackers`` hear of each cell that is finished here; ``extra`` are
+    the metrics of plugins: they say which scores may be starred.
     """
     cells.prepare(folder)
     console = Console()
@@ -53,8 +58,14 @@ def sweep(
         keep_splits(todo, folder)
         if todo:
             launch.warm(todo, lambda what: shown(what, console))
-            with Watch(console, todo) as watch:
-                done += launch.run(todo, folder, parallel=parallel, timeout=timeout, event=watch.event)
+            with Watch(console, todo) as watch, Told(trackers or {}, console) as told:
+
+                def event(job: Job, kind: str, value: Any) -> None:
+                    watch.event(job, kind, value)
+                    if kind == "done":
+                        told.finished(value)
+
+                done += launch.run(todo, folder, launcher=launcher, limits=limits, event=event)
     finally:  # also after Ctrl-C or a full disk: what is finished stands on the board
         kept, messages = cells.read_all(folder)
         leaderboard.write(folder, kept)
@@ -64,6 +75,33 @@ def sweep(
         console.print(table)
     console.print(f"{folder / 'leaderboard.csv'}  {folder / 'cells.csv'}", markup=False, soft_wrap=True)
     return done
+
+
+class Told:
+    """Trackers that hear of finished cells; one that fails is named once and heard of no more."""
+
+    def __init__(self, trackers: Mapping[str, Tracker], console: Console) -> None:
+        self.trackers, self.console = dict(trackers), console
+
+    def __enter__(self) -> Told:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, tracker in list(self.trackers.items()):
+            self._told(name, tracker.close)
+
+    def finished(self, cell: Cell) -> None:
+        """Tell all of a cell."""
+        for name, tracker in list(self.trackers.items()):
+            self._told(name, partial(tracker.finished, cell))
+
+    def _told(self, name: str, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except Exception as error:  # whatever a service far away does, cells are kept here
+            del self.trackers[name]
+            said = f"tracker {name} failed and is told no more: {type(error).__name__}: {error}"
+            self.console.print(said, style="yellow", markup=False, soft_wrap=True)
 
 
 def keep_splits(jobs: Sequence[Job], folder: Path) -> None:
@@ -161,7 +199,7 @@ class Watch:
         else:
             self.running.pop(name, None)
             self.finished += 1
-            self._line(job, value)
+            self._line(job, value, kind == "elsewhere")
         shown = ", ".join(f"{name}: {what}" if what else name for name, what in self.running.items())
         self.bar.update(self.task, completed=self.finished, description=shown or "cells")
         if self.screen:
@@ -173,7 +211,7 @@ class Watch:
             self.last = time.monotonic()
             print(f"{name}: {self.running[name]}", flush=True)
 
-    def _line(self, job: Job, cell: Cell) -> None:
+    def _line(self, job: Job, cell: Cell, elsewhere: bool) -> None:
         score = cell.metrics.get(self.metric)
         text = f"{score:.4f}" if score is not None and cell.status == "ok" else cell.status
         self.scores.setdefault(self._name(job, job.identity.method), {}).setdefault(job.identity.bits, []).append(text)
@@ -181,9 +219,9 @@ class Watch:
             return
         left = (time.monotonic() - self.started) / self.finished * (self.total - self.finished)
         what = f"{self.metric} {text}" if cell.status == "ok" else f"{cell.status}: {cell.reason}"
-        print(
-            f"[{self.finished}/{self.total}] {self._name(job, job.title)}: {what}; about {left:.0f} s left", flush=True
-        )
+        by = " (done by another sweep)" if elsewhere else ""
+        name = self._name(job, job.title)
+        print(f"[{self.finished}/{self.total}] {name}: {what}{by}; about {left:.0f} s left", flush=True)
 
     def _view(self) -> Group:
         widths = sorted({bits for row in self.scores.values() for bits in row})

@@ -27,7 +27,7 @@ from hashzoo.errors import TroubleError, UsageError, unknown
 from hashzoo.hookspecs import Family
 from hashzoo.method import Card, ComposeError, Composition, deep
 
-KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics")
+KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics", "launchers", "trackers")
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/\*)?\Z")
 
 
@@ -75,6 +75,8 @@ class Zoo:
     methods: dict[str, Entry] = field(default_factory=dict)
     datasets: dict[str, Entry] = field(default_factory=dict)
     metrics: dict[str, Entry] = field(default_factory=dict)
+    launchers: dict[str, Entry] = field(default_factory=dict)
+    trackers: dict[str, Entry] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
 
     def catalogue(self, kind: str) -> dict[str, Entry]:
@@ -118,6 +120,18 @@ class Zoo:
             version = self.losses[loss].version
             return Entry(name, self._bound(made, name), " + ".join(brought), version)
         raise UsageError(unknown("method", name, self.methods))
+
+    def launcher(self, name: str) -> Entry:
+        """A launcher by name. UsageError with the nearest name otherwise."""
+        if name not in self.launchers:
+            raise UsageError(unknown("launcher", name, self.launchers))
+        return self.launchers[name]
+
+    def tracker(self, name: str) -> Entry:
+        """A tracker by name. UsageError with the nearest name otherwise."""
+        if name not in self.trackers:
+            raise UsageError(unknown("tracker", name, self.trackers))
+        return self.trackers[name]
 
     def matching(self, patterns: Iterable[str]) -> list[str]:
         """Names of methods for names and patterns, in the order asked, each once."""
@@ -232,7 +246,8 @@ def _offers(module: Any) -> dict[str, dict[str, Any]]:
                     raise UsageError(f"{caller.name} offers {name!r}: a name matches [a-z0-9][a-z0-9_.-]*")
                 if not callable(factory) and not isinstance(factory, Family):
                     raise UsageError(f"{caller.name} offers {name!r}, which cannot be called")
-            offers.setdefault(caller.name.removeprefix("hashzoo_"), {}).update(answer)
+            kind = caller.name.removeprefix("hashzoo_")
+            offers.setdefault("trackers" if kind == "finished" else kind, {}).update(answer)
     return offers
 
 

@@ -16,8 +16,8 @@ import time
 import torch
 
 from hashzoo import zoo
+from hashzoo.attempt import status_of
 from hashzoo.features import Precomputed, StoredFeatures
-from hashzoo.launch import status_of
 from hashzoo.method import Backbone
 from hashzoo.run import Run, Train
 from hashzoo.types import Features, Setting, Split

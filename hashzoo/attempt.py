@@ -1,0 +1,115 @@
+"""One attempt at a cell, in the process it runs in: measure, write, and say how it went if it went wrong."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from hashzoo import cells, trained
+from hashzoo.bench import Job
+from hashzoo.errors import HashzooError, TroubleError
+from hashzoo.measure import blank, measure
+from hashzoo.method import NonFiniteError
+
+
+def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surroundings: dict[str, str]) -> None:
+    """What the process of a cell does. Its output goes to a log beside the cell; an empty log is removed.
+
+    ``memory`` is the bytes it may allocate beyond what it starts with.
+    """
+    alone(surroundings)
+    log = log_of(job, folder)
+    log.unlink(missing_ok=True)
+    with log.open("a", buffering=1, encoding="utf-8", errors="replace") as output:  # a: who cuts it makes no hole
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        sys.stdout = sys.stderr = output
+
+        def report(progress: float, values: dict[str, float]) -> None:
+            try:
+                pipe.send(("progress", (progress, values)))
+            except OSError:  # who asked for this cell is gone: it is nobody's failure, and nothing is left
+                log.unlink(missing_ok=True)
+                os._exit(1)
+
+        trained.path_of(log).unlink(missing_ok=True)  # of a former measurement
+        try:
+            limit_memory(memory)
+            cell, arrays = measure(job, report, trained.path_of(log) if job.keep else None)
+        except BaseException as error:
+            limit_memory(None)
+            traceback.print_exc()
+            cell, arrays = blank(job, *status_of(error, memory is not None)), {}
+        try:
+            cells.write(folder, cell, arrays)
+            pipe.send(("written", None))
+        except TroubleError as error:
+            pipe.send(("trouble", str(error)))
+    with suppress(OSError):
+        if log.stat().st_size == 0:
+            log.unlink()
+
+
+def alone(surroundings: dict[str, str]) -> None:
+    """Make this process one that ends with who started it, and with all that it starts, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError, AttributeError):
+        os.setpgid(0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the server that forks us ends with the sweep
+    os.environ.update(surroundings)
+
+
+def limit_memory(allowed: int | None) -> None:
+    """Let this process allocate so many bytes more than it has now, or again as many as it will. Linux only."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if allowed is None:
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[5])
+    resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + allowed, hard))
+
+
+def log_of(job: Job, folder: Path) -> Path:
+    """Where a cell's process writes what it prints, tracebacks included."""
+    return cells.path(folder, job.identity, job.benchmark).with_suffix(".log")
+
+
+#: How libraries say that there is no memory left, where they raise something else than MemoryError.
+_FULL = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "not enough memory")
+#: What they say where it is short, and may also say for other reasons.
+_SHORT = ("could not create a primitive", "can't start new thread", "resource temporarily unavailable")
+
+
+def status_of(error: BaseException, limited: bool = False) -> tuple[str, str]:
+    """The status and the reason of a cell whose measurement raised, with its memory ``limited`` or not.
+
+    >>> status_of(MemoryError())
+    ('oom', 'MemoryError')
+    >>> status_of(NonFiniteError("loss term 'pair' is nan"))
+    ('nan', "loss term 'pair' is nan")
+    """
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else ""
+    if isinstance(error, NonFiniteError):
+        return "nan", text
+    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, MemoryError) or any(
+        sign in str(error).lower() for sign in (*_FULL, *(_SHORT if limited else ()))
+    ):
+        return "oom", named
+    if isinstance(error, HashzooError):
+        return "failed", text
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return "failed", named + where

@@ -1,0 +1,140 @@
+"""The launcher of this machine: one process a cell, forked from a server that has loaded torch already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from hashzoo.attempt import attempt, log_of
+from hashzoo.bench import Job
+from hashzoo.errors import TroubleError
+from hashzoo.launcher import Limits
+
+#: Imported once by the server that children are forked from, so that a cell starts in milliseconds.
+PRELOAD = [
+    "hashzoo.attempt",
+    "lightning_fabric",
+    "sklearn.datasets",
+    "torchvision.transforms.v2",
+    "hashzoo.kernels",
+]
+GRACE = 5.0  # seconds between asking a process to end and ending it
+LOG = 1 << 24  # bytes that a cell may print: beyond, what it said is dropped
+
+
+class Local:
+    """One process a cell on this machine; on several GPUs the cells take turns."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._gpus = 0
+
+    def start(self, job: Job, folder: Path, slot: int) -> Child:
+        """Start a cell. ``slot`` is the lowest number that no running cell has."""
+        if job.device == "cuda":
+            job = replace(job, device=f"cuda:{slot % self._count()}")
+        process, pipe = spawn(attempt, job, folder.resolve(), self.limits.memory)
+        return Child(job, process, pipe, log_of(job, folder), self.limits.timeout)
+
+    def wait(self, attempts: Sequence[Any], seconds: float) -> None:
+        """Until one has ended or has something to say, or for some seconds."""
+        children = [one for one in attempts if isinstance(one, Child)]
+        wait([one.process.sentinel for one in children] + [c.pipe for c in children if not c.pipe.closed], seconds)
+
+    def close(self) -> None:
+        """Nothing is left to close: the server ends with this process."""
+
+    def _count(self) -> int:
+        if not self._gpus:
+            import torch
+
+            self._gpus = max(torch.cuda.device_count(), 1)
+        return self._gpus
+
+
+@dataclass
+class Child:
+    """A cell in progress: its process, and the pipe it reports through."""
+
+    job: Job
+    process: Any
+    pipe: Connection
+    log: Path
+    timeout: float | None
+    started: float = field(default_factory=time.monotonic)
+    trouble: str = ""
+    written: bool = False
+    over: bool = False  # ended because its time was
+
+    def news(self) -> Iterator[tuple[float, dict[str, float]]]:
+        """The progress told since the last call, and the last values."""
+        with suppress(FileNotFoundError):
+            if self.log.stat().st_size > LOG:
+                self.log.write_text(f"(the first {LOG >> 20} MiB of the output, or more, were dropped)\n")
+        try:
+            while not self.pipe.closed and self.pipe.poll():
+                kind, value = self.pipe.recv()
+                if kind == "progress":
+                    yield value
+                elif kind == "trouble":
+                    self.trouble = value
+                else:
+                    self.written = True
+        except (EOFError, OSError):
+            self.pipe.close()
+
+    def ended(self) -> bool:
+        """Whether it has ended, by itself or because its time is over."""
+        if self.process.is_alive() and self.timeout and time.monotonic() - self.started > self.timeout:
+            self.over = True
+        return self.over or not self.process.is_alive()
+
+    def fate(self) -> tuple[str, str]:
+        """How it ended; TroubleError where a result could not be kept."""
+        list(self.news())
+        self.end()
+        code = self.process.exitcode
+        if self.trouble:
+            raise TroubleError(self.trouble)
+        if code == 0 and self.written:
+            return "ok", ""
+        if self.over:
+            return "timeout", f"no result within {self.timeout:g} s"
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            hint = "; often the system ending a process that takes too much memory" if name == "SIGKILL" else ""
+            return "crashed", f"the process was ended by {name}{hint}"
+        return "crashed", f"the process ended with code {code} and left no result"
+
+    def end(self) -> None:
+        """End it, and all that it started."""
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join(GRACE)
+            if self.process.is_alive():
+                self.process.kill()
+        self.process.join()
+        with suppress(OSError):  # of its group nobody is left, mostly
+            os.killpg(self.process.pid, signal.SIGKILL)
+        if not self.pipe.closed:
+            self.pipe.close()
+
+
+def spawn(target: Callable[..., None], *given: Any) -> tuple[Any, Connection]:
+    """A process that runs ``target(*given, pipe, surroundings)``, and our end of the pipe it speaks through."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    ours, theirs = context.Pipe(duplex=False)
+    surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")}
+    process = context.Process(target=target, args=(*given, theirs, surroundings), name=given[0].title)
+    process.start()
+    theirs.close()
+    return process, ours
