@@ -110,6 +110,7 @@ def run(
             done(job, _keep(folder, blank(job, "skipped", job.refusal)))
     running: dict[int, Attempt] = {}
     with Leases(folder / "cells") as leases:
+        leases.tidy()
         queue = Queue([job for job in jobs if not job.refusal], folder, leases)
         try:
             while queue or running:

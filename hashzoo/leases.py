@@ -65,6 +65,19 @@ class Leases:
             if _owner(file) == self.me:
                 file.unlink()
 
+    def tidy(self) -> None:
+        """Clear away what the dead have left: their leases, and logs that they wrote nothing into."""
+        with suppress(OSError), filelock.FileLock(self.folder / LOCK):
+            for file in sorted(self.folder.glob("*.lease")):
+                if self._dead(file):
+                    file.unlink()
+                    log = file.with_suffix(".log")
+                    if log.exists() and not log.stat().st_size:
+                        log.unlink()
+            for file in self.folder.glob(".clock-*"):
+                if self._age(file) > self.stale:
+                    file.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Give back every lease and stop touching them."""
         self._over.set()
@@ -96,11 +109,15 @@ class Leases:
             # where the start of a process cannot be read, any process of that number counts as the owner
             return began(int(pid)) != started
         try:
-            touched = file.stat().st_mtime
+            return self._age(file) > self.stale
         except FileNotFoundError:
             return False  # given back since; whoever asks again will get it
+
+    def _age(self, file: Path) -> float:
+        """Seconds since a file was touched, by the folder's own clock."""
+        touched = file.stat().st_mtime
         self._clock.touch()
-        return self._clock.stat().st_mtime - touched > self.stale
+        return self._clock.stat().st_mtime - touched
 
     def _take_over(self, file: Path) -> bool:
         with filelock.FileLock(self.folder / LOCK):

@@ -161,11 +161,11 @@ def hashzoo_methods():
 """
 
 
-def test_a_cell_whose_sweep_was_killed_leaves_nothing_behind(tmp_path):
+def test_a_cell_ends_with_the_sweep_that_is_killed_and_the_next_one_clears_away_its_traces(tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
+    asked = ["bench", "digits", "--quick", "--no-baselines", "--plugin", "slow.py", "--bits", "8", "--results", "r"]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from hashzoo.cli import main; main()", "bench", "digits", "--quick", "--no-baselines",
-         "--plugin", "slow.py", "--methods", "slow", "--bits", "8", "--results", "r"],
+        [sys.executable, "-c", "from hashzoo.cli import main; main()", *asked, "--methods", "slow"],
         cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     cells = tmp_path / "r" / "cells"
@@ -175,8 +175,13 @@ def test_a_cell_whose_sweep_was_killed_leaves_nothing_behind(tmp_path):
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    for _ in range(300):
-        if not list(cells.glob("*")):
+    for _ in range(100):
+        if not subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, check=False).stdout:
             break
         time.sleep(0.1)
-    assert list(cells.glob("*")) == []
+    else:
+        pytest.fail("a process of the sweep lives on")
+    assert list(cells.glob("*.lease"))
+    assert hashzoo(*asked, "--methods", "lsh", cwd=tmp_path).returncode == 0
+    left = {file.name.split(".")[1] for file in cells.iterdir() if not file.name.startswith(".")}
+    assert left == {"lsh"}
