@@ -185,6 +185,11 @@ class Scan(Index):
             if name not in codes:
                 raise ValueError(f"the index reads {name!r} but encode gave only {', '.join(codes) or 'nothing'}")
             values = codes[name].detach().cpu()
+            if isinstance(self.distance, Hamming) and name == self.distance.name and values.dtype != torch.bool:
+                given = str(values.dtype).removeprefix("torch.")
+                raise ValueError(
+                    f"{name!r} is compared bit by bit and encode gave {given}; make it bool with bits(values)"
+                )
             if values.dtype == torch.bool:
                 self._widths[name] = values.shape[1]
                 self._packed.setdefault(name, Packed()).add(pack(values.numpy()))

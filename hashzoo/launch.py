@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hashzoo import cells, freezing
+from hashzoo import cells, freezing, trained
 from hashzoo.attempt import alone
 from hashzoo.bench import Job
 from hashzoo.cells import Cell
@@ -69,8 +69,9 @@ class Queue:
         if self._look(job) == self._before[id(job)]:
             return None
         found, _ = cells.find(self.folder, job.identity, job.benchmark)
-        if found is not None:
-            self.waiting.remove(job)
+        if found is None or lacking(found, job, self.folder):
+            return None
+        self.waiting.remove(job)
         return found
 
     def _look(self, job: Job) -> tuple[int, int] | None:
@@ -78,6 +79,14 @@ class Queue:
             seen = cells.path(self.folder, job.identity, job.benchmark).stat()
             return seen.st_ino, seen.st_mtime_ns
         return None
+
+
+def lacking(found: Cell, job: Job, folder: Path) -> bool:
+    """Whether a cell that went well lacks a metric or the weights that the job asks for."""
+    if found.status != "ok":
+        return False
+    kept = trained.path_of(cells.path(folder, job.identity, job.benchmark))
+    return any(name not in found.metrics for name in job.metrics) or (job.keep and not kept.is_file())
 
 
 def _lease(job: Job) -> str:

@@ -78,7 +78,9 @@ class Child:
         """The progress told since the last call, and the last values."""
         with suppress(FileNotFoundError):
             if self.log.stat().st_size > LOG:
-                self.log.write_text(f"(the first {LOG >> 20} MiB of the output, or more, were dropped)\n")
+                with self.log.open("r+b") as file:  # never empty in between: its writer clears away empty ones
+                    file.write(f"(the first {LOG >> 20} MiB of the output, or more, were dropped)\n".encode())
+                    file.truncate()
         try:
             while not self.pipe.closed and self.pipe.poll():
                 kind, value = self.pipe.recv()

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hashzoo import cells, launch, leaderboard, splits, tables, trained, zoo
+from hashzoo import cells, launch, leaderboard, splits, tables, zoo
 from hashzoo.bench import Job, data_of
 from hashzoo.cells import Cell
 from hashzoo.errors import UsageError
@@ -48,7 +48,7 @@ def sweep(
         found, messages = cells.find(folder, job.identity, job.benchmark)
         for message in messages:
             console.print(message, style="yellow", markup=False, soft_wrap=True)
-        if found is None or again(found, job, rerun, cells.path(folder, job.identity, job.benchmark)):
+        if found is None or again(found, job, rerun, folder):
             todo.append(job)
         else:
             done.append(found)
@@ -119,16 +119,14 @@ def keep_splits(jobs: Sequence[Job], folder: Path) -> None:
             splits.save(data, file)
 
 
-def again(found: Cell, job: Job, rerun: str | None, path: Path) -> bool:
+def again(found: Cell, job: Job, rerun: str | None, folder: Path) -> bool:
     """Whether a finished cell must be measured again: asked to, or it lacks a metric or weights asked for now.
 
     ``stale`` means made with other versions of the libraries than are installed here.
     """
     if rerun == "all" or (rerun == "failed" and found.status != "ok"):
         return True
-    if found.status == "ok" and any(name not in found.metrics for name in job.metrics):
-        return True
-    if found.status == "ok" and job.keep and not trained.path_of(path).is_file():
+    if launch.lacking(found, job, folder):
         return True
     if rerun == "stale":
         import importlib.metadata

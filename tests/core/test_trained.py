@@ -120,13 +120,16 @@ def test_only_a_cell_that_is_ok_has_a_method(tmp_path, kept):
         trained.read(cells.write(tmp_path, failed, {}))
 
 
-def test_a_finished_cell_is_measured_again_where_its_weights_are_asked_for_and_missing(kept):
+def test_a_finished_cell_is_measured_again_where_its_weights_are_asked_for_and_missing(kept, tmp_path):
     file = Benchmark(name="x", dataset="digits.small", backbone="tiny", bits=[16], methods=["sfdh"])
     plain, keeping = (plan(file, HOUSE, keep=keep)[0] for keep in (False, True))
     cell = cells.read(kept)
-    assert not again(cell, plain, None, kept)
-    assert not again(cell, keeping, None, kept)
-    assert again(cell, keeping, None, kept.with_name("elsewhere.json"))
+    cells.write(tmp_path, cell, {})
+    assert not again(cell, plain, None, tmp_path)
+    assert again(cell, keeping, None, tmp_path)
+    held = cells.path(tmp_path, keeping.identity, keeping.benchmark)
+    trained.path_of(held).write_bytes(trained.path_of(kept).read_bytes())
+    assert not again(cell, keeping, None, tmp_path)
 
 
 def test_a_saliency_is_shown_on_the_picture_as_the_network_sees_it(kept, picture):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,35 @@ PLUGIN = textwrap.dedent("""
     def memory(self, train, run):
         raise MemoryError
 
+    def shouts(self, train, run):
+        for _ in range(1024):
+            os.write(1, b"x" * (1 << 20))
+
+    def storms(self, train, run):
+        try:
+            for _ in range(300):
+                if os.fork() == 0:
+                    time.sleep(1000)
+                    os._exit(0)
+        except OSError as error:
+            raise RuntimeError(f"no more processes: {error}")
+
+    def meddles(self, train, run):
+        os.chdir("/")
+        os.environ.clear()
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(2)
+
+    def encoded(name, code):
+        return type(name, (Base,), {"encode": lambda self, batch: {"code": code(self, batch)}})
+
     @hookimpl
     def hashzoo_methods():
+        shapes = {
+            "short": encoded("short", lambda self, batch: torch.ones(len(batch) - 1, self.bits, dtype=torch.bool)),
+            "whole": encoded("whole", lambda self, batch: torch.ones(len(batch), self.bits, dtype=torch.int64)),
+        }
         acts = {
             "raises": raises, "exits": lambda *a: sys.exit(3), "vanishes": lambda *a: os._exit(0),
             "killed": lambda *a: os.kill(os.getpid(), signal.SIGKILL),
@@ -62,9 +90,9 @@ PLUGIN = textwrap.dedent("""
             "hangs": lambda *a: time.sleep(1000), "nan": nan, "explodes": explode, "memory": memory,
             "cuda": lambda *a: (_ for _ in ()).throw(RuntimeError("CUDA out of memory. Tried")),
             "interrupts": lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()),
-            "chdir": lambda *a: os.chdir("/"),
+            "meddles": meddles, "shouts": shouts, "storms": storms,
         }
-        return {"sound": Base} | {name: bad(name, act) for name, act in acts.items()}
+        return {"sound": Base} | shapes | {name: bad(name, act) for name, act in acts.items()}
     """)
 
 EXPECTED = {
@@ -79,7 +107,11 @@ EXPECTED = {
     "memory": "oom",
     "cuda": "oom",
     "interrupts": "failed",
-    "chdir": "ok",
+    "short": "failed",
+    "whole": "failed",
+    "shouts": "ok",
+    "storms": "ok",
+    "meddles": "failed",
     "sound": "ok",
 }
 
@@ -87,6 +119,16 @@ EXPECTED = {
 def rows(path: Path) -> dict[str, dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return {row["method"]: row for row in csv.DictReader(file)}
+
+
+def living(folder: Path) -> list[str]:
+    """The processes that were started in a folder and have not ended."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink() == folder and " Z " not in (process / "stat").read_text():
+                found.append(process.name)
+    return found
 
 
 def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(tmp_path):
@@ -102,6 +144,10 @@ def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(t
     assert "deliberate" in found["raises"]["reason"]
     assert "bad term" in found["explodes"]["reason"]
     assert found["hangs"]["reason"] == "no result within 20 s"
+    assert found["whole"]["reason"].startswith("ValueError: 'code' is compared bit by bit and encode gave int64")
+    (log,) = (tmp_path / "r" / "cells").glob("digits.shouts.*.log")
+    assert log.stat().st_size < 1 << 25
+    assert living(tmp_path) == []
     again = hashzoo(
         "bench", "digits", "--quick", "--no-baselines", "--plugin", "bad.py", "--methods", "raises,sound",
         "--bits", "8", "--results", "r", "--rerun", "failed", cwd=tmp_path,
