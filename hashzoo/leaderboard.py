@@ -88,11 +88,8 @@ def board_frame(cells: Iterable[Cell]) -> DataFrame:
     Scores are means over the seeds that went well, beside their sample standard deviations (empty for a
     single seed); ``seeds`` counts those, ``status`` is the gravest of all seeds and ``reason`` belongs to it.
     """
-    kept = _current(cells)
-    names = _metric_names(kept)
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in kept:
-        groups.setdefault((cell.benchmark, _without(cell, "seed")), []).append(cell)
+    found = groups(cells)
+    names = _metric_names(cell for group in found for cell in group)
     columns = [
         *HEAD,
         "seeds",
@@ -101,7 +98,15 @@ def board_frame(cells: Iterable[Cell]) -> DataFrame:
         *TAIL,
         "seed_list",
     ]
-    return _frame([_row(group, names) for group in groups.values()], columns)
+    return _frame([_row(group, names) for group in found], columns)
+
+
+def groups(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """The cells of each row of ``board_frame``, in its order, one a seed."""
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in _current(cells):
+        found.setdefault((cell.benchmark, _without(cell, "seed")), []).append(cell)
+    return list(found.values())
 
 
 def superseded(cells: Iterable[Cell]) -> list[Cell]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pandas import DataFrame
 from rich import box
@@ -20,6 +20,8 @@ from hashzoo.metrics import Extra, higher_is_better
 
 #: The score by which methods are ranked, where a board has it.
 MAIN = "map@all"
+
+T = TypeVar("T")
 
 
 def main_metric(frame: DataFrame, extra: Extra | None = None) -> str | None:
@@ -81,7 +83,7 @@ def render(
     scores, main, tables = metrics(frame), main_metric(frame, extra), []
     praised = _praised(scores, extra)
     for group in _by_dataset(frame):
-        shared, group = _settings(group)
+        shared, group = without_shared(group)
         rows = _sorted(group, sort, main, {*scores, *_more(frame)}, by)
         chosen = list(columns) if columns else _chosen(rows, frame, sort, main, praised, by)
         best = _best(rows, praised, by)
@@ -133,7 +135,7 @@ def compare(a: DataFrame, b: DataFrame) -> DataFrame:
     never compared.
     """
     names = sorted({*metrics(a), *metrics(b)}, key=natural) or [""]
-    before, after = _placed(a), _placed(b)
+    before, after = (placed(records(frame), dict) for frame in (a, b))
     rows = []
     for place in sorted({*before, *after}):
         old, new = before.get(place, {}), after.get(place, {})
@@ -236,7 +238,7 @@ def _by_dataset(frame: DataFrame) -> list[list[dict[str, Any]]]:
     return list(groups.values())
 
 
-def _settings(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+def without_shared(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
     """What the settings of several rows have in common, and the rows with what is left."""
     said = [re.split(r" (?=[\w./-]+=)", row["settings"]) for row in rows]
     shared = [one for one in said[0] if one and len(rows) > 1 and all(one in other for other in said)]
@@ -376,15 +378,15 @@ def _compact(value: float) -> str:
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
-def _placed(frame: DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """Rows by place; rows that people cannot tell apart are matched in their order."""
-    placed: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in records(frame):
-        place, nth = tuple(row[name] for name in PLACE), 0
-        while (*place, nth) in placed:
+def placed(rows: Iterable[T], facts: Callable[[T], Mapping[str, Any]]) -> dict[tuple[Any, ...], T]:
+    """Rows by PLACE, which ``facts`` tells; those that people cannot tell apart are counted, in their order."""
+    found: dict[tuple[Any, ...], T] = {}
+    for row in rows:
+        place, nth = tuple(facts(row)[name] for name in PLACE), 0
+        while (*place, nth) in found:
             nth += 1
-        placed[(*place, nth)] = row
-    return placed
+        found[(*place, nth)] = row
+    return found
 
 
 def _change(x: float | None, y: float | None, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
