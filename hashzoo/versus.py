@@ -112,16 +112,19 @@ def across(first: Board, second: Board) -> list[tuple[Row, Row]]:
     """The rows that both boards have. UsageError where they share none."""
     found = [(row, second.rows[place]) for place, row in sorted(first.rows.items()) if place in second.rows]
     if first.rows and second.rows and not found:
-        here, there = (_measured(board) for board in (first, second))
-        told = f"one measures {here}, the other {there}" if here != there else "methods, settings or bits differ"
         raise UsageError(
-            f"{first.path} and {second.path} have no row in common: {told}; name two boards of one benchmark"
+            f"{first.path} and {second.path} have no row in common: {_apart(first, second)}; "
+            "name two boards of one benchmark, or put both into one folder and compare with --between"
         )
     return found
 
 
-def _measured(board: Board) -> str:
-    return ", ".join(sorted({f"{row.facts['dataset']} ({row.facts['benchmark']})" for row in board.rows.values()}))
+def _apart(first: Board, second: Board) -> str:
+    """In what the two most similar rows of two boards differ."""
+    places = itertools.product(*([row.facts for row in board.rows.values()] for board in (first, second)))
+    nearest, other = min(places, key=lambda two: sum(two[0][name] != two[1][name] for name in leaderboard.PLACE))
+    told = [name for name in leaderboard.PLACE if nearest[name] != other[name]]
+    return "; ".join(f"{name} {nearest[name] or 'none'} and {other[name] or 'none'}" for name in told)
 
 
 def between(board: Board, methods: Sequence[str]) -> list[tuple[Row, Row]]:

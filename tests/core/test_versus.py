@@ -215,7 +215,9 @@ def test_boards_without_a_row_or_a_metric_in_common_are_refused(tmp_path):
     put(tmp_path / "b", dataset="other")
     result = compared(tmp_path, "a", "b")
     assert result.returncode == 2
-    assert "one measures digits.small (digits), the other other (digits)" in result.stderr
+    assert "no row in common: dataset digits.small and other;" in result.stderr
+    put(tmp_path / "d", settings="weight=0.2")
+    assert "no row in common: settings none and weight=0.2;" in compared(tmp_path, "a", "d").stderr
     cell = a_cell(facts=FACTS, metrics={"p@7": 0.5})
     store.write(tmp_path / "c", cell, {"p@7": scores(0.5, 0)})
     result = compared(tmp_path, "a", "c")
