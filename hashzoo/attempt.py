@@ -11,11 +11,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from hashzoo import cells, trained
+from hashzoo import cells, checkpoints, trained
 from hashzoo.bench import Job
-from hashzoo.errors import HashzooError, TroubleError
-from hashzoo.measure import blank, measure
-from hashzoo.method import NonFiniteError
+from hashzoo.checkpoints import Checkpoints
+from hashzoo.devices import measured
+from hashzoo.endings import status_of
+from hashzoo.errors import TroubleError
+from hashzoo.measure import blank
 
 
 def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surroundings: dict[str, str]) -> None:
@@ -39,9 +41,10 @@ def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surrou
                 os._exit(1)
 
         trained.path_of(log).unlink(missing_ok=True)  # of a former measurement
+        former = Checkpoints(checkpoints.path_of(log), job)
         try:
             limit_memory(memory)
-            cell, arrays = measure(job, report, trained.path_of(log) if job.keep else None)
+            cell, arrays = measured(job, report, trained.path_of(log) if job.keep else None, former)
         except BaseException as error:
             limit_memory(None)
             traceback.print_exc()
@@ -49,6 +52,8 @@ def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surrou
         try:
             cells.write(folder, cell, arrays)
             pipe.send(("written", None))
+            if cell.status in ("ok", "nan"):  # after anything else, another try can go on from it
+                former.remove()
         except TroubleError as error:
             pipe.send(("trouble", str(error)))
     with suppress(OSError):
@@ -83,33 +88,3 @@ def limit_memory(allowed: int | None) -> None:
 def log_of(job: Job, folder: Path) -> Path:
     """Where a cell's process writes what it prints, tracebacks included."""
     return cells.path(folder, job.identity, job.benchmark).with_suffix(".log")
-
-
-#: How libraries say that there is no memory left, where they raise something else than MemoryError.
-_FULL = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "not enough memory")
-#: What they say where it is short, and may also say for other reasons.
-_SHORT = ("could not create a primitive", "can't start new thread", "resource temporarily unavailable")
-
-
-def status_of(error: BaseException, limited: bool = False) -> tuple[str, str]:
-    """The status and the reason of a cell whose measurement raised, with its memory ``limited`` or not.
-
-    >>> status_of(MemoryError())
-    ('oom', 'MemoryError')
-    >>> status_of(NonFiniteError("loss term 'pair' is nan"))
-    ('nan', "loss term 'pair' is nan")
-    """
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else ""
-    if isinstance(error, NonFiniteError):
-        return "nan", text
-    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if isinstance(error, MemoryError) or any(
-        sign in str(error).lower() for sign in (*_FULL, *(_SHORT if limited else ()))
-    ):
-        return "oom", named
-    if isinstance(error, HashzooError):
-        return "failed", text
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return "failed", named + where

@@ -17,7 +17,7 @@ from hashzoo.cells import Identity
 from hashzoo.diagnostics import of_codes
 from hashzoo.errors import TroubleError, UsageError, unknown
 from hashzoo.inspection import Inspection, inspect, kept
-from hashzoo.method import Backbone, Deep, options
+from hashzoo.method import Backbone, Deep, options, spreads
 from hashzoo.metrics import ASKINGS, GROUPS, parse
 from hashzoo.pictures import as_tensor
 from hashzoo.run import Train
@@ -43,6 +43,7 @@ class Job:
     contaminated: bool
     backbone_options: dict[str, Any]  # as given; the identity has the digest of a weights file, not its path
     device: str = "cpu"
+    devices: int = 1  # processes that train it together
     dataset_options: dict[str, Any] = field(default_factory=dict)  # as given; the identity has no path
     inspection: Inspection | None = None
     stored: bool = False  # whether it reads stored features
@@ -189,6 +190,7 @@ def plan(
     base: Train | None = None,
     baselines: bool = True,
     device: str = "cpu",
+    devices: int = 1,
     workers: int = 0,
     plugins: Sequence[str] = (),
     skip_bad_pictures: bool = False,
@@ -197,7 +199,8 @@ def plan(
 ) -> list[Job]:
     """Every cell of a benchmark on one data set, each hyperparameter filled in, checked before anything is trained.
 
-    A method that cannot serve the setting gives jobs with a ``refusal``. ``base`` is the budget of the file, to tell
+    A method that cannot serve the setting gives jobs with a ``refusal``; one that trains in one process only, jobs for
+    one, whatever ``devices`` says. ``base`` is the budget of the file, to tell
     what differs.
     """
     (dataset,) = benchmark.datasets
@@ -276,6 +279,7 @@ def plan(
                     contaminated=bool(backbone.trained_on) and backbone.trained_on in data.pretraining,
                     backbone_options=settings,
                     device=device,
+                    devices=devices if spreads(entry.factory) else 1,
                     dataset_options=dataset_options,
                     inspection=inspection,
                     stored=stores(benchmark.train, entry),

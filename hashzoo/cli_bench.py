@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--rerun", type=click.Choice(["failed", "stale", "all"]), help="Do finished cells again.")
 @click.option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--devices", type=click.IntRange(min=1), default=1, help="Devices that train each cell together.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read pictures from disk.")
 def bench(benchmark: str, **asked: Any) -> None:
     """Train and measure methods, and write a leaderboard.
@@ -71,7 +72,7 @@ def bench(benchmark: str, **asked: Any) -> None:
     if asked["root"]:
         asked["settings"] += rooted(file.datasets, house, asked["root"])
     explicit = [name for name in parted(asked["methods"]) if not any(c in name for c in "*?[")]
-    device = _device(asked["device"])
+    device = _device(asked["device"], asked["devices"])
     jobs = []
     for part in [quick(one) if asked["quick"] else one for one in file.each()]:
         with shown(f"pictures of {part.dataset}") as tell:
@@ -81,6 +82,7 @@ def bench(benchmark: str, **asked: Any) -> None:
                 base=part.train,
                 baselines=not asked["no_baselines"],
                 device=device,
+                devices=asked["devices"],
                 workers=asked["workers"],
                 plugins=asked["plugins"],
                 skip_bad_pictures=asked["on_bad_image"] == "skip",
@@ -89,6 +91,8 @@ def bench(benchmark: str, **asked: Any) -> None:
             )
     benches.insist(jobs, explicit)
     jobs = jobs[part_of[0] - 1 :: part_of[1]]
+    if alone := sorted({job.identity.method for job in jobs if job.devices < asked["devices"]}):
+        click.echo(f"these train in one process, for the same codes: {', '.join(alone)}", err=True)
     if asked["dry_run"]:
         for job in jobs:
             why = f": skipped, {job.refusal}" if job.refusal else ""
@@ -96,7 +100,8 @@ def bench(benchmark: str, **asked: Any) -> None:
         click.echo(f"{len(jobs)} cells on {', '.join(file.datasets)}")
         return
     folder = asked["results"] or Path("hashzoo-results") / file.name
-    parallel = asked["jobs"] or (_gpus() if device == "cuda" else max(1, min(8, os.cpu_count() or 1)))
+    at_once = _gpus() if device == "cuda" else min(8, os.cpu_count() or 1)
+    parallel = asked["jobs"] or max(1, at_once // asked["devices"])
     limits = Limits(parallel, asked["timeout"], memory)
     finished = sweep(
         jobs,
@@ -110,12 +115,15 @@ def bench(benchmark: str, **asked: Any) -> None:
     _finish(finished)
 
 
-def _device(asked: str) -> str:
+def _device(asked: str, devices: int) -> str:
     import torch
 
     if asked == "cuda" and not torch.cuda.is_available():
         raise TroubleError("no CUDA device is available here; use --device cpu")
-    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+    found = "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+    if found == "cuda" and devices > torch.cuda.device_count():
+        raise TroubleError(f"{torch.cuda.device_count()} CUDA devices are here, not {devices}; use fewer --devices")
+    return found
 
 
 def _gpus() -> int:

@@ -18,6 +18,7 @@ from typing import Any
 import filelock
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -121,6 +122,27 @@ class Standing(Backbone):
         with torch.no_grad():
             features: Features = self._of[0](images)
         return Features(features.pooled, features.maps if self.map_dims else ())
+
+
+class Mixed(Backbone):
+    """A backbone whose forward pass runs under the run's precision; its features come back as float32.
+
+    Only the backbone is mixed: it is where the time goes, and neither a closed-form solver nor the inner products
+    of a pairwise loss survive sixteen bits well.
+    """
+
+    def __init__(self, of: Backbone, fabric: Fabric) -> None:
+        super().__init__()
+        self.inner = of
+        self._fabric = fabric
+        self.dim, self.map_dims, self.input = of.dim, of.map_dims, of.input
+        self.weights, self.trained_on, self.eyes = of.weights, of.trained_on, of.eyes
+
+    def forward(self, images: Any) -> Features:
+        """Features in float32, computed under autocast."""
+        with self._fabric.autocast():
+            features = self.inner(images)
+        return Features(features.pooled.float(), tuple(m.float() for m in features.maps))
 
 
 #: Computes the features of some rows. Several of them may be used at once, each by one thread.

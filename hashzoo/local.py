@@ -15,17 +15,11 @@ from typing import Any
 
 from hashzoo.attempt import attempt, log_of
 from hashzoo.bench import Job
+from hashzoo.devices import PRELOAD
+from hashzoo.endings import how
 from hashzoo.errors import TroubleError
 from hashzoo.launcher import Limits
 
-#: Imported once by the server that children are forked from, so that a cell starts in milliseconds.
-PRELOAD = [
-    "hashzoo.attempt",
-    "lightning_fabric",
-    "sklearn.datasets",
-    "torchvision.transforms.v2",
-    "hashzoo.kernels",
-]
 GRACE = 5.0  # seconds between asking a process to end and ending it
 LOG = 1 << 24  # bytes that a cell may print: beyond, what it said is dropped
 
@@ -110,11 +104,7 @@ class Child:
             return "ok", ""
         if self.over:
             return "timeout", f"no result within {self.timeout:g} s"
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            hint = "; often the system ending a process that takes too much memory" if name == "SIGKILL" else ""
-            return "crashed", f"the process was ended by {name}{hint}"
-        return "crashed", f"the process ended with code {code} and left no result"
+        return "crashed", f"the process {how(code)}"
 
     def end(self) -> None:
         """End it, and all that it started."""

@@ -19,12 +19,14 @@ from torch import Tensor
 from hashzoo import counting, trained, zoo
 from hashzoo.bench import Job, build_backbone, data_of, picture_shape, stores
 from hashzoo.cells import Cell
+from hashzoo.checkpoints import Checkpoints
 from hashzoo.diagnostics import Coded, diagnose, of_codes
 from hashzoo.features import Standing
 from hashzoo.freezing import Freezer, about
 from hashzoo.index import Index
 from hashzoo.method import Method, NonFiniteError
 from hashzoo.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarise
+from hashzoo.ranks import Ranks
 from hashzoo.run import Run, Train
 from hashzoo.splits import split_digest
 from hashzoo.types import Codes, Split, Splits
@@ -39,11 +41,17 @@ Report = Callable[[float, dict[str, float]], None]
 
 
 def measure(
-    job: Job, report: Report | None = None, keep: Path | None = None
+    job: Job,
+    report: Report | None = None,
+    keep: Path | None = None,
+    *,
+    checkpoints: Checkpoints | None = None,
+    ranks: Ranks | None = None,
 ) -> tuple[Cell, dict[str, np.ndarray[Any, Any]]]:
     """The cell of a job, and its per-query arrays. Errors are the caller's to turn into a status.
 
-    With ``keep``, the trained method is written there (see :mod:`hashzoo.trained`).
+    With ``keep``, the trained method is written there (see :mod:`hashzoo.trained`). Of several processes that train
+    together, ``ranks``, the first alone encodes and scores; what the others return says nothing.
     """
     begun = time.perf_counter()
     identity = job.identity
@@ -53,7 +61,17 @@ def measure(
     data, inspection = data_of(job, house)
     shape = picture_shape(data)
     backbone = build_backbone(house, identity.backbone, shape, job.backbone_options, identity.seed)
-    run = Run(train, identity.seed, to=backbone.input, device=job.device, workers=job.workers, report=report)
+    together = ranks or Ranks()
+    run = Run(
+        train,
+        identity.seed,
+        to=backbone.input,
+        device=job.device,
+        workers=job.workers,
+        report=report,
+        ranks=together,
+        checkpoints=checkpoints,
+    )
     entry, freezer = house.method(identity.method), None
     if stores(train, entry):
         freezer = Freezer(run, backbone, about(job, house))
@@ -67,11 +85,16 @@ def measure(
     method.to(run.device)
 
     extra = house.metric_functions()
-    chosen = Chosen(method, run, data, data.validation, extra) if train.select and data.validation else None
+    selects = bool(train.select) and together.rank == 0
+    chosen = Chosen(method, run, data, data.validation, extra) if selects and data.validation else None
     started = time.perf_counter()
     method.train()
-    method.fit(data.train, run)
-    fit_seconds = time.perf_counter() - started
+    with together.norms():
+        method.fit(data.train, run)
+    together.leave(method)
+    if together.rank:
+        return blank(job, "ok"), {}
+    fit_seconds = time.perf_counter() - started + (checkpoints.seconds if checkpoints else 0.0)
     fit_seconds -= (freezer.seconds if freezer else 0.0) + (chosen.seconds if chosen else 0.0)
     if keep is not None:
         trained.write(keep, method, job, data, shape)
@@ -120,7 +143,11 @@ def measure(
             "encode_per_second": (len(data.database) + len(data.query)) / max(encode_seconds, 1e-9),
             "search_per_second": len(next(iter(few.values()))) / max(search_seconds, 1e-9),
         },
-        provenance={**provenance(run, train), "seconds": round(time.perf_counter() - begun, 2)},
+        provenance={
+            **provenance(run, train),
+            "seconds": round(time.perf_counter() - begun, 2),
+            "resumed_after_epoch": checkpoints.epoch if checkpoints else 0,
+        },
     )
     return cell, {**evaluation.per_query, **curve}
 
@@ -235,7 +262,7 @@ class Chosen:
         self.data = replace(data, query=validation, database=data.train, pairs=None)
         self.seconds = 0.0  # that looking took
         self.best, self.epoch, self.state = -np.inf, 0, dict[str, Tensor]()
-        run.after_epoch = self.look
+        run.after_epoch, run.beside = self.look, self
 
     def look(self) -> None:
         """Keep the state if it is better than any before; training goes on as if nothing had been."""
@@ -258,6 +285,17 @@ class Chosen:
     def put_back(self) -> None:
         """The method as it was after the best epoch."""
         self.method.load_state_dict(self.state)
+
+    def kept(self) -> dict[str, Tensor]:
+        """All of this as tensors, for a checkpoint."""
+        numbers = torch.tensor([self.best, self.epoch, self.seconds], dtype=torch.float64)
+        return {"numbers": numbers, **{f"state.{name}": value for name, value in self.state.items()}}
+
+    def put(self, kept: dict[str, Tensor]) -> None:
+        """Be as it was when this was kept."""
+        self.best, epoch, self.seconds = kept["numbers"].tolist()
+        self.epoch = int(epoch)
+        self.state = {name.removeprefix("state."): v for name, v in kept.items() if name.startswith("state.")}
 
 
 def askings(method: Method, query: Codes, data: Splits) -> dict[str, Codes]:
@@ -350,6 +388,7 @@ def provenance(run: Run, train: Train) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": gpu or str(run.device),
+        "devices": run.ranks.count,
         "precision": train.precision,
         "threads": train.threads,
         "cpus": os.cpu_count(),

@@ -41,7 +41,8 @@ class Card:
     training pictures from their labels: they alone get the ids of database pictures when encoding, and where training
     pictures are in the database their row is marked.
     ``multilabel`` and ``single`` say whether pictures may have several labels, and whether one is enough. ``views``
-    says that the method learns from transformed views of pictures, which stored features cannot give.
+    says that the method learns from transformed views of pictures, which stored features cannot give. ``gathers`` says
+    that a training loop of its own joins what several processes saw (:meth:`hashzoo.Run.gathered`).
     """
 
     kind: Literal["shallow", "deep"] = "deep"
@@ -54,6 +55,7 @@ class Card:
     saw_database: bool = False
     single: bool = True
     views: bool = False
+    gathers: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,9 @@ class Deep(Method):
     def fit(self, train: Split, run: Run) -> None:
         """One pass over the batches of the budget, one optimizer over backbone, head and loss."""
         optimizer = run.optimizer(self.backbone, self.head, (self.loss, self.loss_rate))
+        run.resume(self)
         for batch in run.batches(train, views=self.views):
-            run.step(optimizer, self.loss(self.seen(batch), batch))
+            run.step(optimizer, self.loss(run.gathered(self.seen(batch), batch), batch))
 
     def seen(self, batch: Batch) -> Output:
         """What the head makes of the first view, and of a second its code beside it, as ``extra["second"]``.
@@ -321,3 +324,15 @@ def deep(
     'Deep Hashing Network'
     """
     return Composition(head, loss, card or Card(), doc, loss_rate)
+
+
+def spreads(factory: MethodFactory) -> bool:
+    """Whether a method trains in several processes as it does in one: by the loop of ``Deep``, or by its card.
+
+    >>> spreads(deep("tanh", "dhn")), spreads(Deep)
+    (True, True)
+    """
+    plain = factory.func if isinstance(factory, partial) else factory
+    if isinstance(plain, Composition):
+        return True
+    return inspect.isclass(plain) and issubclass(plain, Deep) and (plain.fit is Deep.fit or plain.card.gathers)

@@ -6,19 +6,25 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from hashzoo.features import Precomputed, StoredFeatures
+from hashzoo.features import Mixed, Precomputed, StoredFeatures
 from hashzoo.method import Backbone, Input, Method, NonFiniteError
 from hashzoo.pictures import AUGMENTATIONS, View, load
-from hashzoo.types import Batch, Codes, Features, Split
+from hashzoo.ranks import Ranks
+from hashzoo.types import Batch, Codes, Features, Output, Split
+
+if TYPE_CHECKING:
+    from hashzoo.checkpoints import Beside, Checkpoints
 
 Schedule = Literal["constant", "step", "cosine"]
 
@@ -80,30 +86,10 @@ def rate(schedule: Schedule, progress: float) -> float:
     return 1.0
 
 
-class Mixed(Backbone):
-    """A backbone whose forward pass runs under the run's precision; its features come back as float32.
-
-    Only the backbone is mixed: it is where the time goes, and neither a closed-form solver nor the inner products
-    of a pairwise loss survive sixteen bits well.
-    """
-
-    def __init__(self, of: Backbone, fabric: Fabric) -> None:
-        super().__init__()
-        self.inner = of
-        self._fabric = fabric
-        self.dim, self.map_dims, self.input = of.dim, of.map_dims, of.input
-        self.weights, self.trained_on, self.eyes = of.weights, of.trained_on, of.eyes
-
-    def forward(self, images: Any) -> Features:
-        """Features in float32, computed under autocast."""
-        with self._fabric.autocast():
-            features = self.inner(images)
-        return Features(features.pooled.float(), tuple(m.float() for m in features.maps))
-
-
 class Run:
     """What a fit may use. One run a cell; its generator is the only source of randomness a method needs.
 
+    With ``ranks`` it is one of several processes, each on its device; with ``checkpoints``, a fit may be resumed.
     Raises ValueError where a precision is asked for that the device does not have.
     """
 
@@ -116,26 +102,33 @@ class Run:
         device: str = "cpu",
         workers: int = 0,
         report: Callable[[float, dict[str, float]], None] | None = None,
+        ranks: Ranks | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         if train.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
             raise ValueError("this GPU has no bf16; use precision = 'fp32'")
-        self.train = train
+        self.train, self.ranks = train, ranks or Ranks()
         self.fabric = Fabric(
             accelerator="cuda" if device.startswith("cuda") else "cpu",
-            devices=1,
+            devices=self.ranks.count,
+            strategy="auto" if self.ranks.count == 1 else DDPStrategy(cluster_environment=LightningEnvironment()),
             precision="bf16-mixed" if train.precision == "bf16" else "32-true",
         )
+        if self.ranks.count > 1:
+            self.fabric.launch()  # the processes are there already, and have met: it takes its device
         self.device: torch.device = self.fabric.device
         self.generator = torch.Generator().manual_seed(seed)
         self.progress = 0.0
         self.epochs = 0  # finished, of all batches together
         self.after_epoch: Callable[[], None] | None = None
+        self.beside: Beside | None = None
+        self.optimizers: list[torch.optim.Optimizer] = []
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
         self._workers = workers
         self._report = report or (lambda progress, values: None)
         self._schedule: Schedule = train.schedule
-        self._optimizers: list[torch.optim.Optimizer] = []
+        self._checkpoints, self._kept, self._first, self._begun = checkpoints, cast(Method | None, None), 0, 0
         self._features: dict[tuple[int, int], tuple[Any, Backbone, Split, Features]] = {}
 
     def place(self, backbone: Backbone) -> Backbone:
@@ -185,7 +178,7 @@ class Run:
             made = torch.optim.AdamW(groups, lr=self.train.lr, weight_decay=decay)
         else:
             made = torch.optim.Adam(groups, lr=self.train.lr, weight_decay=decay)
-        self._optimizers.append(made)
+        self.optimizers.append(made)
         return made
 
     def batches(
@@ -205,6 +198,9 @@ class Run:
         each picture (the budget's, unless given). A last batch of one picture is dropped, since batch statistics
         of one are not defined. The learning rate follows ``schedule`` by step and is at its end when the last
         batch has been used. Two of these can run side by side under ``zip``.
+
+        One of several processes gets the views of its share, and the labels and ids of the whole batch: see
+        :meth:`gathered`.
         """
         epochs, size = epochs or self.train.epochs, size or self.train.batch
         chosen = [AUGMENTATIONS[self.train.augment]] if views is None else list(views)
@@ -213,14 +209,19 @@ class Run:
         if len(split) < 2:
             raise ValueError(f"training needs two pictures or more; the split has {len(split)}")
         groups_of = [len(g) for g in torch.split(torch.arange(len(split)), size) if len(g) > 1]
-        steps, step = epochs * len(groups_of), 0
+        first, kept, self._first, self._kept = self._first, self._kept, 0, None
+        self._begun += 1
+        mine = self._begun
+        steps, step = epochs * len(groups_of), first * len(groups_of)
         self._schedule = schedule or self.train.schedule
-        for _ in range(epochs):
+        for _ in range(first, epochs):
             order = self._order(len(split), weights, shuffle)
             seeds = torch.randint(2**62, (len(split),), generator=self.generator)
             rows = list(torch.split(order, size))[: len(groups_of)]
-            loaded = self._load(split, rows, list(torch.split(seeds, size))[: len(groups_of)], chosen)
-            for group, ready in zip(rows, loaded, strict=True):
+            lots = list(torch.split(seeds, size))[: len(groups_of)]
+            seen, drawn = ([self.ranks.share(part) for part in parts] for parts in (rows, lots))
+            for group, ready in zip(rows, self._load(split, seen, drawn, chosen), strict=True):
+                self.ranks.begin(len(group))
                 self._advance(step / steps)
                 step += 1
                 yield replace(self._batch(split, group, ready), ends_epoch=step % len(groups_of) == 0)
@@ -228,7 +229,28 @@ class Run:
             self._report(step / steps, self.logged)
             if self.after_epoch:
                 self.after_epoch()
+            if self._checkpoints and kept and self._begun == mine:  # another beside it has a place of its own
+                self._checkpoints.after_epoch(self, kept)
+        self.ranks.divided = False
         self._advance(1.0)
+
+    def gathered(self, output: Output, batch: Batch) -> Output:
+        """The output for all pictures of a batch, of which one of several processes has seen its share.
+
+        A loop of a method's own that asks for it before each loss may say so in its card (``Card(gathers=True)``).
+        ValueError for an entry of ``extra`` that does not have one row a picture.
+        """
+        return self.ranks.gather(output, len(batch))
+
+    def resume(self, method: Method) -> None:
+        """Say that all state of the loop to come is in this method, the optimizers made so far, and the generator.
+
+        After a crash it then goes on from the last checkpoint. To be called once, right before the only
+        :meth:`batches`.
+        """
+        if self._checkpoints:
+            self._kept, self._first = method, self._checkpoints.begin(self, method)
+            self.ranks.agree("the epoch to go on from", torch.tensor([self._first], device=self.device))
 
     def step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
         """One step down the sum of the named terms. Raises NonFiniteError naming a term that is not finite."""
@@ -244,10 +266,13 @@ class Run:
             )
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * rate(self._schedule, self.progress)
+        if not self.ranks.gathered:
+            raise ValueError("this loop does not ask for run.gathered, so it trains in one process: use --devices 1")
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(total)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.ranks.average(parameters)
         if self.train.clip is not None:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
         optimizer.step()
         self._logged |= {name: term.detach() for name, term in losses.items()}
@@ -352,6 +377,6 @@ class Run:
     def _advance(self, progress: float) -> None:
         self.progress = progress
         if progress == 1.0:  # the run is over: leave every rate where its schedule ends
-            for optimizer in self._optimizers:
+            for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * rate(self._schedule, progress)

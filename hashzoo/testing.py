@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from hashzoo import counting
-from hashzoo.attempt import status_of
+from hashzoo.endings import status_of
 from hashzoo.method import Backbone, Card, Input, Method
 from hashzoo.metrics import score
 from hashzoo.run import Run, Train

@@ -16,7 +16,7 @@ import time
 import torch
 
 from hashzoo import zoo
-from hashzoo.attempt import status_of
+from hashzoo.endings import status_of
 from hashzoo.features import Precomputed, StoredFeatures
 from hashzoo.method import Backbone
 from hashzoo.run import Run, Train

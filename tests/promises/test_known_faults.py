@@ -281,7 +281,7 @@ def test_a_second_label_changes_every_loss_that_takes_several(name):
 
 @pytest.mark.parametrize("name", [n for n in METHODS if HOUSE.method(n).card.kind == "deep"])
 def test_the_rate_ends_where_its_schedule_does(name, fitted):
-    optimizers = fitted(name).run._optimizers
+    optimizers = fitted(name).run.optimizers
     assert optimizers
     assert all(group["lr"] == 0 for made in optimizers for group in made.param_groups)
 

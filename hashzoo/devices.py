@@ -1,0 +1,163 @@
+"""One cell in several processes: they are started, watched and ended together, and its end has one reason."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hashzoo.bench import Job
+from hashzoo.cells import Cell
+from hashzoo.checkpoints import Checkpoints
+from hashzoo.endings import EndedError, how, status_of
+from hashzoo.measure import Report, measure
+from hashzoo.ranks import LostError, Ranks
+
+#: Imported once by the server that children are forked from, so that a cell starts in milliseconds.
+PRELOAD = [
+    "hashzoo.attempt",
+    "lightning_fabric",
+    "sklearn.datasets",
+    "torchvision.transforms.v2",
+    "hashzoo.kernels",
+]
+SETTLE = 3.0  # seconds in which the others may still say why, once one process has failed
+GRACE = 10.0  # seconds in which processes that are done may end by themselves
+
+Measured = tuple[Cell, dict[str, np.ndarray[Any, Any]]]
+
+
+@dataclass
+class Member:
+    """One of the processes, and what it said: a result, or the status and the reason of its end."""
+
+    process: Any
+    pipe: Connection
+    result: Measured | None = None
+    failure: tuple[str, str] | None = None
+    lost: bool = False  # it failed because another did
+
+    @property
+    def silent(self) -> bool:
+        """Whether it ended without a word."""
+        return not self.process.is_alive() and self.result is None and self.failure is None
+
+
+def measured(job: Job, report: Report, keep: Path | None, checkpoints: Checkpoints) -> Measured:
+    """The cell of a job, measured by as many processes as it asks for. Raises what the measurement raises.
+
+    With several it is EndedError, and none of them is left.
+    """
+    if job.devices == 1:
+        return measure(job, report, keep, checkpoints=checkpoints)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")}
+    members: list[Member] = []
+    with tempfile.TemporaryDirectory(prefix="hashzoo-") as folder:
+        try:
+            for rank in range(job.devices):
+                ours, theirs = context.Pipe(duplex=False)
+                given = (job, rank, Path(folder) / "meeting", keep, checkpoints, theirs, surroundings)
+                process = context.Process(target=_member, args=given, name=f"{job.title} {rank}")
+                process.start()
+                theirs.close()
+                members.append(Member(process, ours))
+            result = _watched(members, report)
+            for member in members:
+                member.process.join(GRACE)
+            return result
+        finally:
+            for member in members:
+                member.process.kill()
+                member.process.join()
+                member.pipe.close()
+
+
+def _watched(members: list[Member], report: Report) -> Measured:
+    """The result of the first process. EndedError with the best reason there is when any of them fails."""
+    until = float("inf")
+    while True:
+        ends = [member.process.sentinel for member in members if member.process.is_alive()]
+        wait([*ends, *(member.pipe for member in members if not member.pipe.closed)], 0.5)
+        ended = [not member.process.is_alive() for member in members]  # before listening: last words are not missed
+        for member in members:
+            _listen(member, report)
+        if members[0].result is not None:
+            return members[0].result
+        failed = [m for m, over in zip(members, ended, strict=True) if m.failure or (over and m.silent)]
+        if failed:
+            until = min(until, time.monotonic() + SETTLE)
+        if failed and (time.monotonic() > until or len(failed) == len(members)):
+            raise EndedError(*_why(members))
+
+
+def _listen(member: Member, report: Report) -> None:
+    try:
+        while not member.pipe.closed and member.pipe.poll():
+            kind, value = member.pipe.recv()
+            if kind == "progress":
+                report(*value)
+            elif kind == "done":
+                member.result = value
+            else:
+                member.failure, member.lost = value
+    except (EOFError, OSError):
+        member.pipe.close()
+
+
+def _why(members: list[Member]) -> tuple[str, str]:
+    """The status and the reason of a cell: a process that ended without a word, or the first that failed by itself."""
+    for number, member in enumerate(members, 1):
+        if member.silent:
+            return "crashed", f"process {number} of {len(members)} {how(member.process.exitcode)}"
+    own = [m.failure for m in members if m.failure and not m.lost] + [m.failure for m in members if m.failure]
+    return own[0]
+
+
+def _member(
+    job: Job,
+    rank: int,
+    meeting: Path,
+    keep: Path | None,
+    checkpoints: Checkpoints,
+    pipe: Connection,
+    surroundings: dict[str, str],
+) -> None:
+    """What each process does: meet the others, measure, and say how it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started us answers Ctrl-C
+    threading.Thread(target=_follow, args=(meeting.parent,), daemon=True).start()
+    os.environ.update(surroundings)
+    os.environ["LOCAL_RANK"] = str(rank)  # where Fabric looks for it
+
+    def report(progress: float, values: dict[str, float]) -> None:
+        if rank == 0:
+            pipe.send(("progress", (progress, values)))
+
+    try:
+        ranks = Ranks(rank, job.devices)
+        ranks.join(meeting, "nccl" if job.device == "cuda" else "gloo")
+        pipe.send(("done", measure(job, report, keep if rank == 0 else None, checkpoints=checkpoints, ranks=ranks)))
+    except BaseException as error:
+        traceback.print_exc()
+        pipe.send(("failed", (status_of(error), isinstance(error, LostError))))
+
+
+def _follow(folder: Path) -> None:
+    """End with the process that started this one, however it ends, and clean up behind it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
