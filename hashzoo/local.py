@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,15 @@ class Local:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._gpus = 0
+        self._gpus: list[str] = []
 
     def start(self, job: Job, folder: Path, slot: int) -> Child:
         """Start a cell. ``slot`` is the lowest number that no running cell has."""
+        seen = {}
         if job.device == "cuda":
-            job = replace(job, device=f"cuda:{slot % self._count()}")
-        process, pipe = spawn(attempt, job, folder.resolve(), self.limits.memory)
+            self._gpus = self._gpus or gpus()
+            seen = {"CUDA_VISIBLE_DEVICES": ",".join(turn(self._gpus, slot, job.devices))}
+        process, pipe = spawn(attempt, job, folder.resolve(), self.limits.memory, **seen)
         return Child(job, process, pipe, log_of(job, folder), self.limits.timeout)
 
     def wait(self, attempts: Sequence[Any], seconds: float) -> None:
@@ -46,12 +48,25 @@ class Local:
     def close(self) -> None:
         """Nothing is left to close: the server ends with this process."""
 
-    def _count(self) -> int:
-        if not self._gpus:
-            import torch
 
-            self._gpus = max(torch.cuda.device_count(), 1)
-        return self._gpus
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def turn(there: Sequence[str], slot: int, count: int) -> list[str]:
+    """The GPUs of the cell in a slot that needs so many: the next ones in a round.
+
+    >>> [turn(["0", "1", "2"], slot, 1) for slot in range(4)]
+    [['0'], ['1'], ['2'], ['0']]
+    >>> [turn(["0", "1", "2", "3"], slot, 2) for slot in range(3)]
+    [['0', '1'], ['2', '3'], ['0', '1']]
+    """
+    first = slot * count % max(len(there) // count * count, 1)
+    return list(there[first : first + count])
 
 
 @dataclass
@@ -120,12 +135,15 @@ class Child:
             self.pipe.close()
 
 
-def spawn(target: Callable[..., None], *given: Any) -> tuple[Any, Connection]:
-    """A process that runs ``target(*given, pipe, surroundings)``, and our end of the pipe it speaks through."""
+def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, Connection]:
+    """A process that runs ``target(*given, pipe, surroundings)``, and our end of the pipe it speaks through.
+
+    Its surroundings are the variables of this process that begin with ``HASHZOO_``, and ``more``.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     ours, theirs = context.Pipe(duplex=False)
-    surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")}
+    surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")} | more
     process = context.Process(target=target, args=(*given, theirs, surroundings), name=given[0].title)
     process.start()
     theirs.close()
