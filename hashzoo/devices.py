@@ -31,6 +31,7 @@ PRELOAD = [
     "sklearn.datasets",
     "torchvision.transforms.v2",
     "hashzoo.kernels",
+    "hashzoo.forked",
 ]
 SETTLE = 3.0  # seconds in which the others may still say why, once one process has failed
 GRACE = 10.0  # seconds in which processes that are done may end by themselves

@@ -28,7 +28,7 @@ class Family:
 
 
 class Tracker(Protocol):
-    """Hears of each cell that is finished, in the process of the sweep. What it raises ends the tracker alone."""
+    """Hears of each cell that is finished, in a thread of the sweep. What it raises ends the tracker alone."""
 
     def finished(self, cell: Any) -> None:
         """A :class:`hashzoo.cells.Cell`, whatever became of it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -182,6 +182,20 @@ def carried(job: Job, limits: Limits) -> dict[str, bytes]:
         cells.prepare(Path(place))
         one(job, Path(place), limits)
         return {file.name: file.read_bytes() for file in sorted((Path(place) / "cells").iterdir())}
+
+
+def received(job: Job, folder: Path, files: Mapping[str, bytes]) -> None:
+    """Keep in a results folder the files that :func:`carried` gave of a cell, and no other of it: its JSON last."""
+    target = cells.path(folder, job.identity, job.benchmark)
+    former = {
+        file for file in target.parent.glob(f"{target.stem}.*") if file.suffix in (".npz", ".log", ".safetensors")
+    }
+    for name, data in sorted(files.items(), key=lambda item: item[0] == target.name):
+        cells.replace_bytes(target.with_name(Path(name).name), data)
+    for file in former:
+        if file.name not in files:
+            with suppress(OSError):  # a file too many is no harm
+                file.unlink(missing_ok=True)
 
 
 def warm(jobs: Sequence[Job], tell: Callable[[str], AbstractContextManager[Tell]]) -> None:

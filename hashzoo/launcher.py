@@ -47,6 +47,9 @@ class Attempt(Protocol):
 class Launcher(Protocol):
     """Starts cells somewhere: what a factory of the hook ``hashzoo_launchers`` makes of Limits and its options."""
 
+    #: Whether cells run on this machine, so that the features they share are better extracted before they start.
+    here: bool
+
     def start(self, job: Job, folder: Path, slot: int) -> Attempt:
         """Start a cell whose result is to lie in ``folder``. ``slot`` is the lowest number no running cell has."""
         ...

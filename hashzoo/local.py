@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hashzoo.attempt import attempt, log_of
@@ -26,6 +28,8 @@ LOG = 1 << 24  # bytes that a cell may print: beyond, what it said is dropped
 
 class Local:
     """One process a cell on this machine; on several GPUs the cells take turns."""
+
+    here = True
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -138,13 +142,27 @@ class Child:
 def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, Connection]:
     """A process that runs ``target(*given, pipe, surroundings)``, and our end of the pipe it speaks through.
 
-    Its surroundings are the variables of this process that begin with ``HASHZOO_``, and ``more``.
+    Its surroundings are ours that hashzoo reads, and ``more``.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     ours, theirs = context.Pipe(duplex=False)
-    surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")} | more
+    # the server may be older than what a cluster has said since of the GPU that is ours now
+    surroundings = {name: os.environ[name] for name in os.environ if name.startswith(("HASHZOO_", "CUDA_VISIBLE_"))}
+    surroundings |= more
     process = context.Process(target=target, args=(*given, theirs, surroundings), name=given[0].title)
-    process.start()
+    with _without_main():
+        process.start()
     theirs.close()
     return process, ours
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """A child would run again the script that we are, which may be a cluster's worker: a second, and for nothing."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -21,6 +21,7 @@ from hashzoo.bench import Job, build_backbone, data_of, picture_shape, stores
 from hashzoo.cells import Cell
 from hashzoo.checkpoints import Checkpoints
 from hashzoo.diagnostics import Coded, diagnose, of_codes
+from hashzoo.errors import TroubleError
 from hashzoo.features import Standing
 from hashzoo.freezing import Freezer, about
 from hashzoo.index import Index
@@ -73,6 +74,11 @@ def measure(
         checkpoints=checkpoints,
     )
     entry, freezer = house.method(identity.method), None
+    if zoo.code_digest(entry.factory, house.backbone(identity.backbone).factory) != identity.code:
+        raise TroubleError(
+            f"the code of {identity.method} or of its backbone is not what the sweep was planned with; run the command "
+            "again, with the same hashzoo and plugins on every machine"
+        )
     if stores(train, entry):
         freezer = Freezer(run, backbone, about(job, house))
         data, backbone = freezer.frozen(data, inspection)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from hashzoo.launcher import Launcher, Limits
 from hashzoo.measure import LIBRARIES
 from hashzoo.metrics import Extra
 from hashzoo.progress import EVERY, shown
+
+PATIENCE = 60.0  # seconds that trackers have to catch up once the sweep is over
 
 
 def sweep(
@@ -57,7 +60,8 @@ def sweep(
     try:
         keep_splits(todo, folder)
         if todo:
-            launch.warm(todo, lambda what: shown(what, console))
+            if launcher is None or launcher.here:
+                launch.warm(todo, lambda what: shown(what, console))
             with Watch(console, todo) as watch, Told(trackers or {}, console) as told:
 
                 def event(job: Job, kind: str, value: Any) -> None:
@@ -78,30 +82,47 @@ def sweep(
 
 
 class Told:
-    """Trackers that hear of finished cells; one that fails is named once and heard of no more."""
+    """Trackers that hear of finished cells, each in a thread of its own, so that a slow one keeps nobody waiting.
 
-    def __init__(self, trackers: Mapping[str, Tracker], console: Console) -> None:
-        self.trackers, self.console = dict(trackers), console
+    One that fails is named once and told no more; one that is behind when the sweep is over gets some seconds.
+    """
+
+    def __init__(self, trackers: Mapping[str, Tracker], console: Console, patience: float = PATIENCE) -> None:
+        self.console, self.patience = console, patience
+        self.queues: dict[str, queue.SimpleQueue[Cell | None]] = {name: queue.SimpleQueue() for name in trackers}
+        self.threads = {
+            name: threading.Thread(target=self._tell, args=(name, tracker), name=f"tracker {name}", daemon=True)
+            for name, tracker in trackers.items()
+        }
 
     def __enter__(self) -> Told:
+        for thread in self.threads.values():
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name, tracker in list(self.trackers.items()):
-            self._told(name, tracker.close)
+        self.finished(None)
+        until = time.monotonic() + self.patience
+        for name, thread in self.threads.items():
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                self._say(f"tracker {name} is {self.queues[name].qsize()} cells behind and is waited for no longer")
 
-    def finished(self, cell: Cell) -> None:
-        """Tell all of a cell."""
-        for name, tracker in list(self.trackers.items()):
-            self._told(name, partial(tracker.finished, cell))
+    def finished(self, cell: Cell | None) -> None:
+        """Tell all of a cell; None says that it was the last."""
+        for waiting in self.queues.values():
+            waiting.put(cell)
 
-    def _told(self, name: str, what: Callable[[], None]) -> None:
+    def _tell(self, name: str, tracker: Tracker) -> None:
         try:
-            what()
+            while (cell := self.queues[name].get()) is not None:
+                tracker.finished(cell)
+            tracker.close()
         except Exception as error:  # whatever a service far away does, cells are kept here
-            del self.trackers[name]
-            said = f"tracker {name} failed and is told no more: {type(error).__name__}: {error}"
-            self.console.print(said, style="yellow", markup=False, soft_wrap=True)
+            self._say(f"tracker {name} failed and is told no more: {type(error).__name__}: {error}")
+
+    def _say(self, what: str) -> None:
+        self.console.print(what, style="yellow", markup=False, soft_wrap=True)
 
 
 def keep_splits(jobs: Sequence[Job], folder: Path) -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 from hashzoo import hookimpl
 from hashzoo.local import Local
+from hashzoo_plugins.launchers.ray import Ray
+from hashzoo_plugins.launchers.slurm import Slurm
 
 
 @hookimpl
 def hashzoo_launchers() -> Mapping[str, Callable[..., Any]]:
-    """This machine."""
-    return {"local": Local}
+    """This machine, a Ray cluster, a Slurm cluster."""
+    return {"local": Local, "ray": Ray, "slurm": Slurm}

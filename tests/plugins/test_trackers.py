@@ -1,0 +1,184 @@
+"""Who hears of finished cells, and that a sweep does not depend on them."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hashzoo import zoo
+from hashzoo.cells import Cell, Identity
+from hashzoo.sweep import Told
+from tests.promises.command import hashzoo
+
+ROOT = Path(__file__).parents[2]
+CELL = Cell(
+    identity=Identity(
+        dataset="digits.small", dataset_options={}, backbone="tiny", backbone_options={"weights": "random"},
+        method="norm-tanh+dhn", hyperparameters={"weight": 0.25, "layers": [1, 2], "margin": None}, bits=8, seed=3,
+        budget={"epochs": 2, "lr": 0.1}, protocol=1, code="c", data="d",
+    ),
+    benchmark="paper/some",
+    status="ok",
+    metrics={"map@all": 0.5, "map@5:hits": float("nan")},
+    timings={"fit_seconds": 1.5},
+    facts={"stored_bits": 8, "marks": "m"},
+)  # fmt: skip
+BAD = replace(CELL, identity=replace(CELL.identity, seed=4), status="crashed", reason="ended by SIGKILL", metrics={})
+
+
+class Heard:
+    def __init__(self, act=lambda cell: None):
+        self.act, self.cells, self.closed = act, [], False
+
+    def finished(self, cell):
+        self.act(cell)
+        self.cells.append(cell)
+
+    def close(self):
+        self.closed = True
+
+
+def told(trackers, cells, patience=5.0):
+    said = io.StringIO()
+    with Told(trackers, Console(file=said, width=200), patience) as telling:
+        for cell in cells:
+            telling.finished(cell)
+    return said.getvalue().splitlines()
+
+
+def test_every_tracker_hears_of_every_cell_in_turn_and_of_the_end():
+    heard = Heard(), Heard()
+    assert told(dict(zip("ab", heard, strict=True)), [CELL, BAD]) == []
+    assert [one.cells for one in heard] == [[CELL, BAD]] * 2
+    assert all(one.closed for one in heard)
+
+
+def test_one_that_raises_is_named_once_and_the_others_go_on():
+    def fail(cell):
+        raise ConnectionError("no route")
+
+    other = Heard()
+    said = told({"far": Heard(fail), "near": other}, [CELL, BAD, CELL])
+    assert said == ["tracker far failed and is told no more: ConnectionError: no route"]
+    assert len(other.cells) == 3
+
+
+def test_one_that_hangs_keeps_neither_the_sweep_nor_the_others_waiting():
+    stuck, other = threading.Event(), Heard()
+    began = time.monotonic()
+    said = told({"slow": Heard(lambda cell: stuck.wait(60)), "near": other}, [CELL, BAD, CELL], patience=0.3)
+    assert time.monotonic() - began < 5
+    assert said == ["tracker slow is 3 cells behind and is waited for no longer"]
+    assert len(other.cells) == 3
+    stuck.set()
+
+
+def test_an_unknown_tracker_is_named_with_the_nearest_and_one_that_fails_harms_no_cell(tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from hashzoo import hookimpl\n"
+        "class Bad:\n"
+        "    'Fails.'\n"
+        "    def __init__(self, folder): pass\n"
+        "    def finished(self, cell): raise RuntimeError('deliberate')\n"
+        "    def close(self): pass\n"
+        "@hookimpl\n"
+        "def hashzoo_finished(): return {'bad': Bad}\n"
+    )
+    common = ("bench", "digits", "--quick", "--no-baselines", "--methods", "lsh", "--seeds", "0,1", "--results", "r",
+              "--plugin", "bad.py", "--track")  # fmt: skip
+    result = hashzoo(*common, "bda", cwd=tmp_path, timeout=900)
+    assert (result.returncode, result.stderr) == (2, "hashzoo: no tracker 'bda'; did you mean 'bad'?\n")
+    result = hashzoo(*common, "bad", cwd=tmp_path, timeout=900)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("tracker bad failed and is told no more: RuntimeError: deliberate") == 1
+    assert "[2/2] lsh" in result.stdout
+
+
+def test_the_tracker_of_the_documentation_works(tmp_path):
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "hashzoo_finished" in block]
+    (command,) = re.findall(r"^    hashzoo (.*--track tally.*)$", text, re.M)
+    (tmp_path / "tally.py").write_text(code)
+    result = hashzoo(
+        *command.split(), "--quick", "--methods", "lsh", "--no-baselines", "--results", "r", cwd=tmp_path, timeout=900
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "r" / "counts.txt").read_text() == "{'ok': 1}\n"
+
+
+def test_tensorboard_has_a_run_a_cell_with_its_scores(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = zoo.load().tracker("tensorboard").factory(tmp_path)
+    for cell in (CELL, BAD, CELL):  # the same again takes the place of the first
+        tracker.finished(cell)
+    tracker.close()
+    good, bad = sorted((tmp_path / "tensorboard").iterdir())
+    assert good.name == f"paper_some.norm-tanh+dhn.8.3.{CELL.identity.key}"
+    read = EventAccumulator(str(good)).Reload()
+    found = {tag: [event.value for event in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+    assert found == {"scores/map@all": [0.5], "timings/fit_seconds": [1.5], "facts/stored_bits": [8.0]}
+    text = EventAccumulator(str(bad)).Reload()
+    (event,) = text.Tensors("cell/text_summary")
+    assert "| reason | ended by SIGKILL |" in event.tensor_proto.string_val[0].decode()
+
+
+@pytest.mark.filterwarnings("ignore")  # of SQLAlchemy and alembic, about how MLflow uses them
+def test_mlflow_has_a_run_a_cell_with_what_was_asked(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    tracker = zoo.load().tracker("mlflow").factory(tmp_path / "r")
+    (tmp_path / "r").mkdir()
+    for cell in (CELL, BAD):
+        tracker.finished(cell)
+    tracker.close()
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'r' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("paper/some")
+    bad, good = client.search_runs([experiment.experiment_id])
+    assert good.data.metrics == {"scores/map_at_all": 0.5, "timings/fit_seconds": 1.5, "facts/stored_bits": 8.0}
+    assert good.data.params["method.weight"] == "0.25"
+    assert good.data.params["key"] == CELL.identity.key
+    assert (good.info.status, bad.info.status) == ("FINISHED", "FAILED")
+    assert bad.data.params["reason"] == "ended by SIGKILL"
+    assert {file.name for file in tmp_path.iterdir()} == {"r"}  # nothing where the sweep was started
+
+
+@pytest.mark.filterwarnings("ignore")  # of pydantic and protobuf, about how wandb uses them
+def test_wandb_keeps_a_run_a_cell_here(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="needs the extra wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.sdk.internal.datastore import DataStore
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    tracker = zoo.load().tracker("wandb").factory(tmp_path)
+    for cell in (CELL, BAD):
+        tracker.finished(cell)
+    tracker.close()
+    found = {}
+    for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb")):
+        store, name = DataStore(), ""
+        store.open_for_scan(str(file))
+        while (data := store.scan_data()) is not None:
+            record = Record()
+            record.ParseFromString(data)
+            if record.WhichOneof("record_type") == "run":
+                name = record.run.display_name or name
+                found.setdefault(name, {}).update({u.key: u.value_json for u in record.run.config.update})
+            if record.WhichOneof("record_type") == "summary":
+                found[name].update({u.key or "/".join(u.nested_key): u.value_json for u in record.summary.update})
+            if record.WhichOneof("record_type") == "exit":
+                found[name]["exit"] = record.exit.exit_code
+    (good, bad) = [values for _, values in sorted(found.items())]
+    assert good["scores/map@all"] == "0.5"
+    assert good["method.weight"] == "0.25"
+    assert (good["exit"], bad["exit"]) == (0, 1)
+    assert bad["reason"] == '"ended by SIGKILL"'
