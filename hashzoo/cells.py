@@ -16,7 +16,7 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -26,9 +26,13 @@ from typing import Any
 import numpy as np
 
 from hashzoo.errors import TroubleError, UsageError
+from hashzoo.schema import NewerSchemaError, known, lifted
 
 #: The version of the file's layout. ``schema`` and ``checksum`` keep their places in every version to come.
 SCHEMA = 1
+
+#: What makes a file's content of schema n one of n + 1. The identity stays as it is: its digest is the file's name.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 #: What can become of a cell, gravest last.
 STATUSES = ("ok", "skipped", "nan", "failed", "timeout", "oom", "crashed")
@@ -43,16 +47,6 @@ class DamagedError(TroubleError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} is damaged ({reason}); delete it and run the benchmark again")
         self.reason = reason
-
-
-class NewerSchemaError(TroubleError):
-    """A file that a later hashzoo wrote."""
-
-    def __init__(self, path: Path, schema: int) -> None:
-        super().__init__(
-            f"{path} has schema {schema} and this hashzoo reads up to {SCHEMA}; "
-            "install a newer hashzoo or choose another results folder"
-        )
 
 
 def now() -> str:
@@ -306,15 +300,16 @@ def _content(path: Path) -> dict[str, Any]:
         content = json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise DamagedError(path, "it is not a complete JSON file") from None
-    schema = content.get("schema") if isinstance(content, dict) else None
+    schema: Any = content.get("schema") if isinstance(content, dict) else None
     if type(schema) is int and schema > SCHEMA:
-        raise NewerSchemaError(path, schema)
+        raise NewerSchemaError(path, schema, SCHEMA)
     try:
         checksum = content.pop("checksum")
-        sound = schema == SCHEMA and checksum == _digest(canonical(content).encode())
+        sound = known(schema, SCHEMA, MIGRATIONS) and checksum == _digest(canonical(content).encode())
+        content = lifted(content, schema, SCHEMA, MIGRATIONS) if sound else {}
     except (AttributeError, KeyError, TypeError, ValueError):
-        sound = False
-    if not sound or not {"arrays", "cell"} <= content.keys():
+        content = {}
+    if not {"arrays", "cell"} <= content.keys():
         raise DamagedError(path, "its checksum does not fit its content")
     return dict(content)
 

@@ -126,6 +126,7 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -
     target = output or codes.with_suffix(".metrics.json")
     plain: Callable[[float], float | None] = lambda v: None if v != v else v  # noqa: E731 - NaN is no JSON
     content = {
+        "schema": 1,
         "means": {name: plain(value) for name, value in found.means.items()},
         "queries_without_relevant": found.excluded,
         "per_query": {name: [plain(float(v)) for v in values] for name, values in found.per_query.items()},

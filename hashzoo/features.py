@@ -25,7 +25,10 @@ from torch import Tensor
 from hashzoo.errors import TroubleError
 from hashzoo.method import Backbone
 from hashzoo.pictures import View
+from hashzoo.schema import CACHE, refuse_newer
 from hashzoo.types import Features, Late, Takes, Tell
+
+SCHEMA = 1  # of a folder of features; folders from before it was written lack it
 
 #: Pooled features up to this many bytes are read into memory; larger ones, and maps, are memory-mapped.
 IN_MEMORY = 2**30
@@ -208,7 +211,7 @@ def extract(
                     tell(done, sum(map(len, groups)))
         for file in files:
             file.flush()
-        (work / "features.json").write_text(json.dumps({"rows": size, "arrays": len(files)}))
+        (work / "features.json").write_text(json.dumps({"schema": SCHEMA, "rows": size, "arrays": len(files)}))
         os.replace(work, folder)
     except OSError as error:
         raise TroubleError(
@@ -253,13 +256,15 @@ def stored(
 
 
 def read(folder: Path, rows: int) -> list[np.ndarray] | None:
-    """The arrays of one cache folder, or None where they are missing or not whole."""
+    """The arrays of one cache folder, or None where they are missing or not whole. NewerSchemaError."""
     try:
-        count = json.loads((folder / "features.json").read_text())["arrays"]
+        about = json.loads((folder / "features.json").read_text())
+        refuse_newer(folder, about.get("schema", SCHEMA), SCHEMA, CACHE)  # hours of work of a later hashzoo's
+        count = about["arrays"]
         paths = [folder / name for name in ["pooled.npy", *(f"map{i}.npy" for i in range(count - 1))]]
         modes: list[Any] = [None if path.stat().st_size <= IN_MEMORY else "r" for path in paths]
         modes[1:] = ["r"] * len(modes[1:])  # maps: few methods look at them
         arrays = [np.load(path, mode, allow_pickle=False) for path, mode in zip(paths, modes, strict=True)]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return arrays if all(len(array) == rows for array in arrays) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,8 +25,10 @@ from hashzoo.errors import HashzooError, TroubleError
 from hashzoo.features import cache_folder
 from hashzoo.picture_files import DECODER, PictureFiles, decode, digest
 from hashzoo.pictures import as_tensor
+from hashzoo.schema import CACHE, refuse_newer
 from hashzoo.types import Rows, Split, Splits, Tell
 
+SCHEMA = 1  # of what is kept; files from before it was written lack it
 AT_ONCE = 64  # pictures a thread looks at before it says so
 
 
@@ -210,7 +213,9 @@ def _joined(parts: Sequence[Looked]) -> Looked:
 
 
 def _read(file: Path, count: int) -> Looked | None:
-    with suppress(OSError, ValueError, KeyError, EOFError), np.load(file, allow_pickle=False) as stored:
+    damage = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile)
+    with suppress(*damage), np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
+        refuse_newer(file, int(stored["schema"]) if "schema" in stored.files else SCHEMA, SCHEMA, CACHE)
         prints, rows, reasons = stored["prints"], stored["rows"], stored["reasons"]
         if prints.shape == (count, 16):
             return Looked(prints, dict(zip(rows.tolist(), reasons.tolist(), strict=True)))
@@ -220,7 +225,8 @@ def _read(file: Path, count: int) -> Looked | None:
 def _write(file: Path, looked: Looked) -> None:
     packed = io.BytesIO()
     rows = np.array(list(looked.bad), dtype=np.int64)
-    np.savez(packed, prints=looked.prints, rows=rows, reasons=np.array(list(looked.bad.values()), dtype=str))
+    reasons = np.array(list(looked.bad.values()), dtype=str)
+    np.savez(packed, schema=SCHEMA, prints=looked.prints, rows=rows, reasons=reasons)
     with suppress(OSError, TroubleError):  # a cache that cannot be written is no reason to stop
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_bytes(file, packed.getvalue())

@@ -11,7 +11,7 @@ import io
 import math
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import pandas as pd
 from pandas import DataFrame
 
 from hashzoo import cells as store
-from hashzoo.cells import SCHEMA, STATUSES, Cell, NewerSchemaError
+from hashzoo.cells import SCHEMA, STATUSES, Cell
 from hashzoo.errors import TroubleError
+from hashzoo.schema import NewerSchemaError, known, lifted
 
 #: What names a row to people, in the order by which rows are sorted.
 PLACE = ("benchmark", "dataset", "backbone", "bits", "method", "settings", "budget")
@@ -57,6 +58,9 @@ _TEXTS = (
     "key",
 )
 _NEEDED = (*PLACE, "schema", "status", "reason", "role", "contaminated")
+
+#: What makes a row of a CSV file of schema n, all of it text, one of n + 1.
+MIGRATIONS: dict[int, Callable[[dict[str, str]], dict[str, str]]] = {}
 
 # What the same words mean in another run: the seed, and how code, data and protocol stood at the time.
 _OUTDATED = ("code", "data", "protocol")
@@ -177,15 +181,13 @@ def read_csv(path: Path) -> DataFrame:
     except (OSError, ValueError, csv.Error) as error:
         raise TroubleError(f"cannot read {path} as a leaderboard: {error}; {_CURE}") from error
     names = [_unescaped(name) for name in lines[0]] if lines else []
-    missing = [name for name in _NEEDED if name not in names]
-    if missing or len(set(names)) < len(names):
-        fault = f"no column {missing[0]!r}" if missing else "a column stands there twice"
-        raise TroubleError(f"{path} is not a leaderboard: {fault}; {_CURE}")
+    _insist(path, names, ["schema"])
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(names):
             raise TroubleError(f"{path} row {number} has {len(line)} fields of {len(names)}; {_CURE}")
-    rows = [dict(zip(names, line, strict=True)) for line in lines[1:]]
-    _refuse_newer(path, [row["schema"] for row in rows])
+    rows = [_lifted(path, dict(zip(names, line, strict=True))) for line in lines[1:]]
+    names = list(rows[0]) if rows else names
+    _insist(path, names, _NEEDED)
     try:
         return _frame([{name: _parsed(name, text) for name, text in row.items()} for row in rows], names)
     except (ValueError, OverflowError, TypeError) as error:
@@ -304,7 +306,21 @@ def _parsed(name: str, text: str) -> Any:
     return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
 
 
-def _refuse_newer(path: Path, schemas: Iterable[str]) -> None:
-    for schema in schemas:
-        if re.fullmatch(r"\d+", schema) and int(schema) > SCHEMA:
-            raise NewerSchemaError(path, int(schema))
+def _insist(path: Path, names: Sequence[str], needed: Iterable[str]) -> None:
+    """TroubleError where a column that is needed is missing, or any stands there twice."""
+    missing = [name for name in needed if name not in names]
+    if missing or len(set(names)) < len(names):
+        fault = f"no column {missing[0]!r}" if missing else "a column stands there twice"
+        raise TroubleError(f"{path} is not a leaderboard: {fault}; {_CURE}")
+
+
+def _lifted(path: Path, row: dict[str, str]) -> dict[str, str]:
+    """A row in the present layout; one without a number for its schema is left to the checks of columns and values."""
+    if not re.fullmatch(r"\d+", row.get("schema", "")):
+        return row
+    schema = int(row["schema"])
+    if schema > SCHEMA:
+        raise NewerSchemaError(path, schema, SCHEMA)
+    if not known(schema, SCHEMA, MIGRATIONS):
+        raise TroubleError(f"{path} has schema {schema}, which no hashzoo wrote; {_CURE}")
+    return lifted(row, schema, SCHEMA, MIGRATIONS)

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from hashzoo.cells import replace_bytes
 from hashzoo.errors import TroubleError, UsageError
+from hashzoo.schema import refuse_newer
 from hashzoo.types import Splits
 
 Ints = NDArray[np.int64]
+SCHEMA = 1  # of the file's layout; files from before it was written lack it
 NAMES = ("train", "database", "query", "validation")
 _CELLS = 1 << 22  # pairs of label sets compared in one go
 
@@ -120,7 +122,7 @@ def save(data: Splits, path: Path) -> None:
     """
     if data.pairs is not None:
         raise UsageError("queries composed of two pictures are not kept; keep the protocol that they are composed of")
-    arrays: dict[str, Any] = {"digest": np.array(split_digest(data))}
+    arrays: dict[str, Any] = {"schema": np.array(SCHEMA), "digest": np.array(split_digest(data))}
     for name, part in data.parts().items():
         ids, labels = part.ids.numpy(), part.labels.numpy()
         if not np.isin(labels, (0, 1)).all():
@@ -140,6 +142,9 @@ def read(path: Path) -> Kept:
     """What :func:`save` wrote. UsageError where there is no such file, TroubleError where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
+            refuse_newer(
+                path, int(stored["schema"]) if "schema" in stored.files else SCHEMA, SCHEMA, "take another file"
+            )
             names = [name for name in NAMES if f"{name}_ids" in stored.files]
             ids = {name: stored[f"{name}_ids"].astype(np.int64) for name in names}
             labels = {
@@ -150,7 +155,7 @@ def read(path: Path) -> Kept:
             digest = str(stored["digest"])
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise TroubleError(f"{path} is no file of splits: {str(error).splitlines()[0]}") from error
     if _digest((name, ids[name], labels[name], written.get(name)) for name in names) != digest:
         raise TroubleError(f"{path} is not what was written: its digest is not {digest}; write it anew")

@@ -20,10 +20,14 @@ from hashzoo.cells import Cell
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.method import Input, Method
 from hashzoo.run import Run, Train
+from hashzoo.schema import RESULTS, refuse_newer
 from hashzoo.types import Setting, Split, Splits
 
 if TYPE_CHECKING:
     from hashzoo.bench import Job
+
+
+SCHEMA = 1  # of what the file says beside tensors; files from before it was written lack it
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def write(path: Path, method: Method, job: Job, data: Splits, shape: tuple[int, 
     """Write a trained method's tensors and how to build it, in one step. TroubleError when the disk refuses."""
     setting = data.setting(job.identity.bits)
     about = {
+        "schema": SCHEMA,
         "key": job.identity.key,
         "setting": {**vars(setting), "class_counts": setting.class_counts.tolist()},
         "class_names": data.class_names,
@@ -90,6 +95,7 @@ def read(cell_path: Path, device: str = "cpu") -> Trained:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise TroubleError(f"{file} cannot be read: {error}; run hashzoo bench again with --rerun all") from error
+    refuse_newer(file, about.get("schema", SCHEMA), SCHEMA, RESULTS)
     if about["key"] != cell.identity.key:
         raise TroubleError(f"{file} belongs to another cell; run hashzoo bench again with --rerun all")
     identity, house = cell.identity, zoo.load(about["plugins"])
