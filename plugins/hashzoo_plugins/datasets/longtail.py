@@ -76,7 +76,7 @@ def protocols(
     """
 
     def longtail(factor: int, *, seed: int = 0, database: Literal["balanced", "longtail"] = "balanced") -> Splits:
-        assert source is not None  # noqa: S101 - one of the two is given
+        assert source is not None  # noqa: S101 # nosec B101 # one of the two is given
         return draw(source(seed), factor, Torch(seed), database)
 
     def of_files(
@@ -87,7 +87,7 @@ def protocols(
         database: Literal["balanced", "longtail"] = "balanced",
         validation: float = 0.0,
     ) -> Splits:
-        assert files is not None  # noqa: S101 - one of the two is given
+        assert files is not None  # noqa: S101 # nosec B101 # one of the two is given
         shuffle = Shuffle(f"{name} lt{factor}", seed)
         return held_out(draw(files(seed, root), factor, shuffle, database), validation, shuffle)
 
