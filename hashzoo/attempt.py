@@ -6,12 +6,13 @@ import ctypes
 import os
 import signal
 import sys
+import time
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from hashzoo import cells, checkpoints, trained
+from hashzoo import cells, checkpoints, provenance, trained
 from hashzoo.bench import Job
 from hashzoo.checkpoints import Checkpoints
 from hashzoo.devices import measured
@@ -42,13 +43,17 @@ def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surrou
 
         trained.path_of(log).unlink(missing_ok=True)  # of a former measurement
         former = Checkpoints(checkpoints.path_of(log), job)
+        begun = time.monotonic()
         try:
             limit_memory(memory)
             cell, arrays = measured(job, report, trained.path_of(log) if job.keep else None, former)
         except BaseException as error:
             limit_memory(None)
             traceback.print_exc()
-            cell, arrays = blank(job, *status_of(error, memory is not None)), {}
+            cell, arrays = (
+                blank(job, *status_of(error, memory is not None), provenance.spent(time.monotonic() - begun)),
+                {},
+            )
         try:
             cells.write(folder, cell, arrays)
             pipe.send(("written", None))

@@ -20,9 +20,10 @@ from hashzoo.inspection import Inspection, inspect, kept
 from hashzoo.method import Backbone, Deep, options, spreads
 from hashzoo.metrics import ASKINGS, GROUPS, parse
 from hashzoo.pictures import as_tensor
+from hashzoo.provenance import asked
 from hashzoo.run import Train
 from hashzoo.types import Splits, Tell
-from hashzoo.zoo import Entry, Zoo, code_digest
+from hashzoo.zoo import Entry, Zoo, code_digest, source_files
 
 #: The version of the way scores are taken. Raise it with any change of the core that can change a score.
 PROTOCOL = 1
@@ -51,6 +52,8 @@ class Job:
     plugins: tuple[str, ...] = ()
     keep: bool = False
     refusal: str = ""
+    deterministic: bool = False  # whether an operation without a deterministic form is an error
+    asked: dict[str, Any] = field(default_factory=dict)  # provenance that only who makes the job knows
 
     @property
     def title(self) -> str:
@@ -195,6 +198,7 @@ def plan(
     plugins: Sequence[str] = (),
     skip_bad_pictures: bool = False,
     keep: bool = False,
+    deterministic: bool = False,
     tell: Tell | None = None,
 ) -> list[Job]:
     """Every cell of a benchmark on one data set, each hyperparameter filled in, checked before anything is trained.
@@ -251,6 +255,7 @@ def plan(
         recorded = settings | {name: backbone.weights for name in settings if name.endswith("weights")}
         values = convert("method", name, entry.factory, given.get(name, {}))
         code = code_digest(entry.factory, trunk.factory)
+        known = asked(source_files(entry.factory))
         for amount in benchmark.bits:
             reason = refusal(name, entry, data, backbone, amount, values)
             jobs += [
@@ -287,6 +292,8 @@ def plan(
                     plugins=tuple(plugins),
                     keep=keep,
                     refusal=reason,
+                    deterministic=deterministic,
+                    asked=known,
                 )
                 for seed in benchmark.seeds
             ]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Check everything and list the cells; train nothing.")
 @click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, pictures.")
 @click.option("--save-weights", is_flag=True, help="Keep each trained method beside its cell.")
+@click.option("--deterministic", is_flag=True, help="An operation that may not repeat itself is an error.")
 @click.option("--rerun", type=click.Choice(["failed", "stale", "all"]), help="Do finished cells again.")
 @click.option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -87,6 +88,7 @@ def bench(benchmark: str, **asked: Any) -> None:
                 plugins=asked["plugins"],
                 skip_bad_pictures=asked["on_bad_image"] == "skip",
                 keep=asked["save_weights"],
+                deterministic=asked["deterministic"],
                 tell=tell,
             )
     benches.insist(jobs, explicit)

@@ -27,7 +27,7 @@ def _print(tables: list[Any], lines: Sequence[str] = ()) -> None:
 
 
 @click.command()
-@click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="DIR|CSV...")
+@click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="DIR|CSV|CELL.json...")
 @click.option("--sort", metavar="COLUMN", help="Sort by this column.")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
 @click.option("--by", type=click.Choice(["bits", "stored"]), default="bits", show_default=True, help="Rows grouped by.")
@@ -45,11 +45,15 @@ def show(
     metric: str | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """The leaderboard in the terminal, the best of each column marked.
+    """The leaderboard in the terminal, the best of each column marked; or all that is known of one cell.
 
     `--by stored` compares methods that store as many bits, whatever number was asked for. `--rank` takes several
     results folders.
     """
+    if any(path.suffix == ".json" for path in results):
+        from hashzoo import cell_view
+
+        return _print([table for path in results for table in cell_view.tables(path)])
     from rich.console import Console
 
     from hashzoo import leaderboard, tables

@@ -50,6 +50,12 @@ def set_threads(count: int) -> int:
     return 1 if kernels is None else int(kernels.set_threads(count))
 
 
+def get_threads() -> int:
+    """The threads that the compiled loops called from this thread use; 1 without numba."""
+    kernels = _kernels()
+    return 1 if kernels is None else int(kernels.threads())
+
+
 def pack(bits: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """(N, K) bool to (N, ceil(K / 8)) uint8: bit 0 is the highest of byte 0, the last byte ends in zeros.
 

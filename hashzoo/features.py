@@ -49,6 +49,8 @@ def digest_of_state(module: torch.nn.Module) -> str:
     """A digest of every parameter and buffer of a module."""
     total = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, Tensor):  # what a module adds of its own
+            continue
         total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()

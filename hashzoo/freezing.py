@@ -25,6 +25,7 @@ from hashzoo.method import Backbone
 from hashzoo.picture_files import DECODER, PictureFiles
 from hashzoo.pictures import View
 from hashzoo.run import DRAWS, Run, Train
+from hashzoo.surroundings import deterministic
 from hashzoo.types import Features, Split, Splits, Tell
 
 MOST = 8  # copies of a backbone that look at pictures at once
@@ -47,7 +48,8 @@ class Freezer:
         copies: Callable[[], Sequence[Backbone]] = list,
     ) -> None:
         self.run, self.backbone, self.tell, self.copies, self.seconds = run, backbone, tell, copies, 0.0
-        network = [digest_of_state(backbone), repr(backbone.input), backbone.map_dims]
+        self.weights = digest_of_state(backbone)
+        network = [self.weights, repr(backbone.input), backbone.map_dims]
         made_with = [torch.__version__, PIL.__version__, DECODER]
         self.about = [*about, *network, run.train.precision, run.device.type, *made_with]
 
@@ -166,7 +168,8 @@ def warm(job: Job, threads: int, tell: Tell) -> None:
         name = job.identity.backbone
         return [build_backbone(house, name, shape, job.backbone_options, seed) for _ in range(count)]
 
-    (first,) = made(1)
-    run = Run(train, seed, to=first.input, device=job.device, workers=job.workers)
-    more = min(threads, MOST) - 1 if job.device == "cpu" else 0
-    Freezer(run, first, about(job, house), tell, lambda: made(more)).frozen(data, inspection)
+    with deterministic(job.deterministic):
+        (first,) = made(1)
+        run = Run(train, seed, to=first.input, device=job.device, workers=job.workers)
+        more = min(threads, MOST) - 1 if job.device == "cpu" else 0
+        Freezer(run, first, about(job, house), tell, lambda: made(more)).frozen(data, inspection)

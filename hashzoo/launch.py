@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from hashzoo import cells, freezing, trained
+from hashzoo import cells, freezing, provenance, trained
 from hashzoo.attempt import alone
 from hashzoo.bench import Job
 from hashzoo.cells import Cell
@@ -118,6 +118,7 @@ def run(
         if job.refusal:
             done(job, _keep(folder, blank(job, "skipped", job.refusal)))
     running: dict[int, Attempt] = {}
+    begun: dict[int, float] = {}
     with Leases(folder / "cells") as leases:
         leases.tidy()
         queue = Queue([job for job in jobs if not job.refusal], folder, leases)
@@ -131,7 +132,7 @@ def run(
                         break
                     event(ours, "started", None)
                     slot = next(n for n in range(limits.parallel) if n not in running)
-                    running[slot] = launcher.start(ours, folder, slot)
+                    running[slot], begun[slot] = launcher.start(ours, folder, slot), time.monotonic()
                 if not running:  # what is left, others are at
                     time.sleep(PAUSE)
                     continue
@@ -140,7 +141,7 @@ def run(
                     for value in one.news():
                         event(one.job, "progress", value)
                     if one.ended():
-                        cell = _settle(running.pop(slot), folder)
+                        cell = _settle(running.pop(slot), folder, time.monotonic() - begun.pop(slot))
                         queue.release(one.job)
                         done(one.job, cell)
         finally:
@@ -150,13 +151,13 @@ def run(
     return finished
 
 
-def _settle(one: Attempt, folder: Path) -> Cell:
-    """The cell of an attempt that has ended: the one it wrote, or one that says how it ended."""
+def _settle(one: Attempt, folder: Path, seconds: float) -> Cell:
+    """The cell of an attempt that has ended after so many seconds: the one it wrote, or one that says how it ended."""
     status, reason = one.fate()
     found, _ = cells.find(folder, one.job.identity, one.job.benchmark)
     if status == "ok" and found is not None:
         return found
-    return _keep(folder, blank(one.job, "crashed" if status == "ok" else status, reason))
+    return _keep(folder, blank(one.job, "crashed" if status == "ok" else status, reason, provenance.elapsed(seconds)))
 
 
 def _keep(folder: Path, cell: Cell) -> Cell:
@@ -171,7 +172,7 @@ def one(job: Job, folder: Path, limits: Limits) -> Cell:
         while not child.ended():
             wait([child.process.sentinel, *([] if child.pipe.closed else [child.pipe])], PAUSE)
             list(child.news())
-        return _settle(child, folder)
+        return _settle(child, folder, time.monotonic() - child.started)
     finally:
         child.end()
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -16,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo import counting, trained, zoo
+from hashzoo import counting, provenance, trained, zoo
 from hashzoo.bench import Job, build_backbone, data_of, picture_shape, stores
 from hashzoo.cells import Cell
 from hashzoo.checkpoints import Checkpoints
 from hashzoo.diagnostics import Coded, diagnose, of_codes
 from hashzoo.errors import TroubleError
-from hashzoo.features import Standing
+from hashzoo.features import Standing, digest_of_state
 from hashzoo.freezing import Freezer, about
 from hashzoo.index import Index
 from hashzoo.method import Method, NonFiniteError
@@ -30,13 +28,13 @@ from hashzoo.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, s
 from hashzoo.ranks import Ranks
 from hashzoo.run import Run, Train
 from hashzoo.splits import split_digest
+from hashzoo.surroundings import deterministic, limit_threads, untouched
 from hashzoo.types import Codes, Split, Splits
 
 NEIGHBOURS = 100  # of each query in the search that is timed
 TIMED = 100  # queries of that search
 CHUNK = 64  # queries counted at a time: bounds the memory of distances that are not integers
 IDS = 1 << 18  # ids looked up at a time
-LIBRARIES = ("hashzoo", "torch", "torchvision", "timm", "numpy", "numba", "scipy", "scikit-learn")
 
 Report = Callable[[float, dict[str, float]], None]
 
@@ -53,7 +51,15 @@ def measure(
 
     With ``keep``, the trained method is written there (see :mod:`hashzoo.trained`). Of several processes that train
     together, ``ranks``, the first alone encodes and scores; what the others return says nothing.
+    The process is left as it was found: see :func:`hashzoo.surroundings.untouched`.
     """
+    with untouched(), deterministic(job.deterministic):
+        return _measured(job, report, keep, checkpoints, ranks or Ranks())
+
+
+def _measured(
+    job: Job, report: Report | None, keep: Path | None, checkpoints: Checkpoints | None, together: Ranks
+) -> tuple[Cell, dict[str, np.ndarray[Any, Any]]]:
     begun = time.perf_counter()
     identity = job.identity
     train = Train.model_validate(identity.budget)
@@ -62,7 +68,6 @@ def measure(
     data, inspection = data_of(job, house)
     shape = picture_shape(data)
     backbone = build_backbone(house, identity.backbone, shape, job.backbone_options, identity.seed)
-    together = ranks or Ranks()
     run = Run(
         train,
         identity.seed,
@@ -73,6 +78,8 @@ def measure(
         ranks=together,
         checkpoints=checkpoints,
     )
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(run.device)
     entry, freezer = house.method(identity.method), None
     if zoo.code_digest(entry.factory, house.backbone(identity.backbone).factory) != identity.code:
         raise TroubleError(
@@ -81,12 +88,14 @@ def measure(
         )
     if stores(train, entry):
         freezer = Freezer(run, backbone, about(job, house))
+        weights = freezer.weights
         data, backbone = freezer.frozen(data, inspection)
-    elif train.backbone == "full":
-        backbone = run.place(backbone)
     else:
-        backbone = Standing(run.place(backbone), train.maps)
-    torch.manual_seed(identity.seed)
+        weights = digest_of_state(backbone)
+        backbone = run.place(backbone)
+        backbone = backbone if train.backbone == "full" else Standing(backbone, train.maps)
+    for seed in (torch.manual_seed, np.random.seed, random.seed):  # a stranger may draw from any of them
+        seed(identity.seed % 2**32)
     method: Method = entry.factory(data.setting(identity.bits), backbone, **identity.hyperparameters)
     method.to(run.device)
 
@@ -150,22 +159,22 @@ def measure(
             "search_per_second": len(next(iter(few.values()))) / max(search_seconds, 1e-9),
         },
         provenance={
-            **provenance(run, train),
-            "seconds": round(time.perf_counter() - begun, 2),
+            **provenance.planned(job),
+            **provenance.machine(run.device),
+            "batch": min(train.batch, len(data.train)),
+            "weights": weights[:16],
+            "trained": digest_of_state(method)[:16],
+            "last": run.logged,
+            **provenance.spent(time.perf_counter() - begun, run.device),
+            "devices": run.ranks.count,
             "resumed_after_epoch": checkpoints.epoch if checkpoints else 0,
         },
     )
     return cell, {**evaluation.per_query, **curve}
 
 
-def limit_threads(count: int) -> None:
-    """Let this process compute with ``count`` threads, whatever other cells run beside it."""
-    counting.set_threads(count)
-    torch.set_num_threads(count)  # last: numba's start sets the number of the OpenMP that both use
-
-
-def blank(job: Job, status: str, reason: str = "") -> Cell:
-    """The cell of a job that has a status and a reason, and no numbers."""
+def blank(job: Job, status: str, reason: str = "", cost: dict[str, Any] | None = None) -> Cell:
+    """The cell of a job that has a status and a reason, and no numbers; ``cost`` is what is known of its time."""
     return Cell(
         identity=job.identity,
         benchmark=job.benchmark,
@@ -177,6 +186,7 @@ def blank(job: Job, status: str, reason: str = "") -> Cell:
         plugin=job.plugin,
         plugin_version=job.plugin_version,
         contaminated=job.contaminated,
+        provenance=provenance.planned(job) | (cost or {}),
     )
 
 
@@ -383,20 +393,3 @@ def ask(
     relevant, other = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
     drawn = {"pr_precision": precision, "pr_recall": recall}
     return evaluation, drawn | {"distances_relevant": relevant, "distances_other": other}
-
-
-def provenance(run: Run, train: Train) -> dict[str, Any]:
-    """Where a cell was made, as far as it is no part of its key."""
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    gpu = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else ""
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": gpu or str(run.device),
-        "devices": run.ranks.count,
-        "precision": train.precision,
-        "threads": train.threads,
-        "cpus": os.cpu_count(),
-        "last": run.logged,
-    }

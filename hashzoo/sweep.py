@@ -21,9 +21,9 @@ from hashzoo.cells import Cell
 from hashzoo.errors import UsageError
 from hashzoo.hookspecs import Tracker
 from hashzoo.launcher import Launcher, Limits
-from hashzoo.measure import LIBRARIES
 from hashzoo.metrics import Extra
 from hashzoo.progress import EVERY, shown
+from hashzoo.provenance import LIBRARIES
 
 PATIENCE = 60.0  # seconds that trackers have to catch up once the sweep is over
 
@@ -143,11 +143,15 @@ def keep_splits(jobs: Sequence[Job], folder: Path) -> None:
 def again(found: Cell, job: Job, rerun: str | None, folder: Path) -> bool:
     """Whether a finished cell must be measured again: asked to, or it lacks a metric or weights asked for now.
 
+    So does one that was not made deterministically where that is asked for now.
+
     ``stale`` means made with other versions of the libraries than are installed here.
     """
     if rerun == "all" or (rerun == "failed" and found.status != "ok"):
         return True
     if launch.lacking(found, job, folder):
+        return True
+    if found.status == "ok" and job.deterministic and not found.provenance.get("deterministic"):
         return True
     if rerun == "stale":
         import importlib.metadata

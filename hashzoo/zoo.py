@@ -266,6 +266,13 @@ def code_digest(*factories: Any) -> str:
 
     The core is not part of it (the protocol version stands for it), nor are other packages.
     """
+    # by file name, not by module name: the module of a --plugin file is named after where the file lies
+    total = "".join(f"{path.name} {_digest(path.read_bytes())}\n" for path in source_files(*factories))
+    return _digest(total.encode())[:16]
+
+
+def source_files(*factories: Any) -> list[Path]:
+    """The files that :func:`code_digest` is of, ordered by the names of their modules."""
     files: dict[str, Path] = {}
     for factory in factories:
         if isinstance(factory, Composition):
@@ -275,9 +282,7 @@ def code_digest(*factories: Any) -> str:
         for part in parts:
             if module := inspect.getmodule(part):
                 _collect(module, files)
-    # by file name, not by module name: the module of a --plugin file is named after where the file lies
-    total = "".join(f"{path.name} {_digest(path.read_bytes())}\n" for _, path in sorted(files.items()))
-    return _digest(total.encode())[:16]
+    return [path for _, path in sorted(files.items())]
 
 
 def _collect(module: ModuleType, files: dict[str, Path]) -> None:

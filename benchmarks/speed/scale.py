@@ -25,10 +25,11 @@ import torch
 from hashzoo import zoo
 from hashzoo.counting import hamming_counts, nearest, relevance, set_threads
 from hashzoo.features import StoredFeatures
-from hashzoo.measure import encoded, limit_threads, protocol
+from hashzoo.measure import encoded, protocol
 from hashzoo.method import Backbone, Input
 from hashzoo.metrics import evaluate
 from hashzoo.run import Run, Train
+from hashzoo.surroundings import limit_threads
 from hashzoo.types import Features, Split, Splits
 
 BITS, CLASSES, TRAIN = 64, 10, 1000

@@ -32,7 +32,9 @@ def job_of(method, **changes):
 
 
 def test_a_cell_computes_with_as_many_threads_as_it_says():
-    code = "import torch; from hashzoo.measure import limit_threads; limit_threads(1); print(torch.get_num_threads())"
+    code = (
+        "import torch; from hashzoo.surroundings import limit_threads; limit_threads(1); print(torch.get_num_threads())"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "1"  # numba's start sets it for torch too
 

@@ -87,7 +87,7 @@ def test_a_board_of_a_schema_that_nobody_wrote_is_refused(tmp_path):
 def test_a_newer_cell_is_one_line_and_exit_code_3(tmp_path, capsys):
     file = cells.write(tmp_path, a_cell(), {})
     file.write_text(file.read_text().replace('"schema": 1', '"schema": 9'))
-    for arguments in (["bench", "digits", "--quick", "--results", str(tmp_path)],):
+    for arguments in (["show", str(file)], ["bench", "digits", "--quick", "--results", str(tmp_path)]):
         with pytest.raises(SystemExit) as exit_:
             main(arguments)
         assert exit_.value.code == 3
