@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hashzoo import cells
 from tests.promises.command import hashzoo
 
 PLUGIN = textwrap.dedent("""
@@ -148,6 +149,13 @@ def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(t
     (log,) = (tmp_path / "r" / "cells").glob("digits.shouts.*.log")
     assert log.stat().st_size < 1 << 25
     assert living(tmp_path) == []
+    made = {cell.identity.method: cell.provenance for cell in cells.read_all(tmp_path / "r")[0]}
+    for name, known in made.items():
+        assert "--plugin bad.py" in known["command"], name
+        assert known["versions"]["torch"], name
+        assert known["seconds"] >= 0, name
+    assert made["hangs"]["seconds"] >= 20
+    assert made["raises"]["peak_memory"] > 50 * 2**20
     again = hashzoo(
         "bench", "digits", "--quick", "--no-baselines", "--plugin", "bad.py", "--methods", "raises,sound",
         "--bits", "8", "--results", "r", "--rerun", "failed", cwd=tmp_path,
