@@ -136,7 +136,7 @@ def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(t
     (tmp_path / "bad.py").write_text(PLUGIN)
     result = hashzoo(
         "bench", "digits", "--quick", "--no-baselines", "--plugin", "bad.py", "--methods", ",".join(EXPECTED),
-        "--bits", "8", "--timeout", "20", "--results", "r", cwd=tmp_path,
+        "--bits", "8", "--timeout", "45", "--results", "r", cwd=tmp_path,
     )  # fmt: skip
     found = rows(tmp_path / "r" / "leaderboard.csv")
     assert {name: row["status"] for name, row in found.items()} == EXPECTED
@@ -144,7 +144,7 @@ def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(t
     assert found["killed"]["reason"].startswith("the process was ended by SIGKILL")
     assert "deliberate" in found["raises"]["reason"]
     assert "bad term" in found["explodes"]["reason"]
-    assert found["hangs"]["reason"] == "no result within 20 s"
+    assert found["hangs"]["reason"] == "no result within 45 s"
     assert found["whole"]["reason"].startswith("ValueError: 'code' is compared bit by bit and encode gave int64")
     (log,) = (tmp_path / "r" / "cells").glob("digits.shouts.*.log")
     assert log.stat().st_size < 1 << 25
@@ -154,7 +154,7 @@ def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(t
         assert "--plugin bad.py" in known["command"], name
         assert known["versions"]["torch"], name
         assert known["seconds"] >= 0, name
-    assert made["hangs"]["seconds"] >= 20
+    assert made["hangs"]["seconds"] >= 45
     assert made["raises"]["peak_memory"] > 50 * 2**20
     again = hashzoo(
         "bench", "digits", "--quick", "--no-baselines", "--plugin", "bad.py", "--methods", "raises,sound",
