@@ -286,7 +286,7 @@ def test_processes_end_with_the_one_that_started_them(job, tmp_path):
         env={**os.environ, "HASHZOO_TEST_ACT": str(marker), "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(1800):
             if marker.exists():
                 break
             time.sleep(0.1)
