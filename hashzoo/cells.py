@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from hashzoo import npz
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.schema import NewerSchemaError, known, lifted
 
@@ -184,11 +185,12 @@ def arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
     Raises DamagedError as ``read`` does, and TroubleError when the file that held them is gone.
     """
-    digest = _content(path)["arrays"]
-    if not digest:
+    if not (digest := _content(path)["arrays"]):
         return {}
-    with np.load(io.BytesIO(_packed(path, digest)), allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    try:
+        return npz.read(io.BytesIO(_packed(path, digest)))
+    except ValueError as error:
+        raise DamagedError(path, f"its arrays cannot be read: {error}") from None
 
 
 def read_all(folder: Path) -> tuple[list[Cell], list[str]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hashzoo import npz
 from hashzoo.errors import TroubleError, UsageError
 
 NAMES = ("query_codes", "database_codes", "query_labels", "database_labels")
@@ -19,13 +19,12 @@ def read_codes(path: Path) -> list[np.ndarray[Any, Any]]:
     UsageError for a missing array, TroubleError for a file that cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            missing = [name for name in NAMES if name not in stored.files]
-            if missing:
-                have = ", ".join(stored.files) or "nothing"
-                raise UsageError(f"{path} lacks {', '.join(missing)}; it holds {have}")
-            return [stored[name] for name in NAMES]
+        stored = npz.read(path)
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise TroubleError(f"{path} is not a sound .npz of plain arrays: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise TroubleError(f"{path} is not a sound .npz of plain arrays: {error}") from error
+    missing = [name for name in NAMES if name not in stored]
+    if missing:
+        raise UsageError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(stored) or 'nothing'}")
+    return [stored[name] for name in NAMES]

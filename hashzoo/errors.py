@@ -24,6 +24,18 @@ class TroubleError(HashzooError):
     exit_code = 3
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of others says; its type where it says nothing, or cannot even say it.
+
+    >>> first_line(KeyError()), first_line(ValueError("so\\nand so"))
+    ('KeyError', 'so')
+    """
+    try:
+        return str(error).strip().splitlines()[0]
+    except Exception:
+        return type(error).__name__
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The line for a name that does not exist, with the nearest that does.
 

@@ -132,7 +132,7 @@ def retrieved(index: Index, query: Codes, data: Splits, at: int = 100) -> NDArra
 def drawn(
     kind: str, cell: Path, pictures: Sequence[Path] = (), plugins: Sequence[str] = (), root: Path | None = None
 ) -> Figure:
-    """The figure of a cell, by the path of its JSON; ``plugins`` are loaded for its data, whose files are in ``root``.
+    """The figure of a cell, by the path of its JSON; ``plugins`` are loaded; the files of its data are in ``root``.
 
     UsageError where the cell does not hold what the figure needs.
     """
@@ -152,7 +152,7 @@ def drawn(
         return figures.class_distribution(
             data.setting(1).class_counts.numpy(), data.class_names, found.identity.dataset
         )
-    kept = read(cell)
+    kept = read(cell, plugins=plugins)
     if kind == "confusion":
         data, index = data_of(kept.cell, plugins, root), kept.method.index()
         index.add(kept.run.encode(kept.method, data.database, ids=kept.method.card.saw_database))

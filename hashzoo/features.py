@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,8 @@ import queue
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,7 +27,7 @@ from torch import Tensor
 from hashzoo.errors import TroubleError
 from hashzoo.method import Backbone
 from hashzoo.pictures import View
-from hashzoo.schema import CACHE, refuse_newer
+from hashzoo.schema import CACHE, NewerSchemaError, refuse_newer
 from hashzoo.types import Features, Late, Takes, Tell
 
 SCHEMA = 1  # of a folder of features; folders from before it was written lack it
@@ -47,10 +49,14 @@ def cache_folder() -> Path:
 
 def digest_of_state(module: torch.nn.Module) -> str:
     """A digest of every parameter and buffer of a module."""
+    state = module.state_dict()
+    return digest_of_tensors({name: value for name, value in state.items() if isinstance(value, Tensor)})
+
+
+def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """A digest of tensors with their names, shapes and types."""
     total = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        if not isinstance(value, Tensor):  # what a module adds of its own
-            continue
+    for name, value in sorted(tensors.items()):
         total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
@@ -203,6 +209,8 @@ def extract(
                 free.put(eye)
             return len(group)
 
+        for name in names:
+            _reserve(work / f"{name}.npy")
         for file, value in zip(files, first, strict=True):
             file[groups[0]] = value
         done = len(groups[0])
@@ -213,7 +221,9 @@ def extract(
                     tell(done, sum(map(len, groups)))
         for file in files:
             file.flush()
-        (work / "features.json").write_text(json.dumps({"schema": SCHEMA, "rows": size, "arrays": len(files)}))
+        crc = [_crc(work / f"{name}.npy") for name in names]
+        about = {"schema": SCHEMA, "rows": size, "arrays": len(files), "crc": crc}
+        (work / "features.json").write_text(json.dumps(about))
         os.replace(work, folder)
     except OSError as error:
         raise TroubleError(
@@ -222,6 +232,27 @@ def extract(
     finally:
         torch.set_num_threads(threads)
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _reserve(path: Path) -> None:
+    """Take the room of a file that will be written through memory, where a full disk ends the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot
+                raise
+
+
+def _crc(path: Path) -> int:
+    """The CRC-32 of a file, read by blocks so that a large one takes no memory."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def stored(
@@ -258,15 +289,25 @@ def stored(
 
 
 def read(folder: Path, rows: int) -> list[np.ndarray] | None:
-    """The arrays of one cache folder, or None where they are missing or not whole. NewerSchemaError."""
+    """The arrays of one cache folder, or None where they are missing or not what was written. NewerSchemaError.
+
+    Of maps above ``IN_MEMORY``, which are read a few rows at a time, only type and size are looked at.
+    """
     try:
         about = json.loads((folder / "features.json").read_text())
         refuse_newer(folder, about.get("schema", SCHEMA), SCHEMA, CACHE)  # hours of work of a later hashzoo's
-        count = about["arrays"]
+        count, crc = about["arrays"], about.get("crc") or []  # none in what an older hashzoo kept
         paths = [folder / name for name in ["pooled.npy", *(f"map{i}.npy" for i in range(count - 1))]]
         modes: list[Any] = [None if path.stat().st_size <= IN_MEMORY else "r" for path in paths]
         modes[1:] = ["r"] * len(modes[1:])  # maps: few methods look at them
         arrays = [np.load(path, mode, allow_pickle=False) for path, mode in zip(paths, modes, strict=True)]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        small = [path == paths[0] or path.stat().st_size <= IN_MEMORY for path in paths]
+        sound = all(_crc(path) == kept for path, kept, check in zip(paths, crc, small, strict=bool(crc)) if check)
+        plain = all(array.shape[:1] == (rows,) and array.dtype == np.float32 for array in arrays)
+        mapped = [(array, path) for array, path in zip(arrays, paths, strict=True) if isinstance(array, np.memmap)]
+        full = all(array.offset + array.nbytes == path.stat().st_size for array, path in mapped)
+        return arrays if sound and plain and full else None
+    except NewerSchemaError:
+        raise
+    except Exception:  # whatever a damaged file makes of its readers, it is extracted anew
         return None
-    return arrays if all(len(array) == rows for array in arrays) else None

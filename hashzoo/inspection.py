@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hashzoo import npz
 from hashzoo.cells import replace_bytes
 from hashzoo.errors import HashzooError, TroubleError
 from hashzoo.features import cache_folder
@@ -213,11 +213,11 @@ def _joined(parts: Sequence[Looked]) -> Looked:
 
 
 def _read(file: Path, count: int) -> Looked | None:
-    damage = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile)
-    with suppress(*damage), np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as stored:
-        refuse_newer(file, int(stored["schema"]) if "schema" in stored.files else SCHEMA, SCHEMA, CACHE)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        stored = npz.read(file)
+        refuse_newer(file, int(stored["schema"]) if "schema" in stored else SCHEMA, SCHEMA, CACHE)
         prints, rows, reasons = stored["prints"], stored["rows"], stored["reasons"]
-        if prints.shape == (count, 16):
+        if prints.shape == (count, 16) and prints.dtype == np.uint8:
             return Looked(prints, dict(zip(rows.tolist(), reasons.tolist(), strict=True)))
     return None
 

@@ -168,14 +168,19 @@ def write_csv(frame: DataFrame, path: Path) -> None:
 
 
 def read_csv(path: Path) -> DataFrame:
-    """The frame that ``write_csv`` wrote; of a folder its ``leaderboard.csv``.
+    """The frame that ``write_csv`` wrote; of a folder the board of its cells, and its ``leaderboard.csv`` without them.
 
-    Raises TroubleError when there is none or it is something else, NewerSchemaError when a later hashzoo
-    wrote it.
+    A CSV has no checksum, as cells have: where it was cut off or holds something else is seen, a digit that was changed
+    is not. Raises TroubleError for a damaged cell, and where there is no board or it is something else;
+    NewerSchemaError when a later hashzoo wrote it.
     """
-    path = path / "leaderboard.csv" if path.is_dir() else path
+    if path.is_dir():
+        if files := sorted((path / "cells").glob("*.json")):
+            return board_frame([store.read(file) for file in files])
+        path /= "leaderboard.csv"
     try:
-        lines = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True))
+        text = path.read_bytes().decode("utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text), strict=True))
     except FileNotFoundError:
         raise TroubleError(f"no leaderboard at {path}; run hashzoo bench first, or name another folder") from None
     except (OSError, ValueError, csv.Error) as error:
@@ -185,6 +190,8 @@ def read_csv(path: Path) -> DataFrame:
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(names):
             raise TroubleError(f"{path} row {number} has {len(line)} fields of {len(names)}; {_CURE}")
+    if not text.endswith("\n"):  # else a last field that lost its end would pass for a whole one
+        raise TroubleError(f"{path} is cut off: its last line does not end; {_CURE}")
     rows = [_lifted(path, dict(zip(names, line, strict=True))) for line in lines[1:]]
     names = list(rows[0]) if rows else names
     _insist(path, names, _NEEDED)
@@ -194,6 +201,7 @@ def read_csv(path: Path) -> DataFrame:
         raise TroubleError(f"{path} is not a leaderboard: {error}; {_CURE}") from None
 
 
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|-?inf", re.ASCII | re.IGNORECASE)
 _CURE = "name a results folder, or make the file anew with hashzoo bench"
 
 
@@ -303,6 +311,8 @@ def _parsed(name: str, text: str) -> Any:
         return text == "True"
     if not text and name != "bits":
         return None
+    if not _NUMBER.fullmatch(text):  # float() takes more: blanks, underscores, digits of other scripts
+        raise ValueError(f"{name} is {text!r}")
     return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hashzoo import npz
 from hashzoo.cells import replace_bytes
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.schema import refuse_newer
@@ -141,23 +141,21 @@ def save(data: Splits, path: Path) -> None:
 def read(path: Path) -> Kept:
     """What :func:`save` wrote. UsageError where there is no such file, TroubleError where it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            refuse_newer(
-                path, int(stored["schema"]) if "schema" in stored.files else SCHEMA, SCHEMA, "take another file"
-            )
-            names = [name for name in NAMES if f"{name}_ids" in stored.files]
-            ids = {name: stored[f"{name}_ids"].astype(np.int64) for name in names}
-            labels = {
-                name: np.unpackbits(stored[f"{name}_labels"], axis=1, count=int(stored[f"{name}_classes"]))
-                for name in names
-            }
-            written = {name: stored[f"{name}_names"].tobytes() for name in names if f"{name}_names" in stored.files}
-            digest = str(stored["digest"])
+        stored = npz.read(path)
+        refuse_newer(path, int(stored["schema"]) if "schema" in stored else SCHEMA, SCHEMA, "take another file")
+        names = [name for name in NAMES if f"{name}_ids" in stored]
+        ids = {name: stored[f"{name}_ids"].astype(np.int64) for name in names}
+        labels = {
+            name: np.unpackbits(stored[f"{name}_labels"], axis=1, count=int(stored[f"{name}_classes"]))
+            for name in names
+        }
+        written = {name: stored[f"{name}_names"].tobytes() for name in names if f"{name}_names" in stored}
+        digest = str(stored["digest"])
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise TroubleError(f"{path} is no file of splits: {str(error).splitlines()[0]}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise TroubleError(f"{path} is no file of splits: {error}") from error
     if _digest((name, ids[name], labels[name], written.get(name)) for name in names) != digest:
-        raise TroubleError(f"{path} is not what was written: its digest is not {digest}; write it anew")
+        raise TroubleError(f"{path} is not what was written: its digest is not {digest!r}; write it anew")
     told = {name: text.decode("utf-8", "surrogateescape").split("\0")[:-1] for name, text in written.items()}
     return Kept(digest, ids, labels, told)

@@ -75,7 +75,7 @@ def sweep(
         leaderboard.write(folder, kept)
     for message in messages:
         console.print(message, style="yellow", markup=False, soft_wrap=True)
-    for table in tables.render(leaderboard.read_csv(folder), width=console.width, extra=extra):
+    for table in tables.render(leaderboard.board_frame(kept), width=console.width, extra=extra):
         console.print(table)
     console.print(f"{folder / 'leaderboard.csv'}  {folder / 'cells.csv'}", markup=False, soft_wrap=True)
     return done

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image, ImageOps
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
+from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from hashzoo import cells, zoo
 from hashzoo.bench import build_backbone
 from hashzoo.cells import Cell
-from hashzoo.errors import TroubleError, UsageError
+from hashzoo.errors import TroubleError, UsageError, first_line
+from hashzoo.features import digest_of_tensors
 from hashzoo.method import Input, Method
 from hashzoo.run import Run, Train
 from hashzoo.schema import RESULTS, refuse_newer
@@ -74,14 +77,46 @@ def write(path: Path, method: Method, job: Job, data: Splits, shape: tuple[int, 
         "plugins": job.plugins,
     }
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
-    cells.replace_bytes(path, save(tensors, {"hashzoo": json.dumps(about)}))
+    told = {"hashzoo": json.dumps(about), "digest": _digest(json.dumps(about), tensors)}
+    cells.replace_bytes(path, save(tensors, told))
 
 
-def read(cell_path: Path, device: str = "cpu") -> Trained:
+def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256((about + digest_of_tensors(tensors)).encode()).hexdigest()
+
+
+def contents(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What :func:`write` put into a file: how to build the method, and its tensors. TroubleError where it differs."""
+    try:
+        with safe_open(file, "pt") as opened:
+            told = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
+        about = json.loads(told["hashzoo"])
+        about["key"], about["plugins"]
+        if told.get("digest", "") not in ("", _digest(told["hashzoo"], tensors)):  # none in what 0.1.0 wrote
+            raise ValueError("it is not what was written")
+    except Exception as error:  # whatever a damaged file makes of its readers
+        cure = "run hashzoo bench again with --rerun all"
+        raise TroubleError(f"{file} cannot be read: {first_line(error)}; {cure}") from error
+    return about, tensors
+
+
+def _told(file: Path, about: Mapping[str, Any]) -> tuple[Setting, tuple[int, int, int]]:
+    """The setting that a method was built for, and the shape of its pictures."""
+    try:
+        channels, height, width = about["shape"]
+        setting = Setting(**{**about["setting"], "class_counts": torch.tensor(about["setting"]["class_counts"])})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise TroubleError(f"{file} does not say how to build its method: {error}") from error
+    return setting, (channels, height, width)
+
+
+def read(cell_path: Path, device: str = "cpu", plugins: Sequence[str] = ()) -> Trained:
     """The trained method of a cell, by the path of its JSON or of its weights.
 
-    UsageError where the cell was measured without keeping its weights; TroubleError where the file is damaged, was
-    written for another cell, or a plugin it needs is not there.
+    ``plugins`` are loaded; a plugin that only the file names is not, since a file must not choose what code runs.
+    UsageError for such a one, and where the cell was measured without keeping its weights; TroubleError where the file
+    is damaged or was written for another cell.
     """
     cell_path = cell_path.with_suffix(".json")
     cell, file = cells.read(cell_path), path_of(cell_path)
@@ -89,21 +124,20 @@ def read(cell_path: Path, device: str = "cpu") -> Trained:
         raise UsageError(f"{cell_path.name} is {cell.status}: {cell.reason}; only a cell that is ok has a method")
     if not file.is_file():
         raise UsageError(f"{cell_path.name} has no weights beside it; run its hashzoo bench again with --save-weights")
-    try:
-        with safe_open(file, "pt") as opened:
-            about = json.loads((opened.metadata() or {})["hashzoo"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise TroubleError(f"{file} cannot be read: {error}; run hashzoo bench again with --rerun all") from error
+    about, tensors = contents(file)
     refuse_newer(file, about.get("schema", SCHEMA), SCHEMA, RESULTS)
     if about["key"] != cell.identity.key:
         raise TroubleError(f"{file} belongs to another cell; run hashzoo bench again with --rerun all")
-    identity, house = cell.identity, zoo.load(about["plugins"])
+    if unnamed := [name for name in about["plugins"] if name not in plugins]:
+        raise UsageError(
+            f"{cell_path.name} was made with the plugin {unnamed[0]}; name it with --plugin to run its code"
+        )
+    identity, house = cell.identity, zoo.load(plugins)
     entry, trunk = house.method(identity.method), house.backbone(identity.backbone)
     if zoo.code_digest(entry.factory, trunk.factory) != identity.code:
         raise TroubleError(f"the code of {identity.method} or its backbone has changed since {cell_path.name} was made")
     budget = Train.model_validate(identity.budget)
-    shape = (about["shape"][0], about["shape"][1], about["shape"][2])
+    setting, shape = _told(file, about)
     backbone = build_backbone(house, identity.backbone, shape, about["backbone_options"], identity.seed)
     recorded = {value for name, value in identity.backbone_options.items() if name.endswith("weights")}
     if recorded - {backbone.weights}:
@@ -111,7 +145,6 @@ def read(cell_path: Path, device: str = "cpu") -> Trained:
             f"the weights of {identity.backbone} are no longer those that {cell_path.name} was made with"
         )
     run = Run(budget, identity.seed, to=backbone.input, device=device)
-    setting = Setting(**{**about["setting"], "class_counts": torch.tensor(about["setting"]["class_counts"])})
     method: Method = entry.factory(setting, run.place(backbone), **identity.hyperparameters)
     try:
         missing, unexpected = method.load_state_dict(tensors, strict=False)

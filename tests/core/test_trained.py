@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -94,6 +95,19 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path, kept):
         trained.read(copy)
 
 
+def test_a_plugin_that_only_the_file_names_is_not_run(tmp_path, kept):
+    copy = tmp_path / kept.name
+    copy.write_bytes(kept.read_bytes())
+    with trained.safe_open(trained.path_of(kept), "pt") as opened:
+        about = json.loads(opened.metadata()["hashzoo"])
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    told = {"hashzoo": json.dumps({**about, "plugins": [str(tmp_path / "evil.py")]})}
+    save_file(load_file(trained.path_of(kept)), trained.path_of(copy), told)
+    with pytest.raises(UsageError, match=r"made with the plugin .*evil\.py; name it with --plugin"):
+        trained.read(copy)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_method_whose_code_has_changed_is_not_read(kept, monkeypatch):
     monkeypatch.setattr(zoo, "code_digest", lambda *factories: "another")
     with pytest.raises(TroubleError, match="has changed since"):
@@ -104,7 +118,7 @@ def test_tensors_of_another_shape_are_one_line(tmp_path, kept):
     copy = tmp_path / kept.name
     copy.write_bytes(kept.read_bytes())
     with trained.safe_open(trained.path_of(kept), "pt") as opened:
-        about = opened.metadata()
+        about = {"hashzoo": opened.metadata()["hashzoo"]}  # without a digest, as 0.1.0 wrote it
     tensors = load_file(trained.path_of(kept))
     tensors["head.hash.bias"] = torch.zeros(3)
     save_file(tensors, trained.path_of(copy), about)
