@@ -15,7 +15,7 @@ from torch import Tensor
 from hashzoo.bench_file import Benchmark
 from hashzoo.cells import Identity
 from hashzoo.diagnostics import of_codes
-from hashzoo.errors import TroubleError, UsageError, unknown
+from hashzoo.errors import HashzooError, TroubleError, UsageError, first_line, unknown
 from hashzoo.inspection import Inspection, inspect, kept
 from hashzoo.method import Backbone, Deep, options, spreads
 from hashzoo.metrics import ASKINGS, GROUPS, parse
@@ -183,6 +183,10 @@ def build_backbone(zoo: Zoo, name: str, shape: tuple[int, int, int], given: Mapp
             backbone: Backbone = zoo.backbone(name).factory(shape, **given)
         except ValueError as error:
             raise UsageError(f"backbone {name}: {error}") from error
+        except (HashzooError, MemoryError):
+            raise
+        except Exception as error:  # the readers of damaged weights raise many kinds
+            raise TroubleError(f"backbone {name}: {type(error).__name__}: {first_line(error)}") from error
         return backbone
 
 
@@ -211,6 +215,9 @@ def plan(
     for amount in benchmark.bits:
         if amount < 1:
             raise UsageError(f"bits must be 1 or more, not {amount}")
+    for seed in benchmark.seeds:
+        if not 0 <= seed < 2**32:  # what every generator of numpy, scikit-learn and torch takes
+            raise UsageError(f"seeds must be from 0 to {2**32 - 1}, not {seed}")
     extra = zoo.metric_functions()
     select = benchmark.train.select
     parts = {parse(name, extra).part for name in [*benchmark.metrics, *filter(None, [select])]}

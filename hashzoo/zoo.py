@@ -23,9 +23,9 @@ import pluggy
 
 from hashzoo import hookspecs
 from hashzoo.diagnostics import OfCodes
-from hashzoo.errors import TroubleError, UsageError, unknown
+from hashzoo.errors import TroubleError, UsageError, first_line, unknown
 from hashzoo.hookspecs import Family
-from hashzoo.method import Card, ComposeError, Composition, deep
+from hashzoo.method import Card, ComposeError, Composition, deep, options
 
 KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics", "launchers", "trackers")
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/\*)?\Z")
@@ -50,7 +50,10 @@ class Entry:
     @property
     def card(self) -> Card:
         """What one must know of a method; the default card where a factory has none."""
-        card = getattr(self.factory, "card", None)
+        try:
+            card = getattr(self.factory, "card", None)
+        except Exception:  # a stranger's, which must not take the listing down
+            card = None
         return card if isinstance(card, Card) else Card()
 
 
@@ -212,8 +215,7 @@ def _admit(zoo: Zoo, name: str, version: str, origin: str, get: Callable[[], Any
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        text = str(error).strip().split("\n")[0]
-        plain = isinstance(error, TroubleError | UsageError)
+        plain, text = isinstance(error, TroubleError | UsageError), first_line(error)
         plugin = Plugin(name, version, origin, reason=text if plain else f"{type(error).__name__}: {text}")
     else:
         for kind, factories in offers.items():
@@ -246,9 +248,19 @@ def _offers(module: Any) -> dict[str, dict[str, Any]]:
                     raise UsageError(f"{caller.name} offers {name!r}: a name matches [a-z0-9][a-z0-9_.-]*")
                 if not callable(factory) and not isinstance(factory, Family):
                     raise UsageError(f"{caller.name} offers {name!r}, which cannot be called")
+                if caller.name != "hashzoo_metrics" and not isinstance(factory, Family | Composition):
+                    _insist_on_options(caller.name, name, factory)
             kind = caller.name.removeprefix("hashzoo_")
             offers.setdefault("trackers" if kind == "finished" else kind, {}).update(answer)
     return offers
+
+
+def _insist_on_options(hook: str, name: str, factory: Any) -> None:
+    """What a factory can be given must be readable, or each benchmark that asks for all methods would end there."""
+    try:
+        options(factory)
+    except Exception as error:
+        raise UsageError(f"{hook} offers {name!r}, whose options cannot be read: {first_line(error)}") from error
 
 
 def _refuse_repeats(zoo: Zoo, plugin: str, offers: dict[str, dict[str, Any]]) -> None:

@@ -219,6 +219,7 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digits", "--metrics", "mpa@all"], "did you mean 'map@all'"),
         (["bench", "digits", "--bits", "0"], "bits must be 1 or more"),
         (["bench", "digits", "--bits", "8.5"], "whole numbers"),
+        (["bench", "digits", "--seeds", "-1"], "seeds must be from 0 to 4294967295, not -1"),
         (["bench", "digits", "--methods", "itq", "--bits", "65"], "at most as many bits as features"),
         (["bench", "digits", "--methods", "pcah", "--bits", "4096"], "at most as many bits as features"),
         (["bench", "digits", "--set", "dhn.wieght=1"], "did you mean 'weight'"),
