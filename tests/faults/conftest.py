@@ -1,6 +1,6 @@
 """Every suite in two forms, a sample for every day and the whole; and their figures, for docs/reliability.md.
 
-The row of a suite is named by its test's docstring; ``pytest tests/faults -m slow`` prints the table of the whole forms.
+A suite is named by the docstring of its test; ``pytest tests/faults -m slow`` prints the figures of the whole forms.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Tally:
         """Count a case; ``wrong`` says what was bad about it."""
         self.cases += 1
         if wrong:
+            print(f"bad: {wrong}")
             self.wrong.append(wrong)
 
 
