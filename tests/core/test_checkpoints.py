@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from hashzoo import cells, launch, zoo
+from hashzoo.attempt import log_of
 from hashzoo.bench import plan
 from hashzoo.bench_file import Benchmark
 from hashzoo.checkpoints import Checkpoints, path_of
@@ -196,5 +197,5 @@ def test_beside_a_cell_a_damaged_checkpoint_is_said_and_a_finished_one_removed(t
     path.write_bytes(b"nothing of the kind")
     (cell,) = launch.run([job], tmp_path, event=lambda *_: None)
     assert cell.status == "ok", cell.reason
-    assert "is not used: it is damaged" in launch.log_of(job, tmp_path).read_text()
+    assert "is not used: it is damaged" in log_of(job, tmp_path).read_text()
     assert not path.exists()

@@ -13,8 +13,8 @@ import torch
 from hashzoo import counting, zoo
 from hashzoo.bench import plan
 from hashzoo.bench_file import Benchmark
+from hashzoo.endings import status_of
 from hashzoo.errors import UsageError
-from hashzoo.launch import status_of
 from hashzoo.measure import measure
 from hashzoo.surroundings import WORKSPACE, deterministic, untouched
 
