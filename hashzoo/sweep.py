@@ -26,6 +26,7 @@ from hashzoo.progress import EVERY, shown
 from hashzoo.provenance import LIBRARIES
 
 PATIENCE = 60.0  # seconds that trackers have to catch up once the sweep is over
+HASTE = 3.0  # and after Ctrl-C
 
 
 def sweep(
@@ -100,9 +101,9 @@ class Told:
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self.finished(None)
-        until = time.monotonic() + self.patience
+        until = time.monotonic() + (self.patience if error is None else min(self.patience, HASTE))
         for name, thread in self.threads.items():
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import re
 import subprocess
 import sys
@@ -158,8 +159,10 @@ def test_a_cell_that_is_out_is_taken_back_and_one_that_is_back_is_not(job, tmp_p
     assert cluster.cancelled == [1]
 
 
-@pytest.mark.parametrize(("state", "status"), [("TIMEOUT", "timeout"), ("OUT_OF_MEMORY", "oom"), ("NODE_FAIL", "crashed"),
-                                           ("CANCELLED by 0", "crashed")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("TIMEOUT", "timeout"), ("OUT_OF_MEMORY", "oom"), ("NODE_FAIL", "crashed"), ("CANCELLED by 0", "crashed")],
+)
 def test_how_slurm_ended_a_job_becomes_a_status(job, tmp_path, state, status):
     task = SimpleNamespace(
         exception=lambda: RuntimeError("no result"), state=state, paths=SimpleNamespace(stderr=tmp_path / "log")
@@ -195,6 +198,13 @@ def test_a_slurm_job_has_its_timeout_and_some_more():
         Slurm(Limits(), cpus=0)
 
 
+def test_where_there_is_no_slurm_one_line_says_so(job, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(TroubleError, match=r"there is no Slurm here .*; run this where sbatch is found"):
+        Slurm(Limits()).start(job, tmp_path, 0)
+
+
 def test_the_launcher_of_the_documentation_works(tmp_path):
     text = (ROOT / "docs" / "plugins.md").read_text()
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "hashzoo_launchers" in block]
@@ -227,3 +237,28 @@ def test_scores_are_the_same_wherever_cells_run(name, module, options, tmp_path)
     of = [{file.name for file in (tmp_path / one / "cells").iterdir()} for one in ("local", name)]
     assert of[0] == of[1]  # the arrays too, which are named after their content
     assert not list((tmp_path / name).glob("slurm/*"))
+
+
+@pytest.mark.slow
+def test_every_command_of_the_documentation_runs(tmp_path):
+    """Each indented ``hashzoo`` line, in one folder; those for clusters that are not here stand in fences."""
+    text = (ROOT / "docs" / "launchers.md").read_text()
+    commands = re.findall(r"^    hashzoo (.*)$", text, re.M)
+    assert len(commands) == 7
+    for command in commands:
+        wanted = {"--launcher ray": "ray", "--launcher slurm": "submitit", "--track tensorboard": "tensorboard"}
+        if all(importlib.util.find_spec(module) for words, module in wanted.items() if words in command):
+            result = hashzoo(*command.split(), cwd=tmp_path, timeout=1800)
+            assert result.returncode == 0, (command, result.stdout, result.stderr)
+    parts = [scores(tmp_path / name) for name in ("part-1", "part-2")]
+    assert all(parts)
+    for part in ("part-1", "part-2"):  # brought together, as the page says
+        for file in (tmp_path / part / "cells").iterdir():
+            (tmp_path / "both" / "cells").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "both" / "cells" / file.name).write_bytes(file.read_bytes())
+    both = hashzoo(
+        "bench", "digits", "--quick", "--methods", "lsh,itq", "--results", "both", cwd=tmp_path, timeout=1800
+    )
+    assert both.returncode == 0, both.stderr
+    assert "[1/" not in both.stdout  # nothing was missing
+    assert scores(tmp_path / "both") == scores(tmp_path / "shared-results")

@@ -19,8 +19,8 @@ from hashzoo.errors import TroubleError
 from hashzoo.launcher import Limits
 from hashzoo_plugins.extras import wanted
 
-#: What Ray of this machine alone reads: nothing is told to its makers; it listens on 127.0.0.1, as it does by itself on a
-#: Mac; and who wants to speak to it needs the token that Ray keeps in the home folder, also from this machine.
+#: What a Ray of this machine alone reads: nothing is told to its makers; it listens on 127.0.0.1, as it does by itself
+#: on a Mac; and who wants to speak to it, from this machine too, needs the token that Ray keeps in the home folder.
 ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 LOOPBACK = "127.0.0.1"
 GRACE = 5.0  # seconds that cells have to end when they are taken back
@@ -101,15 +101,20 @@ class Ray:
     def _start(self) -> None:
         # Ray's sockets lie in it, whose paths may have 107 letters: the usual folder for temporary files may be deep
         self._place = tempfile.mkdtemp(prefix="hashzoo-ray-", dir="/tmp")
-        with _environment(ALONE):
-            self._ray.init(
-                address="local",
-                num_cpus=math.ceil(max(1.0, self.cpus) * self.limits.parallel),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                _temp_dir=self._place,
-            )
+        try:
+            with _environment(ALONE):
+                self._ray.init(
+                    address="local",
+                    num_cpus=math.ceil(max(1.0, self.cpus) * self.limits.parallel),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    _temp_dir=self._place,
+                )
+        except Exception as error:  # Ray raises bare ones, among them after 30 s on a machine that is very busy
+            self.close()
+            why = str(error).strip().split("\n")[0]
+            raise TroubleError(f"Ray does not start here ({why}); run the same command again, or without it") from error
         heard = {node["NodeManagerAddress"] for node in self._ray.nodes()}
         if heard != {LOOPBACK}:
             self.close()
@@ -121,7 +126,7 @@ class Ray:
     def _enter(self) -> None:
         try:
             self._ray.init(address=self.address, logging_level="ERROR")
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
             why = str(error).strip().split("\n")[0]
             raise TroubleError(f"there is no Ray cluster at {self.address} ({why}); check ray.address") from error
 
