@@ -34,6 +34,15 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def in_one_line(error: Exception) -> str:
+    """What an error says, with what would break lines or steer a terminal escaped: it may quote a stranger's file.
+
+    >>> in_one_line(ValueError("a\\nb \\x1b[2J"))
+    'a\\\\nb \\\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+
+
 class Group(click.Group):
     """The command group: errors meant for people become one line and their exit code, unless --debug."""
 
@@ -58,12 +67,12 @@ class Group(click.Group):
         except HashzooError as error:
             if debug:
                 raise
-            click.echo(f"hashzoo: {error}", err=True)
+            click.echo(f"hashzoo: {in_one_line(error)}", err=True)
             sys.exit(error.exit_code)
         except (OSError, MemoryError, ImportError) as error:
             if debug:
                 raise
-            click.echo(f"hashzoo: {type(error).__name__}: {error}", err=True)
+            click.echo(f"hashzoo: {type(error).__name__}: {in_one_line(error)}", err=True)
             sys.exit(TroubleError.exit_code)
 
 

@@ -39,7 +39,7 @@ class Disk:
         try:
             if isinstance(path, int):
                 path = Path(f"/proc/self/fd/{path}").readlink()
-            return os.fspath(path).startswith(self.folder)
+            return os.path.abspath(path).startswith(self.folder)  # noqa: PTH100 - Path.absolute keeps ".."
         except (OSError, TypeError, AttributeError):
             return False
 

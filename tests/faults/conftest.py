@@ -26,7 +26,7 @@ class Tally:
         """Count a case; ``wrong`` says what was bad about it."""
         self.cases += 1
         if wrong:
-            print(f"bad: {wrong}")
+            print(f"bad: {wrong}", flush=True)
             self.wrong.append(wrong)
 
 

@@ -132,6 +132,7 @@ COMMANDS = st.one_of(
 
 def wrong_with(arguments):
     """What is bad about how a command ended; empty where it ended as it may."""
+    arguments = [word.replace("\0", "") for word in arguments]  # no system can hand a zero byte to a program
     out, err = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(err):

@@ -95,6 +95,7 @@ PLUGIN = textwrap.dedent("""
     where, at, fault = os.environ.get("HASHZOO_FAULT", "none 0 crash").split()
     mine = "cell" if multiprocessing.parent_process() else "sweep"
     if where == mine:
+        del os.environ["HASHZOO_FAULT"]  # a sweep loads its plugins more than once
         Disk(Path.cwd() / "r", int(at), fault).broken_in()
 
     @hookimpl
@@ -173,7 +174,7 @@ def can_mount():
 def test_a_full_disk(tally, whole, tmp_path, sound):
     """A disk that is really full, of many sizes: exit 3, and the same command completes once there is room"""
     frozen = ["--set", "train.backbone=frozen", "--methods", "itq", "--backbone", "tiny"]
-    cases = [(size, []) for size in ((4, 20, 36) if whole else (20,))]
+    cases = [(size, []) for size in ((4, 20, 36) if whole else (4,))]
     cases += [(size, frozen) for size in ((200,) if whole else ())]
     expected = {0: sound}
     for number, (size, more) in enumerate(cases):
