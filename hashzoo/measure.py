@@ -166,7 +166,6 @@ def _measured(
             "trained": digest_of_state(method)[:16],
             "last": run.logged,
             **provenance.spent(time.perf_counter() - begun, run.device),
-            "devices": run.ranks.count,
             "resumed_after_epoch": checkpoints.epoch if checkpoints else 0,
         },
     )

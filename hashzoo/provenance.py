@@ -97,6 +97,7 @@ def planned(job: Job) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": job.device,
+        "devices": job.devices,
         "precision": budget.get("precision", "fp32"),
         "threads": budget.get("threads", 1),
         "batch": budget.get("batch"),
