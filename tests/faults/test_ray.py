@@ -89,6 +89,12 @@ def of_session(number: int) -> str:
     return subprocess.run(["pgrep", "-s", str(number)], capture_output=True, text=True, check=False).stdout
 
 
+def cells_of(sweep: subprocess.Popen[str]) -> list[str]:
+    """The servers that cells are forked from, and the cells."""
+    table = subprocess.run(["ps", "-s", str(sweep.pid), "-o", "args"], capture_output=True, text=True, check=False)
+    return [line for line in table.stdout.splitlines() if "forkserver" in line]
+
+
 def end_session(process: subprocess.Popen[str]) -> None:
     for pid in of_session(process.pid).split():
         with suppress(ProcessLookupError):
@@ -129,15 +135,14 @@ def test_a_sweep_that_is_ended_leaves_no_process_behind(tmp_path, ended_by):
     (tmp_path / "slow.py").write_text(SLOW % 300)
     sweep = started(tmp_path)
     try:
-        until(lambda: "forkserver" in subprocess.run(
-            ["ps", "-o", "args", *[w for pid in of_session(sweep.pid).split() for w in ("-p", pid)]],
-            capture_output=True, text=True, check=False).stdout)  # fmt: skip
+        until(lambda: cells_of(sweep))
         time.sleep(20)
         (os.killpg if ended_by == signal.SIGINT else os.kill)(sweep.pid, ended_by)
         _, errors = sweep.communicate(timeout=120)
         assert sweep.returncode == (-9 if ended_by == signal.SIGKILL else 130), errors
         assert "Traceback" not in errors
-        until(lambda: not of_session(sweep.pid), 60)
+        until(lambda: not cells_of(sweep), 60)
+        until(lambda: not of_session(sweep.pid), 300)  # two helpers of Ray look but once a minute who is left
     finally:
         cleared(sweep)
 

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,8 +31,8 @@ GIB = 1 << 30
 class Ray:
     """A task a cell on a Ray cluster: the one at ``address``, or one of this machine alone where none is given.
 
-    ``cpus``, ``gpus`` (None: one where the device is cuda) and ``memory_gb`` are what Ray sets aside for a cell. A
-    cell whose worker or node is lost is sent out again, ``retries`` times.
+    ``cpus``, ``gpus`` (None: as many as it asks for where the device is cuda) and ``memory_gb`` are what Ray sets aside
+    for a cell. A cell whose worker or node is lost is sent out again, ``retries`` times.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Ray:
 
     def start(self, job: Job, folder: Path, slot: int) -> Sent:
         """Send out a cell; Ray starts it where there is room."""
-        gpus = float(job.device == "cuda") if self.gpus is None else self.gpus
+        gpus = float(job.devices * (job.device == "cuda")) if self.gpus is None else self.gpus
         job = replace(job, device="cuda" if gpus else "cpu")  # Ray shows it the GPUs that are its own, and no other
         self._join(gpus)
         # Ray's own retries never end where it ended a worker to save a node's memory
@@ -124,7 +125,10 @@ class Ray:
             )
 
     def _enter(self) -> None:
+        host, _, port = self.address.removeprefix("ray://").rpartition(":")
         try:
+            if port.isdigit():  # Ray itself waits for minutes for one that is not there
+                socket.create_connection((host, int(port)), timeout=10).close()
             self._ray.init(address=self.address, logging_level="ERROR")
         except Exception as error:
             why = str(error).strip().split("\n")[0]

@@ -27,7 +27,8 @@ class Slurm:
     """A Slurm job a cell. The nodes must see the results folder and this Python under the same paths.
 
     ``minutes`` is what Slurm grants a job (0: the --timeout and 5 more, else 60); time in its queue counts for nothing.
-    ``gpus`` None: one where the device is cuda. ``cluster`` local starts the jobs on this machine, to try a sweep out.
+    ``gpus`` None: as many as a cell asks for where the device is cuda. ``cluster`` local starts the jobs on this
+    machine, to try a sweep out.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Slurm:
 
     def start(self, job: Job, folder: Path, slot: int) -> Submitted:
         """Submit a cell."""
-        gpus = int(job.device == "cuda") if self.gpus is None else self.gpus
+        gpus = job.devices * (job.device == "cuda") if self.gpus is None else self.gpus
         job = replace(job, device="cuda" if gpus else "cpu")
         folder = folder.resolve()
         if self._executor is None:
