@@ -133,6 +133,7 @@ def test_a_sweep_over_two_nodes_of_which_one_is_killed_measures_every_cell_once(
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_that_is_ended_leaves_no_process_behind(tmp_path, ended_by):
     (tmp_path / "slow.py").write_text(SLOW % 300)
+    before = set(Path("/").glob("tmp/hashzoo-*"))
     sweep = started(tmp_path)
     try:
         until(lambda: cells_of(sweep))
@@ -143,6 +144,8 @@ def test_a_sweep_that_is_ended_leaves_no_process_behind(tmp_path, ended_by):
         assert "Traceback" not in errors
         until(lambda: not cells_of(sweep), 60)
         until(lambda: not of_session(sweep.pid), 300)  # two helpers of Ray look but once a minute who is left
+        left = set(Path("/").glob("tmp/hashzoo-*")) - before
+        assert ended_by == signal.SIGKILL or not left
     finally:
         cleared(sweep)
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from hashzoo_plugins.extras import wanted
 #: on a Mac; and who wants to speak to it, from this machine too, needs the token that Ray keeps in the home folder.
 ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 LOOPBACK = "127.0.0.1"
-GRACE = 5.0  # seconds that cells have to end when they are taken back
+GRACE = 2.0  # seconds that cells have to end when they are taken back
 GIB = 1 << 30
 
 
@@ -75,9 +76,8 @@ class Ray:
 
     def close(self) -> None:
         """Leave the cluster, or end it where it is ours."""
-        if out := [one.ref for one in self._out if one.result is None]:
-            with suppress(Exception):  # what was taken back cleans up behind itself, if it is given the time
-                self._ray.wait(out, num_returns=len(out), timeout=GRACE, fetch_local=False)
+        if any(one.result is None for one in self._out):
+            time.sleep(GRACE)  # Ray takes what was taken back for ended before it has cleaned up behind itself
         if self._ours:
             self._ray.shutdown()
             self._ours = False
@@ -103,7 +103,7 @@ class Ray:
         # Ray's sockets lie in it, whose paths may have 107 letters: the usual folder for temporary files may be deep
         self._place = tempfile.mkdtemp(prefix="hashzoo-ray-", dir="/tmp")
         try:
-            with _environment(ALONE):
+            with _environment({**ALONE, "TMPDIR": self._place}):  # so that nothing of a cell outlives it
                 self._ray.init(
                     address="local",
                     num_cpus=math.ceil(max(1.0, self.cpus) * self.limits.parallel),
