@@ -127,10 +127,12 @@ def test_nothing_of_the_queries_or_the_database_reaches_a_fit(name):
 def test_the_epoch_that_is_scored_does_not_depend_on_the_queries(monkeypatch, tmp_path):
     from hashzoo import measure
     from hashzoo.cells import Identity
+    from hashzoo.zoo import code_digest
 
+    code = code_digest(HOUSE.method("csq").factory, HOUSE.backbone("pixels").factory)
     identity = Identity(
         dataset="digits.small", dataset_options={}, backbone="pixels", backbone_options={}, method="csq",
-        hyperparameters={}, bits=8, seed=0, budget=Train(epochs=2).model_dump(), protocol=1, code="", data="",
+        hyperparameters={}, bits=8, seed=0, budget=Train(epochs=2).model_dump(), protocol=1, code=code, data="",
     )  # fmt: skip
     job = Job(identity, "b", "", "equal", ("map@all",), "", "hashzoo", "", False, {})
     seen = {}
