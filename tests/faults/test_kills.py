@@ -75,11 +75,14 @@ def killed_over_and_over(folder: Path, name: str, lots: random.Random, kills: in
     while True:
         process = begin(folder, name, *grid(), "--jobs", 1)
         if done < kills:
-            # half of the moments lie before the first cell begins, while data are read and files are made
-            cells, deadline = folder / name / "cells", time.monotonic() + lots.choice([0, 60])
-            while process.poll() is None and time.monotonic() < deadline and not list(cells.glob("*.lease")):
+            # before anything is there, while the first cell is at work, or after some more have been finished
+            cells, more = folder / name / "cells", lots.choice([-1, 0, 1, 2])
+            wanted = len(list(cells.glob("*.json"))) + more
+            while process.poll() is None and more >= 0:
+                if list(cells.glob("*.lease")) and len(list(cells.glob("*.json"))) >= wanted:
+                    break
                 time.sleep(0.01)
-            time.sleep(lots.uniform(0, 0.6))
+            time.sleep(lots.uniform(0, 1.2))
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 done += 1
