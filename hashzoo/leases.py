@@ -66,7 +66,7 @@ class Leases:
                 file.unlink()
 
     def tidy(self) -> None:
-        """Clear away what the dead have left: their leases, and logs that they wrote nothing into."""
+        """Clear away what the dead have left: leases, logs without a word, files that they did not finish."""
         with suppress(OSError), filelock.FileLock(self.folder / LOCK):
             for file in sorted(self.folder.glob("*.lease")):
                 if self._dead(file):
@@ -74,7 +74,7 @@ class Leases:
                     log = file.with_suffix(".log")
                     if log.exists() and not log.stat().st_size:
                         log.unlink()
-            for file in self.folder.glob(".clock-*"):
+            for file in [file for kind in (".clock-*", ".probe-*", ".*.tmp") for file in self.folder.glob(kind)]:
                 if self._age(file) > self.stale:
                     file.unlink(missing_ok=True)
 

@@ -75,11 +75,13 @@ def test_traces_of_the_dead_are_cleared_away_and_those_of_the_living_are_not(tmp
         began = leases.began(os.getpid())
         (tmp_path / f"{name}.lease").write_text(json.dumps({"owner": f"{leases.machine()} {pid} {began} 00"}))
         (tmp_path / f"{name}.log").touch()
-    (tmp_path / ".clock-1-aa").touch()
-    os.utime(tmp_path / ".clock-1-aa", (0, 0))
+    for name in (".clock-1-aa", ".1-aa.tmp", ".2-aa.tmp"):
+        (tmp_path / name).touch()
+    for name in (".clock-1-aa", ".1-aa.tmp"):
+        os.utime(tmp_path / name, (0, 0))
     with Leases(tmp_path) as mine:
         mine.tidy()
-    assert {file.name for file in tmp_path.iterdir()} == {"alive.lease", "alive.log", leases.LOCK}
+    assert {file.name for file in tmp_path.iterdir()} == {"alive.lease", "alive.log", ".2-aa.tmp", leases.LOCK}
 
 
 def race(folder: Path, name: str, gate: object, won: object) -> None:
