@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 import time
 import traceback
@@ -19,6 +17,7 @@ from hashzoo.devices import measured
 from hashzoo.endings import status_of
 from hashzoo.errors import TroubleError
 from hashzoo.measure import blank
+from hashzoo.processes import alone
 
 
 def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surroundings: dict[str, str]) -> None:
@@ -50,10 +49,8 @@ def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surrou
         except BaseException as error:
             limit_memory(None)
             traceback.print_exc()
-            cell, arrays = (
-                blank(job, *status_of(error, memory is not None), provenance.spent(time.monotonic() - begun)),
-                {},
-            )
+            cost = provenance.spent(time.monotonic() - begun)
+            cell, arrays = blank(job, *status_of(error, memory is not None), cost), {}
         try:
             cells.write(folder, cell, arrays)
             pipe.send(("written", None))
@@ -64,16 +61,6 @@ def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surrou
     with suppress(OSError):
         if log.stat().st_size == 0:
             log.unlink()
-
-
-def alone(surroundings: dict[str, str]) -> None:
-    """Make this process one that ends with who started it, and with all that it starts, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(OSError, AttributeError):
-        os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the server that forks us ends with the sweep
-    os.environ.update(surroundings)
 
 
 def limit_memory(allowed: int | None) -> None:

@@ -22,17 +22,9 @@ from hashzoo.cells import Cell
 from hashzoo.checkpoints import Checkpoints
 from hashzoo.endings import EndedError, how, status_of
 from hashzoo.measure import Report, measure
+from hashzoo.processes import heard, spawn
 from hashzoo.ranks import LostError, Ranks
 
-#: Imported once by the server that children are forked from, so that a cell starts in milliseconds.
-PRELOAD = [
-    "hashzoo.attempt",
-    "lightning_fabric",
-    "sklearn.datasets",
-    "torchvision.transforms.v2",
-    "hashzoo.kernels",
-    "hashzoo.forked",
-]
 SETTLE = 3.0  # seconds in which the others may still say why, once one process has failed
 GRACE = 10.0  # seconds in which processes that are done may end by themselves
 
@@ -62,19 +54,11 @@ def measured(job: Job, report: Report, keep: Path | None, checkpoints: Checkpoin
     """
     if job.devices == 1:
         return measure(job, report, keep, checkpoints=checkpoints)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    surroundings = {name: value for name, value in os.environ.items() if name.startswith("HASHZOO_")}
     members: list[Member] = []
     with tempfile.TemporaryDirectory(prefix="hashzoo-") as folder:
         try:
             for rank in range(job.devices):
-                ours, theirs = context.Pipe(duplex=False)
-                given = (job, rank, Path(folder) / "meeting", keep, checkpoints, theirs, surroundings)
-                process = context.Process(target=_member, args=given, name=f"{job.title} {rank}")
-                process.start()
-                theirs.close()
-                members.append(Member(process, ours))
+                members.append(Member(*spawn(_member, job, rank, Path(folder) / "meeting", keep, checkpoints)))
             result = _watched(members, report)
             for member in members:
                 member.process.join(GRACE)
@@ -105,17 +89,13 @@ def _watched(members: list[Member], report: Report) -> Measured:
 
 
 def _listen(member: Member, report: Report) -> None:
-    try:
-        while not member.pipe.closed and member.pipe.poll():
-            kind, value = member.pipe.recv()
-            if kind == "progress":
-                report(*value)
-            elif kind == "done":
-                member.result = value
-            else:
-                member.failure, member.lost = value
-    except (EOFError, OSError):
-        member.pipe.close()
+    for kind, value in heard(member.pipe):
+        if kind == "progress":
+            report(*value)
+        elif kind == "done":
+            member.result = value
+        else:
+            member.failure, member.lost = value
 
 
 def _why(members: list[Member]) -> tuple[str, str]:

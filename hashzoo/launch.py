@@ -11,18 +11,18 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from hashzoo import cells, freezing, provenance, trained
-from hashzoo.attempt import alone
 from hashzoo.bench import Job
 from hashzoo.cells import Cell
 from hashzoo.launcher import Attempt, Launcher, Limits
 from hashzoo.leases import Leases
-from hashzoo.local import GRACE, Local, spawn
+from hashzoo.local import GRACE, Local
 from hashzoo.measure import blank
+from hashzoo.processes import alone, spawn
 from hashzoo.types import Tell
 
 Event = Callable[[Job, str, Any], None]  # job, "started" | "progress" | "done" | "elsewhere", progress or cell
@@ -167,10 +167,11 @@ def _keep(folder: Path, cell: Cell) -> Cell:
 
 def one(job: Job, folder: Path, limits: Limits) -> Cell:
     """Measure one cell that is claimed already, in a process of its own: what a launcher runs on another machine."""
-    child = Local(limits).start(job, folder, 0)
+    launcher = Local(limits)
+    child = launcher.start(job, folder, 0)
     try:
         while not child.ended():
-            wait([child.process.sentinel, *([] if child.pipe.closed else [child.pipe])], PAUSE)
+            launcher.wait([child], PAUSE)
             list(child.news())
         return _settle(child, folder, time.monotonic() - child.started)
     finally:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from hashzoo.attempt import attempt, log_of
 from hashzoo.bench import Job
-from hashzoo.devices import PRELOAD
 from hashzoo.endings import how
 from hashzoo.errors import TroubleError
 from hashzoo.launcher import Limits
+from hashzoo.processes import heard, spawn
 
 GRACE = 5.0  # seconds between asking a process to end and ending it
 LOG = 1 << 24  # bytes that a cell may print: beyond, what it said is dropped
@@ -94,17 +91,13 @@ class Child:
                 with self.log.open("r+b") as file:  # never empty in between: its writer clears away empty ones
                     file.write(f"(the first {LOG >> 20} MiB of the output, or more, were dropped)\n".encode())
                     file.truncate()
-        try:
-            while not self.pipe.closed and self.pipe.poll():
-                kind, value = self.pipe.recv()
-                if kind == "progress":
-                    yield value
-                elif kind == "trouble":
-                    self.trouble = value
-                else:
-                    self.written = True
-        except (EOFError, OSError):
-            self.pipe.close()
+        for kind, value in heard(self.pipe):
+            if kind == "progress":
+                yield value
+            elif kind == "trouble":
+                self.trouble = value
+            else:
+                self.written = True
 
     def ended(self) -> bool:
         """Whether it has ended, by itself or because its time is over."""
@@ -137,32 +130,3 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
         if not self.pipe.closed:
             self.pipe.close()
-
-
-def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, Connection]:
-    """A process that runs ``target(*given, pipe, surroundings)``, and our end of the pipe it speaks through.
-
-    Its surroundings are ours that hashzoo reads, and ``more``.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    ours, theirs = context.Pipe(duplex=False)
-    # the server may be older than what a cluster has said since of the GPU that is ours now
-    surroundings = {name: os.environ[name] for name in os.environ if name.startswith(("HASHZOO_", "CUDA_VISIBLE_"))}
-    surroundings |= more
-    process = context.Process(target=target, args=(*given, theirs, surroundings), name=given[0].title)
-    with _without_main():
-        process.start()
-    theirs.close()
-    return process, ours
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """A child would run again the script that we are, which may be a cluster's worker: a second, and for nothing."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -12,7 +12,7 @@ import textwrap
 
 import pytest
 
-from hashzoo.devices import PRELOAD
+from hashzoo.processes import PRELOAD
 from tests.faults.breaking import FAULTS
 from tests.faults.targets import TARGETS, broken
 from tests.promises.command import hashzoo

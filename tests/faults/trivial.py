@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hashzoo import cells
-from hashzoo.attempt import alone, limit_memory
+from hashzoo.attempt import limit_memory
 from hashzoo.measure import blank
+from hashzoo.processes import alone
 
 
 def attempt(job, folder, memory, pipe, surroundings):
