@@ -236,7 +236,7 @@ def extract(
 
 def _reserve(path: Path) -> None:
     """Take the room of a file that will be written through memory, where a full disk ends the process."""
-    if not hasattr(os, "posix_fallocate"):
+    if sys.platform in ("win32", "darwin"):  # these have no such call
         return
     with path.open("r+b") as file:
         try:

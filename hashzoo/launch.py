@@ -82,9 +82,11 @@ class Queue:
 
 
 def lacking(found: Cell, job: Job, folder: Path) -> bool:
-    """Whether a cell that went well lacks a metric or the weights that the job asks for."""
+    """Whether a cell that went well lacks what the job asks for: a metric, the weights, deterministic algorithms."""
     if found.status != "ok":
         return False
+    if job.deterministic and not found.provenance.get("deterministic"):
+        return True
     kept = trained.path_of(cells.path(folder, job.identity, job.benchmark))
     return any(name not in found.metrics for name in job.metrics) or (job.keep and not kept.is_file())
 

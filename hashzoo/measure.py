@@ -149,8 +149,9 @@ def _measured(
         again = diagnose(coded(method, index, query, run, data) if of else None, of)
         evaluation.means.update({f"{name}/selected": value for name, value in again.items()})
         facts |= {"selected_epoch": chosen.epoch, f"selected validation {train.select}": chosen.best}
+    plain = blank(job, "ok")
     cell = replace(
-        blank(job, "ok"),
+        plain,
         metrics=evaluation.means,
         facts=facts,
         timings={
@@ -159,7 +160,7 @@ def _measured(
             "search_per_second": len(next(iter(few.values()))) / max(search_seconds, 1e-9),
         },
         provenance={
-            **provenance.planned(job),
+            **plain.provenance,
             **provenance.machine(run.device),
             "batch": min(train.batch, len(data.train)),
             "weights": weights[:16],

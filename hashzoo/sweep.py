@@ -23,7 +23,7 @@ from hashzoo.hookspecs import Tracker
 from hashzoo.launcher import Launcher, Limits
 from hashzoo.metrics import Extra
 from hashzoo.progress import EVERY, shown
-from hashzoo.provenance import LIBRARIES
+from hashzoo.provenance import versions
 
 PATIENCE = 60.0  # seconds that trackers have to catch up once the sweep is over
 HASTE = 3.0  # and after Ctrl-C
@@ -142,9 +142,7 @@ def keep_splits(jobs: Sequence[Job], folder: Path) -> None:
 
 
 def again(found: Cell, job: Job, rerun: str | None, folder: Path) -> bool:
-    """Whether a finished cell must be measured again: asked to, or it lacks a metric or weights asked for now.
-
-    So does one that was not made deterministically where that is asked for now.
+    """Whether a finished cell must be measured again: asked to, or it lacks what is asked for now.
 
     ``stale`` means made with other versions of the libraries than are installed here.
     """
@@ -152,14 +150,7 @@ def again(found: Cell, job: Job, rerun: str | None, folder: Path) -> bool:
         return True
     if launch.lacking(found, job, folder):
         return True
-    if found.status == "ok" and job.deterministic and not found.provenance.get("deterministic"):
-        return True
-    if rerun == "stale":
-        import importlib.metadata
-
-        made_with = found.provenance.get("versions", {})
-        return any(made_with.get(name) != importlib.metadata.version(name) for name in LIBRARIES)
-    return False
+    return rerun == "stale" and found.provenance.get("versions") != versions()
 
 
 def encoding(values: Mapping[str, float]) -> str:

@@ -17,6 +17,7 @@ from hashzoo import __version__, cells, provenance, zoo
 from hashzoo.bench import plan
 from hashzoo.bench_file import Benchmark
 from hashzoo.cli import main
+from hashzoo.launch import lacking
 from hashzoo.measure import blank, measure
 from hashzoo.sweep import again
 from tests.core.test_schema import SHIPPED
@@ -112,6 +113,7 @@ def test_a_cell_made_otherwise_is_measured_again_where_determinism_is_asked_for(
     job, cell, _ = measured
     wanted = replace(job, deterministic=True)
     assert again(cell, wanted, None, Path("x"))
+    assert lacking(cell, wanted, Path("x"))  # nor is one taken from another sweep on the folder
     assert not again(replace(cell, provenance={"deterministic": True}), wanted, None, Path("x"))
     assert wanted.identity.key == job.identity.key
 
