@@ -56,6 +56,7 @@ def bench(benchmark: str, **asked: Any) -> None:
     from hashzoo import zoo
     from hashzoo.bench_file import read
     from hashzoo.launcher import Limits
+    from hashzoo.local import gpus
     from hashzoo.progress import shown
     from hashzoo.sweep import sweep
 
@@ -102,7 +103,7 @@ def bench(benchmark: str, **asked: Any) -> None:
         click.echo(f"{len(jobs)} cells on {', '.join(file.datasets)}")
         return
     folder = asked["results"] or Path("hashzoo-results") / file.name
-    at_once = _gpus() if device == "cuda" else min(8, os.cpu_count() or 1)
+    at_once = max(len(gpus()), 1) if device == "cuda" else min(8, os.cpu_count() or 1)
     parallel = asked["jobs"] or max(1, at_once // asked["devices"])
     limits = Limits(parallel, asked["timeout"], memory)
     finished = sweep(
@@ -126,12 +127,6 @@ def _device(asked: str, devices: int) -> str:
     if found == "cuda" and devices > torch.cuda.device_count():
         raise TroubleError(f"{torch.cuda.device_count()} CUDA devices are here, not {devices}; use fewer --devices")
     return found
-
-
-def _gpus() -> int:
-    import torch
-
-    return max(torch.cuda.device_count(), 1)
 
 
 def _memory(asked: str | None) -> int | None:

@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -101,9 +101,7 @@ class Zoo:
 
     def dataset(self, name: str) -> Entry:
         """A data set by name. UsageError with the nearest name otherwise."""
-        if name not in self.datasets:
-            raise UsageError(unknown("dataset", name, self.datasets))
-        return self.datasets[name]
+        return _one("dataset", name, self.datasets)
 
     def method(self, name: str) -> Entry:
         """A method by name, or head + loss as ``saliency+hashnet``."""
@@ -126,15 +124,11 @@ class Zoo:
 
     def launcher(self, name: str) -> Entry:
         """A launcher by name. UsageError with the nearest name otherwise."""
-        if name not in self.launchers:
-            raise UsageError(unknown("launcher", name, self.launchers))
-        return self.launchers[name]
+        return _one("launcher", name, self.launchers)
 
     def tracker(self, name: str) -> Entry:
         """A tracker by name. UsageError with the nearest name otherwise."""
-        if name not in self.trackers:
-            raise UsageError(unknown("tracker", name, self.trackers))
-        return self.trackers[name]
+        return _one("tracker", name, self.trackers)
 
     def matching(self, patterns: Iterable[str]) -> list[str]:
         """Names of methods for names and patterns, in the order asked, each once."""
@@ -160,6 +154,12 @@ class Zoo:
             )
         except ComposeError as error:
             raise UsageError(f"method {name}: {error}") from error
+
+
+def _one(kind: str, name: str, entries: Mapping[str, Entry]) -> Entry:
+    if name not in entries:
+        raise UsageError(unknown(kind, name, entries))
+    return entries[name]
 
 
 def load(extra: Iterable[str] = ()) -> Zoo:
