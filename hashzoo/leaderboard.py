@@ -146,13 +146,13 @@ def records(frame: DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def write(folder: Path, cells: Iterable[Cell]) -> tuple[Path, Path]:
-    """Writes ``cells.csv`` and ``leaderboard.csv`` into a results folder and returns their paths."""
+def write(folder: Path, cells: Iterable[Cell]) -> DataFrame:
+    """Writes ``cells.csv`` and ``leaderboard.csv`` into a results folder and returns the frame of the board."""
     cells = list(cells)
-    rows, board = folder / "cells.csv", folder / "leaderboard.csv"
-    write_csv(cells_frame(cells), rows)
-    write_csv(board_frame(cells), board)
-    return rows, board
+    board = board_frame(cells)
+    write_csv(cells_frame(cells), folder / "cells.csv")
+    write_csv(board, folder / "leaderboard.csv")
+    return board
 
 
 def write_csv(frame: DataFrame, path: Path) -> None:

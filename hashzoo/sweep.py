@@ -73,10 +73,10 @@ def sweep(
                 done += launch.run(todo, folder, launcher=launcher, limits=limits, event=event)
     finally:  # also after Ctrl-C or a full disk: what is finished stands on the board
         kept, messages = cells.read_all(folder)
-        leaderboard.write(folder, kept)
+        board = leaderboard.write(folder, kept)
     for message in messages:
         console.print(message, style="yellow", markup=False, soft_wrap=True)
-    for table in tables.render(leaderboard.board_frame(kept), width=console.width, extra=extra):
+    for table in tables.render(board, width=console.width, extra=extra):
         console.print(table)
     console.print(f"{folder / 'leaderboard.csv'}  {folder / 'cells.csv'}", markup=False, soft_wrap=True)
     return done
