@@ -39,6 +39,11 @@ def _kernels() -> ModuleType | None:
     return kernels
 
 
+def compiled() -> bool:
+    """Whether the loops are compiled, or NumPy stands in for them."""
+    return _kernels() is not None
+
+
 def set_threads(count: int) -> int:
     """Let the compiled loops called from this thread use ``count`` threads; returns how many they will use.
 

@@ -86,6 +86,10 @@ class Index(ABC):
         """(N, K) bool, the bits that are stored of each picture, side by side; None where none can be shown."""
         return None
 
+    def reads(self) -> tuple[str, ...] | None:
+        """The names of the codes that are read of the database; None where all of them may be."""
+        return None
+
     @abstractmethod
     def nbytes(self) -> int:
         """Bytes that the stored codes take."""
@@ -237,6 +241,10 @@ class Scan(Index):
         found = [unpack(self._bits(name), self._widths[name]) for name in self._packed]
         return np.concatenate(found, axis=1) if found else None
 
+    def reads(self) -> tuple[str, ...]:
+        """What the distance reads of the database."""
+        return self.distance.stored
+
     def nbytes(self) -> int:
         """Bytes of packed codes and side information."""
         packed = sum(codes.rows.nbytes for codes in self._packed.values())
@@ -294,6 +302,10 @@ class Cascade(Index):
         """(N, K) bool: the coarse code, then the fine one where it is another."""
         found = [bits for scan in self._codes.values() if (bits := scan.bits()) is not None]
         return np.concatenate(found, axis=1) if found else None
+
+    def reads(self) -> tuple[str, ...]:
+        """The coarse code, then the fine one where it is another."""
+        return tuple(self._codes)
 
     def nbytes(self) -> int:
         """Bytes of both codes."""

@@ -119,7 +119,11 @@ def decode(data: bytes) -> Image.Image:
             file.load()
             turn = _turn(file)
             picture = in_rgb(file)
-            return picture if turn is None else picture.transpose(turn)
+            if turn is None:
+                return picture
+            upright = picture.transpose(turn)
+            upright.info.clear()  # it would still say how to turn the picture
+            return upright
     except TroubleError:
         raise
     except Image.DecompressionBombError as error:

@@ -45,6 +45,11 @@ def prepare(pictures: Tensor, to: Input) -> Tensor:
     >>> prepare(torch.full((2, 1, 4, 4), 255, dtype=torch.uint8), Input(size=2, channels=3)).shape
     torch.Size([2, 3, 2, 2])
     """
+    return normalised(shaped(pictures, to), to)
+
+
+def shaped(pictures: Tensor, to: Input) -> Tensor:
+    """Pictures (..., C, H, W) uint8 in the channels and the size that the backbone takes, uint8 still."""
     if to.channels == 3 and pictures.shape[-3] == 1:
         pictures = pictures.expand(*pictures.shape[:-3], 3, *pictures.shape[-2:])
     if to.size is not None:
@@ -52,6 +57,11 @@ def prepare(pictures: Tensor, to: Input) -> Tensor:
         if pictures.shape[-2:] != (side, side):
             pictures = functional.resize(pictures, [side], antialias=True)
         pictures = functional.center_crop(pictures, [to.size, to.size])
+    return pictures
+
+
+def normalised(pictures: Tensor, to: Input) -> Tensor:
+    """Pictures (..., C, H, W) uint8 as floats, scaled to 0..1, then by the mean and the deviation of the backbone."""
     scaled = pictures.float() / 255
     mean, std = (torch.tensor(v, device=scaled.device).view(-1, 1, 1) for v in (to.mean, to.std))
     return (scaled - mean) / std

@@ -22,6 +22,7 @@ from hashzoo.cells import Cell
 from hashzoo.errors import TroubleError, UsageError, first_line
 from hashzoo.features import digest_of_tensors
 from hashzoo.method import Input, Method
+from hashzoo.picture_files import in_rgb
 from hashzoo.run import Run, Train
 from hashzoo.schema import RESULTS, refuse_newer
 from hashzoo.types import Setting, Split, Splits
@@ -44,18 +45,21 @@ class Trained:
     shape: tuple[int, int, int]  # channels, height and width of the data set's pictures
     input: Input  # of the backbone
 
-    def split(self, pictures: Sequence[Image.Image]) -> Split:
-        """Pictures as an unlabelled split, in the channels that the data set has.
+    def tensor(self, picture: Image.Image) -> Tensor:
+        """A picture as uint8 (C, H, W): upright, in the channels that the data set has, what is see-through on white.
 
-        A backbone that takes pictures of any size gets them in the size of the data set's.
+        A backbone that takes pictures of any size gets the middle of this one, in the shape and size of the data set's.
         """
-        mode, (_, height, width) = "L" if self.shape[0] == 1 else "RGB", self.shape
-        images = []
-        for picture in pictures:
-            turned = ImageOps.exif_transpose(picture).convert(mode)
-            if self.input.size is None:
-                turned = turned.resize((width, height), Image.Resampling.BICUBIC)
-            images.append(pil_to_tensor(turned))
+        upright = in_rgb(ImageOps.exif_transpose(picture))
+        turned = upright.convert("L") if self.shape[0] == 1 else upright
+        if self.input.size is None:
+            turned = ImageOps.fit(turned, self.shape[:0:-1], Image.Resampling.BICUBIC)
+        made: Tensor = pil_to_tensor(turned)
+        return made
+
+    def split(self, pictures: Sequence[Image.Image]) -> Split:
+        """Pictures as an unlabelled split, each as :meth:`tensor` makes it."""
+        images = [self.tensor(picture) for picture in pictures]
         return Split(images, torch.zeros(len(images), len(self.class_names)), torch.arange(len(images)))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,16 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from hashzoo import picture_paths
 from hashzoo.errors import TroubleError, UsageError
+from hashzoo.picture_paths import ENDINGS, below, shown
 from hashzoo.types import Splits
 from hashzoo_plugins.datasets.carve import INSIDE, Pool, Shuffle, stratified
 from hashzoo_plugins.datasets.paths import Paths
-from hashzoo_plugins.datasets.picture_table import PARTS, TABLES, Table, read_table, shown
+from hashzoo_plugins.datasets.picture_table import PARTS, TABLES, Table, read_table
 
-#: What the name of a picture ends with, in any case.
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
-
-LARGEST = 256 << 20  # bytes of a file: a TIFF of as many pixels as are decoded
 SIDES = (8, 1024)
 QUERIES = 1000
 
@@ -46,9 +44,7 @@ class Squares(Paths):
 
     def read(self, row: int) -> bytes:
         """The bytes of one file. OSError where they cannot be read, TroubleError where they are too many."""
-        if (size := self.paths[row].stat().st_size) > LARGEST:
-            raise TroubleError(f"the file has {size} bytes; at most {LARGEST} are read")
-        return super().read(row)
+        return picture_paths.read(self.paths[row])
 
     def name(self, row: int) -> str:
         """The path, on one line."""
@@ -111,7 +107,7 @@ def walked(root: Path) -> Table:
     """The pictures below the class folders of ``root``, sorted by the bytes of their paths."""
     if not root.is_dir():
         raise TroubleError(f"there is no folder {shown(root)}; name the folder of your pictures with --root")
-    found = sorted(_below(root), key=lambda relative: os.fsencode(relative.as_posix()))
+    found = sorted(below(root), key=lambda relative: os.fsencode(relative.as_posix()))
     kept = [relative for relative in found if relative.suffix.lower() in ENDINGS]
     inside = [relative for relative in kept if len(relative.parts) > 1]
     if not inside:
@@ -121,30 +117,6 @@ def walked(root: Path) -> Table:
     numbers = torch.tensor([column[relative.parts[0]] for relative in inside])
     paths = [root / relative for relative in inside]
     return Table(paths, torch.eye(len(classes))[numbers], tuple(shown(name) for name in classes))
-
-
-def _below(root: Path) -> Iterator[PurePath]:
-    """Every file below a folder, relative to it. Links are followed, and no folder is entered twice."""
-    entered = set()
-    stack = [PurePath()]
-    while stack:
-        relative = stack.pop()
-        try:
-            status = (root / relative).stat()
-            if (status.st_dev, status.st_ino) in entered:
-                continue
-            entered.add((status.st_dev, status.st_ino))
-            with os.scandir(root / relative) as entries:
-                listed = sorted(entries, key=lambda entry: os.fsencode(entry.name), reverse=True)
-        except OSError as error:
-            raise TroubleError(f"cannot read the folder {shown(root / relative)}: {error.strerror}") from error
-        for entry in listed:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                stack.append(relative / entry.name)
-            elif entry.is_file() or entry.is_symlink():  # a broken link is named when it is read
-                yield relative / entry.name
 
 
 def _instead(found: Sequence[PurePath], kept: Sequence[PurePath]) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hashzoo.errors import TroubleError, UsageError
+from hashzoo.picture_paths import shown
 
 TABLES = (".csv", ".tsv", ".parquet")
 PARTS = ("train", "database", "query", "validation")
@@ -32,16 +33,6 @@ class Table:
     class_names: tuple[str, ...]
     parts: NDArray[np.str_] | None = None
     listed: bool = False
-
-
-def shown(path: Any) -> str:
-    """A path or name for people: on one line, bytes that are no text escaped.
-
-    >>> shown("a\\nb"), shown(os.fsdecode(b"caf\\xe9"))
-    ('a\\\\nb', 'caf\\\\xe9')
-    """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def read_table(file: Path, root: Path) -> Table:

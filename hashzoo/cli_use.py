@@ -1,0 +1,258 @@
+"""Commands that use a trained method, and take it elsewhere. Heavy imports wait for a command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hashzoo.cli_options import plugin_option
+from hashzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from hashzoo.found_page import Answer
+    from hashzoo.kept_codes import KeptCodes
+    from hashzoo.picture_index import PictureIndex
+
+LEFT_OUT = 1
+ENGINES = ("auto", "exact", "faiss-flat", "faiss-ivf")
+TARGETS = ("onnx", "faiss", "parquet", "pgvector", "lancedb")
+
+file = click.Path(path_type=Path)
+run_argument = click.argument("run", metavar="RUN", type=file)
+pictures_argument = click.argument("pictures", nargs=-1, required=True, metavar="PICTURES...", type=file)
+engine_option = click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
+device_option = click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where to encode.")
+bad_option = click.option(
+    "--on-bad-image",
+    type=click.Choice(["skip", "stop"]),
+    default="skip",
+    show_default=True,
+    help="What to do about pictures that do not decode: leave them out, or write nothing.",
+)
+
+
+@click.command()
+@run_argument
+@pictures_argument
+@click.option("-o", "--output", required=True, type=file, metavar="CODES.npz")
+@bad_option
+@device_option
+@plugin_option
+def encode(
+    run: Path, pictures: tuple[Path, ...], output: Path, on_bad_image: str, device: str, plugins: tuple[str, ...]
+) -> None:
+    """The codes of PICTURES, files or folders, by the trained method of a cell.
+
+    RUN is a .json in the folder cells of a `hashzoo bench --save-weights`. Exit code 1: some pictures were left out.
+    """
+    from hashzoo.encoder import load
+    from hashzoo.picture_index import gathered
+    from hashzoo.progress import shown
+
+    encoder = load(run, device=device, plugins=plugins)
+    with shown("pictures") as tell:
+        kept, refused = gathered(encoder, pictures, None, tell, stop=on_bad_image == "stop")
+    _written(kept, refused, output)
+
+
+@click.group()
+def index() -> None:
+    """Make pictures searchable."""
+
+
+@index.command()
+@run_argument
+@pictures_argument
+@click.option("-o", "--output", required=True, type=file, metavar="MY.index")
+@engine_option
+@bad_option
+@device_option
+@plugin_option
+def build(
+    run: Path,
+    pictures: tuple[Path, ...],
+    output: Path,
+    engine: str,
+    on_bad_image: str,
+    device: str,
+    plugins: tuple[str, ...],
+) -> None:
+    """An index of PICTURES, files or folders, by the trained method of a cell, for `hashzoo search`.
+
+    RUN is a .json in the folder cells of a `hashzoo bench --save-weights`; the index needs it to encode queries. The
+    pictures stay where they are. Exit code 1: some do not decode and were left out.
+    """
+    from hashzoo.encoder import load
+    from hashzoo.picture_index import build as built
+    from hashzoo.progress import shown
+
+    encoder = load(run, device=device, plugins=plugins)
+    with shown("pictures") as tell:
+        kept, refused = built(encoder, pictures, engine, tell, stop=on_bad_image == "stop")
+    _written(kept, refused, output)
+
+
+def _written(kept: KeptCodes, refused: list[str], output: Path) -> None:
+    """Write codes and say so, and which pictures are not among them."""
+    from hashzoo import kept_codes
+    from hashzoo.cli import in_one_line
+
+    kept_codes.write(output, kept)
+    for line in refused:
+        click.echo(f"left out: {in_one_line(ValueError(line))}", err=True)
+    codes = ", ".join(
+        f"{name}: {told['bits']} bits" if "bits" in told else f"{name}: {told['type']} {told['shape']}"
+        for name, told in kept.about["codes"].items()
+    )
+    gone = f", {len(refused)} left out" if refused else ""
+    click.echo(f"{len(kept)} pictures{gone}; {codes}; written to {output}")
+    if refused:
+        sys.exit(LEFT_OUT)
+
+
+@click.command()
+@click.argument("index", metavar="MY.index", type=file)
+@click.argument("queries", nargs=-1, required=True, metavar="QUERY...", type=file)
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Pictures to find.")
+@click.option(
+    "--op",
+    "operation",
+    type=click.Choice(["union", "intersection", "difference"]),
+    help="Ask once, with two pictures: what either, both, or only the first shows.",
+)
+@engine_option
+@click.option("--html", type=file, metavar="FILE.html", help="Write the pictures that are found as one page.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--run", type=file, metavar="RUN", help="The cell of the index, where it was moved.")
+@click.option("--root", type=file, metavar="DIR", help="The folder of the pictures, where it was moved.")
+@device_option
+@plugin_option
+def search(
+    index: Path,
+    queries: tuple[Path, ...],
+    top: int,
+    operation: str | None,
+    html: Path | None,
+    as_json: bool,
+    **opening: Any,
+) -> None:
+    """The pictures of an index that are nearest to each QUERY picture, nearest first.
+
+    For a method that ranks by more than one Hamming distance, the number beside a picture orders them and no more.
+    """
+    from hashzoo import cells
+    from hashzoo.picture_index import open_index
+
+    if operation and len(queries) != 2:
+        raise UsageError(f"--op {operation} takes two pictures, not {len(queries)}")
+    opened = open_index(index, **opening)
+    found = _answers(opened, queries, top, operation)
+    what = "distance" if opened.integer else "score"
+    if html is not None:
+        from hashzoo.found_page import page
+
+        title = f"{opened.about['method']}, {opened.about['bits']} bits: {len(opened):,} pictures"
+        cells.replace_bytes(html, page(title, found, what).encode("utf-8", "backslashreplace"))
+    if as_json:
+        told = [
+            {"query": [str(path) for path in one.asked], "found": [_plain(hit) for hit in one.hits]} for one in found
+        ]
+        click.echo(json.dumps({"method": opened.about["method"], "engine": opened.engine, "answers": told}, indent=2))
+    else:
+        _tell(found, what)
+    if html is not None:
+        click.echo(f"written to {html}", err=as_json)
+
+
+def _answers(opened: PictureIndex, queries: tuple[Path, ...], top: int, operation: Any) -> list[Answer]:
+    from hashzoo.found_page import Answer
+    from hashzoo.picture_paths import shown
+
+    if operation:
+        first, second = queries
+        heading = f"{operation} of {shown(first)} and {shown(second)}"
+        return [Answer(heading, queries, opened.compose(operation, first, second, top))]
+    hits = opened.search(list(queries), top)
+    return [Answer(shown(path), [path], one) for path, one in zip(queries, hits, strict=True)]
+
+
+def _plain(hit: Any) -> dict[str, Any]:
+    return {"row": hit.row, "path": str(hit.path), "distance": hit.distance}
+
+
+def _tell(found: list[Answer], what: str) -> None:
+    from hashzoo.picture_paths import shown
+
+    for one in found:
+        click.echo(one.heading)
+        click.echo(f"{'rank':>6}  {what:>8}  picture")
+        for rank, hit in enumerate(one.hits, 1):
+            click.echo(f"{rank:>6}  {hit.distance:>8g}  {shown(hit.path)}")
+
+
+@click.command()
+@click.argument("source", metavar="RUN|MY.index", type=file)
+@click.option("--to", "target", required=True, type=click.Choice(TARGETS))
+@click.option("-o", "--output", required=True, type=file, metavar="FILE|DIR")
+@click.option("--code", default="", metavar="NAME", help="Of several codes, the one that is searched by.")
+@click.option(
+    "--check", "checked", multiple=True, type=file, metavar="PICTURES", help="Check ONNX with these pictures."
+)
+@click.option("--root", type=file, metavar="DIR", help="Where the files of the cell's data lie, to check ONNX with.")
+@plugin_option
+def export(
+    source: Path,
+    target: str,
+    output: Path,
+    code: str,
+    checked: tuple[Path, ...],
+    root: Path | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """A trained method as ONNX, or the codes of an index for another program, with a manifest.
+
+    `onnx` takes RUN, a cell's .json, and checks the result against torch with the queries of the cell's data, or with
+    the pictures that --check names. The others take an index, or what `hashzoo encode` wrote.
+    """
+    if target == "onnx":
+        from hashzoo.encoder import load
+        from hashzoo.export import onnx
+
+        if source.suffix in (".npz", ".index"):
+            raise UsageError(f"--to onnx exports a method: name a cell's .json, not {source}")
+        found = onnx.export(load(source, plugins=plugins), output, checked, root)
+        click.echo(
+            f"checked against torch with {found.pictures:,} pictures: {found.differing} of {found.bits:,} bits differ"
+            + (f", none of them {onnx.NEAR:g} or more from its threshold" if found.differing else "")
+        )
+        click.echo(f"written to {output}")
+        return
+    from hashzoo import kept_codes
+
+    if checked or root:
+        raise UsageError("--check and --root are for --to onnx")
+    if source.suffix == ".json":
+        raise UsageError(f"--to {target} exports codes: name an index or what hashzoo encode wrote, not {source}")
+    click.echo(f"written to {_exported(target, kept_codes.read(source), output, code)}")
+
+
+def _exported(target: str, kept: KeptCodes, output: Path, code: str) -> str:
+    if target == "faiss":
+        from hashzoo.export import faiss
+
+        files = faiss.export(kept, output, code)
+    elif target == "pgvector":
+        from hashzoo.export import postgresql
+
+        files = postgresql.export(kept, output, code)
+    else:
+        from hashzoo.export import lancedb, parquet
+
+        if code:
+            raise UsageError(f"--to {target} holds all codes; leave out --code")
+        files = (lancedb if target == "lancedb" else parquet).export(kept, output)
+    return ", ".join(map(str, files))

@@ -1,0 +1,191 @@
+"""A trained method at work: pictures in, codes out, batch by batch, with a bounded number of pictures in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, final
+
+import PIL
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hashzoo import __version__, explain, picture_paths, trained
+from hashzoo.errors import TroubleError, UsageError
+from hashzoo.features import digest_of_state
+from hashzoo.method import NonFiniteError
+from hashzoo.picture_files import DECODER
+from hashzoo.pictures import prepare
+from hashzoo.trained import Trained
+from hashzoo.types import Batch, Codes, Operation, Ranking, Tell
+
+#: A picture in memory, or the path of its file.
+Picture = Image.Image | str | os.PathLike[str]
+
+#: To be told of a picture that does not decode: its place among the pictures, and why.
+Refused = Callable[[int, str], None]
+
+AT_ONCE = 64  # pictures of a batch; as many more are decoded meanwhile
+READERS = 4  # threads that decode
+
+
+def load(run: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[str] = ()) -> Encoder:
+    """The trained method of a cell, ready to encode pictures.
+
+    ``run`` is the path of a cell's ``.json`` in a results folder of ``hashzoo bench --save-weights``. ``plugins`` are
+    loaded, and one that the cell was made with must be among them. UsageError where there is no such cell or it has no
+    weights, TroubleError where a file is damaged or the method's code has changed since.
+    """
+    cell = Path(run)
+    if cell.is_dir():
+        raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
+    if not cell.with_suffix(".json").is_file():
+        raise UsageError(f"there is no cell {cell.with_suffix('.json')}; name a .json of a results folder's cells")
+    return Encoder(trained.read(cell, device, plugins), cell.with_suffix(".json"), plugins)
+
+
+@final
+class Encoder:
+    """A trained method that encodes pictures and composes codes; :func:`hashzoo.load` makes it.
+
+    ``trained`` is the method with its cell, ``cell`` the path of the cell's JSON, ``plugins`` what was loaded for it.
+    """
+
+    def __init__(self, of: Trained, cell: Path, plugins: Sequence[str] = ()) -> None:
+        self.plugins = tuple(plugins)
+        self.trained, self.cell = of, Path(os.path.abspath(cell))  # noqa: PTH100 - links stay as they were named
+
+    def encode(self, pictures: Picture | Sequence[Picture]) -> Codes:
+        """The codes (N, ...) of N pictures: PIL pictures, paths of files or, for all pictures below, of folders.
+
+        What is bool is bits; what else there is serves the method's own way to search. TroubleError naming a picture
+        that does not decode.
+        """
+        given = [pictures] if isinstance(pictures, Image.Image | str | os.PathLike) else list(pictures)
+        if not given:
+            raise UsageError("there is no picture to encode")
+        flat: list[Picture] = []
+        for one in given:
+            if isinstance(one, Image.Image) or not Path(one).is_dir():
+                flat.append(one)
+            else:
+                root, inside = picture_paths.found([Path(one)])
+                flat += [root / relative for relative in inside]
+        parts = [codes for _, codes in self.encoding(flat)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def encoding(
+        self, pictures: Sequence[Picture], refused: Refused | None = None, tell: Tell | None = None
+    ) -> Iterator[tuple[list[int], Codes]]:
+        """The codes of pictures, batch by batch, each with the places of its pictures; no folders here.
+
+        ``refused`` is told of each picture that does not decode, which is then left out; without it, TroubleError.
+        ``tell`` is told how many are done. The next batch is decoded while this one is encoded, and no more.
+        """
+        groups = [range(start, min(start + AT_ONCE, len(pictures))) for start in range(0, len(pictures), AT_ONCE)]
+        with ExitStack() as stack:
+            readers = ThreadPoolExecutor(min(READERS, os.cpu_count() or 1))
+            stack.callback(readers.shutdown, cancel_futures=True)  # what is not wanted any more is not decoded
+
+            def asked(group: range) -> list[Future[Tensor]]:
+                return [readers.submit(self._ready, pictures[place]) for place in group]
+
+            coming = asked(groups[0]) if groups else []
+            for number, group in enumerate(groups):
+                here, coming = coming, asked(groups[number + 1]) if number + 1 < len(groups) else []
+                places, ready = [], []
+                for place, future in zip(group, here, strict=True):
+                    try:
+                        ready.append(future.result())
+                        places.append(place)
+                    except TroubleError as error:
+                        if refused is None:
+                            raise
+                        refused(place, str(error))
+                if ready:
+                    yield places, self._codes(torch.stack(ready))
+                if tell:
+                    tell(group.stop, len(pictures))
+
+    def _ready(self, picture: Picture) -> Tensor:
+        """(C, H, W) a picture as the backbone takes it."""
+        decoded = picture if isinstance(picture, Image.Image) else picture_paths.opened(Path(picture))
+        return prepare(self.trained.tensor(decoded), self.trained.input)
+
+    def _codes(self, ready: Tensor) -> Codes:
+        """The codes of prepared pictures (B, C, H, W)."""
+        of, count = self.trained, len(ready)
+        batch = Batch(
+            views=(ready.to(of.run.device),),
+            labels=torch.zeros(count, len(of.class_names), device=of.run.device),
+            ids=torch.full((count,), -1, device=of.run.device),
+            progress=of.run.progress,
+        )
+        try:
+            with torch.no_grad():
+                codes = {name: value.detach().cpu() for name, value in of.method.encode(batch).items()}
+        except NonFiniteError as error:
+            raise TroubleError(f"{of.cell.identity.method} cannot encode a picture: {error}") from error
+        for name, value in codes.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise TroubleError(f"the code {name!r} of {of.cell.identity.method} is not finite")
+        return codes
+
+    def search(
+        self, query: Picture | Sequence[Picture] | Codes, among: Picture | Sequence[Picture] | Codes, k: int = 20
+    ) -> Ranking:
+        """The k nearest of some pictures to each query, by the method's own index: rows and distances (Q, k).
+
+        Both are pictures as :meth:`encode` takes them, or codes that it gave. For more than a few, build an index once:
+        :func:`hashzoo.picture_index.build`.
+        """
+        index = self.trained.method.index()
+        index.add(among if isinstance(among, dict) else self.encode(among))
+        return index.search(query if isinstance(query, dict) else self.encode(query), k)
+
+    def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
+        """The codes (Q, ...) of queries for what either (``union``), both (``intersection``) or only a has."""
+        with torch.no_grad():
+            of = self.trained
+            there = [{name: value.to(of.run.device) for name, value in codes.items()} for codes in (a, b)]
+            composed = of.method.compose(operation, *there)
+        return {name: value.detach().cpu() for name, value in composed.items()}
+
+    def looks(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """See :func:`hashzoo.explain.looks`: pictures as the network sees them, and where the method looks."""
+        return explain.looks(self.trained, pictures)
+
+    def about(self) -> dict[str, Any]:
+        """What tells this encoder from others, and how pictures must reach it, as JSON holds it."""
+        identity, to, (channels, height, width) = self.trained.cell.identity, self.trained.input, self.trained.shape
+        return {
+            "method": identity.method,
+            "hyperparameters": identity.hyperparameters,
+            "bits": identity.bits,
+            "seed": identity.seed,
+            "dataset": identity.dataset,
+            "backbone": identity.backbone,
+            "preprocessing": {
+                "upright": "turned as EXIF says",
+                "channels": to.channels or channels,
+                "from": "grey, repeated" if channels == 1 and to.channels == 3 else "RGB" if channels == 3 else "grey",
+                "resize": [height, width] if to.size is None else round(to.size / to.crop),
+                "resize_of": "the middle, in the shape of the target" if to.size is None else "the shorter side",
+                "crop": [height, width] if to.size is None else [to.size, to.size],
+                "interpolation": "bicubic" if to.size is None else "bilinear, antialiased",
+                "scale": "divided by 255",
+                "mean": list(to.mean),
+                "std": list(to.std),
+            },
+            "run": {"cell": str(self.cell), "key": identity.key, "state": digest_of_state(self.trained.method)},
+            "made_with": {
+                "hashzoo": __version__,
+                "torch": torch.__version__,
+                "pillow": PIL.__version__,
+                "decoder": DECODER,
+            },
+        }

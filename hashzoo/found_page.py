@@ -1,0 +1,92 @@
+"""What a search found, as one HTML file that holds small copies of the pictures and asks for nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment
+from PIL import Image
+
+from hashzoo.errors import TroubleError
+from hashzoo.picture_index import Hit
+from hashzoo.picture_paths import opened, shown
+
+SIDE = 160  # pixels of a small picture, at most
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+:root { color-scheme: light dark; }
+body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem; }
+section { margin: 2rem 0; }
+ul { display: grid; gap: 1rem; list-style: none; padding: 0; }
+ul { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
+ul.asked { grid-template-columns: repeat(auto-fill, 9rem); }
+img { background: #8883; display: block; height: 9rem; object-fit: contain; width: 100%; }
+.gone { align-items: center; background: #8883; display: flex; height: 9rem; justify-content: center; }
+small { overflow-wrap: anywhere; }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+{% for one in found %}
+<section>
+<h2>{{ one.heading }}</h2>
+<ul class="asked">
+{% for path, picture in one.asked %}<li>
+{%- if picture %}<img src="{{ picture }}" alt="{{ path }}">{% endif %}<small>{{ path }}</small></li>
+{% endfor %}</ul>
+<ul>
+{% for rank, path, distance, picture in one.hits %}<li>
+{%- if picture %}<img src="{{ picture }}" alt="{{ path }}">{% else %}<span class="gone">not there</span>{% endif -%}
+{{ rank }}. {{ what }} {{ distance }}<br><small>{{ path }}</small></li>
+{% endfor %}</ul>
+</section>
+{% endfor %}
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one query, of one picture or two, found."""
+
+    heading: str
+    asked: Sequence[Path]
+    hits: Sequence[Hit]
+
+
+def small(path: Path) -> str:
+    """A picture as the address of its own data, at most ``SIDE`` pixels; empty where it cannot be read any more."""
+    try:
+        picture = opened(path)
+    except TroubleError:
+        return ""
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def page(title: str, answers: Sequence[Answer], what: str) -> str:
+    """The HTML of what queries found; ``what`` is what a hit's number is called, as "distance"."""
+    found = [
+        {
+            "heading": one.heading,
+            "asked": [(shown(path), small(path)) for path in one.asked],
+            "hits": [
+                (rank, shown(hit.path), f"{hit.distance:g}", small(hit.path)) for rank, hit in enumerate(one.hits, 1)
+            ],
+        }
+        for one in answers
+    ]
+    return Environment(autoescape=True).from_string(PAGE).render(title=title, found=found, what=what)

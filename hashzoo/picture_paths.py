@@ -1,0 +1,99 @@
+"""Picture files of a person's own: found in folders, read one at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from PIL import Image
+
+from hashzoo.errors import TroubleError, UsageError
+from hashzoo.picture_files import decode
+
+#: What the name of a picture ends with, in any case.
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
+
+LARGEST = 256 << 20  # bytes of a file: a TIFF of as many pixels as are decoded
+
+
+def shown(path: Any) -> str:
+    """A path or name for people: on one line, bytes that are no text escaped.
+
+    >>> shown("a\\nb"), shown(os.fsdecode(b"caf\\xe9"))
+    ('a\\\\nb', 'caf\\\\xe9')
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def below(root: Path) -> Iterator[PurePath]:
+    """Every file below a folder, relative to it. Links are followed, and no folder is entered twice.
+
+    Hidden ones are passed over. TroubleError for a folder that cannot be read.
+    """
+    entered = set()
+    stack = [PurePath()]
+    while stack:
+        relative = stack.pop()
+        try:
+            status = (root / relative).stat()
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(root / relative) as entries:
+                listed = sorted(entries, key=lambda entry: os.fsencode(entry.name), reverse=True)
+        except OSError as error:
+            raise TroubleError(f"cannot read the folder {shown(root / relative)}: {error.strerror}") from error
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                stack.append(relative / entry.name)
+            elif entry.is_file() or entry.is_symlink():  # a broken link is named when it is read
+                yield relative / entry.name
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file. OSError where they cannot be read, TroubleError where they are too many."""
+    if (size := path.stat().st_size) > LARGEST:
+        raise TroubleError(f"the file has {size} bytes; at most {LARGEST} are read")
+    return path.read_bytes()
+
+
+def opened(path: Path) -> Image.Image:
+    """The picture in a file, upright, in RGB. TroubleError naming a file that does not decode as one."""
+    try:
+        return decode(read(path))
+    except OSError as error:
+        raise TroubleError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
+    except TroubleError as error:
+        raise TroubleError(f"{shown(path)} does not decode as a picture: {error}") from error
+
+
+def found(given: Sequence[Path]) -> tuple[Path, list[PurePath]]:
+    """The folder that all pictures lie below, and each picture relative to it.
+
+    Of a folder, all files below it whose names end as those of pictures do, sorted by the bytes of their paths; a file
+    that is named counts whatever its name. Each counts once. UsageError where something does not exist, and where a
+    folder, or all together, holds no picture.
+    """
+    whole: dict[PurePath, None] = {}
+    for path in given:
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they were named
+        if absolute.is_dir():
+            inside = sorted(below(absolute), key=lambda relative: os.fsencode(relative.as_posix()))
+            kept = [absolute / relative for relative in inside if relative.suffix.lower() in ENDINGS]
+            if not kept:
+                raise UsageError(f"no picture lies in {shown(path)}; pictures end with {', '.join(ENDINGS)}")
+            whole |= dict.fromkeys(kept)
+        elif absolute.exists():
+            whole[absolute] = None
+        else:
+            raise UsageError(f"there is no file or folder {shown(path)}")
+    if not whole:
+        raise UsageError("name a picture, or a folder of them")
+    folders = [path if path.is_dir() else path.parent for path in map(Path, map(os.path.abspath, given))]
+    root = Path(os.path.commonpath(folders))
+    return root, [path.relative_to(root) for path in whole]
