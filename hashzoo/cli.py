@@ -18,6 +18,7 @@ from hashzoo.cli_bench import bench
 from hashzoo.cli_data import data
 from hashzoo.cli_options import parted, plugin_option
 from hashzoo.cli_results import compare, show
+from hashzoo.cli_serve import serve
 from hashzoo.cli_use import encode, export, index, search
 from hashzoo.errors import HashzooError, TroubleError, UsageError
 
@@ -84,7 +85,7 @@ def main(debug: bool) -> None:
     """Train and measure methods that learn to hash pictures, and compare them fairly."""
 
 
-for _command in (bench, data, show, compare, encode, index, search, export):
+for _command in (bench, data, show, compare, encode, index, search, export, serve):
     main.add_command(_command)
 
 

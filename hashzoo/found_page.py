@@ -65,16 +65,26 @@ class Answer:
     hits: Sequence[Hit]
 
 
-def small(path: Path) -> str:
-    """A picture as the address of its own data, at most ``SIDE`` pixels; empty where it cannot be read any more."""
-    try:
-        picture = opened(path)
-    except TroubleError:
-        return ""
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+def shrunk(picture: Image.Image, side: int = SIDE) -> bytes:
+    """A copy of a picture, at most ``side`` pixels high and wide, as a JPEG."""
+    copy = picture.copy()
+    copy.thumbnail((side, side), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    copy.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
+def small(path: Path) -> bytes | None:
+    """The :func:`shrunk` picture of a file; None where it cannot be read any more."""
+    try:
+        return shrunk(opened(path))
+    except TroubleError:
+        return None
+
+
+def address(jpeg: bytes | None) -> str:
+    """The address of a JPEG's own data; empty where there is none."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
 
 
 def page(title: str, answers: Sequence[Answer], what: str) -> str:
@@ -82,9 +92,10 @@ def page(title: str, answers: Sequence[Answer], what: str) -> str:
     found = [
         {
             "heading": one.heading,
-            "asked": [(shown(path), small(path)) for path in one.asked],
+            "asked": [(shown(path), address(small(path))) for path in one.asked],
             "hits": [
-                (rank, shown(hit.path), f"{hit.distance:g}", small(hit.path)) for rank, hit in enumerate(one.hits, 1)
+                (rank, shown(hit.path), f"{hit.distance:g}", address(small(hit.path)))
+                for rank, hit in enumerate(one.hits, 1)
             ],
         }
         for one in answers

@@ -88,6 +88,10 @@ class PictureIndex:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def name(self, row: int) -> str:
+        """The path of the picture in a row, from ``root`` on."""
+        return self._kept.paths[row]
+
     def path(self, row: int) -> Path:
         """The file of the picture in a row."""
         return self.root / self._kept.paths[row]
