@@ -17,6 +17,7 @@ from hashzoo import __version__
 from hashzoo.cli_bench import bench
 from hashzoo.cli_data import data
 from hashzoo.cli_options import parted, plugin_option
+from hashzoo.cli_report import plot, report
 from hashzoo.cli_results import compare, show
 from hashzoo.cli_serve import serve
 from hashzoo.cli_use import encode, export, index, search
@@ -85,7 +86,7 @@ def main(debug: bool) -> None:
     """Train and measure methods that learn to hash pictures, and compare them fairly."""
 
 
-for _command in (bench, data, show, compare, encode, index, search, export, serve):
+for _command in (bench, data, show, compare, encode, index, search, export, serve, report, plot):
     main.add_command(_command)
 
 

@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 from hashzoo.errors import TroubleError, UsageError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg")
 FEW = 30  # classes up to which each is named on an axis
+
+#: Colours that people who see colours differently can tell apart, as on the page of `hashzoo report`.
+COLOURS = ("#0067a5", "#b54708", "#067647", "#8e3a9d", "#6b5600", "#0e7490", "#b4235a", "#44403c")
+GREY = "#b8c0c9"
+
+#: A method's name and its points; the place among COLOURS of one that is brought to the front, else None.
+Drawn = tuple[str, Sequence[tuple[float, float]], int | None]
 
 
 def blank(width: float, height: float) -> Figure:
@@ -113,4 +121,92 @@ def pr_curve(recall: NDArray[np.float64], precision: NDArray[np.float64], title:
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
     axes.set_title(title, fontsize=9)
+    return figure
+
+
+def panels(
+    titles: Sequence[str], width: float = 4.6, height: float = 3.6, across: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """A figure with axes for each title, so many in a row."""
+    across = min(across, len(titles))
+    down = -(-len(titles) // across)
+    figure = blank(width * across, height * down)
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for one, title in zip(axes, titles, strict=False):
+        one.set_title(title, fontsize=9)
+        one.spines[["top", "right"]].set_visible(False)
+    for one in axes[len(titles) :]:
+        one.set_axis_off()
+    return figure, axes[: len(titles)]
+
+
+def curves(axes: Axes, series: Sequence[Drawn], x_name: str, y_name: str, *, marks: bool, log: bool = False) -> None:
+    """A line a method; those in front are named in a legend, the others grey."""
+    for name, points, place in sorted(series, key=lambda one: one[2] is not None):
+        front = place is not None
+        x, y = zip(*points, strict=True)
+        axes.plot(
+            *(x, y, "o-" if marks else "-"),
+            color=COLOURS[place] if place is not None else GREY,
+            linewidth=1.8 if front else 0.7,
+            markersize=3.5 if front else 2,
+            label=name if front else None,
+            zorder=3 if front else 2,
+        )
+    if log:
+        axes.set_xscale("log", base=2)
+        ticks = sorted({x for _, points, _ in series for x, _ in points})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    _named(axes, x_name, y_name)
+
+
+def points(axes: Axes, series: Sequence[Drawn], x_name: str, y_name: str) -> None:
+    """A point a method over a logarithmic cost."""
+    for name, places, place in sorted(series, key=lambda one: one[2] is not None):
+        x, y = places[0]
+        colour = COLOURS[place] if place is not None else GREY
+        axes.plot([x], [y], "o", color=colour, markersize=5, label=name if place is not None else None)
+    axes.set_xscale("log")
+    _named(axes, x_name, y_name)
+
+
+def _named(axes: Axes, x_name: str, y_name: str) -> None:
+    axes.set_xlabel(x_name)
+    axes.set_ylabel(y_name)
+    axes.grid(axis="y", linewidth=0.5, color="#d8dde3")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, frameon=False)
+
+
+def distances(axes: Axes, relevant: NDArray[np.float64], other: NDArray[np.float64], place: int) -> None:
+    """Shares (K + 1,) of pairs by distance: filled those that share a label, broken those that share none."""
+    at = np.arange(len(relevant))
+    axes.fill_between(at, relevant, color=COLOURS[place], alpha=0.35, label="share a label")
+    axes.plot(at, other, "--", color="black", linewidth=1.2, label="share none")
+    _named(axes, "Hamming distance", "share of pairs")
+
+
+def balance(axes: Axes, means: NDArray[np.float64], place: int) -> None:
+    """The share (K,) of ones of each bit, the rarest first."""
+    axes.bar(np.arange(len(means)), np.sort(means), color=COLOURS[place])
+    axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+    axes.set_ylim(0, 1)
+    _named(axes, "bit", "share of ones")
+
+
+def ranks(names: Sequence[str], means: NDArray[np.float64], groups: Sequence[tuple[int, int]], title: str) -> Figure:
+    """Mean ranks (k,), the best first; a bar joins methods that cannot be told apart."""
+    figure = blank(6.0, 1.0 + 0.19 * len(names))
+    axes = figure.subplots()
+    axes.hlines(np.arange(len(names)), 1, means, color=GREY)
+    axes.plot(means, np.arange(len(names)), "o", color=COLOURS[0], markersize=4)
+    far = len(names) * 1.03 + 1
+    for lane, (first, last) in enumerate(groups):
+        axes.plot([far + lane * len(names) * 0.02] * 2, [first - 0.3, last + 0.3], color="black", linewidth=1.6)
+    axes.set_yticks(np.arange(len(names)), names, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("mean rank; bars join methods that cannot be told apart")
+    axes.set_title(title, fontsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     return figure

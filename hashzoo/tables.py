@@ -333,11 +333,11 @@ def _shown(name: str, row: Mapping[str, Any], best: set[tuple[int, str]]) -> Tex
     if value is None:
         return Text("")
     if name == "fit_seconds":
-        return Text(_duration(value))
+        return Text(duration(value))
     if name == "difference" or name.startswith("vs "):
         return Text(f"{value:+.4f}")
     if name.endswith("_per_second"):
-        return Text(_compact(value))
+        return Text(compact(value))
     if not isinstance(value, float) or name == "bytes_per_item":
         return Text(f"{value:g}" if isinstance(value, float) else str(value))
     wins = (id(row), name) in best
@@ -353,10 +353,10 @@ def _mark(row: Mapping[str, Any]) -> str:
     return f"({', '.join(said)})" if said else ""
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds for people.
 
-    >>> [_duration(s) for s in (0.04, 7.25, 75, 4000, 9000)]
+    >>> [duration(s) for s in (0.04, 7.25, 75, 4000, 9000)]
     ['0.04s', '7.2s', '75s', '67m', '2.5h']
     """
     if seconds < 10:
@@ -366,10 +366,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f}m" if seconds < 7200 else f"{seconds / 3600:.1f}h"
 
 
-def _compact(value: float) -> str:
+def compact(value: float) -> str:
     """A rate for people.
 
-    >>> [_compact(v) for v in (3.25, 950, 12345, 2.5e6)]
+    >>> [compact(v) for v in (3.25, 950, 12345, 2.5e6)]
     ['3.2', '950', '12.3k', '2.5M']
     """
     for size, mark in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

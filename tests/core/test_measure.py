@@ -259,7 +259,8 @@ def test_metrics_of_codes_stand_in_the_cell_and_have_no_values_by_query():
     assert list(cell.metrics) == ["map@all", *names]
     assert 0 < cell.metrics["bit-balance"] <= 0.5
     assert cell.metrics["transfer"] > 0.3
-    assert set(arrays) == {"map@all", "pr_precision", "pr_recall", "distances_relevant", "distances_other"}
+    kept = {"gallery_queries", "gallery_rows", "gallery_distances", "bit_means"}
+    assert set(arrays) == {"map@all", "pr_precision", "pr_recall", "distances_relevant", "distances_other", *kept}
     alone, arrays = measure(job_of("dhn", metrics=names, train={"epochs": 2}))
     assert alone.metrics == {name: cell.metrics[name] for name in names}
     assert "map@all" not in arrays

@@ -1,0 +1,316 @@
+"""The page: what is on it, made ready for the template."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from hashzoo import __version__, cells, zoo
+from hashzoo.errors import HashzooError, UsageError
+from hashzoo.explain import data_of
+from hashzoo.leaderboard import records
+from hashzoo.metrics import GROUPS, Extra
+from hashzoo.ranking import notes, rank
+from hashzoo.report import charts, seen, words
+from hashzoo.report.gallery import Gallery, gallery
+from hashzoo.report.results import Board, Entry, Results, looked_at, read
+from hashzoo.report.series import COSTS, against_bits, against_cost, bit_means, pr_curves
+from hashzoo.report.standing import Standing, standings
+from hashzoo.report.thumbnails import Album
+from hashzoo.tables import compact, duration
+from hashzoo.types import Splits
+
+ROOM = 1_500_000  # bytes of thumbnails
+EXPLAINED = 3  # methods whose weights are looked into
+_OTHERS = 3  # scores beside the main one
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person may say of a page; ``explained`` is None where nothing was said of it."""
+
+    metric: str | None = None
+    methods: Sequence[str] = ()
+    gallery: int = 8
+    explained: Sequence[str] | None = None
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the leaderboard as it is shown; ``place`` is among all that have a score, from 1."""
+
+    entry: Entry
+    place: int | None
+    standing: Standing | None
+    best: bool
+    kind: str
+    supervision: str
+    meter: Markup
+
+
+@dataclass
+class Pictures:
+    """What of a data set can only be shown with its pictures, and why it is not."""
+
+    board: Board
+    data: Splits | None = None
+    reason: str = ""
+    galleries: list[Gallery] = field(default_factory=list)
+    looks: list[seen.Look] = field(default_factory=list)
+    taken: list[seen.Taken] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    classes: Markup | None = None
+
+
+def write(results: Path, output: Path, asked: Asked, plugins: Sequence[str] = ()) -> int:
+    """Write the page of the results, in one step; its size in bytes. UsageError and TroubleError as :func:`read`."""
+    data = page(results, asked, plugins).encode("utf-8", "backslashreplace")
+    cells.replace_bytes(output, data)
+    return len(data)
+
+
+def page(path: Path, asked: Asked, plugins: Sequence[str] = ()) -> str:
+    """The HTML of a results folder."""
+    house = zoo.load(plugins)
+    extra = house.metric_functions()
+    results = read(path, asked.metric, extra)
+    names = looked_at(results, asked.methods)
+    colours = {results.names.index(name): place for place, name in enumerate(names)}
+    stands = {(board.number, bits): standings(board, bits) for board in results.boards for bits in board.bits}
+    tests = [one.test for found in stands.values() for one in found.values() if one.test]
+    album = Album(ROOM)
+    context = {
+        "title": f"{', '.join(dict.fromkeys(board.benchmark for board in results.boards))}: hashing methods compared",
+        "version": __version__,
+        "results": results,
+        "names": names,
+        "colours": colours,
+        "lines": {
+            (board.number, bits): _lines(board, bits, stands[board.number, bits], house)
+            for board in results.boards
+            for bits in board.bits
+        },
+        "columns": {board.number: _columns(board) for board in results.boards},
+        "start": results.boards[0].bits[len(results.boards[0].bits) // 2] if results.boards[0].bits else 0,
+        "charts": _charts(results, colours),
+        "ranking": _ranking(results, colours, extra),
+        "pictures": [_pictures(results, board, names, asked, plugins, album) for board in results.boards],
+        "album": album,
+        "asked": asked,
+        "protocols": {board.number: words.protocol(board) for board in results.boards},
+        "metrics": {name: words.metric(name, extra) for board in results.boards for name in board.scores},
+        "warnings": words.warnings(results, tests),
+        "tested": words.tested(tests),
+        "machines": words.machines(results.cells),
+        "commands": words.commands(results.cells),
+        "revisions": words.revisions(results.cells),
+        "dates": words.dates(results.cells),
+        "failed": words.failures(results),
+        "marked": [e for board in results.boards for e in board.entries if e.facts.get("marks")],
+    }
+    return _rendered(context)
+
+
+def _rendered(context: Mapping[str, Any]) -> str:
+    """The page with its style and script inside, which are all that its policy lets a browser run."""
+    environment = Environment(
+        loader=PackageLoader("hashzoo.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(compact=compact, duration=duration)
+    inside = {name: _static(name) for name in ("page.css", "page.js")}
+    allowed = {name: f"'sha256-{_sha(text)}'" for name, text in inside.items()}
+    policy = (
+        f"default-src 'none'; style-src {allowed['page.css']}; script-src {allowed['page.js']}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template("report.html").render(
+        context,
+        policy=Markup(policy),
+        css=Markup(inside["page.css"]),
+        js=Markup(inside["page.js"]),  # nosec B704 # ours
+    )
+
+
+def _static(name: str) -> str:
+    return "\n" + files("hashzoo.report").joinpath("static", name).read_text("utf-8")
+
+
+def _sha(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _columns(board: Board) -> list[str]:
+    """The scores beside the main one, those that are better when higher first."""
+    others = [name for name in board.scores if name != board.metric and ":" not in name]
+    return sorted(others, key=lambda name: name not in board.praised)[:_OTHERS]
+
+
+def _lines(board: Board, bits: int, found: Mapping[int, Standing], house: zoo.Zoo) -> list[Line]:
+    best = board.best(bits)
+    scores = [score for entry in board.entries if (score := entry.score(board.metric)) is not None]
+    low, high = min([0.0, *scores]), max([1.0, *scores])
+    lines = []
+    for place, entry in enumerate(board.at(bits), 1):
+        score = entry.score(board.metric)
+        kind, supervision = _card(entry.facts["method"], house)
+        lines.append(
+            Line(
+                entry,
+                None if score is None else place,
+                found.get(id(entry)),
+                entry is best,
+                kind,
+                supervision,
+                Markup("") if score is None else charts.meter(score, entry.facts.get(f"{board.metric}_std"), low, high),
+            )
+        )
+    return lines
+
+
+def _card(method: str, house: zoo.Zoo) -> tuple[str, str]:
+    """Of what kind a method is and what it learns from; empty for one whose plugin is not here."""
+    try:
+        card = house.method(method).card
+    except HashzooError:
+        return "", ""
+    return card.kind, card.supervision
+
+
+def _charts(results: Results, colours: charts.Colours) -> dict[str, Any]:
+    """The charts by kind: against bits a data set, the others a data set and bits."""
+    found: dict[str, Any] = {"bits": {}, "cost": {}, "pr": {}, "distances": {}, "balance": {}}
+    for board in results.boards:
+        where = f"{board.dataset}, {board.metric}"
+        if len(board.bits) > 1 and board.metric:
+            series = against_bits(board)
+            found["bits"][board.number] = charts.lines(
+                series,
+                colours,
+                f"Score by code length on {where}",
+                x_name="bits asked for",
+                y_name=board.metric,
+                x_ticks=board.bits,
+            )
+        for bits in board.bits:
+            at = (board.number, bits)
+            found["cost"][at] = _costs(board, bits, colours)
+            if curves := pr_curves(results, board, bits):
+                found["pr"][at] = charts.lines(
+                    curves,
+                    colours,
+                    f"Precision over recall by Hamming radius on {board.dataset} at {bits} bits",
+                    x_name="recall",
+                    y_name="precision",
+                    whole=True,
+                    dots=False,
+                )
+            for kind, drawn in _close(results, board, bits, colours).items():
+                found[kind][at] = drawn
+    return found
+
+
+def _costs(board: Board, bits: int, colours: charts.Colours) -> list[Markup]:
+    made = []
+    for column, (name, _) in COSTS.items():
+        if series := against_cost(board, bits, column):
+            said = f"{board.metric} on {board.dataset} at {bits} bits against {name}"
+            made.append(charts.scatter(series, colours, said, x_name=name, y_name=board.metric))
+    return made
+
+
+def _close(results: Results, board: Board, bits: int, colours: charts.Colours) -> dict[str, list[tuple[Entry, Markup]]]:
+    """Histograms of distances and balance of bits of the methods that are looked at closely."""
+    found: dict[str, list[tuple[Entry, Markup]]] = {}
+    rows = {e.number: e for e in board.at(bits)}
+    for number, place in colours.items():
+        entry = rows.get(number)
+        if entry is None:
+            continue
+        if sides := results.mean(entry, "distances_relevant", "distances_other"):
+            said = f"Distances of {entry.name} at {bits} bits on {board.dataset}"
+            found.setdefault("distances", []).append((entry, charts.distances(sides[0], sides[1], place, said)))
+        if (means := bit_means(results, entry)) is not None:
+            said = f"Share of ones of each bit of {entry.name} at {bits} bits on {board.dataset}"
+            found.setdefault("balance", []).append((entry, charts.balance(means, place, said)))
+    return found
+
+
+def _ranking(results: Results, colours: charts.Colours, extra: Extra) -> dict[str, Any]:
+    """Mean ranks over data sets and bits, or why there are none."""
+    frame = results.frame
+    metrics = {board.metric for board in results.boards}
+    if len(metrics) != 1 or "" in metrics:
+        return {"reason": "the data sets are ranked by different scores", "chart": None, "notes": []}
+    try:
+        ranking = rank([frame], min(metrics), None, extra)
+    except UsageError:
+        reason = "they need three methods, controls apart, in two blocks of the same data set, backbone and bits"
+        return {"reason": reason, "chart": None, "notes": []}
+    numbers = {row["method"]: -1 for row in records(frame)}
+    for board in results.boards:
+        numbers |= {e.facts["method"]: e.number for e in board.entries if e.name == e.facts["method"]}
+    said = f"Mean ranks by {ranking.metric}, best first"
+    return {"reason": "", "chart": charts.ranks(ranking, numbers, colours, said), "notes": notes(ranking)}
+
+
+def _pictures(
+    results: Results, board: Board, names: Sequence[str], asked: Asked, plugins: Sequence[str], album: Album
+) -> Pictures:
+    """What can be shown of one data set: nothing where it cannot be loaded, for the reason that is kept."""
+    made = Pictures(board)
+    cell = next((cell for entry in board.entries for cell in entry.ok), None)
+    if cell is None:
+        made.reason = "there are no cells that went well, or only a CSV of them"
+        return made
+    try:
+        made.data = data_of(cell, plugins, asked.root)
+    except HashzooError as error:
+        made.reason = str(error)
+        return made
+    counts = made.data.setting(1).class_counts.numpy()
+    thirds = GROUPS if any("/tail" in name for name in board.scores) and not made.data.multilabel else ()
+    made.classes = charts.bars(
+        counts, made.data.class_names, thirds, f"Training pictures of each class, {board.dataset}"
+    )
+    middle = len(board.bits) // 2
+    for bits in [*board.bits[middle:], *reversed(board.bits[:middle])] if asked.gallery else ():
+        found = gallery(results, board, bits, names, made.data, asked.gallery, album)
+        if found.asked:
+            made.galleries.append(found)
+    if made.data.pairs is None:
+        _look_into(made, results, names, asked, plugins)
+    return made
+
+
+def _look_into(made: Pictures, results: Results, names: Sequence[str], asked: Asked, plugins: Sequence[str]) -> None:
+    """Add what weights can show, at the longest codes that kept any."""
+    board, data = made.board, made.data
+    chosen = list(names)[:EXPLAINED] if asked.explained is None else [n for n in asked.explained if n != "none"]
+    assert data is not None  # noqa: S101  # who calls has seen to it
+    for bits in reversed(board.bits):
+        kept = seen.with_weights(results, board, bits, chosen)
+        for entry, file in kept:
+            opened = seen.opened(file, plugins)
+            if isinstance(opened, str):
+                made.notes.append(opened)
+                continue
+            made.taken.append(seen.taken(entry, opened, data))
+            try:
+                made.looks.append(seen.look(entry, opened, data))
+            except HashzooError as error:
+                made.notes.append(str(error))
+        if kept:
+            return

@@ -1,0 +1,178 @@
+"""The charts of the page as figures of their own, for papers and slides. Needs matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from hashzoo import figures
+from hashzoo.errors import UsageError, unknown
+from hashzoo.explain import data_of
+from hashzoo.metrics import Extra
+from hashzoo.ranking import rank
+from hashzoo.report.charts import Series
+from hashzoo.report.results import Board, Entry, Results, looked_at
+from hashzoo.report.series import COSTS, against_bits, against_cost, bit_means, pr_curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of the results is drawn: these boards, at ``bits`` each, with these names in front."""
+
+    results: Results
+    boards: Sequence[Board]
+    bits: int | None
+    names: Sequence[str]
+    extra: Extra
+    plugins: Sequence[str] = ()
+    root: Path | None = None
+
+    def at(self, board: Board) -> int:
+        """The bits that are drawn of a board: those asked for, or the middle of those it has."""
+        return self.bits if self.bits in board.bits and self.bits is not None else board.bits[len(board.bits) // 2]
+
+    def drawn(self, series: Sequence[Series]) -> list[figures.Drawn]:
+        """Series with their place among the colours."""
+        place = {name: i for i, name in enumerate(self.names)}
+        return [(one.name, one.points, place.get(one.name)) for one in series]
+
+    def close(self, board: Board) -> list[tuple[Entry, int]]:
+        """The rows in front, with their place among the colours."""
+        rows = {entry.name: entry for entry in board.at(self.at(board))}
+        return [(rows[name], i) for i, name in enumerate(self.names) if name in rows]
+
+
+def chosen(
+    results: Results,
+    extra: Extra,
+    *,
+    dataset: str | None,
+    bits: int | None,
+    methods: Sequence[str],
+    plugins: Sequence[str] = (),
+    root: Path | None = None,
+) -> Choice:
+    """The choice of a person. UsageError for a data set, bits or methods that the results do not have."""
+    boards = [board for board in results.boards if dataset in (None, board.dataset)]
+    if not boards:
+        raise UsageError(f"{results.path}: {unknown('data set', str(dataset), {b.dataset for b in results.boards})}")
+    boards = [board for board in boards if board.bits and (bits is None or bits in board.bits)]
+    if not boards:
+        known = ", ".join(map(str, results.bits)) or "none"
+        raise UsageError(f"{results.path} has no rows of {bits} bits; there are: {known}")
+    return Choice(results, boards, bits, looked_at(results, methods), extra, plugins, root)
+
+
+def plotted(kind: str, choice: Choice) -> Figure:
+    """The figure of a kind in KINDS. UsageError where the results do not hold what it needs."""
+    return KINDS[kind](choice)
+
+
+def _pr(choice: Choice) -> Figure:
+    found = [
+        (board, curves) for board in choice.boards if (curves := pr_curves(choice.results, board, choice.at(board)))
+    ]
+    figure, axes = figures.panels([_title(choice, board) for board, _ in _some(found, "curves by radius")])
+    for one, (_, series) in zip(axes, found, strict=True):
+        figures.curves(one, choice.drawn(series), "recall", "precision", marks=False)
+        one.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    return figure
+
+
+def _bits(choice: Choice) -> Figure:
+    found = [(board, series) for board in choice.boards if (series := against_bits(board))]
+    figure, axes = figures.panels([board.dataset for board, _ in _some(found, "scores")])
+    for one, (board, series) in zip(axes, found, strict=True):
+        figures.curves(one, choice.drawn(series), "bits asked for", board.metric, marks=True, log=True)
+    return figure
+
+
+def _cost(choice: Choice) -> Figure:
+    found = [
+        (board, cost, series)
+        for board in choice.boards
+        for cost in COSTS
+        if (series := against_cost(board, choice.at(board), cost))
+    ]
+    figure, axes = figures.panels([_title(choice, board) for board, _, _ in _some(found, "costs")])
+    for one, (board, cost, series) in zip(axes, found, strict=True):
+        figures.points(one, choice.drawn(series), COSTS[cost][0], board.metric)
+    return figure
+
+
+def _distances(choice: Choice) -> Figure:
+    found = [
+        (board, entry, place, sides)
+        for board in choice.boards
+        for entry, place in choice.close(board)
+        if (sides := choice.results.mean(entry, "distances_relevant", "distances_other"))
+    ]
+    titles = [
+        f"{entry.name}: {_title(choice, board)}" for board, entry, _, _ in _some(found, "histograms of distances")
+    ]
+    figure, axes = figures.panels(titles, 3.4, 2.6, 4)
+    for one, (_, _, place, (relevant, other)) in zip(axes, found, strict=True):
+        figures.distances(one, relevant, other, place)
+    return figure
+
+
+def _balance(choice: Choice) -> Figure:
+    found = [
+        (board, entry, place, means)
+        for board in choice.boards
+        for entry, place in choice.close(board)
+        if (means := bit_means(choice.results, entry)) is not None
+    ]
+    titles = [f"{entry.name}: {_title(choice, board)}" for board, entry, _, _ in _some(found, "means of bits")]
+    figure, axes = figures.panels(titles, 3.4, 2.4, 4)
+    for one, (_, _, place, means) in zip(axes, found, strict=True):
+        figures.balance(one, means, place)
+    return figure
+
+
+def _classes(choice: Choice) -> Figure:
+    board = choice.boards[0]
+    cell = next((cell for entry in board.entries for cell in entry.ok), None)
+    if cell is None:
+        raise UsageError(f"{choice.results.path} has no cell of {board.dataset} that went well")
+    data = data_of(cell, choice.plugins, choice.root)
+    return figures.class_distribution(data.setting(1).class_counts.numpy(), data.class_names, board.dataset)
+
+
+def _ranks(choice: Choice) -> Figure:
+    frame = choice.results.frame
+    frame = frame[frame["dataset"].isin([board.dataset for board in choice.boards])]
+    found = rank([frame], choice.boards[0].metric or None, None, choice.extra)
+    title = f"{found.metric}, {len(found.blocks)} blocks of data set, backbone and bits"
+    return figures.ranks(found.methods, np.asarray(found.ranks), found.groups, title)
+
+
+def _title(choice: Choice, board: Board) -> str:
+    return f"{board.dataset}, {choice.at(board)} bits"
+
+
+def _some(found: list[T], what: str) -> list[T]:
+    """What was found. UsageError where that is nothing."""
+    if not found:
+        raise UsageError(f"the results hold no {what} of what was asked for; are their cells/*.npz beside them?")
+    return found
+
+
+KINDS: dict[str, Callable[[Choice], Figure]] = {
+    "pr": _pr,
+    "bits": _bits,
+    "cost": _cost,
+    "distances": _distances,
+    "balance": _balance,
+    "classes": _classes,
+    "ranks": _ranks,
+}

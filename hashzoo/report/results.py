@@ -1,0 +1,259 @@
+"""What a results folder holds, put in the order in which people look at it: data set, bits, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pandas import DataFrame
+
+from hashzoo import cells as store
+from hashzoo import leaderboard, tables
+from hashzoo.cells import Cell, DamagedError
+from hashzoo.errors import TroubleError, UsageError, unknown
+from hashzoo.metrics import Extra, higher_is_better
+from hashzoo.ranking import mean_ranks
+from hashzoo.versus import Row
+
+Arrays = Mapping[str, NDArray[Any]]
+
+BEST = 5  # methods of the highest mean place that are looked at closely
+BASELINES = 2
+MOST = 8  # methods side by side
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the board. ``name`` tells it from others of its data set; ``number`` is the name's on all."""
+
+    row: Row
+    name: str
+    number: int
+    settings: str = ""  # what the name does not say of those that not all rows share
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The row's columns."""
+        return self.row.facts
+
+    @property
+    def competes(self) -> bool:
+        """Whether it may be best: no control, and nothing went wrong."""
+        return bool(self.facts["status"] == "ok" and self.facts["role"] != "control")
+
+    def score(self, metric: str) -> float | None:
+        """Its mean over the seeds that went well; None where there is none."""
+        value = self.facts.get(metric)
+        return None if value is None else float(value)
+
+    @property
+    def ok(self) -> list[Cell]:
+        """The cells of the seeds that went well."""
+        return [cell for cell in self.row.cells if cell.status == "ok"]
+
+
+@dataclass(frozen=True)
+class Board:
+    """The rows of one benchmark and data set; ``metric`` is what they are ranked by, ``shared`` what all settings say.
+
+    ``metric`` is empty where no row has a score.
+    """
+
+    number: int
+    benchmark: str
+    dataset: str
+    metric: str
+    scores: Sequence[str]
+    praised: Sequence[str]  # the scores that are better when higher
+    shared: str
+    entries: Sequence[Entry]
+
+    @property
+    def bits(self) -> list[int]:
+        """The code lengths that were asked for."""
+        return sorted({entry.facts["bits"] for entry in self.entries if entry.facts["bits"] is not None})
+
+    def at(self, bits: int) -> list[Entry]:
+        """The rows of one code length, the best first, those without a score last."""
+        rows = [entry for entry in self.entries if entry.facts["bits"] == bits]
+        score = {id(entry): entry.score(self.metric) for entry in rows}
+        return sorted(rows, key=lambda e: (score[id(e)] is None, -(score[id(e)] or 0.0), e.name))
+
+    def best(self, bits: int) -> Entry | None:
+        """The row that no other of its bits surpasses; None where none competes."""
+        rows = [entry for entry in self.at(bits) if entry.competes and entry.score(self.metric) is not None]
+        return rows[0] if rows and self.metric in self.praised else None
+
+
+@dataclass(frozen=True)
+class Results:
+    """All boards of a folder. ``faults`` are lines on files that could not be read."""
+
+    path: Path
+    boards: Sequence[Board]
+    names: Sequence[str]
+    frame: DataFrame
+    faults: Sequence[str] = ()
+    superseded: int = 0
+    _arrays: dict[str, Arrays] = field(default_factory=dict, repr=False)
+
+    @property
+    def bits(self) -> list[int]:
+        """The code lengths of all boards."""
+        return sorted({bits for board in self.boards for bits in board.bits})
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The cells of all rows."""
+        return [cell for board in self.boards for entry in board.entries for cell in entry.row.cells]
+
+    def file(self, cell: Cell) -> Path:
+        """Where a cell lies."""
+        return store.path(self.path, cell.identity, cell.benchmark)
+
+    def arrays(self, cell: Cell) -> Arrays:
+        """The arrays of a cell; none where they were not passed on with it."""
+        key = f"{cell.benchmark} {cell.identity.key}"
+        if key not in self._arrays:
+            try:
+                self._arrays[key] = store.arrays(self.file(cell))
+            except DamagedError:
+                raise
+            except TroubleError:
+                self._arrays[key] = {}
+        return self._arrays[key]
+
+    def mean(self, entry: Entry, *names: str) -> list[NDArray[np.float64]] | None:
+        """Means over the seeds of arrays by name; None where a seed lacks one, or their lengths differ."""
+        held = [self.arrays(cell) for cell in entry.ok]
+        if not held or any(name not in arrays for arrays in held for name in names):
+            return None
+        if any(len({arrays[name].shape for arrays in held}) > 1 for name in names):
+            return None
+        return [np.mean([arrays[name] for arrays in held], axis=0, dtype=np.float64) for name in names]
+
+
+def read(path: Path, metric: str | None = None, extra: Extra | None = None) -> Results:
+    """The results in a folder, or the means alone in a CSV. A damaged cell is left where it lies, and named.
+
+    ``metric`` is what is ranked by, where a data set has it. TroubleError where there are no results; UsageError for a
+    metric that none has.
+    """
+    if path.suffix == ".json":
+        raise UsageError(f"{path} is one cell; name the results folder it lies in")
+    groups: list[list[Cell]] = []
+    faults, gone = list[str](), 0
+    files = sorted((path / "cells").glob("*.json"))
+    if files:
+        cells = list[Cell]()
+        for file in files:
+            try:
+                cells.append(store.read(file))
+            except DamagedError as error:
+                faults.append(str(error))
+        groups = leaderboard.groups(cells)
+        gone = len(cells) - sum(map(len, groups))
+        frame = leaderboard.board_frame(cells)
+    else:
+        frame = leaderboard.read_csv(path)
+    facts = leaderboard.records(frame)
+    if not facts:
+        raise TroubleError(f"{path} holds no result that can be read; run hashzoo bench first")
+    known = leaderboard.metrics(frame)
+    if metric and metric not in known:
+        raise UsageError(f"{path}: {unknown('metric', metric, known)}")
+    rows = [Row(one, cells=g, folder=path) for one, g in zip(facts, groups or [[] for _ in facts], strict=True)]
+    return _arranged(path, rows, frame, metric, extra, faults, gone)
+
+
+def _arranged(
+    path: Path,
+    rows: Sequence[Row],
+    frame: DataFrame,
+    metric: str | None,
+    extra: Extra | None,
+    faults: Sequence[str],
+    gone: int,
+) -> Results:
+    known = leaderboard.metrics(frame)
+    parts: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row.facts["benchmark"], row.facts["dataset"]), []).append(row)
+    named = {place: _named([dict(row.facts) for row in part]) for place, part in parts.items()}
+    numbers = {name: i for i, name in enumerate(sorted({name for *_, names in named.values() for name in names}))}
+    boards = []
+    for number, (place, part) in enumerate(sorted(parts.items())):
+        there = [name for name in known if any(row.facts.get(name) is not None for row in part)]
+        praised = [name for name in there if higher_is_better(name, extra)]
+        asked = metric if metric in there else None
+        main = asked or (tables.MAIN if tables.MAIN in there else next(iter(praised or there), ""))
+        shared, left, names = named[place]
+        entries = [
+            Entry(row, name, numbers[name], "" if one["settings"] in name else one["settings"])
+            for row, one, name in zip(part, left, names, strict=True)
+        ]
+        boards.append(Board(number, *place, main, there, praised, shared, entries))
+    return Results(path, boards, sorted(numbers), frame, faults, gone)
+
+
+def _named(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]], list[str]]:
+    """What all settings share, the rows with what is left of theirs, and a name for each.
+
+    The name is the method, and what else it takes to tell the rows of that method with as many bits apart.
+    """
+    shared, rows = tables.without_shared(rows)
+    several = {
+        word: {a["method"] for a in rows for b in rows if a["method"] == b["method"] and a[word] != b[word]}
+        for word in ("settings", "backbone", "budget")
+    }
+    names, seen = [], dict[tuple[str, Any], int]()
+    for row in rows:
+        told = [row[word] for word, methods in several.items() if row["method"] in methods]
+        name = " ".join(filter(None, (row["method"], *told)))
+        nth = seen[name, row["bits"]] = seen.get((name, row["bits"]), 0) + 1
+        names.append(name + (f" ({nth})" if nth > 1 else ""))
+    return shared, rows, names
+
+
+def looked_at(results: Results, asked: Sequence[str] = ()) -> list[str]:
+    """The names of the rows to look at closely: those of the methods ``asked`` for, or chosen by a rule.
+
+    The rule: the five of the best mean place over all data sets and bits, the first two baselines, and the control of
+    the highest score. UsageError for a method that the results do not have, and for more than eight.
+    """
+    entries = [entry for board in results.boards for entry in board.entries]
+    if asked:
+        known = {entry.facts["method"] for entry in entries} | set(results.names)
+        for method in asked:
+            if method not in known:
+                raise UsageError(f"{results.path}: {unknown('method', method, known)}")
+        found = list(dict.fromkeys(e.name for m in asked for e in entries if m in (e.name, e.facts["method"])))
+        if len(found) > MOST:
+            raise UsageError(f"--methods stands for {len(found)} rows ({', '.join(found)}); {MOST} fit side by side")
+        return found
+    place = places(results)
+    roles = {entry.name: entry.facts["role"] for entry in entries}
+    order = sorted(place, key=lambda name: (place[name], name))
+    best = [name for name in order if roles[name] != "control"][:BEST]
+    baselines = [name for name in order if roles[name] == "baseline" and name not in best][:BASELINES]
+    control = [name for name in order if roles[name] == "control"][:1]
+    return [*best, *baselines, *control]
+
+
+def places(results: Results) -> dict[str, float]:
+    """The mean place of each name in the blocks (data set, bits) that measured it, as a share of the block's rows."""
+    shares: dict[str, list[float]] = {}
+    for board in results.boards:
+        for bits in board.bits:
+            rows = [e for e in board.at(bits) if e.facts["status"] == "ok" and e.score(board.metric) is not None]
+            if not rows:
+                continue
+            ranks = mean_ranks([[e.score(board.metric) or 0.0 for e in rows]])
+            for entry, rank in zip(rows, ranks, strict=True):
+                shares.setdefault(entry.name, []).append(float(rank) / len(rows))
+    return {name: sum(found) / len(found) for name, found in shares.items()}

@@ -1,0 +1,127 @@
+"""What kept weights can show: where a method looks, and what it takes for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from hashzoo import trained
+from hashzoo.errors import HashzooError
+from hashzoo.explain import looks, retrieved
+from hashzoo.report import charts
+from hashzoo.report.gallery import labels
+from hashzoo.report.results import Board, Entry, Results
+from hashzoo.report.thumbnails import encoded, image_of
+from hashzoo.shown import spread
+from hashzoo.trained import Trained
+from hashzoo.types import Split, Splits
+
+PICTURES = 5  # in which a method's looks are shown
+SIDE = 88
+AT = 100  # the first places that are counted
+DATABASE, QUERIES = 1000, 200  # pictures that are counted at most, since each has to go through the network
+
+# From cold to hot; light enough to see the picture under it.
+_HEAT = np.array([[13, 8, 60], [120, 28, 109], [200, 60, 76], [246, 130, 40], [252, 240, 150]], dtype=float)
+
+
+@dataclass(frozen=True)
+class Look:
+    """Pictures beside themselves under the map of where a method looks, as data URIs, with what they are of."""
+
+    entry: Entry
+    pictures: Sequence[tuple[str, str, str]]  # plain, under the map, labels
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a method takes for what; ``of`` says of how many pictures."""
+
+    entry: Entry
+    chart: Markup
+    of: str
+
+
+def with_weights(results: Results, board: Board, bits: int, names: Sequence[str]) -> list[tuple[Entry, Path]]:
+    """The rows, in the order of ``names``, of which a seed that went well keeps its weights; where its cell lies."""
+    rows = {entry.name: entry for entry in board.at(bits)}
+    found = []
+    for name in names:
+        files = [results.file(cell) for cell in rows[name].ok] if name in rows else []
+        file = next((one for one in files if trained.path_of(one).is_file()), None)
+        if file is not None:
+            found.append((rows[name], file))
+    return found
+
+
+def look(entry: Entry, kept: Trained, data: Splits) -> Look:
+    """Where a trained method looks in a few queries. UsageError where it looks at no place."""
+    rows = spread(len(data.query), PICTURES).tolist()
+    pictures = [image_of(data.query, row) for row in rows]
+    seen, where = looks(kept, pictures)
+    made = []
+    for row, picture, place in zip(rows, seen.numpy(), where.numpy(), strict=True):
+        plain = _shown(picture)
+        under = Image.fromarray(heated(np.asarray(plain.convert("RGB")), place))
+        made.append((_big(plain), _big(under), labels(data.query.labels[row], data.class_names)))
+    return Look(entry, made)
+
+
+def _shown(picture: NDArray[np.float32]) -> Image.Image:
+    """A picture (C, H, W) in 0..1; of other than three channels the first, as grey."""
+    bytes_ = (picture * 255).round().astype(np.uint8)
+    return Image.fromarray(bytes_.transpose(1, 2, 0) if len(bytes_) == 3 else bytes_[0])
+
+
+def _big(picture: Image.Image) -> str:
+    share = max(1, SIDE // max(picture.size))
+    grown = picture.resize((picture.width * share, picture.height * share), Image.Resampling.NEAREST)
+    return encoded(grown, SIDE)[0]
+
+
+def heated(picture: NDArray[np.uint8], where: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) under a map (H, W) in 0..1: grey where the map is 0, coloured where it is high.
+
+    >>> heated(np.full((1, 2, 3), 100, np.uint8), np.array([[0.0, 1.0]], np.float32)).tolist()
+    [[[83, 82, 92], [206, 198, 135]]]
+    """
+    stops = np.linspace(0, 1, len(_HEAT))
+    heat = np.stack([np.interp(where, stops, channel) for channel in _HEAT.T], axis=-1)
+    grey = np.repeat(picture.mean(2, keepdims=True), 3, axis=2)
+    share = 0.2 + 0.5 * where[..., None]
+    return np.asarray(np.clip((1 - share) * grey + share * heat, 0, 255).astype(np.uint8))
+
+
+def taken(entry: Entry, kept: Trained, data: Splits) -> Taken:
+    """What queries of each class find among the first places, by an even sample of pictures where there are many."""
+    database, query = _some(data.database, DATABASE), _some(data.query, QUERIES)
+    fewer = replace(data, database=database, query=query, pairs=None)
+    index = kept.method.index()
+    index.add(kept.run.encode(kept.method, database, ids=kept.method.card.saw_database))
+    at = min(AT, max(1, len(database) // 20))
+    shares = retrieved(index, kept.run.encode(kept.method, query), fewer, at)
+    names = list(data.class_names)
+    said = f"what queries of each class find with {entry.name}"
+    of = f"the first {at} of {len(database):,} pictures, {len(query):,} queries"
+    if len(database) < len(data.database):
+        of += f" (an even sample of {len(data.database):,} and {len(data.query):,})"
+    return Taken(entry, charts.matrix(shares[: len(names), : len(names)], names, said), of)
+
+
+def _some(split: Split, most: int) -> Split:
+    return split if len(split) <= most else split.take(torch.from_numpy(spread(len(split), most).astype(np.int64)))
+
+
+def opened(file: Path, plugins: Sequence[str]) -> Trained | str:
+    """The trained method beside a cell, or the line that says why it cannot be had."""
+    try:
+        return trained.read(file, plugins=plugins)
+    except HashzooError as error:
+        return str(error)

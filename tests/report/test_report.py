@@ -1,0 +1,323 @@
+"""The page of `hashzoo report` and the figures of `hashzoo plot`: what is on them, and what never is."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hashzoo import cells, zoo
+from hashzoo.cli import main
+from hashzoo.errors import TroubleError, UsageError
+from hashzoo.report import charts, seen, words
+from hashzoo.report.gallery import gallery
+from hashzoo.report.page import ROOM, Asked, page
+from hashzoo.report.results import looked_at, read
+from hashzoo.report.standing import standings
+from hashzoo.report.thumbnails import Album
+from hashzoo.shown import shown, spread
+from hashzoo.significance import LEVEL
+from tests.report.conftest import HOSTILE
+
+ROOT = Path(__file__).parents[2]
+VOID = {"meta", "img", "input", "br"}
+
+
+class Reader(HTMLParser):
+    """The elements of a page with their attributes; a tag that is closed in the wrong place is an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_the_page_is_well_formed_and_names_no_other_place(html):
+    found = Reader(html)
+    named = [v for _, attributes in found.found for k, v in attributes.items() if k in ("src", "href", "action")]
+    assert named
+    assert all(value.startswith(("#", "data:image/")) for value in named)
+    assert [style for _, attributes in found.found for style in attributes if style.startswith(("on", "style"))] == []
+    assert "http" not in re.sub(r"http-equiv|base64,[\w+/=]+", "", html)
+
+
+def test_the_policy_lets_a_browser_run_only_what_hashzoo_wrote(html):
+    import base64
+    import hashlib
+
+    policy = Reader(html).all("meta")[1]["content"]
+    for tag in ("script", "style"):
+        [inside] = re.findall(rf"<{tag}>([\s\S]*?)</{tag}>", html)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}';" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+
+
+def test_every_id_that_is_used_is_there_once(html):
+    found = Reader(html)
+    ids = [attributes["id"] for _, attributes in found.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    used = {attributes["href"][1:] for _, attributes in found.found if (attributes.get("href") or "").startswith("#")}
+    assert used <= set(ids)
+
+
+def test_no_name_of_a_stranger_becomes_html(hostile):
+    text = page(hostile, Asked(gallery=2))
+    found = Reader(text)
+    assert len(found.all("script")) == 1
+    assert [attributes for attributes in found.all("img") if attributes.get("src") == "x"] == []
+    assert "onerror" not in {name for _, attributes in found.found for name in attributes}
+    assert "&lt;script&gt;window.broken=1" in text
+    assert "{{7*7}}" in text
+    assert all(text.count(f"{letter}{HOSTILE}") == 0 for letter in "mbdfsx")
+
+
+def test_the_rows_of_the_page_are_those_of_the_board(results, html, tmp_path):
+    from hashzoo.leaderboard import board_frame, write_csv
+
+    write_csv(board_frame(cells.read_all(results)[0]), tmp_path / "board.csv")
+    with (tmp_path / "board.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shown_rows = re.findall(
+        r'<tr data-b="(\d+)"[\s\S]*?<span class="n">([^<]*)</span>[\s\S]*?[> ](\d\.\d{4})[< ]', html
+    )
+    wanted = sorted((row["bits"], row["method"], f"{float(row['map@all']):.4f}") for row in rows)
+    assert sorted(shown_rows) == wanted
+
+
+def test_the_best_is_starred_and_never_a_control(results, html):
+    [board] = read(results).boards
+    assert board.best(16).name == max((e for e in board.at(16) if e.competes), key=lambda e: e.score("map@all")).name
+    starred = re.findall(r'<tr data-b="(\d+)"[^>]*class="best">[\s\S]*?<span class="n">([^<]*)</span>', html)
+    assert starred == [(str(bits), board.best(bits).name) for bits in (8, 16)]
+    assert html.count("<em>control</em>") == 2
+
+
+def test_standings_are_those_of_compare(results):
+    from hashzoo import versus
+
+    found = read(results)
+    [board] = found.boards
+    stands = standings(board, 8)
+    board_of = versus.read(results)
+    pairs = versus.judged([p for p in versus.between(board_of, ["itq", "lsh"]) if p[0].facts["bits"] == 8], "map@all")
+    [stand] = stands.values()
+    assert board.best(8).name == "itq"
+    assert stand.p == pairs[0].of_training
+    assert stand.interval == pairs[0].interval
+    assert stand.alike == (stand.p >= LEVEL)
+
+
+def test_without_scores_of_queries_the_seeds_are_tested_and_the_page_says_so(results, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(results, copy, ignore=shutil.ignore_patterns("*.npz", "*.safetensors"))
+    [board] = read(copy).boards
+    [stand] = standings(board, 8).values()
+    assert stand.test == "seeds"
+    text = page(copy, Asked())
+    assert "The tests here are of the seeds" in text
+    assert "The arrays of these cells" in text
+    assert "these cells do not keep what their queries find" in text
+    assert "hashzoo bench --save-weights" in text
+
+
+def test_a_csv_has_a_page_of_its_means(results, tmp_path):
+    from hashzoo.leaderboard import write
+
+    _, board = write(tmp_path, cells.read_all(results)[0])
+    text = page(board, Asked())
+    Reader(text)
+    assert "Made from a CSV of means" in text
+
+
+def test_a_damaged_cell_is_named_on_the_page_and_left_where_it_is(results, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(results, copy)
+    victim = next((copy / "cells").glob("small.lsh.8.0.*.json"))
+    victim.write_bytes(victim.read_bytes()[:-50])
+    before = sorted(path.name for path in (copy / "cells").iterdir())
+    assert victim.name in page(copy, Asked(gallery=0, explained=("none",)))
+    assert sorted(path.name for path in (copy / "cells").iterdir()) == before
+
+
+def test_the_gallery_shows_what_the_index_finds(results):
+    from hashzoo import trained
+    from hashzoo.explain import data_of
+
+    found = read(results)
+    [board] = found.boards
+    entry = next(e for e in board.at(16) if e.name == "itq")
+    data = data_of(entry.ok[0], (), None)
+    made = gallery(found, board, 16, ["itq"], data, 4, Album(ROOM))
+    kept = trained.read(found.file(entry.ok[0]))
+    index = kept.method.index()
+    index.add(kept.run.encode(kept.method, data.database))
+    rows = spread(len(data.query))[np.unique(np.linspace(0, 23, 4).round().astype(int))]
+    wanted = index.search({"code": kept.run.encode(kept.method, data.query)["code"][rows.astype(int)]}, 10)
+    assert len(made.queries) == 4
+    for query, near, far in zip(made.queries, wanted.rows.tolist(), wanted.distances.tolist(), strict=True):
+        [one] = query.found
+        assert [shown.labels for shown in one.pictures] == [
+            data.class_names[int(data.database.labels[row].argmax())] for row in near
+        ]
+        assert [float(shown.distance) for shown in one.pictures] == far
+        assert [shown.relevant for shown in one.pictures] == [s.labels == query.wanted for s in one.pictures]
+
+
+def test_pictures_that_find_no_room_are_left_out_and_the_page_says_so(results, monkeypatch):
+    monkeypatch.setattr("hashzoo.report.page.ROOM", 12_000)
+    text = page(results, Asked(gallery=8, explained=("none",)))
+    assert re.search(r"\d of 8 queries are shown", text)
+    assert len("".join(re.findall(r"<symbol[\s\S]*?</symbol>", text))) <= 12_000
+
+
+def test_composed_queries_are_shown_as_two_pictures_and_a_sign():
+    house = zoo.load()
+    data = house.dataset("scenes.difference").factory(queries=30)
+    method = house.method("lsh").factory(data.setting(8), house.backbone("pixels").factory((1, 24, 24)))
+    index = method.index()
+    index.add({"code": torch.rand(len(data.database), 8) > 0.5})
+    arrays = shown(index, {"code": torch.rand(30, 8) > 0.5}, len(data.database))
+    from hashzoo.report import gallery as galleries
+
+    album = Album(ROOM)
+    rows = [int(data.pairs.first[0]), int(data.pairs.second[0])]
+    near = arrays["gallery_rows"][0].tolist()
+    board = type("Board", (), {"number": 0})
+    wanted = {(0, "q", row): (data.query, row) for row in rows} | {(0, "d", row): (data.database, row) for row in near}
+    assert not album.missing(wanted)
+    query = galleries._query(board, data, 0, rows, [], album)
+    assert (len(query.pictures), query.sign, query.operation) == (2, "\u2216", "without")
+    assert query.wanted == galleries.labels(data.pairs.labels[0], data.class_names)
+
+
+def test_bits_that_are_kept_are_those_of_the_codes():
+    house = zoo.load()
+    data = house.dataset("digits.small").factory()
+    index = house.method("lsh").factory(data.setting(8), house.backbone("pixels").factory((1, 8, 8))).index()
+    codes = torch.rand(50, 8) > 0.3
+    index.add({"code": codes})
+    found = shown(index, {"code": codes[:5]}, 50)
+    np.testing.assert_allclose(found["bit_means"], codes.float().mean(0).numpy(), atol=1e-6)
+    assert found["gallery_rows"].shape == (5, 10)
+    assert (found["gallery_distances"][:, 0] == 0).all()
+
+
+def test_looks_and_confusion_are_of_the_methods_that_keep_weights(html):
+    assert html.count('class="looks"') == 1  # sfdh; lsh and itq look at no place
+    assert "sfdh, 16 bits" in html
+    assert "looks at no place" in html
+
+
+def test_without_data_the_page_says_what_to_do(results, tmp_path):
+    for file in sorted((results / "cells").glob("small.itq.*.json")):
+        cell = cells.read(file)
+        identity = replace(cell.identity, dataset="folder", dataset_options={"root": "pictures"})
+        cells.write(tmp_path, replace(cell, identity=identity), {})
+    text = page(tmp_path, Asked())
+    assert "no pictures, since" in text
+    assert "--root" in text
+
+
+def test_methods_that_are_named_are_looked_at_and_others_refused(results):
+    found = read(results)
+    assert looked_at(found, ["lsh"]) == ["lsh"]
+    assert set(looked_at(found)) == {"itq", "lsh", "sfdh", "chance"}
+    with pytest.raises(UsageError, match="did you mean 'itq'"):
+        looked_at(found, ["iqt"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["report", "{nowhere}"], 3, "no leaderboard"),
+        (["report", "{cell}"], 2, "name the results folder"),
+        (["report", "{results}", "--metric", "mpa@all"], 2, "did you mean 'map@all'"),
+        (["report", "{results}", "-o", "no/folder/r.html"], 3, "cannot write"),
+        (["plot", "pr", "{results}", "-o", "x.pdf"], 2, ".png or .svg"),
+        (["plot", "pr", "{results}", "-o", "x.png", "--bits", "7"], 2, "there are: 8, 16"),
+        (["plot", "pr", "{results}", "-o", "x.png", "--dataset", "digits"], 2, "did you mean 'digits.small'"),
+    ],
+)
+def test_what_cannot_be_reported_is_one_line(arguments, code, says, results, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cell = next((results / "cells").glob("*.json"))
+    named = {"results": results, "cell": cell, "nowhere": tmp_path}
+    with pytest.raises(SystemExit) as stopped:
+        main([word.format(**named) for word in arguments])
+    error = capsys.readouterr().err
+    assert (stopped.value.code, len(error.strip().splitlines())) == (code, 1), error
+    assert says in error
+
+
+@pytest.mark.parametrize("kind", ["pr", "bits", "cost", "distances", "balance", "classes"])
+def test_each_plot_is_drawn_and_the_same_twice(kind, results, tmp_path):
+    for name in ("a", "b"):
+        main(["plot", kind, str(results), "-o", str(tmp_path / f"{name}.svg")])
+    first, second = ((tmp_path / f"{name}.svg").read_bytes() for name in "ab")
+    assert first == second
+    assert first.startswith(b"<?xml")
+
+
+def test_ranks_are_drawn_of_a_board_that_has_blocks(tmp_path):
+    main(["plot", "ranks", str(ROOT / "results" / "cifar10" / "leaderboard.csv"), "-o", str(tmp_path / "ranks.png")])
+    assert (tmp_path / "ranks.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_of_what_is_not_there_says_so(results, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(results, copy, ignore=shutil.ignore_patterns("*.npz"))
+    with pytest.raises(SystemExit):
+        main(["plot", "pr", str(copy), "-o", str(tmp_path / "x.png")])
+
+
+def test_charts_put_values_where_their_axes_say():
+    drawn = charts.lines([charts.Series(3, "a<b", [(16, 0.2), (64, 0.6)])], {3: 1}, "said", x_name="x", y_name="y")
+    [(left, top), (right, bottom)] = [tuple(map(float, at.split())) for at in re.findall(r"[ML]([\d. ]+)", drawn)[-2:]]
+    assert left < right
+    assert top > bottom  # y grows downwards
+    assert "a&lt;b" in drawn
+    assert 'class="s on c1" data-m="3"' in drawn
+
+
+def test_a_map_of_looks_is_grey_where_it_is_cold():
+    picture = np.full((2, 2, 3), 200, np.uint8)
+    cold, hot = seen.heated(picture, np.zeros((2, 2))), seen.heated(picture, np.ones((2, 2)))
+    assert np.ptp(cold[0, 0]) < np.ptp(hot[0, 0])
+
+
+def test_every_metric_that_a_board_may_have_is_explained():
+    house = zoo.load()
+    extra = house.metric_functions()
+    for name in ("map@all", "map@10:hits", "p@h2", "r@5", "empty@h2", "ndcg@100/bitwise", "rprecision", "bit-balance"):
+        assert words.metric(name, extra) not in ("", name)
+
+
+def test_no_results_are_trouble(tmp_path):
+    with pytest.raises(TroubleError, match="no leaderboard"):
+        read(tmp_path)
