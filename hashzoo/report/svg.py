@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-LETTER = 6.6  # width of one at 12 px, on average
+LETTER = 7.1  # width of one at 13 px, on average
 LINE = 14.0  # between two labels
 
 

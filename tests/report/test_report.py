@@ -321,3 +321,16 @@ def test_every_metric_that_a_board_may_have_is_explained():
 def test_no_results_are_trouble(tmp_path):
     with pytest.raises(TroubleError, match="no leaderboard"):
         read(tmp_path)
+
+
+def test_every_command_of_the_page_on_reports_runs(results, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("hashzoo-results").mkdir()
+    Path("hashzoo-results/digits").symlink_to(results)
+    Path("results").symlink_to(ROOT / "results")
+    commands = re.findall(r"^    hashzoo (.*)$", (ROOT / "docs" / "report.md").read_text(), re.M)
+    assert len(commands) >= 6
+    for command in commands:
+        main(command.split())
+    made = {path.name for path in tmp_path.glob("*.*")}
+    assert made == {"report.html", "digits.html", "pr.svg", "bits.png", "distances.svg"}

@@ -2,7 +2,7 @@
 (() => {
   const all = (query, inside = document) => [...inside.querySelectorAll(query)];
   const one = (query, inside = document) => inside.querySelector(query);
-  const MOST = 8, LINE = 14, LETTER = 6.6;
+  const MOST = 8, LINE = 14, LETTER = 7.1;
   const dataset = one("#scope-d"), bits = one("#scope-b"), chips = one("#chips"), count = one("#count");
   const chosen = new Map(all("li", chips).map((item, place) => [item.dataset.m, place]));
   const names = new Map(all(".board tbody tr").map((row) => [row.dataset.m, one(".n", row).textContent]));
