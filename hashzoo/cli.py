@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hashzoo import __version__
+from hashzoo.cli_authors import check, new_plugin
 from hashzoo.cli_bench import bench
 from hashzoo.cli_data import data
 from hashzoo.cli_options import parted, plugin_option
@@ -22,9 +23,6 @@ from hashzoo.cli_results import compare, show
 from hashzoo.cli_serve import serve
 from hashzoo.cli_use import encode, export, index, search
 from hashzoo.errors import HashzooError, TroubleError, UsageError
-
-if TYPE_CHECKING:
-    from hashzoo.zoo import Zoo
 
 KINDS = (
     *("methods", "backbones", "heads", "losses", "datasets", "metrics"),
@@ -86,7 +84,7 @@ def main(debug: bool) -> None:
     """Train and measure methods that learn to hash pictures, and compare them fairly."""
 
 
-for _command in (bench, data, show, compare, encode, index, search, export, serve, report, plot):
+for _command in (bench, data, show, compare, encode, index, search, export, serve, report, plot, check, new_plugin):
     main.add_command(_command)
 
 
@@ -176,39 +174,3 @@ def explain(
     drawing = drawn(figure, cell, pictures, plugins, root)
     figures.save(drawing, output)
     click.echo(f"written to {output}")
-
-
-@main.command()
-@click.argument("method", metavar="METHOD|FILE")
-@click.option("--bits", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--multilabel", is_flag=True, help="On pictures with several labels.")
-@plugin_option
-def check(method: str, bits: int, multilabel: bool, plugins: tuple[str, ...]) -> None:
-    """The contract of a method, in seconds; for a FILE, of every method in it. Exit code 1 where one fails."""
-    from hashzoo import zoo
-    from hashzoo.testing import check_method
-
-    failed = False
-    for name, factory in _to_check(method, zoo, plugins):
-        click.echo(name)
-        for finding in check_method(factory, bits=bits, multilabel=multilabel):
-            failed |= not finding.ok
-            click.echo(
-                f"  {'ok    ' if finding.ok else 'FAILED'}  {finding.check}"
-                + (f": {finding.why}" if finding.why else "")
-            )
-    if failed:
-        sys.exit(1)
-
-
-def _to_check(method: str, zoo: Any, plugins: tuple[str, ...]) -> list[tuple[str, Any]]:
-    """The methods of a file or module, or those a name or pattern stands for."""
-    if method.endswith(".py"):
-        house: Zoo = zoo.load([*plugins, method])
-        names = [name for name, entry in house.methods.items() if entry.plugin == method]
-        if not names:
-            raise UsageError(f"{method} offers no method; answer the hook hashzoo_methods")
-    else:
-        house = zoo.load(plugins)
-        names = house.matching([method])
-    return [(name, house.method(name).factory) for name in names]

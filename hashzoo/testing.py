@@ -5,78 +5,30 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch import Tensor
 
 from hashzoo import counting
 from hashzoo.endings import status_of
-from hashzoo.method import Backbone, Card, Input, Method
+from hashzoo.errors import UsageError
+from hashzoo.method import Card, Method
 from hashzoo.metrics import score
+from hashzoo.probes import Finding, Probe, misplaced, pictures
 from hashzoo.run import Run, Train
-from hashzoo.types import Batch, Codes, Features, Output, Setting, Split, Splits
+from hashzoo.testing_parts import check_backbone, check_dataset, check_head, check_loss
+from hashzoo.types import Codes
 
-SIDE, CLASSES = 12, 6
+__all__ = [
+    "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method", "pictures"
+]  # fmt: skip
+
 FLOAT_NOISE = 0.005  # share of bits that may differ where only the order of a sum did
 MARGIN = 1.25  # times chance: below it a code says nothing
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One point of the contract: whether it holds, and if not, why."""
-
-    check: str
-    ok: bool
-    why: str = ""
-
-
-class Probe(Backbone):
-    """A small network of three stages with maps, the backbone under every check."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU())
-            for a, b in ((1, 8), (8, 16), (16, 32))
-        )
-        self.dim, self.map_dims, self.input = 128, (8, 16, 32), Input()
-
-    def forward(self, images: Any) -> Features:
-        """Features of (B, 1, 12, 12) pictures; ``pooled`` keeps the 2 x 2 places of the last map: patterns need it."""
-        maps, x = [], images
-        for stage in self.stages:
-            x = avg_pool2d(stage(x), 2, ceil_mode=True)
-            maps.append(x)
-        return Features(x.flatten(1), tuple(maps))
-
-
-def pictures(multilabel: bool = False) -> Splits:
-    """A small learnable data set: noisy pictures of six smooth patterns, or of one to three of them together."""
-    draw = torch.Generator().manual_seed(7)
-    coarse = torch.randn(CLASSES, 1, 4, 4, generator=draw)
-    patterns = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
-
-    def part(count: int, first: int) -> Split:
-        labels = torch.eye(CLASSES)[torch.arange(count) % CLASSES]
-        if multilabel:
-            labels = ((labels + (torch.rand(count, CLASSES, generator=draw) < 0.15)) > 0).float()
-        mixed = (labels @ patterns.flatten(1)).view(count, 1, SIDE, SIDE)
-        noisy = mixed + 0.6 * torch.randn(count, 1, SIDE, SIDE, generator=draw)
-        images = (128 + 40 * noisy).clamp(0, 255).to(torch.uint8)
-        return Split(images, labels, torch.arange(first, first + count))
-
-    return Splits(
-        train=part(240, 0),
-        database=part(200, 240),
-        query=part(80, 440),
-        multilabel=multilabel,
-        class_names=tuple("abcdef"),
-    )
 
 
 class _Check:
@@ -89,6 +41,7 @@ class _Check:
         self.setting = self.data.setting(bits)
         self.train = Train(epochs=12, batch=32, lr=1e-3)  # type: ignore[call-arg]
         self.method, self.run = self.fitted(0)
+        self.insist_on_form()
         self.codes = self.run.encode(self.method, self.data.query)
 
     def built(self, seed: int) -> tuple[Method, Run]:
@@ -102,11 +55,33 @@ class _Check:
         method.fit(self.data.train, run)
         return method.eval(), run
 
+    def insist_on_form(self) -> None:
+        """UsageError for what is no dict of tensors, so that whatever looks at codes later may take them for such."""
+        batch = next(self.run.blank(self.data.query))
+        with torch.no_grad():
+            made: Any = self.method.encode(batch)
+        cure = "return a dict such as {'code': hashzoo.bits(x)} with x (B, K)"
+        if not isinstance(made, dict) or not made:
+            raise UsageError(f"encode gave {_kind(made) if made != {} else 'an empty dict'}: {cure}")
+        for name, values in made.items():
+            if not isinstance(values, Tensor):
+                raise UsageError(f"encode gave {name!r} as {_kind(values)}, not as a torch tensor: {cure}")
+            if values.ndim == 0 or (values.ndim == 1 and values.dtype == torch.bool):
+                raise UsageError(
+                    f"encode gave {name!r} of shape {tuple(values.shape)} for {len(batch)} pictures: {cure}"
+                )
+
+    def check_signature(self) -> str:
+        """What is left of the star is what hashzoo gives."""
+        return misplaced(self.factory, "setting", "backbone")
+
     def check_rows(self) -> str:
         """One row a picture."""
         for name, values in self.codes.items():
             if len(values) != len(self.data.query):
-                return f"encode gave {len(values)} rows of {name!r} for {len(self.data.query)} pictures"
+                turned = values.shape == (self.setting.bits, len(self.data.query))
+                hint = ": it is (K, B) and must be (B, K)" if turned else ""
+                return f"encode gave {len(values)} rows of {name!r} for {len(self.data.query)} pictures{hint}"
         return ""
 
     def check_bits(self) -> str:
@@ -152,10 +127,10 @@ class _Check:
         return f"{share:.1%} of the code changes with the other pictures of a batch: use what fit has learned"
 
     def check_budget(self) -> str:
-        """No more bits are stored than were asked for."""
+        """As many bits are stored as were asked for."""
         index = self.method.index()
         index.add(self.codes)
-        if self.card.beyond or index.stored_bits() <= self.setting.bits:
+        if self.card.beyond or index.stored_bits() == self.setting.bits:
             return ""
         return (
             f"{index.stored_bits()} bits a picture are stored, {self.setting.bits} were asked: "
@@ -172,7 +147,26 @@ class _Check:
                 seen = self.method.encode(replace(batch, labels=part.labels, ids=part.ids))
             share = max(share, _differing(blank, seen))
         known = "labels" if self.card.saw_database else "labels or ids"
-        return "" if share == 0 else f"{share:.1%} of the code changes with the {known} of the pictures encoded"
+        return (
+            ""
+            if share == 0
+            else (
+                f"{share:.1%} of the code changes with the {known} of the pictures encoded: "
+                "encode from batch.images alone, a board blanks the rest"
+            )
+        )
+
+    def check_inputs(self) -> str:
+        """Nothing that it is given is changed."""
+        fresh, batch = pictures(self.data.multilabel), next(self.run.blank(self.data.query))
+        for name in ("images", "labels", "ids"):
+            if not torch.equal(getattr(self.data.train, name), getattr(fresh.train, name)):
+                return f"fit changed the {name} of train: work on a copy, as x = x.clone()"
+        before = batch.images.clone()
+        with torch.no_grad():
+            self.method.encode(batch)
+        same = torch.equal(before, batch.images)
+        return "" if same else "encode changed batch.images: x = x - mean makes a new tensor, x -= mean does not"
 
     def check_level(self) -> str:
         """The code says something about the labels."""
@@ -187,7 +181,20 @@ class _Check:
         chance = float(score(tied, ["map@all"])["map@all"].mean())
         if reached > min(MARGIN * chance, (1 + chance) / 2):
             return ""
-        return f"map@all is {reached:.3f} on pictures that are easy to tell apart, where chance is {chance:.3f}"
+        return (
+            f"map@all is {reached:.3f} on pictures that are easy to tell apart, where chance is {chance:.3f}: "
+            "does fit learn, and does encode use what it has learned?"
+        )
+
+
+def _kind(value: object) -> str:
+    """What a value is, as people write it: ``Tensor``, ``numpy.ndarray``.
+
+    >>> _kind(np.zeros(1)), _kind([1])
+    ('numpy.ndarray', 'list')
+    """
+    module = type(value).__module__.split(".")[0]
+    return type(value).__name__ if module in ("builtins", "torch") else f"{module}.{type(value).__name__}"
 
 
 def _differing(a: Codes, b: Codes) -> float:
@@ -202,11 +209,14 @@ def _differing(a: Codes, b: Codes) -> float:
     return max(share(a[name], b[name].to(a[name].device)) for name in a)
 
 
-CHECKS: tuple[str, ...] = ("rows", "bits", "seeded", "state", "batch", "budget", "labels", "level")
+CHECKS: tuple[str, ...] = (
+    "signature", "rows", "bits", "seeded", "state", "batch", "budget", "labels", "inputs", "level"
+)  # fmt: skip
+NO_CARD = "none is given, so it counts as deep and as learning from classes; card = Card('shallow', 'none') says else"
 
 
 def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: bool = False) -> list[Finding]:
-    """The contract of a method on small synthetic pictures: fit, encode and eight points, each with its reason.
+    """The contract of a method on small synthetic pictures, point by point, each with its reason where it fails.
 
     ``factory`` is called as ``factory(setting, backbone)``, every hyperparameter at its default. Pictures have several
     labels with ``multilabel``, and for a method whose card says that it needs them. Nothing that the
@@ -222,7 +232,8 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
             checked = _Check(factory, bits, multilabel)
             findings = [Finding("fit and encode", True)]
         except (Exception, SystemExit) as error:
-            return [Finding("fit and encode", False, status_of(error)[1])]
+            why = misplaced(factory, "setting", "backbone") if isinstance(error, TypeError) else ""
+            return [Finding("fit and encode", False, why or status_of(error)[1])]
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
@@ -235,8 +246,14 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
         random.setstate(states[0])
         np.random.set_state(states[1])
     changed = [name for name, value in _surroundings().items() if value != before[name]]
-    why = f"fit or encode left the {', '.join(changed)} of the process changed" if changed else ""
-    return [*findings, Finding("surroundings", not changed, why)]
+    why = f"fit or encode left the {', '.join(changed)} of the process changed: put back what it was" if changed else ""
+    findings.append(Finding("surroundings", not changed, why))
+    given = getattr(factory, "card", None)
+    return (
+        findings
+        if isinstance(given, Card) and given is not Method.card
+        else [*findings, Finding("card", True, NO_CARD)]
+    )
 
 
 def _surroundings() -> dict[str, Any]:
@@ -247,124 +264,3 @@ def _surroundings() -> dict[str, Any]:
         "working folder": str(Path.cwd()),
         "environment": dict(os.environ),
     }
-
-
-def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Finding]:
-    """The contract of a hash head: ``code`` (B, bits), finite, with a gradient, one picture at a time in eval mode."""
-
-    def shape() -> str:
-        code = head(backbone(images)).code
-        return "" if code.shape == (len(images), bits) else f"code is {tuple(code.shape)}, not ({len(images)}, {bits})"
-
-    def gradient() -> str:
-        head(backbone(images)).code.square().sum().backward()
-        return "" if any(p.grad is not None for p in backbone.parameters()) else "no gradient reaches the backbone"
-
-    def single() -> str:
-        head.eval()
-        backbone.eval()
-        with torch.no_grad():
-            together, alone = head(backbone(images)).code[:1], head(backbone(images[:1])).code
-        return "" if torch.allclose(together, alone, atol=1e-4) else "a code depends on its batch in eval mode"
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        data, backbone = pictures(), Probe()
-        images = data.train.images[:24].float() / 128 - 1
-        head = factory(backbone, data.setting(bits))
-        return _findings({"shape": shape, "gradient": gradient, "single": single})
-
-
-def check_loss(
-    factory: Callable[..., nn.Module],
-    *,
-    bits: int = 16,
-    extra: Callable[[Tensor], dict[str, Tensor]] = lambda code: {"features": code},
-) -> list[Finding]:
-    """The contract of a loss of relaxed codes: finite named scalars, a gradient, no order, no mutation.
-
-    Beside codes the loss gets ``features``, as from the plain heads; for one that reads what only some head gives,
-    ``extra`` makes that out of codes (B, bits).
-    """
-
-    def output(code: Tensor) -> Output:
-        return Output(code, code @ mixing, extra(code))
-
-    def batch(labels: Tensor) -> Batch:
-        return Batch((None,), labels, torch.arange(len(labels)), 0.5)
-
-    def total(code: Tensor, labels: Tensor) -> Tensor:
-        terms = loss(output(code), batch(labels))
-        return torch.stack([value.reshape(()) for value in terms.values()]).sum()
-
-    def terms() -> str:
-        found = loss(output(codes), batch(labels))
-        if not isinstance(found, dict) or not found:
-            return "forward must return a dict of named terms"
-        bad = [name for name, value in found.items() if value.numel() != 1 or not torch.isfinite(value)]
-        return f"term {bad[0]!r} is not one finite number" if bad else ""
-
-    def gradient() -> str:
-        (slope,) = torch.autograd.grad(total(codes, labels), codes, allow_unused=True)
-        return "" if slope is not None and torch.isfinite(slope).all() else "no finite gradient reaches the code"
-
-    def order() -> str:
-        other = torch.randperm(len(codes))
-        same = torch.allclose(total(codes, labels), total(codes[other], labels[other]), rtol=1e-4)
-        return "" if same else "the value changes with the order of the batch"
-
-    def twice() -> str:
-        first = total(codes, labels)
-        same = torch.equal(first, total(codes, labels)) and torch.equal(labels, kept)
-        return "" if same else "calling it twice gives two values, or changes the labels"
-
-    def corners() -> str:
-        one = torch.eye(CLASSES)[torch.zeros(len(codes), dtype=torch.long)]
-        for name, value in {"one class": total(codes, one), "codes of zero": total(codes * 0, labels)}.items():
-            if not torch.isfinite(value):
-                return f"not finite for a batch of {name}"
-        return ""
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        setting: Setting = pictures().setting(bits)
-        loss = factory(setting).eval()
-        codes = torch.tanh(torch.randn(12, bits)).requires_grad_()
-        mixing = torch.randn(bits, CLASSES)
-        labels = torch.eye(CLASSES)[torch.arange(12) % CLASSES]
-        kept = labels.clone()
-        return _findings({"terms": terms, "gradient": gradient, "order": order, "twice": twice, "corners": corners})
-
-
-def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int] = (3, 64, 64)) -> list[Finding]:
-    """The contract of a backbone: ``pooled`` (B, dim), maps of ``map_dims``, the same twice in eval mode."""
-
-    def shapes() -> str:
-        features = backbone(images)
-        if features.pooled.shape != (2, backbone.dim):
-            return f"pooled is {tuple(features.pooled.shape)}, not (2, {backbone.dim})"
-        widths = tuple(m.shape[1] for m in features.maps)
-        return (
-            "" if widths == tuple(backbone.map_dims) else f"maps have {widths} channels, map_dims {backbone.map_dims}"
-        )
-
-    def repeats() -> str:
-        return "" if torch.equal(backbone(images).pooled, backbone(images).pooled) else "two passes differ in eval mode"
-
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        backbone = factory(shape).eval()
-        side = backbone.input.size
-        images = torch.randn(2, backbone.input.channels or shape[0], side or shape[1], side or shape[2])
-        return _findings({"shapes": shapes, "repeats": repeats})
-
-
-def _findings(checks: dict[str, Callable[[], str]]) -> list[Finding]:
-    findings = []
-    for name, check in checks.items():
-        try:
-            why = check()
-        except Exception as error:
-            why = status_of(error)[1]
-        findings.append(Finding(name, not why, why))
-    return findings

@@ -232,7 +232,10 @@ def _offers(module: Any) -> dict[str, dict[str, Any]]:
     manager = pluggy.PluginManager("hashzoo")
     manager.add_hookspecs(hookspecs)
     manager.register(module)
-    manager.check_pending()
+    hooks = [name for name in dir(hookspecs) if name.startswith("hashzoo_")]
+    for name, answer in inspect.getmembers(module, inspect.isroutine):
+        if getattr(answer, "hashzoo_impl", None) and name not in hooks:
+            raise UsageError(unknown("hook", name, hooks))
     callers = manager.get_hookcallers(module) or []
     if not callers:
         bare = [n for n in dir(module) if n.startswith("hashzoo_") and callable(getattr(module, n))]

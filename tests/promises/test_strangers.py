@@ -145,9 +145,8 @@ def test_an_installed_wheel_finds_its_benchmarks_and_plugins(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "hashzoo/benchmarks/digits.toml" in names
     assert "hashzoo_plugins/shallow/itq.py" in names
-    assert {f"hashzoo/report/{file}" for file in ("templates/report.html", "static/page.css", "static/page.js")} < {
-        *names
-    }
+    beside = ("report/templates/report.html", "report/static/page.js", "scaffolds/loss.py.jinja", "serve/page.html")
+    assert {f"hashzoo/{file}" for file in beside} < {*names}
     assert not [n for n in names if n.startswith(("tests/", "docs/", "results/"))]
     site = installed(wheel, tmp_path / "site")
     result = hashzoo("bench", "digits", "--quick", "--methods", "lsh", "--dry-run", cwd=tmp_path, PYTHONPATH=str(site))

@@ -1,0 +1,273 @@
+"""The contracts of heads, losses, backbones and data sets: what ``hashzoo check`` says of what is no method."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hashzoo import data_check
+from hashzoo.endings import status_of
+from hashzoo.method import Backbone
+from hashzoo.pictures import as_tensor
+from hashzoo.probes import CLASSES, Finding, Probe, findings_of, misplaced, pictures
+from hashzoo.splits import split_digest
+from hashzoo.types import Batch, Features, Output, Split, Splits
+
+LOOKED_AT = 8  # pictures of each part of a data set; hashzoo data check looks at all
+HARMLESS = ("class-ordered-database",)  # of what hashzoo data check finds: no score of ours depends on an order
+
+
+def _built(factory: Callable[..., Any], names: tuple[str, ...], *given: Any) -> tuple[Any, list[Finding]]:
+    """What a factory makes of what hashzoo gives it, and the finding of that; None where it raises."""
+    wrong = misplaced(factory, *names)
+    try:
+        return factory(*given), [Finding("build", not wrong, wrong)]
+    except (Exception, SystemExit) as error:
+        return None, [Finding("build", False, (isinstance(error, TypeError) and wrong) or status_of(error)[1])]
+
+
+def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Finding]:
+    """The contract of a hash head: ``code`` (B, bits), finite, with a gradient, one picture at a time in eval mode."""
+
+    def shape() -> str:
+        made: Any = head(backbone(images))
+        if not isinstance(made, Output):
+            return f"forward gave {type(made).__name__}: return hashzoo.Output(code), with code (B, K)"
+        if made.code.shape != (len(images), bits):
+            return f"code is {tuple(made.code.shape)}, not ({len(images)}, {bits}): one column for each of setting.bits"
+        return "" if torch.isfinite(made.code).all() else "code is not finite"
+
+    def gradient() -> str:
+        head(backbone(images)).code.square().sum().backward()
+        reached = any(p.grad is not None for p in backbone.parameters())
+        return "" if reached else "no gradient reaches the backbone: leave out detach, no_grad and the sign"
+
+    def single() -> str:
+        head.eval()
+        backbone.eval()
+        with torch.no_grad():
+            together, alone = head(backbone(images)).code[:1], head(backbone(images[:1])).code
+        cure = "nn.BatchNorm1d remembers the mean of training, x.mean(0) takes that of the batch"
+        return "" if torch.allclose(together, alone, atol=1e-4) else f"a code depends on its batch in eval mode: {cure}"
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        data, backbone = pictures(), Probe()
+        images = data.train.images[:24].float() / 128 - 1
+        head, found = _built(factory, ("backbone", "setting"), backbone, data.setting(bits))
+        if head is None:
+            return found
+        return found + findings_of({"shape": shape, "gradient": gradient, "single": single})
+
+
+class _Extra(dict[str, Tensor]):
+    """What a head may give beside codes: whatever a loss asks for is the code, and is remembered as asked for."""
+
+    asked: tuple[str, ...] = ()
+
+    def __init__(self, known: dict[str, Tensor], code: Tensor) -> None:
+        super().__init__(known)
+        self.code = code
+
+    def __missing__(self, name: str) -> Tensor:
+        _Extra.asked = tuple(dict.fromkeys([*_Extra.asked, name]))
+        return self.code
+
+
+def check_loss(
+    factory: Callable[..., nn.Module],
+    *,
+    bits: int = 16,
+    extra: Callable[[Tensor], dict[str, Tensor]] = lambda code: {"features": code},
+) -> list[Finding]:
+    """The contract of a loss of relaxed codes: finite named scalars, a gradient, no order, no mutation.
+
+    Beside codes the loss gets ``features``, as from the plain heads. What else it reads of ``output.extra`` is made by
+    ``extra`` out of codes (B, bits), or is the code itself; the finding ``extra`` names it.
+    """
+
+    def output(code: Tensor) -> Output:
+        return Output(code, code @ mixing, _Extra(extra(code), code))
+
+    def batch(labels: Tensor) -> Batch:
+        return Batch((None,), labels, torch.arange(len(labels)), 0.5)
+
+    def total(code: Tensor, labels: Tensor) -> Tensor:
+        terms = loss(output(code), batch(labels))
+        return torch.stack([value.reshape(()) for value in terms.values()]).sum()
+
+    def terms() -> str:
+        found: Any = loss(output(codes), batch(labels))
+        if not isinstance(found, dict) or not found:
+            return f"forward gave {type(found).__name__}: return a dict of named terms such as {{'pair': value}}"
+        for name, value in found.items():
+            if not isinstance(value, Tensor):
+                return f"term {name!r} is a {type(value).__name__}, not a tensor: .item() and float() lose the gradient"
+            if value.numel() != 1:
+                return f"term {name!r} has the shape {tuple(value.shape)}, and must be one number: take its mean"
+            if not torch.isfinite(value):
+                return f"term {name!r} is {float(value.detach())}"
+        return ""
+
+    def gradient() -> str:
+        value = total(codes, labels)
+        (slope,) = torch.autograd.grad(value, codes, allow_unused=True) if value.requires_grad else (None,)
+        if slope is None:
+            return "no gradient reaches the code: leave out detach, and the sign, whose gradient is 0"
+        return "" if torch.isfinite(slope).all() else "the gradient of the code is not finite"
+
+    def order() -> str:
+        other = torch.randperm(len(codes))
+        same = torch.allclose(total(codes, labels), total(codes[other], labels[other]), rtol=1e-4)
+        return "" if same else "the value changes with the order of the batch"
+
+    def twice() -> str:
+        first = total(codes, labels)
+        if not torch.equal(labels, kept):
+            return "it changes batch.labels: work on a copy, as labels = labels * 2 and not labels *= 2"
+        return "" if torch.equal(first, total(codes, labels)) else "calling it twice gives two values"
+
+    def corners() -> str:
+        one = torch.eye(CLASSES)[torch.zeros(len(codes), dtype=torch.long)]
+        each = torch.eye(CLASSES)
+        cases = {
+            "one class, where no pair is dissimilar": total(codes, one),
+            "distinct classes, where no pair is similar": total(codes[:CLASSES], each),
+            "codes of zero": total(codes * 0, labels),
+        }
+        bad = [name for name, value in cases.items() if not torch.isfinite(value)]
+        return f"not finite for a batch of {bad[0]}: divide by max(1, count)" if bad else ""
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _Extra.asked = ()
+        loss, found = _built(factory, ("setting",), pictures().setting(bits))
+        if loss is None:
+            return found
+        loss.eval()
+        codes = torch.tanh(torch.randn(12, bits)).requires_grad_()
+        mixing = torch.randn(bits, CLASSES)
+        labels = torch.eye(CLASSES)[torch.arange(12) % CLASSES]
+        kept = labels.clone()
+        found += findings_of({"terms": terms, "gradient": gradient, "order": order, "twice": twice, "corners": corners})
+        asked: tuple[str, ...] = _Extra.asked
+        names = ", ".join(f"extra[{one!r}]" for one in asked)
+        note = f"reads {names}, which plain heads do not give: compose it with one that does"
+        return [*found, Finding("extra", True, note)] if names else found
+
+
+def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int] = (3, 64, 64)) -> list[Finding]:
+    """The contract of a backbone: ``pooled`` (B, dim), maps of ``map_dims``, the same twice in eval mode."""
+
+    def shapes() -> str:
+        made: Any = backbone(images)
+        if not isinstance(made, Features):
+            return f"forward gave {type(made).__name__}: return hashzoo.Features(pooled), with pooled (B, dim)"
+        if made.pooled.shape != (2, backbone.dim):
+            return f"pooled is {tuple(made.pooled.shape)}, not (2, {backbone.dim}) as dim says"
+        widths = tuple(m.shape[1] for m in made.maps)
+        said = tuple(backbone.map_dims)
+        return "" if widths == said else f"maps have {widths} channels, and map_dims says {said}"
+
+    def repeats() -> str:
+        same = torch.equal(backbone(images).pooled, backbone(images).pooled)
+        return "" if same else "two passes differ in eval mode: draw nothing there, as dropout does"
+
+    def alone() -> str:
+        apart = torch.cat([backbone(images[:1]).pooled, backbone(images[1:]).pooled])
+        return "" if torch.allclose(apart, backbone(images).pooled, atol=1e-3) else "features depend on the batch"
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        backbone, found = _built(factory, ("shape",), shape)
+        if backbone is None:
+            return found
+        if not found[0].ok:
+            return found
+        if not isinstance(backbone, Backbone) or "dim" not in vars(backbone).keys() | vars(type(backbone)).keys():
+            why = f"{type(backbone).__name__} must extend hashzoo.Backbone and set self.dim"
+            return [Finding("build", False, why)]
+        backbone.eval()
+        side = backbone.input.size
+        images = torch.randn(2, backbone.input.channels or shape[0], side or shape[1], side or shape[2])
+        return found + findings_of({"shapes": shapes, "repeats": repeats, "alone": alone})
+
+
+def check_dataset(factory: Callable[..., Splits]) -> list[Finding]:
+    """The contract of a data set: three parts that fit together, drawn alike each time, without a leak.
+
+    Of each part a few pictures are looked at; ``hashzoo data check`` looks at all of them. What the data declares in
+    its ``notes`` is no fault.
+    """
+
+    def parts() -> str:
+        part: Any
+        for name, part in data.parts().items():
+            if not isinstance(part, Split):
+                return f"{name} is {type(part).__name__}: give hashzoo.Split(images, labels, ids)"
+            if not len(part):
+                return f"{name} is empty"
+            if part.labels.ndim != 2 or part.labels.dtype != torch.float32:
+                shape = f"{part.labels.dtype} {tuple(part.labels.shape)}"
+                return f"labels of {name} are {shape}, not float32 (N, C): torch.eye(C)[classes] makes them"
+            if part.ids.dtype != torch.int64 or part.ids.shape != (len(part),):
+                return f"ids of {name} are {part.ids.dtype} {tuple(part.ids.shape)}, not int64 ({len(part)},)"
+        wide = data.database.labels.shape[1]
+        if wide != len(data.class_names) or data.query.labels.shape[1] != wide:
+            return (
+                f"database has {wide} classes, query {data.query.labels.shape[1]}, class_names {len(data.class_names)}"
+            )
+        several = any(bool((part.labels.sum(1) > 1).any()) for part in data.parts().values())
+        return "pictures have several labels: multilabel=True" if several and not data.multilabel else ""
+
+    def images() -> str:
+        for name, part in data.parts().items():
+            if isinstance(part.images, Tensor) and (part.images.dtype != torch.uint8 or part.images.ndim != 4):
+                shape = f"{part.images.dtype} {tuple(part.images.shape)}"
+                return f"images of {name} are {shape}, not uint8 (N, 3 or 1, H, W)"
+            for row in range(min(LOOKED_AT, len(part))):
+                try:
+                    picture = as_tensor(part.images[row])
+                except Exception as error:
+                    return f"picture {row} of {name} does not decode: {status_of(error)[1]}"
+                if picture.dtype != torch.uint8 or picture.ndim != 3:
+                    shape = f"{picture.dtype} {tuple(picture.shape)}"
+                    return f"picture {row} of {name} is {shape}: give PIL pictures, or tensors uint8 (3, H, W)"
+        return ""
+
+    def repeats() -> str:
+        torch.manual_seed(1)
+        random.seed(1)
+        np.random.seed(1)
+        same = split_digest(data) == split_digest(factory())
+        return "" if same else "two calls give other parts: draw from a generator that an option seed: int = 0 begins"
+
+    def faults() -> str:
+        found = [*data_check.of_ids(data), *data_check.of_labels(data)]
+        found = [one for one in found if one.count and one.name not in HARMLESS]
+        lines = data_check.report(found, data.notes, ())
+        wrong = [line for line in lines if line["status"] == "found"]
+        return "; ".join(f"{one['finding']} ({one['count']} of {one['of']}): {one['cure']}" for one in wrong)
+
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            made, found = _built(factory, ())
+            if made is None and not found[0].ok:
+                return found
+            if not isinstance(made, Splits):
+                why = f"it gave {type(made).__name__}: return hashzoo.Splits(train, database, query, ...)"
+                return [Finding("build", False, why)]
+            data = made
+            found += findings_of({"parts": parts})
+            if not found[-1].ok:  # the others would only say so in other words
+                return found
+            return found + findings_of({"images": images, "repeats": repeats, "faults": faults})
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
