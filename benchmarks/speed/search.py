@@ -4,7 +4,7 @@
 
 A million codes of 64 bits, the 100 nearest, two threads, all in one process and taking turns. Random codes have few
 ties; clustered ones stand for learned ones: 100 random centres, as of classes, in each of which a bit is turned with
-probability 0.1. faiss is asked in three ways and the fastest counts: with its own threads, by heap and by counting, and
+probability 0.1. faiss is asked in four ways and the fastest counts: by heap and by counting, with its own threads and
 in two threads of one each, since its own wait for each other by spinning. Lists (``IndexBinaryIVF``) are those that
 ``hashzoo index build --engine faiss-ivf`` makes; their recall is that of queries that they do not hold, where an item
 as near as the exact hundredth counts as found.
@@ -84,11 +84,16 @@ def searched(what: str, database: np.ndarray, queries: np.ndarray, rounds: int) 
         flat.use_heap = use
         flat.search(few, K)
 
+    def each(use: bool) -> None:
+        apart._index.use_heap = use
+        apart.search(few, K)
+
     tasks: dict[str, Callable[[], object]] = {
         "hashzoo, exact": lambda: nearest(queries, database, K),
         "faiss flat, heap, its threads": lambda: heap(True),
         "faiss flat, counting, its threads": lambda: heap(False),
-        "faiss flat, a thread each": lambda: apart.search(few, K),
+        "faiss flat, heap, a thread each": lambda: each(True),
+        "faiss flat, counting, a thread each": lambda: each(False),
     }
     recall = None
     if what == "clustered":
