@@ -15,7 +15,7 @@ from hashzoo.ranking import Ranking
 from hashzoo.report.svg import LINE, Axis, Label, decades, frame, num, path, short, spread, svg, text, ticks
 
 WIDTH, HEIGHT = 460.0, 330.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 112.0, 28.0, 42.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 124.0, 28.0, 42.0
 MARGIN = 14.0  # of a point to the frame
 
 
