@@ -215,7 +215,7 @@ def bars(counts: NDArray[np.int64], names: Sequence[str], thirds: Sequence[str],
     order = np.argsort(-counts, kind="stable")
     width, height = 460.0, 250.0
     few, long = len(counts) <= 20, any(len(name) > 3 for name in names)
-    y = Axis(0, float(max(counts.max(), 1)), height - (70 if few and long else 46), 36)
+    y = Axis(0, 1.12 * float(max(counts.max(), 1)), height - (70 if few and long else 46), 36)
     step = (width - 50) / len(counts)
     parts = [frame(Axis(0, 1, LEFT, width - 6), y, [], ticks(0, y.high, 4), "", "training pictures")]
     groups = np.array_split(np.arange(len(order)), max(len(thirds), 1))

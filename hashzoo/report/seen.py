@@ -90,7 +90,7 @@ def heated(picture: NDArray[np.uint8], where: NDArray[np.float32]) -> NDArray[np
     """A picture (H, W, 3) under a map (H, W) in 0..1: grey where the map is 0, coloured where it is high.
 
     >>> heated(np.full((1, 2, 3), 100, np.uint8), np.array([[0.0, 1.0]], np.float32)).tolist()
-    [[[83, 82, 92], [206, 198, 135]]]
+    [[[82, 81, 92], [206, 197, 134]]]
     """
     stops = np.linspace(0, 1, len(_HEAT))
     heat = np.stack([np.interp(where, stops, channel) for channel in _HEAT.T], axis=-1)
