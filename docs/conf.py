@@ -17,7 +17,7 @@ method_pages.write(zoo.load(), HERE / "methods", HERE.parent / "results")
 project = "hashzoo"
 author = "the hashzoo developers"
 copyright = "the hashzoo developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_click"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 html_theme = "furo"
 smartquotes = False  # in a formula ' is a transpose and -- no dash
