@@ -111,7 +111,9 @@ def test_every_example_runs(tmp_path):
     for name, (code, told) in zip(steps, found, strict=True):
         assert code == 0, (name, told)
     told = dict(zip(steps, (text for _, text in found), strict=True))
-    assert re.search(r"take (itq|sdh) at (8|16) bits: map@all [01]\.\d+, the best of all is [01]\.\d+", told["pick_a_hash"])
+    assert re.search(
+        r"take (itq|sdh) at (8|16) bits: map@all [01]\.\d+, the best of all is [01]\.\d+", told["pick_a_hash"]
+    )
     assert "loss batch-hard" in told["add_a_loss"]
     assert "FAILED" not in told["add_a_loss"]
     assert "tanh+batch-hard" in told["add_a_loss"].split("digits:")[-1]
