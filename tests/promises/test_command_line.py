@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hashzoo.cli import main
 from tests.promises.command import hashzoo
@@ -447,10 +448,14 @@ def test_every_command_of_the_readme_runs(tmp_path, board):
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "leaderboard.csv").write_bytes((board / "leaderboard.csv").read_bytes())
+    (tmp_path / "PICTURES").mkdir()
+    for name in ("PICTURES/a.jpg", "PICTURES/b.jpg", "QUERY.jpg"):
+        Image.fromarray(generator.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / name)
     commands = re.findall(r"^    (?:pip .*&& )?hashzoo (.*)$|^    (?:pip .*&& )?hashzoo()$", text, re.M)
     assert len(commands) >= 8
     for found, _ in commands:
         words = [word.strip("'") for word in found.split()] or ["bench"]
+        words = [str(one) for word in words for one in (tmp_path.glob(word) if "*" in word else [word])]
         result = hashzoo(*words, *(["--quick"] if words[0] == "bench" and "--quick" not in words else []), cwd=tmp_path)
         assert result.returncode == 0, (words, result.stdout, result.stderr)
     assert any(row["method"] == "random-pairs" for row in rows(tmp_path / "hashzoo-results/digits/leaderboard.csv"))
