@@ -272,14 +272,14 @@ def trouble(doing: str, path: Path) -> Iterator[None]:
     cures = {
         errno.ENOSPC: "free some space, then run the same command again",
         errno.EDQUOT: "free some space, then run the same command again",
-        errno.EACCES: "change its permissions or choose another results folder",
-        errno.EPERM: "change its permissions or choose another results folder",
-        errno.EROFS: "choose a results folder on a disk that is not read-only",
+        errno.EACCES: "change its permissions or choose another folder",
+        errno.EPERM: "change its permissions or choose another folder",
+        errno.EROFS: "choose a folder on a disk that is not read-only",
     }
     try:
         yield
     except OSError as error:
-        cure = cures.get(error.errno or 0, "check the disk or choose another results folder")
+        cure = cures.get(error.errno or 0, "check the disk or choose another folder")
         raise TroubleError(f"cannot {doing} {path}: {error.strerror or error}; {cure}") from error
 
 

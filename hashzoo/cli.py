@@ -60,7 +60,9 @@ class Group(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted; finished cells are kept, the same command goes on from there", err=True)
+            click.echo(
+                "interrupted; no file is half written, and finished cells are kept: bench goes on from there", err=True
+            )
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load one more plugin; may be repeated."
 )
+device_option = click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to encode."
+)
 
 
 def parted(text: str | None) -> list[str]:

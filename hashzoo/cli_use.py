@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli_options import plugin_option
+from hashzoo.cli_options import device_option, plugin_option
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ file = click.Path(path_type=Path)
 run_argument = click.argument("run", metavar="RUN", type=file)
 pictures_argument = click.argument("pictures", nargs=-1, required=True, metavar="PICTURES...", type=file)
 engine_option = click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
-device_option = click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where to encode.")
 bad_option = click.option(
     "--on-bad-image",
     type=click.Choice(["skip", "stop"]),
@@ -53,6 +53,7 @@ def encode(
     from hashzoo.picture_index import gathered
     from hashzoo.progress import shown
 
+    _insist_on_room(output)
     encoder = load(run, device=device, plugins=plugins)
     with shown("pictures") as tell:
         kept, refused = gathered(encoder, pictures, None, tell, stop=on_bad_image == "stop")
@@ -90,16 +91,30 @@ def build(
     from hashzoo.picture_index import build as built
     from hashzoo.progress import shown
 
+    _insist_on_room(output)
     encoder = load(run, device=device, plugins=plugins)
     with shown("pictures") as tell:
         kept, refused = built(encoder, pictures, engine, tell, stop=on_bad_image == "stop")
     _written(kept, refused, output)
 
 
+def _insist_on_room(output: Path) -> None:
+    """Show that a file can be written, before hours are spent. UsageError for a folder; TroubleError by the disk."""
+    from hashzoo.cells import trouble
+
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder; name a file to write")
+    probe = output.with_name(f".probe-{secrets.token_hex(6)}")
+    with trouble("write", output):
+        probe.touch()
+        probe.unlink()
+
+
 def _written(kept: KeptCodes, refused: list[str], output: Path) -> None:
     """Write codes and say so, and which pictures are not among them."""
     from hashzoo import kept_codes
     from hashzoo.cli import in_one_line
+    from hashzoo.picture_paths import shown
 
     kept_codes.write(output, kept)
     for line in refused:
@@ -109,7 +124,7 @@ def _written(kept: KeptCodes, refused: list[str], output: Path) -> None:
         for name, told in kept.about["codes"].items()
     )
     gone = f", {len(refused)} left out" if refused else ""
-    click.echo(f"{len(kept)} pictures{gone}; {codes}; written to {output}")
+    click.echo(f"{len(kept)} pictures{gone}; {codes}; written to {shown(output)}")
     if refused:
         sys.exit(LEFT_OUT)
 
@@ -149,6 +164,8 @@ def search(
 
     if operation and len(queries) != 2:
         raise UsageError(f"--op {operation} takes two pictures, not {len(queries)}")
+    if folder := next((path for path in queries if path.is_dir()), None):
+        raise UsageError(f"{folder} is a folder; name the pictures to search with")
     opened = open_index(index, **opening)
     found = _answers(opened, queries, top, operation)
     what = "distance" if opened.integer else "score"
@@ -222,6 +239,9 @@ def export(
         from hashzoo.encoder import load
         from hashzoo.export import onnx
 
+        if code:
+            raise UsageError("--to onnx holds all codes; leave out --code")
+        _insist_on_room(output)
         if source.suffix in (".npz", ".index"):
             raise UsageError(f"--to onnx exports a method: name a cell's .json, not {source}")
         found = onnx.export(load(source, plugins=plugins), output, checked, root)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hashzoo import __version__, explain, picture_paths, trained
-from hashzoo.errors import TroubleError, UsageError
+from hashzoo.errors import TroubleError, UsageError, first_line
 from hashzoo.features import digest_of_state
 from hashzoo.method import NonFiniteError
 from hashzoo.picture_files import DECODER
@@ -38,13 +38,15 @@ def load(run: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[
 
     ``run`` is the path of a cell's ``.json`` in a results folder of ``hashzoo bench --save-weights``. ``plugins`` are
     loaded, and one that the cell was made with must be among them. UsageError where there is no such cell or it has no
-    weights, TroubleError where a file is damaged or the method's code has changed since.
+    weights, TroubleError where a file is damaged, the method's code has changed since, or the device is not there.
     """
     cell = Path(run)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise TroubleError("no CUDA device is available here; encode on the CPU")
     if cell.is_dir():
         raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
     if not cell.with_suffix(".json").is_file():
-        raise UsageError(f"there is no cell {cell.with_suffix('.json')}; name a .json of a results folder's cells")
+        raise UsageError(f"there is no cell {cell}; name a .json of a results folder's cells")
     return Encoder(trained.read(cell, device, plugins), cell.with_suffix(".json"), plugins)
 
 
@@ -113,8 +115,13 @@ class Encoder:
 
     def _ready(self, picture: Picture) -> Tensor:
         """(C, H, W) a picture as the backbone takes it."""
-        decoded = picture if isinstance(picture, Image.Image) else picture_paths.opened(Path(picture))
-        return prepare(self.trained.tensor(decoded), self.trained.input)
+        if not isinstance(picture, Image.Image):
+            return prepare(self.trained.tensor(picture_paths.opened(Path(picture))), self.trained.input)
+        try:
+            picture.load()
+        except (OSError, SyntaxError, ValueError) as error:  # of a file that Pillow has only begun to read
+            raise TroubleError(f"a picture does not decode: {first_line(error)}") from error
+        return prepare(self.trained.tensor(picture), self.trained.input)
 
     def _codes(self, ready: Tensor) -> Codes:
         """The codes of prepared pictures (B, C, H, W)."""

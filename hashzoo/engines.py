@@ -51,7 +51,7 @@ def chosen(asked: str, items: int, code: str) -> Name:
     """The engine of an index of so many items that ranks by one code ("" for one that ranks otherwise).
 
     ``auto``: ``faiss-ivf`` from ``LISTED`` items, ``faiss-flat`` where nothing is compiled, else ``exact``, as where
-    faiss is not installed. UsageError where another engine cannot serve the index.
+    faiss is not installed. UsageError where another engine cannot serve the index, TroubleError where it needs faiss.
 
     >>> chosen("auto", 1000, "code"), chosen("auto", LISTED, "")
     ('exact', 'exact')
@@ -61,6 +61,8 @@ def chosen(asked: str, items: int, code: str) -> Name:
     if asked != "auto":
         if asked != "exact" and not code:
             raise UsageError(f"{asked} ranks by the Hamming distance of one code, and this method does not; use exact")
+        if asked != "exact":
+            faiss()  # what is not there is said before anything is encoded
         return next(name for name in NAMES if name == asked)
     wanted: Name = "faiss-ivf" if items >= LISTED else "exact" if counting.compiled() else "faiss-flat"
     if wanted != "exact" and code:
@@ -124,7 +126,7 @@ def _asked(index: Any, query: Bytes, k: int) -> Found:
         faiss().omp_set_num_threads(1)  # of this thread alone
         return _by_row(*index.search(np.ascontiguousarray(some), k))
 
-    threads = min(counting.get_threads(), len(query))
+    threads = max(1, min(counting.get_threads(), len(query)))
     with ThreadPoolExecutor(threads) as pool:
         rows, distances = zip(*pool.map(part, np.array_split(query, threads)), strict=True)
     return np.concatenate(rows), np.concatenate(distances)

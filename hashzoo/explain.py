@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from hashzoo import cells, figures, zoo
+from hashzoo import cells, figures, picture_paths, zoo
 from hashzoo.bench import convert, examined, fingerprint, load_data, paths_put_back
 from hashzoo.cells import Cell
 from hashzoo.errors import TroubleError, UsageError
@@ -158,7 +158,7 @@ def drawn(
         index.add(kept.run.encode(kept.method, data.database, ids=kept.method.card.saw_database))
         shares = retrieved(index, kept.run.encode(kept.method, data.query), data)
         return figures.confusion(shares, data.class_names, f"{title(kept.cell)}: the first 100")
-    seen, where = looks(kept, [opened(path) for path in pictures])
+    seen, where = looks(kept, [picture_paths.opened(path) for path in pictures])
     return figures.overlays(seen.numpy(), where.numpy(), [path.name for path in pictures])
 
 
@@ -180,15 +180,3 @@ def data_of(cell: Cell, plugins: Sequence[str], root: Path | None) -> Splits:
     if fingerprint(data, found) != identity.data:
         raise TroubleError(f"{identity.dataset} is not what this cell was measured on: its pictures or splits changed")
     return data
-
-
-def opened(path: Path) -> Image.Image:
-    """A picture from a file. TroubleError naming a file that is none."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture.copy()
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}") from error
-    except Exception as error:  # Pillow raises many kinds for damaged files
-        raise TroubleError(f"{path} does not decode as a picture: {error}") from error

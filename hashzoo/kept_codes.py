@@ -150,9 +150,10 @@ def read(path: Path) -> KeptCodes:
         arrays = {name: array for name, array in stored.items() if name not in ("about", "paths", "schema")}
         for name, told in about["codes"].items():
             array = arrays[f"bits.{name}" if "bits" in told else f"values.{name}"]
-            if len(array) != len(names) or ("bits" in told and array.shape[1] != -(-told["bits"] // 8)):
+            fits = array.dtype == np.uint8 and array.shape[1:] == (-(-told["bits"] // 8),) if "bits" in told else True
+            if len(array) != len(names) or not fits:
                 raise ValueError(f"its code {name!r} does not fit its {len(names)} paths")
-        about["method"], about["root"], about["run"]["state"], about["run"]["cell"]
+        about["method"], about["root"], about["run"]["key"], about["run"]["state"], about["run"]["cell"]
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:

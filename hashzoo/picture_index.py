@@ -64,7 +64,8 @@ class PictureIndex:
     """Codes of pictures and their paths, searched with pictures, codes, or two pictures composed.
 
     :func:`hashzoo.open_index` makes it. ``encoder`` is the method, ``about`` what it was made with, ``engine`` the name
-    of what searches, ``integer`` whether distances count bits.
+    of what searches, ``integer`` whether distances count bits, ``code`` the name of the one code that
+    they compare whole ("" where neighbours are told apart otherwise).
     """
 
     def __init__(self, kept: KeptCodes, encoder: Encoder, root: Path | None = None, engine: str = "auto") -> None:
@@ -72,7 +73,7 @@ class PictureIndex:
         self.root = Path(kept.about["root"]) if root is None else root
         index = encoder.trained.method.index()
         self.integer = isinstance(index, Scan) and index.distance.integer
-        code = engines.hamming(index)
+        code = self.code = engines.hamming(index)
         # lists are there where they were asked for, or where there are many pictures
         self.engine = engines.chosen(engine, engines.LISTED if "ivf.of" in kept.arrays else 0, code)
         self._search: Callable[[Codes, int], Ranking]
@@ -82,7 +83,7 @@ class PictureIndex:
             self._search = index.search
         else:
             packed = kept.packed(code)[2]
-            ways = engines.Flat(packed) if self.engine == "faiss-flat" else engines.Listed(packed, lists_in(kept))
+            ways = engines.Flat(packed) if self.engine == "faiss-flat" else engines.Listed(packed, lists_in(kept, code))
             self._search = partial(_through, ways, code)
 
     def __len__(self) -> int:
@@ -115,7 +116,7 @@ class PictureIndex:
 
     def compose(self, operation: Operation, a: Picture, b: Picture, k: int = 20) -> list[Hit]:
         """The k nearest pictures to what either (``union``), both (``intersection``) or only the first shows."""
-        first, second = self.encoder.encode(a), self.encoder.encode(b)
+        first, second = (codes for one in (a, b) for _, codes in self.encoder.encoding([one]))
         (found,) = self.search(self.encoder.compose(operation, first, second), k)
         return found
 
@@ -125,11 +126,18 @@ def _through(engine: engines.Flat | engines.Listed, code: str, query: Codes, k: 
     return Ranking(torch.from_numpy(rows), torch.from_numpy(distances))
 
 
-def lists_in(kept: KeptCodes) -> engines.Lists:
-    """The lists that an index was built with. UsageError where it has none."""
+def lists_in(kept: KeptCodes, code: str) -> engines.Lists:
+    """The lists that an index was built with. UsageError where it has none, TroubleError where they do not fit."""
     if "ivf.of" not in kept.arrays:
         raise UsageError("this index has no lists; build it with --engine faiss-ivf, or search it with --engine exact")
     centres, of, probes = (kept.arrays[f"ivf.{name}"] for name in ("centres", "of", "probes"))
+    width = kept.packed(code)[2].shape[1]
+    if (
+        (centres.dtype, centres.shape[1:], of.dtype, of.shape) != (np.uint8, (width,), np.int32, (len(kept),))
+        or not ((of >= 0) & (of < len(centres))).all()
+        or not 1 <= int(probes) <= len(centres)
+    ):  # faiss would write where they point
+        raise TroubleError("the lists of this index do not fit its codes; build it anew")
     return engines.Lists(centres, of, int(probes))
 
 

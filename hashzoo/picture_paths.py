@@ -49,10 +49,18 @@ def below(root: Path) -> Iterator[PurePath]:
         for entry in listed:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 stack.append(relative / entry.name)
-            elif entry.is_file() or entry.is_symlink():  # a broken link is named when it is read
+            elif entry.is_symlink() or entry.is_file():  # a broken link is named when it is read
                 yield relative / entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder; a link that leads nowhere, or round in a circle, is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def read(path: Path) -> bytes:

@@ -14,6 +14,8 @@ from torchvision.transforms.v2 import functional
 from hashzoo.method import Input
 from hashzoo.types import Split
 
+LONGEST = 16  # times its shorter side that is resized of a picture's longer one
+
 #: A view: a (C, H, W) uint8 picture in, a picture out. Randomness comes from torch's global generator.
 View = Callable[[Tensor], Tensor]
 
@@ -54,6 +56,9 @@ def shaped(pictures: Tensor, to: Input) -> Tensor:
         pictures = pictures.expand(*pictures.shape[:-3], 3, *pictures.shape[-2:])
     if to.size is not None:
         side = round(to.size / to.crop)
+        most = LONGEST * min(pictures.shape[-2:])
+        if max(pictures.shape[-2:]) > most:  # one pixel by thousands would become gigabytes, of which the middle counts
+            pictures = functional.center_crop(pictures, [min(length, most) for length in pictures.shape[-2:]])
         if pictures.shape[-2:] != (side, side):
             pictures = functional.resize(pictures, [side], antialias=True)
         pictures = functional.center_crop(pictures, [to.size, to.size])

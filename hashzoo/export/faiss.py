@@ -13,15 +13,15 @@ from hashzoo.kept_codes import KeptCodes
 def export(kept: KeptCodes, output: Path, code: str = "") -> list[Path]:
     """Write the index of one code, the first unless named, its paths, one a line, and the manifest.
 
-    Where K is no multiple of 8, the last byte ends in zeros; they add nothing to a distance. UsageError where the
-    method stores no bits; TroubleError where faiss is not installed.
+    A line break in a path is written as backslash and n. Where K is no multiple of 8, the last byte ends in zeros; they
+    add nothing to a distance. UsageError where the method stores no bits; TroubleError where faiss is not installed.
     """
     name, _, packed = kept.packed(code)
     library = faiss()
     index = library.IndexBinaryFlat(8 * packed.shape[1])
     index.add(packed)
     data = library.serialize_index_binary(index).tobytes()
-    paths = "".join(f"{manifest.text(path)}\n" for path in kept.paths).encode()
+    paths = "".join(manifest.text(path).replace("\n", "\\n") + "\n" for path in kept.paths).encode()
     named = output.with_name(output.name + ".paths")
     replace_bytes(output, data)
     replace_bytes(named, paths)

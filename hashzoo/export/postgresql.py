@@ -10,6 +10,7 @@ from hashzoo.counting import unpack
 from hashzoo.errors import UsageError
 from hashzoo.export import manifest
 from hashzoo.kept_codes import ROWS, KeptCodes
+from hashzoo.picture_paths import shown
 
 TABLE, COPIED = "pictures", "pictures.copy"
 
@@ -40,12 +41,12 @@ def export(kept: KeptCodes, output: Path, code: str = "") -> list[Path]:
     name, _, _ = kept.packed(code)
     codes = kept.about["codes"]
     kinds = {one: f"bit({told['bits']})" if "bits" in told else "real[]" for one, told in codes.items()}
-    if odd := [one for one in kinds if '"' in one or "\0" in one]:
+    if odd := [one for one in kinds if '"' in one or not one.isprintable()]:
         raise UsageError(f"a column cannot be called {odd[0]!r}")
     columns = ",\n".join(f'  "{one}" {kind} NOT NULL' for one, kind in kinds.items())
     common = {
         "count": len(kept),
-        "method": kept.about["method"],
+        "method": shown(kept.about["method"]),
         "bits": codes[name]["bits"],
         "table": TABLE,
         "columns": columns,

@@ -16,16 +16,12 @@ import pytest
 import torch
 from torch import nn
 
-from hashzoo import counting, kept_codes, trained, zoo
-from hashzoo.bench import plan
-from hashzoo.bench_file import Benchmark
-from hashzoo.cells import path as path_of
-from hashzoo.cells import prepare, write
+from hashzoo import counting, kept_codes, zoo
 from hashzoo.cli import main
 from hashzoo.encoder import load
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.kept_codes import Gathered, KeptCodes
-from hashzoo.measure import measure
+from tests.measured import cell_of
 
 COUNT, BITS, NEAREST = 500, 20, 30
 QUERIES = (0, 17, 499)
@@ -77,6 +73,8 @@ def test_faiss_finds_the_same_neighbours_up_to_ties(kept, index, tmp_path):
     for query in QUERIES:
         distances, rows = read.search(kept.arrays["bits.code"][query : query + 1], NEAREST)
         agrees(kept, query, list(zip(rows[0].tolist(), distances[0].tolist(), strict=True)))
+    paths = (tmp_path / "codes.faiss.paths").read_text().splitlines()
+    assert (len(paths), paths[3]) == (COUNT, kept.paths[3].replace("\n", "\\n"))
     about = told(tmp_path / "codes.faiss.json")
     assert (about["method"], about["codes"]["code"]["bits"], about["dimension"]) == ("any", BITS, 24)
     for name, digest in about["files"].items():
@@ -178,19 +176,6 @@ def test_pgvector_finds_the_same_neighbours(kept, index, psql, tmp_path):
         )
 
 
-def cell_of(folder: Path, method: str, backbone: str) -> Path:
-    """A measured cell with its weights; the path of its JSON."""
-    file = Benchmark.model_validate(
-        {"name": "x", "dataset": "digits.standard", "backbone": backbone, "bits": [20], "methods": [method]}
-        | {"train": {"epochs": 1, "batch": 100}}
-    )
-    (job,) = plan(file, zoo.load(), keep=True)
-    prepare(folder)
-    target = path_of(folder, job.identity, job.benchmark)
-    cell, arrays = measure(job, keep=trained.path_of(target))
-    return write(folder, cell, arrays)
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     return tmp_path_factory.mktemp("results")
@@ -200,7 +185,7 @@ def results(tmp_path_factory):
 def test_onnx_gives_the_codes_of_torch_for_any_number_of_pictures(results, method, backbone, tmp_path, capsys):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    cell = cell_of(results, method, backbone)
+    cell = cell_of(results, method, backbone=backbone, dataset="digits.standard", bits=[20])
     main(["export", str(cell), "--to", "onnx", "-o", str(tmp_path / "e.onnx")], standalone_mode=False)
     assert "checked against torch with 297 pictures: " in capsys.readouterr().out
     session = onnxruntime.InferenceSession(str(tmp_path / "e.onnx"), providers=["CPUExecutionProvider"])
@@ -222,7 +207,7 @@ def test_onnx_gives_the_codes_of_torch_for_any_number_of_pictures(results, metho
 def test_a_graph_that_gives_other_codes_is_not_written(results):
     from hashzoo.export import onnx
 
-    of = load(cell_of(results, "itq", "pixels")).trained
+    of = load(cell_of(results, "itq", dataset="digits.standard", bits=[20])).trained
     module = onnx.Packing(of, ["code"])
     pictures = zoo.load().dataset("digits.standard").factory().query.images[:60]
     sound = onnx.compared(module, pictures, lambda some: [part.numpy() for part in module(some)])
@@ -265,6 +250,7 @@ def test_what_cannot_be_exported_is_said(index, results, tmp_path, kept, capsys)
         (["cell.json", "--to", "faiss"], "exports codes"),
         ([str(index), "--to", "faiss", "--code", "vector"], "there is no code 'vector'; there are: code, fine"),
         ([str(index), "--to", "parquet", "--code", "code"], "leave out --code"),
+        (["cell.json", "--to", "onnx", "--code", "code"], "leave out --code"),
         ([str(index), "--to", "faiss", "--check", "x.png"], "are for --to onnx"),
     ):
         if "faiss" in arguments:
