@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hashzoo.cli_options import plugin_option
+from hashzoo.cli_options import device_option, plugin_option
 from hashzoo.errors import TroubleError, UsageError
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -21,12 +21,15 @@ MOST = 1024  # MiB of a request
 @click.argument("indexes", nargs=-1, required=True, metavar="MY.index...", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at; there is no password.")
+@click.option("--name", "known_as", multiple=True, help="A name that it is asked for by; may be repeated.")
 @click.option("--max-upload", type=click.IntRange(1, MOST), default=16, show_default=True, metavar="MIB")
 @click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="The cell of the index, if it was moved.")
 @click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of its pictures, likewise.")
-@click.option("--device", default="cpu", show_default=True, metavar="cpu|cuda", help="Where to encode.")
+@device_option
 @plugin_option
-def serve(indexes: tuple[Path, ...], port: int, host: str, max_upload: int, **opening: Any) -> None:
+def serve(
+    indexes: tuple[Path, ...], port: int, host: str, known_as: tuple[str, ...], max_upload: int, **opening: Any
+) -> None:
     """A page on this machine: drop a picture, see its neighbours, its code, and where the method looked.
 
     Several indexes answer side by side. Stop it with Ctrl-C.
@@ -47,7 +50,7 @@ def serve(indexes: tuple[Path, ...], port: int, host: str, max_upload: int, **op
     opened = dict(zip(names(indexes), (open_index(file, **opening) for file in indexes), strict=True))
     for index in opened.values():
         index.search(Image.new("RGB", (64, 64)), 1)  # loads what is compiled
-    app = application(opened, [host, *LOCAL], max_upload << 20)
+    app = application(opened, [host, *LOCAL, *known_as], max_upload << 20)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     click.echo(f"http://{host}:{listening.getsockname()[1]}  stop with Ctrl-C")
     if host not in LOCAL:

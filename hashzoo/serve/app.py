@@ -19,15 +19,13 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hashzoo.errors import HashzooError, UsageError
-from hashzoo.found_page import small
+from hashzoo.found_page import shrunk
 from hashzoo.picture_files import decode
 from hashzoo.picture_index import PictureIndex
 from hashzoo.picture_paths import opened, shown
@@ -51,11 +49,12 @@ SAFETY = {
 Result = TypeVar("Result")
 
 
-def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], largest: int = LARGEST) -> Starlette:
+def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], largest: int = LARGEST) -> ASGIApp:
     """The page of some indexes by their names.
 
-    ``hosts`` are the names by which it may be asked for, without port: a site elsewhere that sends people to this
-    machine under its own name is refused. ``largest`` bounds the bytes of a request.
+    ``hosts`` are the names by which it may be asked for, without port, beside the address that a request comes to: a
+    site elsewhere that sends people to this machine under its own name is refused. ``largest`` bounds the bytes of a
+    request.
     """
     page = _template("page.html")
     several = list(indexes.items())
@@ -65,9 +64,15 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
         text = page.render(known=known, tops=TOP, operations=OPERATIONS, **content)
         return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
 
+    def stored(place: int, row: int) -> Image.Image:
+        try:
+            return opened(several[place][1].path(row))
+        except HashzooError as error:  # which says where the file lies
+            raise HTTPException(404, "The picture is no longer where it was.") from error
+
     @lru_cache(maxsize=KEPT)
-    def thumbnail(place: int, row: int) -> bytes | None:
-        return small(several[place][1].path(row))
+    def thumbnail(place: int, row: int) -> bytes:
+        return shrunk(stored(place, row))
 
     async def home(request: Request) -> Response:
         return rendered()
@@ -87,9 +92,9 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
         return await found(request, partial(_decoded, files), operation, top)
 
     async def like(request: Request) -> Response:
-        index, row = _stored(several, request)
-        path = index.path(row)
-        return await found(request, lambda: [(shown(index.name(row)), opened(path))], OPERATIONS[0], _top(None))
+        place, row = _asked_for(several, request)
+        name = shown(several[place][1].name(row))
+        return await found(request, lambda: [(name, stored(place, row))], OPERATIONS[0], _top(None))
 
     async def found(
         request: Request, pictures: Callable[[], list[tuple[str, Image.Image]]], operation: Operation, top: int
@@ -104,12 +109,7 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
         return rendered(asked=asked, answers=answers, both=both, top=top)
 
     async def picture(request: Request) -> Response:
-        _stored(several, request)
-        found = await _in_turn(
-            request, lambda: thumbnail(request.path_params["place"], request.path_params["row"]), "pictures"
-        )
-        if found is None:
-            raise HTTPException(404, "The picture is no longer where it was.")
+        found = await _in_turn(request, partial(thumbnail, *_asked_for(several, request)), "pictures")
         return Response(found, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -122,7 +122,7 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
         app.state.work, app.state.pictures = CapacityLimiter(1), CapacityLimiter(2)
         yield
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", home),
             Route("/search", search, methods=["POST"]),
@@ -131,20 +131,19 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
             Route("/picture/{place:int}/{row:int}", picture),
             *(Route(f"/{name}", partial(_static, _text(name), kind)) for name, kind in STATIC.items()),
         ],
-        middleware=[
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
-            Middleware(Guarded, largest=largest),
-        ],
         exception_handlers={HTTPException: refused, Exception: refused},
         lifespan=life,
     )
+    return Guarded(app, hosts, largest)  # around the answers to errors as well
 
 
 class Guarded:
-    """Sends the headers of ``SAFETY`` with every answer, and refuses a request of more than ``largest`` bytes."""
+    """Sends the headers of ``SAFETY`` with every answer; refuses other names than ``hosts``, and more than ``largest``
+    bytes.
+    """
 
-    def __init__(self, app: ASGIApp, largest: int) -> None:
-        self.app, self.largest = app, largest
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], largest: int) -> None:
+        self.app, self.hosts, self.largest = app, {host.lower() for host in hosts}, largest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application around another."""
@@ -166,6 +165,10 @@ class Guarded:
                 MutableHeaders(scope=message).update(SAFETY)
             await send(message)
 
+        name = Headers(scope=scope).get("host", "").rsplit(":", 1)[0].lower()
+        if name not in self.hosts and name != (scope.get("server") or ("",))[0]:
+            refusal = "This page answers at the address that hashzoo serve printed; --name gives it another name."
+            return await PlainTextResponse(refusal, 400)(scope, counted, told)
         return await self.app(scope, counted, told)
 
 
@@ -198,11 +201,11 @@ def _insist_on_own_page(request: Request) -> None:
         raise HTTPException(403, "Only this page may send pictures here.")
 
 
-def _stored(several: Sequence[tuple[str, PictureIndex]], request: Request) -> tuple[PictureIndex, int]:
+def _asked_for(several: Sequence[tuple[str, PictureIndex]], request: Request) -> tuple[int, int]:
     place, row = request.path_params["place"], request.path_params["row"]
     if place >= len(several) or row >= len(several[place][1]):
         raise HTTPException(404, "There is no such picture in the index.")
-    return several[place][1], row
+    return place, row
 
 
 def _top(asked: object) -> int:

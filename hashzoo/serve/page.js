@@ -2,10 +2,10 @@
 // Without this the page works by its form; with it a picture can be dropped anywhere, and choosing one is asking.
 const form = document.getElementById("ask");
 const first = document.getElementById("first");
-const second = form.querySelector("details");
+const more = form.querySelector("details");
 
 first.addEventListener("change", () => {
-  if (first.files.length && !second.open) form.requestSubmit();
+  if (first.files.length && !more.open) form.requestSubmit();
 });
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -18,6 +18,7 @@ addEventListener("drop", (event) => {
   if (!event.dataTransfer.files.length) return;
   const taken = new DataTransfer();
   taken.items.add(event.dataTransfer.files[0]);
-  first.files = taken.files;
-  if (!second.open) form.requestSubmit();
+  const aimed = more.contains(event.target) ? more.querySelector("input") : first;
+  aimed.files = taken.files;
+  if (!more.open) form.requestSubmit();
 });

@@ -98,10 +98,13 @@ def answer(place: int, name: str, index: PictureIndex, asked: Asked, top: int) -
     width, found = 0, list[Found]()
     for rank, hit in enumerate(hits, 1):
         differs, far = "", f"score {hit.distance:g}"
-        if index.integer:
-            ((code, stored),) = index.codes(hit.row).items()
+        if index.code:
+            stored = index.codes(hit.row)[index.code]
             width = stored.shape[1]
-            differs, far = squares((stored != query[code]).numpy()[0], width), f"{hit.distance:.0f} of {width} bits"
+            differs, far = (
+                squares((stored != query[index.code]).numpy()[0], width),
+                f"{hit.distance:.0f} of {width} bits",
+            )
         found.append(Found(rank, hit.row, hit.path, shown(index.name(hit.row)), far, differs))
     looks, blind = _looks(index, asked.pictures)
     codes = [drawn(code, bits[0].numpy()) for code, bits in query.items() if bits.dtype == torch.bool]

@@ -7,73 +7,25 @@ import io
 import os
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
+from hashzoo.cli_serve import names
+from hashzoo.picture_index import PictureIndex, open_index
+from hashzoo.serve.views import answer, asked_about
 from tests.promises.command import hashzoo
+from tests.promises.conftest import MOST, png
 
-uvicorn = pytest.importorskip("uvicorn", reason="the extra ui is not installed")
-pytest.importorskip("starlette", reason="the extra ui is not installed")
-pytest.importorskip("python_multipart", reason="the extra ui is not installed")
-
-from hashzoo import kept_codes, load  # noqa: E402
-from hashzoo.cli_serve import names  # noqa: E402
-from hashzoo.picture_index import build, open_index  # noqa: E402
-from hashzoo.serve.app import application  # noqa: E402
-
-MOST = 1 << 20
-
-
-def png(row: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray((load_digits().images[row] * 15).astype("uint8")).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """A folder with an index of two hundred digits by each of two methods."""
-    folder = tmp_path_factory.mktemp("serve")
-    found = hashzoo(
-        *("bench", "digits", "--quick", "--no-baselines", "--methods", "itq,dhn", "--bits", 16, "--save-weights"),
-        *("--results", "r"),
-        cwd=folder,
-    )
-    assert found.returncode == 0, found.stderr
-    for row in range(200):
-        (folder / "pictures" / str(load_digits().target[row])).mkdir(parents=True, exist_ok=True)
-        (folder / "pictures" / str(load_digits().target[row]) / f"{row}.png").write_bytes(png(row))
-    for method in ("itq", "dhn"):
-        (cell,) = (folder / "r" / "cells").glob(f"*.{method}.*.json")
-        kept, refused = build(load(cell), [folder / "pictures"])
-        assert not refused
-        kept_codes.write(folder / f"{method}.index", kept)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def port(made):
-    """Where the page listens."""
-    indexes = {name: open_index(made / f"{name}.index") for name in ("itq", "dhn")}
-    config = uvicorn.Config(application(indexes, ["127.0.0.1"], MOST), log_level="error")
-    server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield listening.getsockname()[1]
-    server.should_exit = True
-    thread.join()
-    listening.close()
+for library in ("uvicorn", "starlette", "python_multipart"):
+    pytest.importorskip(library, reason="the extra ui is not installed")
 
 
 def ask(port: int, method: str, path: str, body: object = None, **headers: str) -> tuple[int, str, dict[str, str]]:
@@ -231,7 +183,15 @@ def test_too_much_that_does_not_say_so_is_refused(port):
 )
 def test_other_sites_may_not_ask(port, status, headers):
     body, kind = form(("a.png", png(0)))
-    assert ask(port, "POST", "/search", body, Content_Type=kind, **headers)[0] == status
+    found, _, sent = ask(port, "POST", "/search", body, Content_Type=kind, **headers)
+    assert (found, "default-src 'none'" in sent["content-security-policy"]) == (status, True)
+
+
+def test_it_answers_at_its_address_and_by_the_names_that_it_was_given(port):
+    for name in ("127.0.0.1", f"127.0.0.1:{port}", "photos.example", "PHOTOS.example:443"):
+        assert ask(port, "GET", "/", Host=name)[0] == 200
+    for name in ("", "localhost.evil.example", "photos.example.evil", "127.0.0.2", "[::1]", "photos.example@evil"):
+        assert ask(port, "GET", "/", Host=name)[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -267,6 +227,30 @@ def test_the_name_of_a_picture_stays_text(port):
 def test_no_page_tells_where_files_lie(port, made):
     pages = [post(port, ("a.png", png(0)))[1], ask(port, "GET", "/")[1], post(port, ("a.png", b"x"))[1]]
     assert not any(str(made) in page or str(Path.home()) in page for page in pages)
+
+
+def test_pictures_that_are_gone_are_said_to_be_without_telling_where_they_lay(port, made):
+    lost = made / "pictures" / "0" / "0.png"
+    row = open_index(made / "itq.index")._kept.paths.index("0/0.png")
+    content = lost.read_bytes()
+    lost.unlink()
+    try:
+        pages = [ask(port, "GET", f"/{what}/0/{row}") for what in ("picture", "like")]
+    finally:
+        lost.write_bytes(content)
+    assert [status for status, _, _ in pages] == [404, 404]
+    assert all("no longer where it was" in page and str(made) not in page for _, page, _ in pages)
+    assert ask(port, "GET", f"/picture/0/{row}")[0] == 200  # back again
+
+
+def test_codes_beside_the_one_that_is_searched_do_no_harm(made):
+    index = open_index(made / "itq.index")
+    kept = index._kept
+    more = {"about": {**kept.about, "codes": {"fine": {"bits": 16}, **kept.about["codes"]}}}
+    more["arrays"] = {**kept.arrays, "bits.fine": kept.arrays["bits.code"]}
+    index = PictureIndex(replace(kept, **more), index.encoder)
+    picture = Image.open(io.BytesIO(png(7)))
+    assert answer(0, "x", index, asked_about([("a", picture)], "union"), 12).hits[0].distance == "0 of 16 bits"
 
 
 def test_fifty_searches_at_once_are_all_answered(port):
