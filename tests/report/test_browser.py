@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from hashzoo.report.page import Asked, page
+from tests.browsing import QUIET, asked_for, find, out_of_reach
+from tests.browsing import opened as at
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'hashzoo[browser]'")
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-pytestmark = [
-    pytest.mark.skipif(not (BROWSER and DRIVER), reason="needs Debian's chromium and chromium-driver"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from selenium.webdriver.chrome.service import Service
-
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = BROWSER
-        for flag in [*FLAGS.split(), f"--user-data-dir={profile}"]:
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-        yield driver
-        driver.quit()
+pytestmark = QUIET
 
 
 def opened(browser, text: str, folder: Path, width: int = 1280):
-    """The page in the browser, and what it says in the console and asks of the network until then is forgotten."""
+    """The page in the browser."""
     (folder / "report.html").write_text(text, encoding="utf-8")
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get("about:blank")
-    for kind in ("browser", "performance"):
-        browser.get_log(kind)
-    browser.get((folder / "report.html").as_uri())
-    return browser
+    return at(browser, (folder / "report.html").as_uri(), width)
 
 
 @pytest.fixture
@@ -62,16 +30,6 @@ def names(browser) -> list[str]:
         "return [...document.querySelectorAll('.board tbody tr')].filter((r) => r.offsetParent)"
         ".map((r) => r.querySelector('.n').textContent)"
     )
-
-
-def asked_for(browser) -> list[str]:
-    """The addresses that the page made the browser ask for."""
-    logged = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [one["params"]["request"]["url"] for one in logged if one["method"] == "Network.requestWillBeSent"]
-
-
-def find(browser, query: str):
-    return browser.find_element("css selector", query)
 
 
 def test_nothing_leaves_the_page_and_the_console_is_silent(opened_page):
@@ -176,12 +134,5 @@ def test_names_that_would_be_html_do_nothing(browser, hostile, tmp_path):
     assert browser.get_log("browser") == []
 
 
-def test_every_control_can_be_reached_by_the_keyboard(opened_page):
-    found = opened_page.execute_script(
-        "return [...document.querySelectorAll('a, button, input, select, summary, [tabindex]')]"
-        ".filter((e) => e.checkVisibility() && !e.disabled && e.tabIndex < 0).length"
-    )
-    assert found == 0
-    assert opened_page.execute_script(
-        "return [...document.querySelectorAll('input, select')].every((e) => e.labels.length || e.ariaLabel)"
-    )
+def test_every_control_can_be_reached_by_the_keyboard_and_has_a_name(opened_page):
+    assert out_of_reach(opened_page) == []
