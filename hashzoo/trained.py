@@ -132,7 +132,8 @@ def read(cell_path: Path, device: str = "cpu", plugins: Sequence[str] = ()) -> T
     refuse_newer(file, about.get("schema", SCHEMA), SCHEMA, RESULTS)
     if about["key"] != cell.identity.key:
         raise TroubleError(f"{file} belongs to another cell; run hashzoo bench again with --rerun all")
-    if unnamed := [name for name in about["plugins"] if name not in plugins]:
+    given = {Path(name).name for name in plugins}  # wherever the file lies: the digest of its code is compared below
+    if unnamed := [name for name in about["plugins"] if Path(name).name not in given]:
         raise UsageError(
             f"{cell_path.name} was made with the plugin {unnamed[0]}; name it with --plugin to run its code"
         )

@@ -108,6 +108,17 @@ def test_a_plugin_that_only_the_file_names_is_not_run(tmp_path, kept):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_plugin_is_found_where_it_lies_now(tmp_path, kept):
+    copy = tmp_path / kept.name
+    copy.write_bytes(kept.read_bytes())
+    with trained.safe_open(trained.path_of(kept), "pt") as opened:
+        about = json.loads(opened.metadata()["hashzoo"])
+    told = {"hashzoo": json.dumps({**about, "plugins": ["then/mine.py"]})}
+    save_file(load_file(trained.path_of(kept)), trained.path_of(copy), told)
+    (tmp_path / "mine.py").write_text("import hashzoo\n\n\n@hashzoo.hookimpl\ndef hashzoo_metrics():\n    return {}\n")
+    assert trained.read(copy, plugins=[str(tmp_path / "mine.py")]).cell == trained.read(kept).cell
+
+
 def test_a_method_whose_code_has_changed_is_not_read(kept, monkeypatch):
     monkeypatch.setattr(zoo, "code_digest", lambda *factories: "another")
     with pytest.raises(TroubleError, match="has changed since"):
@@ -231,6 +242,7 @@ def test_a_method_without_attention_or_maps_says_so(folder, picture):
 
 @pytest.mark.parametrize(("module", "extra"), [("captum.attr", "explain"), ("matplotlib.figure", "plots")])
 def test_a_missing_extra_is_named(module, extra, folder, picture, monkeypatch):
+    pytest.importorskip("captum.attr")  # which reads matplotlib itself, the first time
     path = cell_of(folder, "dhn")
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(TroubleError, match=rf"hashzoo\[{extra}\]"):
