@@ -18,22 +18,17 @@ from hashzoo.bench_file import Benchmark
 from hashzoo.cli import main
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.explain import drawn, grad_cam, looks, retrieved, scaled
-from hashzoo.measure import measure
 from hashzoo.sweep import again
+from tests import measured
 
 HOUSE = zoo.load()
 
 
 def cell_of(folder: Path, method: str, **changes: object) -> Path:
     """A measured cell with its weights; the path of its JSON."""
-    values = {"name": "x", "dataset": "digits.small", "backbone": "tiny", "bits": [16], "methods": [method]}
-    file = Benchmark.model_validate(values | {"train": {"epochs": 2, "batch": 64, "lr": 3e-3}} | changes)
-    (job,) = plan(file, HOUSE, keep=True)
-    if not (folder / "cells").is_dir():
-        cells.prepare(folder)
-    path = cells.path(folder, job.identity, job.benchmark)
-    cell, arrays = measure(job, keep=trained.path_of(path))
-    return cells.write(folder, cell, arrays)
+    return measured.cell_of(
+        folder, method, **{"backbone": "tiny", "train": {"epochs": 2, "batch": 64, "lr": 3e-3}} | changes
+    )
 
 
 @pytest.fixture(scope="module")
