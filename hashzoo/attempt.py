@@ -15,7 +15,7 @@ from hashzoo.bench import Job
 from hashzoo.checkpoints import Checkpoints
 from hashzoo.devices import measured
 from hashzoo.endings import status_of
-from hashzoo.errors import TroubleError
+from hashzoo.errors import DiskError, TroubleError
 from hashzoo.measure import blank
 from hashzoo.processes import alone
 
@@ -44,14 +44,16 @@ def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surrou
         former = Checkpoints(checkpoints.path_of(log), job)
         begun = time.monotonic()
         try:
-            limit_memory(memory)
-            cell, arrays = measured(job, report, trained.path_of(log) if job.keep else None, former)
-        except BaseException as error:
-            limit_memory(None)
-            traceback.print_exc()
-            cost = provenance.spent(time.monotonic() - begun)
-            cell, arrays = blank(job, *status_of(error, memory is not None), cost), {}
-        try:
+            try:
+                limit_memory(memory)
+                cell, arrays = measured(job, report, trained.path_of(log) if job.keep else None, former)
+            except DiskError:
+                raise
+            except BaseException as error:
+                limit_memory(None)
+                traceback.print_exc()
+                cost = provenance.spent(time.monotonic() - begun)
+                cell, arrays = blank(job, *status_of(error, memory is not None), cost), {}
             cells.write(folder, cell, arrays)
             pipe.send(("written", None))
             if cell.status in ("ok", "nan"):  # after anything else, another try can go on from it

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from hashzoo import npz
-from hashzoo.errors import TroubleError, UsageError
+from hashzoo.errors import DiskError, TroubleError, UsageError
 from hashzoo.schema import NewerSchemaError, known, lifted
 
 #: The version of the file's layout. ``schema`` and ``checksum`` keep their places in every version to come.
@@ -280,7 +280,7 @@ def trouble(doing: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         cure = cures.get(error.errno or 0, "check the disk or choose another folder")
-        raise TroubleError(f"cannot {doing} {path}: {error.strerror or error}; {cure}") from error
+        raise DiskError(f"cannot {doing} {path}: {error.strerror or error}; {cure}") from error
 
 
 def _bytes(path: Path) -> bytes:

@@ -24,6 +24,10 @@ class TroubleError(HashzooError):
     exit_code = 3
 
 
+class DiskError(TroubleError):
+    """A disk refused to keep or give something: no cell's fault, which is measured once the disk is as it should be."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error of others says; its type where it says nothing, or cannot even say it.
 

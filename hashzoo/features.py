@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo.errors import TroubleError
+from hashzoo.errors import DiskError, TroubleError
 from hashzoo.method import Backbone
 from hashzoo.pictures import View
 from hashzoo.schema import CACHE, NewerSchemaError, refuse_newer
@@ -226,7 +226,7 @@ def extract(
         (work / "features.json").write_text(json.dumps(about))
         os.replace(work, folder)
     except OSError as error:
-        raise TroubleError(
+        raise DiskError(
             f"cannot keep features in {folder.parent}: {error.strerror}; set HASHZOO_CACHE to a folder with room"
         ) from error
     finally:
@@ -280,7 +280,7 @@ def stored(
                 extract(eyes(), groups, size, maps, folder, tell)
                 arrays = read(folder, size)
     except OSError as error:
-        raise TroubleError(
+        raise DiskError(
             f"cannot use the feature cache {folder.parent}: {error.strerror}; set HASHZOO_CACHE to another folder"
         ) from error
     if arrays is None:

@@ -10,34 +10,38 @@ import atexit
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 ALONE = [sys.executable, "-c", "from hashzoo.cli import main; main()"]
 LOADER = """
-import json, os, sys
+import json, os, socket, sys
 import hashzoo.launch, hashzoo.leaderboard, hashzoo.sweep, hashzoo.tables, hashzoo.zoo, sklearn.datasets
 hashzoo.zoo.load()
 from hashzoo.cli import main
-for line in sys.stdin:
-    asked = json.loads(line)
+line = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    said, (out, err), *_ = socket.recv_fds(line, 1 << 18, 2)
     child = os.fork()
     if child:
-        print(child, flush=True)
-        ended, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        os.close(out), os.close(err)
+        line.send(str(child).encode())
+        line.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
         continue
-    os.chdir(asked["cwd"])
+    line.close()
+    command, folder, environment = json.loads(said)
+    for number, given in enumerate([os.open(os.devnull, os.O_RDONLY), out, err]):
+        os.dup2(given, number)
+        os.close(given)
+    os.chdir(folder)
     os.environ.clear()
-    os.environ.update(asked["environment"])
-    for number, name in enumerate([os.devnull, asked["out"], asked["err"]]):
-        os.dup2(os.open(name, os.O_RDWR | os.O_APPEND), number)
-    sys.stdin, sys.path[0] = open(os.devnull), ""
-    sys.argv, sys.orig_argv = ["-c", *asked["command"][3:]], asked["command"]
+    os.environ.update(environment)
+    sys.path[0], sys.argv, sys.orig_argv = "", ["-c", *command[3:]], command
     main()
     break
 """
@@ -54,36 +58,40 @@ def hashzoo(
         return subprocess.run(
             command, cwd=cwd, env=surroundings, capture_output=True, text=True, timeout=timeout, check=False
         )
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = (Path(folder) / name for name in ("out", "err"))
-        for file in (out, err):
-            file.touch()
-        asked = {"command": command, "cwd": str(cwd), "environment": surroundings, "out": str(out), "err": str(err)}
-        code = _forked(asked, timeout)
-        if code is None:
-            raise subprocess.TimeoutExpired(command, timeout, out.read_text(), err.read_text())
-        return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
+    line = _loader()[1]
+    pipes = [os.pipe(), os.pipe()]
+    asked = json.dumps([command, str(cwd), surroundings]).encode()
+    try:
+        socket.send_fds(line, [asked], [write for _, write in pipes])
+    finally:
+        for _, write in pipes:
+            os.close(write)
+    child = int(line.recv(64))
+    late = threading.Timer(timeout, os.kill, (child, signal.SIGKILL))
+    late.start()
+    with ThreadPoolExecutor(2) as pool:  # to the end of what all say that the command has started, as with a pipe
+        out, err = pool.map(_all, [read for read, _ in pipes])
+    code = int(line.recv(64))
+    in_time = late.is_alive()
+    late.cancel()
+    if not in_time:
+        raise subprocess.TimeoutExpired(command, timeout, out, err)
+    return subprocess.CompletedProcess(command, code, out, err)
+
+
+def _all(pipe: int) -> str:
+    with open(pipe, encoding="utf-8") as file:
+        return file.read()
 
 
 @cache
-def _loader() -> subprocess.Popen[str]:
+def _loader() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     process = subprocess.Popen(
-        [sys.executable, "-c", LOADER], cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", LOADER, str(theirs.fileno())], cwd=Path(__file__).parents[2], pass_fds=[theirs.fileno()]
+    )
+    theirs.close()
+    atexit.register(process.wait)
     atexit.register(process.kill)
-    return process
-
-
-def _forked(asked: dict[str, object], timeout: float) -> int | None:
-    """The exit code of a command that is run by a fork of the loader; None where it had to be ended."""
-    loader = _loader()
-    loader.stdin.write(json.dumps(asked) + "\n")
-    loader.stdin.flush()
-    child = int(loader.stdout.readline())
-    late = threading.Timer(timeout, os.kill, (child, signal.SIGKILL))
-    late.start()
-    code = int(loader.stdout.readline())
-    in_time = late.is_alive()
-    late.cancel()
-    return code if in_time else None
+    atexit.register(ours.close)
+    return process, ours

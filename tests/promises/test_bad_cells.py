@@ -239,3 +239,15 @@ def test_a_cell_ends_with_the_sweep_that_is_killed_and_the_next_one_clears_away_
     assert hashzoo(*asked, "--methods", "lsh", cwd=tmp_path).returncode == 0
     left = {file.name.split(".")[1] for file in cells.iterdir() if not file.name.startswith(".")}
     assert left == {"lsh"}
+
+
+def test_a_cache_that_cannot_be_written_is_no_cells_fault_and_the_same_command_goes_on(tmp_path):
+    asked = ("bench", "digits", "--quick", "--no-baselines", "--methods", "itq", "--backbone", "tiny")
+    asked += ("--set", "train.backbone=frozen", "--results", "r")
+    (tmp_path / "file").touch()
+    first = hashzoo(*asked, cwd=tmp_path, HASHZOO_CACHE=str(tmp_path / "file"))
+    assert first.returncode == 3
+    assert len(first.stderr.splitlines()) == 1
+    assert "set HASHZOO_CACHE to another folder" in first.stderr
+    assert not list((tmp_path / "r" / "cells").glob("*.json"))
+    assert hashzoo(*asked, cwd=tmp_path).returncode == 0
