@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,18 @@ def parted(text: str | None) -> list[str]:
     ['lsh', 'p*']
     """
     return [part.strip().strip("'\"") for part in (text or "").split(",") if part.strip()]
+
+
+def insist_on_room(output: Path) -> None:
+    """Show that a file can be written, before hours are spent. UsageError for a folder; TroubleError by the disk."""
+    from hashzoo.cells import trouble
+
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder; name a file to write")
+    probe = output.with_name(f".probe-{secrets.token_hex(6)}")
+    with trouble("write", output):
+        probe.touch()
+        probe.unlink()
 
 
 def numbers(option: str, text: str | None) -> list[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hashzoo.cli_options import parted, plugin_option
+from hashzoo.cli_options import insist_on_room, parted, plugin_option
 
 _results = click.argument("results", type=click.Path(path_type=Path), metavar="DIR|CSV")
 _metric = click.option("--metric", metavar="M", help="The score to rank by; default: the main one of each data set.")
@@ -42,6 +42,7 @@ def report(
     """
     from hashzoo.report.page import Asked, write
 
+    insist_on_room(output)
     asked = Asked(metric, tuple(parted(methods)), gallery, None if explain is None else tuple(parted(explain)), root)
     size = write(results, output, asked, plugins)
     click.echo(f"written to {output} ({size / 1e6:.1f} MB)")
@@ -78,6 +79,7 @@ def plot(
     from hashzoo.report.results import read
 
     figures.check_name(output)
+    insist_on_room(output)
     extra = zoo.load(plugins).metric_functions()
     found = read(results, metric, extra)
     choice = plots.chosen(found, extra, dataset=dataset, bits=bits, methods=parted(methods), plugins=plugins, root=root)

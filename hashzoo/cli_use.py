@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli_options import device_option, plugin_option
+from hashzoo.cli_options import device_option, insist_on_room, plugin_option
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def encode(
     from hashzoo.picture_index import gathered
     from hashzoo.progress import shown
 
-    _insist_on_room(output)
+    insist_on_room(output)
     encoder = load(run, device=device, plugins=plugins)
     with shown("pictures") as tell:
         kept, refused = gathered(encoder, pictures, None, tell, stop=on_bad_image == "stop")
@@ -91,23 +90,11 @@ def build(
     from hashzoo.picture_index import build as built
     from hashzoo.progress import shown
 
-    _insist_on_room(output)
+    insist_on_room(output)
     encoder = load(run, device=device, plugins=plugins)
     with shown("pictures") as tell:
         kept, refused = built(encoder, pictures, engine, tell, stop=on_bad_image == "stop")
     _written(kept, refused, output)
-
-
-def _insist_on_room(output: Path) -> None:
-    """Show that a file can be written, before hours are spent. UsageError for a folder; TroubleError by the disk."""
-    from hashzoo.cells import trouble
-
-    if output.is_dir():
-        raise UsageError(f"{output} is a folder; name a file to write")
-    probe = output.with_name(f".probe-{secrets.token_hex(6)}")
-    with trouble("write", output):
-        probe.touch()
-        probe.unlink()
 
 
 def _written(kept: KeptCodes, refused: list[str], output: Path) -> None:
@@ -241,7 +228,7 @@ def export(
 
         if code:
             raise UsageError("--to onnx holds all codes; leave out --code")
-        _insist_on_room(output)
+        insist_on_room(output)
         if source.suffix in (".npz", ".index"):
             raise UsageError(f"--to onnx exports a method: name a cell's .json, not {source}")
         found = onnx.export(load(source, plugins=plugins), output, checked, root)
