@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hashzoo.cells import replace_bytes
 from hashzoo.errors import TroubleError, UsageError
 
 if TYPE_CHECKING:
@@ -44,14 +46,21 @@ def check_name(path: Path) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, in the format its name says, with the same bytes for the same figure."""
     import matplotlib
+    from matplotlib.text import Text
 
     check_name(path)
-    date: dict[str, Any] = {"Date": None} if path.suffix.lower() == ".svg" else {}
-    try:
-        with matplotlib.rc_context({"svg.hashsalt": "hashzoo"}):
-            figure.savefig(path, dpi=150, metadata=date)
-    except OSError as error:
-        raise TroubleError(f"cannot write {path}: {error.strerror}") from error
+    kind = path.suffix.lower().removeprefix(".")
+    date: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+    for words in figure.findobj(Text):
+        words.set_parse_math(False)  # a name with two $ is no formula
+    for axes in figure.axes:
+        if axes.get_xscale() == "log":  # powers of ten are
+            for tick in axes.get_xticklabels(which="both"):
+                tick.set_parse_math(True)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "hashzoo"}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata=date)
+    replace_bytes(path, buffer.getvalue())
 
 
 def overlays(pictures: NDArray[np.float32], looks: NDArray[np.float32], names: Sequence[str]) -> Figure:
