@@ -209,8 +209,8 @@ def notes(ranking: Ranking) -> list[str]:
     datasets = {block[:3] for block in ranking.blocks}
     lines = [
         f"Mean ranks by {ranking.metric} in {len(ranking.blocks)} blocks (benchmark, dataset, backbone, bits).",
-        f"Friedman: p {ranking.friedman:.2g} if all ranked alike. Methods that share a letter cannot be told apart "
-        f"at 5 %: {ranking.test}.",
+        f"Friedman: p {ranking.friedman:.2g} if all ranked alike. Methods of one group cannot be told apart at "
+        f"5 %: {ranking.test}.",
     ]
     if len(datasets) < len(ranking.blocks):
         lines.append(

@@ -21,6 +21,9 @@ from hashzoo.cells import Cell, DamagedError
 from hashzoo.errors import TroubleError, UsageError, unknown
 from hashzoo.significance import FEWEST_SEEDS, LEVEL, Floats, holm, resampled, sign_flip, trained_again
 
+#: Why two rows are not compared that did not measure the same thing.
+UNLIKE = "not the same protocol"
+
 # What two rows must agree on before their scores are of the same thing, by column, and as people call it.
 _SAME = {
     "protocol": "protocol version",
@@ -56,7 +59,7 @@ class Row:
                 raise
             except TroubleError:  # results may be passed on without arrays
                 continue
-            if metric in arrays and arrays[metric].ndim == 1:
+            if metric in arrays and arrays[metric].ndim == 1 and arrays[metric].dtype.kind in "iuf":
                 found[cell.identity.seed] = arrays[metric].astype(float)
         return found
 
@@ -165,7 +168,7 @@ def _protocol(row: Row) -> dict[str, Any]:
 def disagreements(pairs: Iterable[tuple[Row, Row]]) -> list[str]:
     """A line for each pair of rows that did not measure the same thing, that names in what they differ."""
     said = [(first, second, unequal(first, second)) for first, second in pairs]
-    return [f"{_where(a, b)}: not the same protocol: {'; '.join(what)}" for a, b, what in said if what]
+    return [f"{_where(a, b)}: {UNLIKE}: {'; '.join(what)}" for a, b, what in said if what]
 
 
 def _where(first: Row, second: Row) -> str:
@@ -231,13 +234,15 @@ def _differences(pair: Pair) -> Floats:
 def _paired(first: Row, second: Row, metric: str, ours: Mapping[int, Floats], theirs: Mapping[int, Floats]) -> Pair:
     pair = Pair(first, second, first.facts[metric], second.facts[metric])
     if unequal(first, second):
-        return replace(pair, reason="not the same protocol")
+        return replace(pair, reason=UNLIKE)
     for row, known in ((first, ours), (second, theirs)):
         if not known:
             return replace(pair, reason=f"no scores of single queries {_lacking(row, metric)}")
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return replace(pair, reason="no seed in common")
+    if len({known[seed].shape for known in (ours, theirs) for seed in seeds}) > 1:
+        return replace(pair, reason=UNLIKE)
     a, b = (np.stack([known[seed] for seed in seeds]) for known in (ours, theirs))  # (S, Q)
     usable = np.isfinite(a).all(0) & np.isfinite(b).all(0)  # NaN: nothing relevant, or another part of the queries
     a, b = a[:, usable], b[:, usable]
