@@ -187,10 +187,17 @@ def matrix(shares: NDArray[np.float64], names: Sequence[str], said: str) -> Mark
     """The share (C, C) of each class, columns, in what queries of a class, rows, retrieve."""
     count = len(names)
     side = min(34.0, max(7.0, 340.0 / count))
-    room = min(120.0, 10 + 6.2 * max(len(_cut(name)) for name in names)) if count <= 30 else 10.0
-    top = room
-    parts = []
+    top = room = min(120.0, 10 + 6.2 * max(len(_cut(name)) for name in names)) if count <= 30 else 10.0
+    named = count <= 30
+    whole = num(count * side)
+    parts = (
+        []
+        if named
+        else [f'<rect x="{num(room)}" y="{num(top)}" width="{whole}" height="{whole}" fill-opacity="0.02"/>']
+    )
     for (row, column), share in np.ndenumerate(shares):
+        if not named and share < 0.005:  # of 1,000 classes there are a million places, all but a few of them empty
+            continue
         x, y = room + column * side, top + row * side
         title = f"<title>{escape(names[row])} finds {escape(names[column])}: {share:.3f}</title>"
         parts.append(
@@ -201,8 +208,8 @@ def matrix(shares: NDArray[np.float64], names: Sequence[str], said: str) -> Mark
             said_share = "1" if share > 0.994 else f"{share:.2f}"[1:]
             kind = "on" if share > 0.5 else "off"
             parts.append(text(x + (side - 1) / 2, y + side / 2 + 3, said_share, kind, "middle"))
-        parts.append(title + "</g>" if count <= 30 else "</g>")
-    if count <= 30:
+        parts.append(title + "</g>")
+    if named:
         for i, name in enumerate(names):
             parts.append(text(room - 5, top + (i + 0.5) * side + 4, _cut(name), "t", "end"))
             at = f"{num(room + (i + 0.5) * side + 4)} {num(top - 5)}"

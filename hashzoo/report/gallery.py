@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from hashzoo.cells import Cell
-from hashzoo.report.results import Board, Entry, Results
+from hashzoo.report.results import GALLERY, Board, Entry, Results
 from hashzoo.report.thumbnails import Album
 from hashzoo.types import Split, Splits
 
@@ -65,26 +65,26 @@ class Gallery:
     bits: int
     asked: int
     queries: list[Query] = field(default_factory=list)
-    without: list[str] = field(default_factory=list)  # names whose cells keep no neighbours
+    without: list[str] = field(default_factory=list)  # names whose cells keep no neighbours among these data
 
 
 def gallery(
-    results: Results, board: Board, bits: int, names: Sequence[str], data: Splits, count: int, album: Album
+    results: Results, board: Board, bits: int, names: Sequence[str], data: Splits, digest: str, count: int, album: Album
 ) -> Gallery:
     """Up to ``count`` queries, evenly spread over those that every cell keeps, as each row's first seed found them.
 
-    Queries are left out from the first on whose pictures find no room in the album.
+    Cells count that were measured on ``data``, whose fingerprint is ``digest``. Queries are left out from the first on
+    whose pictures find no room in the album.
     """
     rows = {entry.name: entry for entry in board.at(bits)}
     chosen = [rows[name] for name in names if name in rows and rows[name].ok]
-    held = {id(entry): cell for entry in chosen if (cell := _first(results, entry))}
+    held = {id(entry): cell for entry in chosen if (cell := _first(results, entry, data, digest))}
     made = Gallery(board, bits, 0, without=[entry.name for entry in chosen if id(entry) not in held])
     chosen = [entry for entry in chosen if id(entry) in held]
     if not chosen:
         return made
     kept = [results.arrays(held[id(entry)]) for entry in chosen]
     common = sorted(set.intersection(*(set(arrays["gallery_queries"].tolist()) for arrays in kept)))
-    common = [query for query in common if query < _asked(data)]
     picks = [common[i] for i in np.unique(np.linspace(0, len(common) - 1, min(count, len(common))).round().astype(int))]
     made.asked = len(picks)
     for query in picks:
@@ -93,8 +93,6 @@ def gallery(
         found = [
             (a["gallery_rows"][i].tolist(), a["gallery_distances"][i].tolist()) for a, i in zip(kept, at, strict=True)
         ]
-        if any(row >= len(data.database) for nearest, _ in found for row in nearest):
-            continue
         wanted: dict[tuple[object, ...], tuple[Split, int]] = {
             (board.number, "q", row): (data.query, row) for row in asking
         }
@@ -105,10 +103,16 @@ def gallery(
     return made
 
 
-def _first(results: Results, entry: Entry) -> Cell | None:
-    """The cell of the first seed that keeps neighbours."""
-    needed = ("gallery_queries", "gallery_rows", "gallery_distances")
-    return next((cell for cell in entry.ok if all(name in results.arrays(cell) for name in needed)), None)
+def _first(results: Results, entry: Entry, data: Splits, digest: str) -> Cell | None:
+    """The cell of the first seed that keeps neighbours among these data."""
+    for cell in entry.ok:
+        arrays = results.arrays(cell)
+        if cell.identity.data != digest or GALLERY[0] not in arrays:
+            continue
+        queries, rows, _ = (arrays[name] for name in GALLERY)
+        if queries.max(initial=-1) < _asked(data) and rows.max(initial=-1) < len(data.database):
+            return cell
+    return None
 
 
 def _asked(data: Splits) -> int:

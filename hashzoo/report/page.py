@@ -16,12 +16,11 @@ from markupsafe import Markup
 from hashzoo import __version__, cells, zoo
 from hashzoo.errors import HashzooError, UsageError
 from hashzoo.explain import data_of
-from hashzoo.leaderboard import records
 from hashzoo.metrics import GROUPS, Extra
 from hashzoo.ranking import notes, rank
 from hashzoo.report import charts, seen, words
 from hashzoo.report.gallery import Gallery, gallery
-from hashzoo.report.results import Board, Entry, Results, looked_at, read
+from hashzoo.report.results import Board, Entry, Results, looked_at, named, read
 from hashzoo.report.series import COSTS, against_bits, against_cost, bit_means, pr_curves
 from hashzoo.report.standing import Standing, standings
 from hashzoo.report.thumbnails import Album
@@ -31,6 +30,7 @@ from hashzoo.types import Splits
 ROOM = 1_500_000  # bytes of thumbnails
 EXPLAINED = 3  # methods whose weights are looked into
 _OTHERS = 3  # scores beside the main one
+_ALIKE = 6  # names of those that are as good as the best
 
 
 @dataclass(frozen=True)
@@ -85,30 +85,34 @@ def page(path: Path, asked: Asked, plugins: Sequence[str] = ()) -> str:
     results = read(path, asked.metric, extra)
     names = looked_at(results, asked.methods)
     colours = {results.names.index(name): place for place, name in enumerate(names)}
+    explained = names[:EXPLAINED] if asked.explained is None else named(results, set(asked.explained) - {"none"})
     stands = {(board.number, bits): standings(board, bits) for board in results.boards for bits in board.bits}
-    tests = [one.test for found in stands.values() for one in found.values() if one.test]
+    told = [one for found in stands.values() for one in found.values()]
+    tests = [one.test for one in told if one.test]
     album = Album(ROOM)
+    lines = {
+        (board.number, bits): _lines(board, bits, stands[board.number, bits], house)
+        for board in results.boards
+        for bits in board.bits
+    }
     context = {
-        "title": f"{', '.join(dict.fromkeys(board.benchmark for board in results.boards))}: hashing methods compared",
+        "title": f"{', '.join(results.benchmarks)}: hashing methods compared",
         "version": __version__,
         "results": results,
         "names": names,
         "colours": colours,
-        "lines": {
-            (board.number, bits): _lines(board, bits, stands[board.number, bits], house)
-            for board in results.boards
-            for bits in board.bits
-        },
+        "lines": lines,
+        "briefs": {at: brief(rows) for at, rows in lines.items()},
         "columns": {board.number: _columns(board) for board in results.boards},
         "start": results.boards[0].bits[len(results.boards[0].bits) // 2] if results.boards[0].bits else 0,
         "charts": _charts(results, colours),
         "ranking": _ranking(results, colours, extra),
-        "pictures": [_pictures(results, board, names, asked, plugins, album) for board in results.boards],
+        "pictures": [_pictures(results, board, names, explained, asked, plugins, album) for board in results.boards],
         "album": album,
         "asked": asked,
         "protocols": {board.number: words.protocol(board) for board in results.boards},
         "metrics": {name: words.metric(name, extra) for board in results.boards for name in board.scores},
-        "warnings": words.warnings(results, tests),
+        "warnings": words.warnings(results, told),
         "tested": words.tested(tests),
         "machines": words.machines(results.cells),
         "commands": words.commands(results.cells),
@@ -169,7 +173,7 @@ def _lines(board: Board, bits: int, found: Mapping[int, Standing], house: zoo.Zo
         lines.append(
             Line(
                 entry,
-                None if score is None else place,
+                None if score is None or board.metric not in board.praised else place,
                 found.get(id(entry)),
                 entry is best,
                 kind,
@@ -178,6 +182,24 @@ def _lines(board: Board, bits: int, found: Mapping[int, Standing], house: zoo.Zo
             )
         )
     return lines
+
+
+def brief(lines: Sequence[Line]) -> str:
+    """What the tests say of the others of a block, after its best was named."""
+    others = [x for x in lines if x.place and not x.best and x.entry.facts["role"] != "control"]
+    tested = [x.standing for x in others if x.standing and x.standing.p is not None]
+    alike = [x.entry.name for x in others if x.standing and x.standing.alike]
+    rest = len(others) - len(tested)
+    untested = f" {rest} more could not be tested." if tested and rest else ""
+    if not others:
+        return "No other method was measured."
+    if not tested:
+        return "No test was possible, so nothing is said of who is as good."
+    if not alike:
+        told = "Every other method" if not rest else f"{len(tested)} {'other' if len(tested) == 1 else 'others'}"
+        return f"{told} can be told from it at 5 %.{untested}"
+    first = ", ".join(alike[:_ALIKE]) + (f" and {len(alike) - _ALIKE} more" if len(alike) > _ALIKE else "")
+    return f"{len(alike)} {'other' if len(alike) == 1 else 'others'} cannot be told from it at 5 %: {first}.{untested}"
 
 
 def _card(method: str, house: zoo.Zoo) -> tuple[str, str]:
@@ -250,24 +272,33 @@ def _close(results: Results, board: Board, bits: int, colours: charts.Colours) -
 
 def _ranking(results: Results, colours: charts.Colours, extra: Extra) -> dict[str, Any]:
     """Mean ranks over data sets and bits, or why there are none."""
-    frame = results.frame
-    metrics = {board.metric for board in results.boards}
-    if len(metrics) != 1 or "" in metrics:
-        return {"reason": "the data sets are ranked by different scores", "chart": None, "notes": []}
+    ranked = [board for board in results.boards if board.metric]
+    metrics = {board.metric for board in ranked}
+    reason = "" if ranked else "no row has a score"
+    if len(metrics) > 1:
+        reason = "the data sets are ranked by different scores"
+    elif ranked and ranked[0].metric not in ranked[0].praised:
+        reason = f"{ranked[0].metric} is not better when higher"
+    if reason:
+        return {"reason": reason, "chart": None, "notes": []}
     try:
-        ranking = rank([frame], min(metrics), None, extra)
+        ranking = rank([results.frame], min(metrics), None, extra)
     except UsageError:
         reason = "they need three methods, controls apart, in two blocks of the same data set, backbone and bits"
         return {"reason": reason, "chart": None, "notes": []}
-    numbers = {row["method"]: -1 for row in records(frame)}
-    for board in results.boards:
-        numbers |= {e.facts["method"]: e.number for e in board.entries if e.name == e.facts["method"]}
+    numbers = {e.name: e.number for board in results.boards for e in board.entries if e.name == e.facts["method"]}
     said = f"Mean ranks by {ranking.metric}, best first"
     return {"reason": "", "chart": charts.ranks(ranking, numbers, colours, said), "notes": notes(ranking)}
 
 
 def _pictures(
-    results: Results, board: Board, names: Sequence[str], asked: Asked, plugins: Sequence[str], album: Album
+    results: Results,
+    board: Board,
+    names: Sequence[str],
+    explained: Sequence[str],
+    asked: Asked,
+    plugins: Sequence[str],
+    album: Album,
 ) -> Pictures:
     """What can be shown of one data set: nothing where it cannot be loaded, for the reason that is kept."""
     made = Pictures(board)
@@ -287,28 +318,27 @@ def _pictures(
     )
     middle = len(board.bits) // 2
     for bits in [*board.bits[middle:], *reversed(board.bits[:middle])] if asked.gallery else ():
-        found = gallery(results, board, bits, names, made.data, asked.gallery, album)
+        found = gallery(results, board, bits, names, made.data, cell.identity.data, asked.gallery, album)
         if found.asked:
             made.galleries.append(found)
     if made.data.pairs is None:
-        _look_into(made, results, names, asked, plugins)
+        _look_into(made, made.data, cell.identity.data, results, explained, plugins)
     return made
 
 
-def _look_into(made: Pictures, results: Results, names: Sequence[str], asked: Asked, plugins: Sequence[str]) -> None:
+def _look_into(
+    made: Pictures, data: Splits, digest: str, results: Results, names: Sequence[str], plugins: Sequence[str]
+) -> None:
     """Add what weights can show, at the longest codes that kept any."""
-    board, data = made.board, made.data
-    chosen = list(names)[:EXPLAINED] if asked.explained is None else [n for n in asked.explained if n != "none"]
-    assert data is not None  # noqa: S101  # who calls has seen to it
-    for bits in reversed(board.bits):
-        kept = seen.with_weights(results, board, bits, chosen)
+    for bits in reversed(made.board.bits):
+        kept = seen.with_weights(results, made.board, bits, names, digest)
         for entry, file in kept:
             opened = seen.opened(file, plugins)
             if isinstance(opened, str):
                 made.notes.append(opened)
                 continue
-            made.taken.append(seen.taken(entry, opened, data))
             try:
+                made.taken.append(seen.taken(entry, opened, data))
                 made.looks.append(seen.look(entry, opened, data))
             except HashzooError as error:
                 made.notes.append(str(error))

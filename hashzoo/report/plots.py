@@ -90,7 +90,7 @@ def _pr(choice: Choice) -> Figure:
 
 def _bits(choice: Choice) -> Figure:
     found = [(board, series) for board in choice.boards if (series := against_bits(board))]
-    figure, axes = figures.panels([board.dataset for board, _ in _some(found, "scores")])
+    figure, axes = figures.panels([board.title for board, _ in _some(found, "scores")])
     for one, (board, series) in zip(axes, found, strict=True):
         figures.curves(one, choice.drawn(series), "bits asked for", board.metric, marks=True, log=True)
     return figure
@@ -157,7 +157,7 @@ def _ranks(choice: Choice) -> Figure:
 
 
 def _title(choice: Choice, board: Board) -> str:
-    return f"{board.dataset}, {choice.at(board)} bits"
+    return f"{board.title}, {choice.at(board)} bits"
 
 
 def _some(found: list[T], what: str) -> list[T]:

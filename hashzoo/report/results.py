@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,10 @@ Arrays = Mapping[str, NDArray[Any]]
 BEST = 5  # methods of the highest mean place that are looked at closely
 BASELINES = 2
 MOST = 8  # methods side by side
+
+#: The arrays that say what some queries find.
+GALLERY = ("gallery_queries", "gallery_rows", "gallery_distances")
+_SHARES = ("pr_recall", "pr_precision", "distances_relevant", "distances_other", "bit_means")
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,13 @@ class Entry:
 class Board:
     """The rows of one benchmark and data set; ``metric`` is what they are ranked by, ``shared`` what all settings say.
 
-    ``metric`` is empty where no row has a score.
+    ``metric`` is empty where no row has a score. ``title`` names the benchmark, too, where the results have several.
     """
 
     number: int
     benchmark: str
     dataset: str
+    title: str
     metric: str
     scores: Sequence[str]
     praised: Sequence[str]  # the scores that are better when higher
@@ -103,6 +109,11 @@ class Results:
     _arrays: dict[str, Arrays] = field(default_factory=dict, repr=False)
 
     @property
+    def benchmarks(self) -> list[str]:
+        """The names of all benchmarks."""
+        return list(dict.fromkeys(board.benchmark for board in self.boards))
+
+    @property
     def bits(self) -> list[int]:
         """The code lengths of all boards."""
         return sorted({bits for board in self.boards for bits in board.bits})
@@ -117,11 +128,11 @@ class Results:
         return store.path(self.path, cell.identity, cell.benchmark)
 
     def arrays(self, cell: Cell) -> Arrays:
-        """The arrays of a cell; none where they were not passed on with it."""
+        """The arrays of a cell that are what their names say; none where they were not passed on with it."""
         key = f"{cell.benchmark} {cell.identity.key}"
         if key not in self._arrays:
             try:
-                self._arrays[key] = store.arrays(self.file(cell))
+                self._arrays[key] = sound(store.arrays(self.file(cell)))
             except DamagedError:
                 raise
             except TroubleError:
@@ -133,9 +144,33 @@ class Results:
         held = [self.arrays(cell) for cell in entry.ok]
         if not held or any(name not in arrays for arrays in held for name in names):
             return None
-        if any(len({arrays[name].shape for arrays in held}) > 1 for name in names):
+        if len({arrays[name].shape for arrays in held for name in names}) > 1:
             return None
         return [np.mean([arrays[name] for arrays in held], axis=0, dtype=np.float64) for name in names]
+
+
+def sound(arrays: Arrays) -> Arrays:
+    """The arrays that the page draws, but for those of odd shapes, kinds or values: strangers may have written them.
+
+    Shares (K + 1,) by distance and (K,) by bit are 0..1; of a gallery (see :func:`hashzoo.shown.shown`) all or nothing.
+    """
+    kept = {name: array for name in _SHARES if (array := arrays.get(name)) is not None and _shares(array)}
+    queries, rows, distances = (arrays.get(name, np.zeros(())) for name in GALLERY)
+    if (
+        all(one.dtype.kind in "iu" for one in (queries, rows))
+        and distances.dtype.kind in "iuf"
+        and (queries.ndim, rows.ndim) == (1, 2)
+        and distances.shape == rows.shape == (len(queries), rows.shape[1])
+        and min(queries.min(initial=0), rows.min(initial=0)) >= 0
+        and np.isfinite(distances).all()
+    ):
+        kept |= {name: arrays[name] for name in GALLERY}
+    return kept
+
+
+def _shares(array: NDArray[Any]) -> bool:
+    numbers = array.ndim == 1 and array.dtype.kind in "iuf" and len(array) > 0
+    return numbers and bool(((array >= 0) & (array <= 1 + 1e-6)).all())
 
 
 def read(path: Path, metric: str | None = None, extra: Extra | None = None) -> Results:
@@ -161,14 +196,19 @@ def read(path: Path, metric: str | None = None, extra: Extra | None = None) -> R
         frame = leaderboard.board_frame(cells)
     else:
         frame = leaderboard.read_csv(path)
-    facts = leaderboard.records(frame)
+    blank = dict.fromkeys((*leaderboard.HEAD, *leaderboard.TAIL))  # a CSV of somebody else may lack columns
+    facts = [blank | {name: _finite(v) for name, v in row.items()} for row in leaderboard.records(frame)]
     if not facts:
-        raise TroubleError(f"{path} holds no result that can be read; run hashzoo bench first")
+        raise TroubleError(next(iter(faults), f"{path} holds no result that can be read; run hashzoo bench first"))
     known = leaderboard.metrics(frame)
     if metric and metric not in known:
         raise UsageError(f"{path}: {unknown('metric', metric, known)}")
     rows = [Row(one, cells=g, folder=path) for one, g in zip(facts, groups or [[] for _ in facts], strict=True)]
     return _arranged(path, rows, frame, metric, extra, faults, gone)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _arranged(
@@ -186,7 +226,7 @@ def _arranged(
         parts.setdefault((row.facts["benchmark"], row.facts["dataset"]), []).append(row)
     named = {place: _named([dict(row.facts) for row in part]) for place, part in parts.items()}
     numbers = {name: i for i, name in enumerate(sorted({name for *_, names in named.values() for name in names}))}
-    boards = []
+    boards, several = [], len({benchmark for benchmark, _ in parts}) > 1
     for number, (place, part) in enumerate(sorted(parts.items())):
         there = [name for name in known if any(row.facts.get(name) is not None for row in part)]
         praised = [name for name in there if higher_is_better(name, extra)]
@@ -197,7 +237,8 @@ def _arranged(
             Entry(row, name, numbers[name], "" if one["settings"] in name else one["settings"])
             for row, one, name in zip(part, left, names, strict=True)
         ]
-        boards.append(Board(number, *place, main, there, praised, shared, entries))
+        title = f"{place[1]} ({place[0]})" if several else place[1]
+        boards.append(Board(number, *place, title, main, there, praised, shared, entries))
     return Results(path, boards, sorted(numbers), frame, faults, gone)
 
 
@@ -226,23 +267,28 @@ def looked_at(results: Results, asked: Sequence[str] = ()) -> list[str]:
     The rule: the five of the best mean place over all data sets and bits, the first two baselines, and the control of
     the highest score. UsageError for a method that the results do not have, and for more than eight.
     """
-    entries = [entry for board in results.boards for entry in board.entries]
     if asked:
-        known = {entry.facts["method"] for entry in entries} | set(results.names)
-        for method in asked:
-            if method not in known:
-                raise UsageError(f"{results.path}: {unknown('method', method, known)}")
-        found = list(dict.fromkeys(e.name for m in asked for e in entries if m in (e.name, e.facts["method"])))
+        found = named(results, asked)
         if len(found) > MOST:
             raise UsageError(f"--methods stands for {len(found)} rows ({', '.join(found)}); {MOST} fit side by side")
         return found
     place = places(results)
-    roles = {entry.name: entry.facts["role"] for entry in entries}
-    order = sorted(place, key=lambda name: (place[name], name))
+    roles = {e.name: e.facts["role"] for b in results.boards for e in b.entries if e.score(b.metric) is not None}
+    order = sorted(roles, key=lambda name: (place.get(name, math.inf), name))
     best = [name for name in order if roles[name] != "control"][:BEST]
     baselines = [name for name in order if roles[name] == "baseline" and name not in best][:BASELINES]
     control = [name for name in order if roles[name] == "control"][:1]
     return [*best, *baselines, *control]
+
+
+def named(results: Results, asked: Collection[str]) -> list[str]:
+    """The names of all rows of the methods, or the rows, that a person names. UsageError for one that is not there."""
+    entries = [entry for board in results.boards for entry in board.entries]
+    known = {entry.facts["method"] for entry in entries} | set(results.names)
+    for method in asked:
+        if method not in known:
+            raise UsageError(f"{results.path}: {unknown('method', method, known)}")
+    return list(dict.fromkeys(e.name for m in asked for e in entries if m in (e.name, e.facts["method"])))
 
 
 def places(results: Results) -> dict[str, float]:
@@ -251,7 +297,7 @@ def places(results: Results) -> dict[str, float]:
     for board in results.boards:
         for bits in board.bits:
             rows = [e for e in board.at(bits) if e.facts["status"] == "ok" and e.score(board.metric) is not None]
-            if not rows:
+            if not rows or board.metric not in board.praised:
                 continue
             ranks = mean_ranks([[e.score(board.metric) or 0.0 for e in rows]])
             for entry, rank in zip(rows, ranks, strict=True):

@@ -49,12 +49,18 @@ class Taken:
     of: str
 
 
-def with_weights(results: Results, board: Board, bits: int, names: Sequence[str]) -> list[tuple[Entry, Path]]:
-    """The rows, in the order of ``names``, of which a seed that went well keeps its weights; where its cell lies."""
+def with_weights(
+    results: Results, board: Board, bits: int, names: Sequence[str], digest: str
+) -> list[tuple[Entry, Path]]:
+    """The rows, in the order of ``names``, of which a seed that went well keeps its weights; where its cell lies.
+
+    Cells count that were measured on data of the fingerprint ``digest``.
+    """
     rows = {entry.name: entry for entry in board.at(bits)}
     found = []
     for name in names:
-        files = [results.file(cell) for cell in rows[name].ok] if name in rows else []
+        well = rows[name].ok if name in rows else []
+        files = [results.file(cell) for cell in well if cell.identity.data == digest]
         file = next((one for one in files if trained.path_of(one).is_file()), None)
         if file is not None:
             found.append((rows[name], file))

@@ -39,11 +39,8 @@ COSTS: dict[str, tuple[str, Callable[[float], float]]] = {
 
 def against_cost(board: Board, bits: int, column: str) -> list[Series]:
     """A point a name: the main score by a cost above 0."""
-    rows = [e for e in board.at(bits) if e.score(board.metric) is not None and e.facts.get(column)]
-    costs = [COSTS[column][1](e.facts[column]) for e in rows]
-    return _series(
-        rows, [[(c, float(e.score(board.metric) or 0))] if c else [] for e, c in zip(rows, costs, strict=True)]
-    )
+    rows = [e for e in board.at(bits) if e.score(board.metric) is not None and (e.facts[column] or 0) > 0]
+    return _series(rows, [[(COSTS[column][1](e.facts[column]), float(e.score(board.metric) or 0))] for e in rows])
 
 
 def pr_curves(results: Results, board: Board, bits: int) -> list[Series]:
@@ -58,5 +55,5 @@ def bit_means(results: Results, entry: Entry) -> NDArray[np.float64] | None:
     """The share (K,) of ones of each bit in the codes of the first seed; None where they are not kept."""
     for cell in entry.ok:
         means = results.arrays(cell).get("bit_means")
-        return None if means is None or not len(means) else means.astype(np.float64)
+        return None if means is None else means.astype(np.float64)
     return None

@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 from hashzoo.report.results import Board, Entry
 from hashzoo.significance import FEWEST_SEEDS, LEVEL, holm
-from hashzoo.versus import judged
+from hashzoo.versus import UNLIKE, judged
 
 #: What a p is of, by the name of its test.
 TESTS = {
@@ -46,7 +46,7 @@ def standings(board: Board, bits: int) -> dict[int, Standing]:
     if best is None:
         return {}
     others = [e for e in board.at(bits) if e is not best and e.competes and e.score(board.metric) is not None]
-    if best.score(board.metric) is None or not others:
+    if not others:
         return {}
     pairs = judged([(best.row, other.row) for other in others], board.metric)
     found: dict[int, Standing] = {}
@@ -57,8 +57,8 @@ def standings(board: Board, bits: int) -> dict[int, Standing]:
             pair.after - pair.before, pair.interval, p, test if p is not None else "", pair.reason
         )
         if pair.reason == "the same score of each query":
-            found[id(other)] = replace(found[id(other)], p=1.0, test="models")
-        elif p is None:
+            found[id(other)] = replace(found[id(other)], p=1.0, test="training" if pair.seeds > 1 else "models")
+        elif p is None and pair.reason != UNLIKE:
             untested.append(other)
     return found | _by_seeds(best, untested, board.metric)
 

@@ -9,14 +9,15 @@ from typing import Any
 from hashzoo.cells import Cell
 from hashzoo.metrics import Extra
 from hashzoo.report.results import Board, Results
-from hashzoo.report.standing import TESTS
+from hashzoo.report.standing import TESTS, Standing
+from hashzoo.versus import UNLIKE
 
 _FAMILIES = {
     "map": "mean average precision",
     "p": "precision",
     "r": "recall",
-    "empty": "the share of queries that find nothing within the distance; less is better",
-    "ndcg": "normalised discounted cumulative gain, which counts how many labels two pictures share",
+    "empty": "the share of queries that find nothing",
+    "ndcg": "normalised discounted cumulative gain, graded by the number of shared labels,",
     "acg": "the mean number of shared labels",
     "wap": "average precision weighted by the number of shared labels",
 }
@@ -29,6 +30,7 @@ _PARTS = {
     "bitwise": "asked with or, and, and-not of the two codes",
     "selected": "of the epoch that was best on validation pictures",
 }
+_RADIUS = {"p": "; an empty ball counts as 0", "empty": "; less is better"}
 _MOST = 12  # commands or machines that are listed
 
 
@@ -40,6 +42,8 @@ def metric(name: str, extra: Extra | None = None) -> str:
 published tables only), queries of the third of the classes with fewest training pictures'
     >>> metric("p@h2"), metric("map@all")
     ('precision within Hamming distance 2; an empty ball counts as 0', 'mean average precision of the whole ranking')
+    >>> metric("empty@h2")
+    'the share of queries that find nothing within Hamming distance 2; less is better'
     """
     base, _, part = name.partition("/")
     family, _, place = base.partition("@")
@@ -50,7 +54,7 @@ published tables only), queries of the third of the classes with fewest training
     else:
         said = (getattr(known, "doc", "") or getattr(known, "__doc__", "") or name).strip().split("\n")[0].rstrip(".")
     if re.fullmatch(r"h\d+", place):
-        said += f" within Hamming distance {place[1:]}" + ("; an empty ball counts as 0" if family == "p" else "")
+        said += f" within Hamming distance {place[1:]}" + _RADIUS.get(family, "")
     elif place:
         said += " of the whole ranking" if place == "all" else f" of the first {place} places"
     said += {
@@ -94,7 +98,7 @@ def budget(values: Mapping[str, Any]) -> str:
     """
     if not {"epochs", "batch", "optimizer", "lr"} <= values.keys():
         return ""
-    said = f"{values['epochs']} epochs in batches of {values['batch']}, {values['optimizer']} at {values['lr']:g}"
+    said = f"{values['epochs']} epochs in batches of {values['batch']}, {values['optimizer']} at {values['lr']}"
     said += f" ({values['schedule']})" if values.get("schedule") else ""
     said += f"; backbone {values['backbone']}" if values.get("backbone") else ""
     augment = values.get("augment", "none")
@@ -113,7 +117,7 @@ def _count(rows: Sequence[Mapping[str, Any]], name: str, what: str) -> str:
     )
 
 
-def warnings(results: Results, tests: Iterable[str]) -> list[str]:
+def warnings(results: Results, told: Sequence[Standing]) -> list[str]:
     """What makes numbers of this page less than they seem, the gravest first."""
     entries = [entry for board in results.boards for entry in board.entries]
     found = list(results.faults)
@@ -128,27 +132,34 @@ def warnings(results: Results, tests: Iterable[str]) -> list[str]:
             "so its scores say little about pictures it has never seen."
         )
     if results.superseded:
-        found.append(f"{results.superseded} cells are left out, since newer code, data or definitions replaced them.")
+        cells = "1 cell is" if results.superseded == 1 else f"{results.superseded} cells are"
+        found.append(f"{cells} left out, since newer code, data or definitions replaced them.")
     if len(machines(results.cells)) > 1:
         found.append(
             "These cells were measured on different machines or with different versions; times are not comparable "
             "between them. The machines are listed under “Provenance”."
         )
-    used = set(tests)
+    used = {one.test for one in told}
+    if any(one.reason == UNLIKE for one in told):
+        found.append(
+            "Some rows were measured on other data or splits, or by another protocol, than the best of their length: "
+            "their scores are of something else, and they are not tested."
+        )
     if any(not entry.row.cells for entry in entries):
         found.append("Made from a CSV of means, so there are no intervals, tests, curves or pictures; name the folder.")
     elif "seeds" in used:
         found.append(
-            "The scores of single queries (cells/*.npz) are not beside these cells. The tests here are of the seeds "
-            "alone: what another draw of queries would change is not covered. Curves by radius need these files, too."
+            "Scores of the same single queries and seeds (cells/*.npz) are not beside all cells. Where they are not, "
+            "the tests are of the seeds alone: what another draw of queries would change is not covered. Curves by "
+            "radius need these files, too."
         )
     if "models" in used:
         found.append("Rows with one seed say nothing of how much training again would change.")
-    ties = [board.dataset for board in results.boards if beaten(board)]
+    ties = [board.title for board in results.boards if beaten(board)]
     if ties:
         found.append(
-            "Some methods that learn from labels do not beat a control that only stores a predicted class: see the "
-            f"controls on {', '.join(ties)}."
+            "A control that stores fewer bits than they were asked for scores above half of the methods or more on "
+            f"{', '.join(ties)}."
         )
     return found
 

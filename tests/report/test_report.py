@@ -18,9 +18,9 @@ from hashzoo.cli import main
 from hashzoo.errors import TroubleError, UsageError
 from hashzoo.report import charts, seen, words
 from hashzoo.report.gallery import gallery
-from hashzoo.report.page import ROOM, Asked, page
-from hashzoo.report.results import looked_at, read
-from hashzoo.report.standing import standings
+from hashzoo.report.page import ROOM, Asked, Line, brief, page
+from hashzoo.report.results import looked_at, read, sound
+from hashzoo.report.standing import Standing, standings
 from hashzoo.report.thumbnails import Album
 from hashzoo.shown import shown, spread
 from hashzoo.significance import LEVEL
@@ -140,7 +140,7 @@ def test_without_scores_of_queries_the_seeds_are_tested_and_the_page_says_so(res
     [stand] = standings(board, 8).values()
     assert stand.test == "seeds"
     text = page(copy, Asked())
-    assert "The tests here are of the seeds" in text
+    assert "the tests are of the seeds alone" in text
     assert "The arrays of these cells" in text
     assert "these cells do not keep what their queries find" in text
     assert "hashzoo bench --save-weights" in text
@@ -149,8 +149,8 @@ def test_without_scores_of_queries_the_seeds_are_tested_and_the_page_says_so(res
 def test_a_csv_has_a_page_of_its_means(results, tmp_path):
     from hashzoo.leaderboard import write
 
-    _, board = write(tmp_path, cells.read_all(results)[0])
-    text = page(board, Asked())
+    write(tmp_path, cells.read_all(results)[0])
+    text = page(tmp_path / "leaderboard.csv", Asked())
     Reader(text)
     assert "Made from a CSV of means" in text
 
@@ -173,7 +173,7 @@ def test_the_gallery_shows_what_the_index_finds(results):
     [board] = found.boards
     entry = next(e for e in board.at(16) if e.name == "itq")
     data = data_of(entry.ok[0], (), None)
-    made = gallery(found, board, 16, ["itq"], data, 4, Album(ROOM))
+    made = gallery(found, board, 16, ["itq"], data, entry.ok[0].identity.data, 4, Album(ROOM))
     kept = trained.read(found.file(entry.ok[0]))
     index = kept.method.index()
     index.add(kept.run.encode(kept.method, data.database))
@@ -244,6 +244,119 @@ def test_without_data_the_page_says_what_to_do(results, tmp_path):
     assert "--root" in text
 
 
+def changed(results: Path, folder: Path, change) -> Path:
+    """A copy of the board without weights, each cell and its arrays as ``change`` makes them, left out for None."""
+    for file in sorted((results / "cells").glob("*.json")):
+        if made := change(cells.read(file), cells.arrays(file)):
+            cells.write(folder, *made)
+    return folder
+
+
+SOUND = {name: np.array([0.0, 1.0]) for name in ("pr_recall", "pr_precision", "bit_means")} | {
+    "gallery_queries": np.array([0, 1]),
+    "gallery_rows": np.array([[4, 5, 6], [7, 8, 9]]),
+    "gallery_distances": np.array([[0.0, 1, 2], [0, 0, 1]]),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SOUND))
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda a: a.astype(str),
+        lambda a: a[0, 0] if a.ndim == 2 else a[0],
+        lambda a: np.stack([a, a]),
+        lambda a: np.full(a.shape, np.nan),
+        lambda a: -1 - a if a.dtype.kind == "i" else np.full(a.shape, np.inf),
+        lambda a: a[:0],
+    ],
+    ids=["text", "scalar", "deeper", "nan", "outside", "empty"],
+)
+def test_arrays_of_odd_shapes_kinds_or_values_are_as_if_they_were_not_there(name, odd):
+    gone = {one for one in SOUND if one.startswith("gallery")} if name.startswith("gallery") else {name}
+    assert set(sound(SOUND)) == set(SOUND)
+    assert set(sound(SOUND | {name: odd(SOUND[name])})) == set(SOUND) - gone
+
+
+def test_a_page_is_made_of_arrays_that_do_not_fit_each_other(results, tmp_path):
+    def change(cell, arrays):
+        arrays["pr_recall"] = arrays["pr_recall"][: -1 - cell.identity.seed]
+        arrays["gallery_rows"] = arrays["gallery_rows"] + 10**6
+        arrays["map@all"] = arrays["map@all"][cell.identity.seed :]
+        cell = replace(cell, identity=replace(cell.identity, budget={**cell.identity.budget, "lr": "fast"}))
+        return replace(cell, timings=dict.fromkeys(cell.timings, -1.0)), arrays
+
+    text = page(changed(results, tmp_path, change), Asked(explained=["none"]))
+    assert "Precision over recall" not in text
+    assert "No row has a score and a cost" not in text  # bytes are known
+    assert "in batches of 64, adam at fast" in text
+
+
+def test_neighbours_and_weights_of_other_data_are_not_shown_with_these_pictures(results, tmp_path):
+    def change(cell, arrays):
+        other = replace(cell.identity, data="0" * 16) if cell.identity.method == "lsh" else cell.identity
+        return replace(cell, identity=other), arrays
+
+    text = page(changed(results, tmp_path, change), Asked(gallery=2, explained=["none"]))
+    assert text.count("Without kept neighbours among these pictures: lsh") == 2
+
+
+def test_rows_of_another_split_are_not_tested_and_the_page_says_so(results, tmp_path):
+    def change(cell, arrays):
+        split = "another" if cell.identity.method == "lsh" else cell.facts["split"]
+        return replace(cell, facts={**cell.facts, "split": split}), {}
+
+    folder = changed(results, tmp_path, change)
+    [board] = read(folder).boards
+    [stand] = standings(board, 8).values()
+    assert (stand.p, stand.test) == (None, "")
+    text = page(folder, Asked())
+    assert "Some rows were measured on other data or splits" in text
+    assert "No test was possible" in text
+
+
+def test_what_is_said_of_the_others_is_what_was_tested(results):
+    [board] = read(results).boards
+    entries = {entry.name: entry for entry in board.at(16)}
+    bare = {"kind": "", "supervision": "", "meter": ""}
+    best = Line(entries["itq"], 1, None, True, **bare)
+
+    def told(*p):
+        stands = [Standing(-0.1, p=one) for one in p]
+        return brief([best, *(Line(entries["lsh"], i, one, False, **bare) for i, one in enumerate(stands, 2))])
+
+    assert told() == "No other method was measured."
+    assert told(None).startswith("No test was possible")
+    assert told(0.01, 0.02) == "Every other method can be told from it at 5 %."
+    assert told(0.01, None) == "1 other can be told from it at 5 %. 1 more could not be tested."
+    assert told(0.01, 0.3) == "1 other cannot be told from it at 5 %: lsh."
+
+
+def test_a_csv_that_lacks_columns_or_holds_what_is_not_finite_has_a_page(tmp_path):
+    head = "schema,benchmark,dataset,backbone,method,bits,budget,status,reason,role,settings,contaminated,map@all"
+    rows = [f"1,b,d,pixels,{name},16,equal,ok,,,,False,{score}" for name, score in (("x", 0.5), ("y", "inf"))]
+    (tmp_path / "board.csv").write_text("\n".join([head, *rows, ""]))
+    text = page(tmp_path / "board.csv", Asked())
+    Reader(text)
+    assert "inf" not in re.findall(r'data-v="([^"]*)"', text)
+    assert "0 measurements" not in text
+
+
+def test_a_confusion_of_many_classes_stays_small():
+    drawn = charts.matrix(np.eye(400), [f"class {i}" for i in range(400)], "said")
+    assert drawn.count("<rect") == 1 + 400
+
+
+def test_a_name_with_dollars_is_drawn_as_it_is(results, tmp_path):
+    def change(cell, arrays):
+        return replace(cell, identity=replace(cell.identity, method=f"$\\frac{{{cell.identity.method}$")), arrays
+
+    changed(results, tmp_path, change)
+    for kind in ("bits", "cost", "distances"):
+        main(["plot", kind, str(tmp_path), "-o", str(tmp_path / f"{kind}.png")])
+        assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_methods_that_are_named_are_looked_at_and_others_refused(results):
     found = read(results)
     assert looked_at(found, ["lsh"]) == ["lsh"]
@@ -259,6 +372,9 @@ def test_methods_that_are_named_are_looked_at_and_others_refused(results):
         (["report", "{cell}"], 2, "name the results folder"),
         (["report", "{results}", "--metric", "mpa@all"], 2, "did you mean 'map@all'"),
         (["report", "{results}", "-o", "no/folder/r.html"], 3, "cannot write"),
+        (["report", "{results}", "-o", "{nowhere}"], 2, "is a folder"),
+        (["report", "{results}", "--methods", "iqt"], 2, "did you mean 'itq'"),
+        (["report", "{results}", "--explain", "iqt"], 2, "did you mean 'itq'"),
         (["plot", "pr", "{results}", "-o", "x.pdf"], 2, ".png or .svg"),
         (["plot", "pr", "{results}", "-o", "x.png", "--bits", "7"], 2, "there are: 8, 16"),
         (["plot", "pr", "{results}", "-o", "x.png", "--dataset", "digits"], 2, "did you mean 'digits.small'"),
