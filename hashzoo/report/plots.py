@@ -81,7 +81,7 @@ def _pr(choice: Choice) -> Figure:
     found = [
         (board, curves) for board in choice.boards if (curves := pr_curves(choice.results, board, choice.at(board)))
     ]
-    figure, axes = figures.panels([_title(choice, board) for board, _ in _some(found, "curves by radius")])
+    figure, axes = figures.panels([_title(choice, board) for board, _ in _some(found, _arrays("curves by radius"))])
     for one, (_, series) in zip(axes, found, strict=True):
         figures.curves(one, choice.drawn(series), "recall", "precision", marks=False)
         one.set(xlim=(0, 1.02), ylim=(0, 1.02))
@@ -117,7 +117,8 @@ def _distances(choice: Choice) -> Figure:
         if (sides := choice.results.mean(entry, "distances_relevant", "distances_other"))
     ]
     titles = [
-        f"{entry.name}: {_title(choice, board)}" for board, entry, _, _ in _some(found, "histograms of distances")
+        f"{entry.name}: {_title(choice, board)}"
+        for board, entry, _, _ in _some(found, _arrays("histograms of distances"))
     ]
     figure, axes = figures.panels(titles, 3.4, 2.6, 4)
     for one, (_, _, place, (relevant, other)) in zip(axes, found, strict=True):
@@ -132,7 +133,7 @@ def _balance(choice: Choice) -> Figure:
         for entry, place in choice.close(board)
         if (means := bit_means(choice.results, entry)) is not None
     ]
-    titles = [f"{entry.name}: {_title(choice, board)}" for board, entry, _, _ in _some(found, "means of bits")]
+    titles = [f"{entry.name}: {_title(choice, board)}" for board, entry, _, _ in _some(found, _arrays("means of bits"))]
     figure, axes = figures.panels(titles, 3.4, 2.4, 4)
     for one, (_, _, place, means) in zip(axes, found, strict=True):
         figures.balance(one, means, place)
@@ -163,8 +164,12 @@ def _title(choice: Choice, board: Board) -> str:
 def _some(found: list[T], what: str) -> list[T]:
     """What was found. UsageError where that is nothing."""
     if not found:
-        raise UsageError(f"the results hold no {what} of what was asked for; are their cells/*.npz beside them?")
+        raise UsageError(f"the results hold no {what} of what was asked for")
     return found
+
+
+def _arrays(what: str) -> str:
+    return f"{what} (cells/*.npz, which lie beside the cells unless they were passed on without)"
 
 
 KINDS: dict[str, Callable[[Choice], Figure]] = {
