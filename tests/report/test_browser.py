@@ -134,5 +134,19 @@ def test_names_that_would_be_html_do_nothing(browser, hostile, tmp_path):
     assert browser.get_log("browser") == []
 
 
+def test_every_data_set_has_its_say_in_brief_whatever_bits_are_chosen(browser, hostile, tmp_path):
+    from selenium.webdriver.support.ui import Select
+
+    opened(browser, page(hostile, Asked(gallery=0, explained=["none"])), tmp_path)
+    Select(find(browser, "#scope-d")).select_by_value("1")  # the one of two lengths
+    for bits, cards in (("8", [("0", "16"), ("1", "8"), ("2", "16")]), ("16", [("0", "16"), ("1", "16"), ("2", "16")])):
+        Select(find(browser, "#scope-b")).select_by_value(bits)
+        shown = browser.execute_script(
+            "return [...document.querySelectorAll('.card')].filter((c) => c.offsetParent)"
+            ".map((c) => [c.dataset.of, c.dataset.b])"
+        )
+        assert [tuple(one) for one in shown] == cards
+
+
 def test_every_control_can_be_reached_by_the_keyboard_and_has_a_name(opened_page):
     assert out_of_reach(opened_page) == []
