@@ -49,10 +49,15 @@ def check(
     from hashzoo import zoo
 
     house = zoo.load([*plugins, what] if what.endswith(".py") else plugins)
-    failed = False
-    for one, entry in _offered(house, what, kind) if what.endswith(".py") else _named(house, what, kind):
+    chosen, failed = settings(given), False
+    found = _offered(house, what, kind) if what.endswith(".py") else _named(house, what, kind)
+    names = [entry.name for _, entry in found]
+    for name in chosen:
+        if name not in names:
+            raise UsageError(f"--set: {unknown('part of what is checked', name, names)}")
+    for one, entry in found:
         click.echo(f"{one} {entry.name}")
-        for finding in _findings(one, entry, settings(given), root, bits, multilabel):
+        for finding in _findings(one, entry, chosen, root, bits, multilabel):
             failed |= not finding.ok
             click.echo(f"  {'ok    ' if finding.ok else 'FAILED'}  {finding.check}{finding.why and f': {finding.why}'}")
     if failed:

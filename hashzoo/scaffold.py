@@ -42,7 +42,7 @@ def new(name: str, kind: str, one_file: bool, into: Path) -> Made:
     words: dict[str, Any] = {
         "name": name,
         "module": module,
-        "title": "".join(part.capitalize() for part in module.split("_")),
+        "title": _title(module),
         "kind": kind,
         "version": __version__,
         "one_file": one_file,
@@ -89,12 +89,20 @@ def _insist(name: str, kind: str, module: str, target: Path) -> None:
         raise UsageError(f"the {what} {target} exists; take another name, remove it, or choose a place by --into")
     if keyword.iskeyword(module) or module in sys.stdlib_module_names or _importable(module):
         raise UsageError(f"{name!r} cannot be a name: import {module} would mean other code; try {name}-{kind}")
+    code = (TEMPLATES / f"{kind}.py.jinja").read_text(encoding="utf-8")
+    if re.search(rf"^(from|import) .*\b{_title(module)}\b", code, re.M):
+        raise UsageError(f"{name!r} cannot be a name: its class would hide {_title(module)}; try {name}-{kind}")
     from hashzoo import zoo  # imports torch, which an error above must not wait for
 
     catalogue = {"loss": "losses"}.get(kind, f"{kind}s")
     offered = _rendered(_kinds()[kind]["offers"], {"name": name})
     if offered in (known := zoo.load().catalogue(catalogue)):
         raise UsageError(f"there is a {kind} {offered!r} already, of {known[offered].plugin}; take another name")
+
+
+def _title(module: str) -> str:
+    """The name of the class: ``far_apart`` gives ``FarApart``."""
+    return "".join(part.capitalize() for part in module.split("_"))
 
 
 def _importable(module: str) -> bool:

@@ -109,7 +109,10 @@ class _Check:
             method.load_state_dict(self.method.state_dict())
         except RuntimeError as error:
             return f"state_dict does not load into a new method: {str(error).splitlines()[-1].strip()}"
-        share = _differing(self.codes, run.encode(method, self.data.query))
+        try:
+            share = _differing(self.codes, run.encode(method, self.data.query))
+        except Exception as error:  # most often an attribute that only fit makes
+            return f"a method restored from state_dict does not encode: {status_of(error)[1]}: use register_buffer"
         if share <= FLOAT_NOISE:
             return ""
         return f"a method restored from state_dict differs in {share:.1%} of the code: use register_buffer"

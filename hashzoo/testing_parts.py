@@ -43,8 +43,10 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         return "" if torch.isfinite(made.code).all() else "code is not finite"
 
     def gradient() -> str:
-        head(backbone(images)).code.square().sum().backward()
-        reached = any(p.grad is not None for p in backbone.parameters())
+        code = head(backbone(images)).code
+        if code.requires_grad:
+            (code * torch.randn_like(code)).sum().backward()
+        reached = any(p.grad is not None and bool(p.grad.any()) for p in backbone.parameters())
         return "" if reached else "no gradient reaches the backbone: leave out detach, no_grad and the sign"
 
     def single() -> str:
@@ -94,11 +96,11 @@ def check_loss(
     def output(code: Tensor) -> Output:
         return Output(code, code @ mixing, _Extra(extra(code), code))
 
-    def batch(labels: Tensor) -> Batch:
-        return Batch((None,), labels, torch.arange(len(labels)), 0.5)
+    def batch(labels: Tensor, ids: Tensor | None = None) -> Batch:
+        return Batch((None,), labels, torch.arange(len(labels)) if ids is None else ids, 0.5)
 
-    def total(code: Tensor, labels: Tensor) -> Tensor:
-        terms = loss(output(code), batch(labels))
+    def total(code: Tensor, labels: Tensor, ids: Tensor | None = None) -> Tensor:
+        terms = loss(output(code), batch(labels, ids))
         return torch.stack([value.reshape(()) for value in terms.values()]).sum()
 
     def terms() -> str:
@@ -117,13 +119,13 @@ def check_loss(
     def gradient() -> str:
         value = total(codes, labels)
         (slope,) = torch.autograd.grad(value, codes, allow_unused=True) if value.requires_grad else (None,)
-        if slope is None:
+        if slope is None or not slope.any():
             return "no gradient reaches the code: leave out detach, and the sign, whose gradient is 0"
         return "" if torch.isfinite(slope).all() else "the gradient of the code is not finite"
 
     def order() -> str:
         other = torch.randperm(len(codes))
-        same = torch.allclose(total(codes, labels), total(codes[other], labels[other]), rtol=1e-4)
+        same = torch.allclose(total(codes, labels), total(codes[other], labels[other], other), rtol=1e-4)
         return "" if same else "the value changes with the order of the batch"
 
     def twice() -> str:
@@ -165,11 +167,15 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
     """The contract of a backbone: ``pooled`` (B, dim), maps of ``map_dims``, the same twice in eval mode."""
 
     def shapes() -> str:
-        made: Any = backbone(images)
+        made: Any = backbone(given := images.clone())
+        if not torch.equal(given, images):
+            return "forward changed its images: x = x - 0.5 makes a new tensor, x -= 0.5 does not"
         if not isinstance(made, Features):
             return f"forward gave {type(made).__name__}: return hashzoo.Features(pooled), with pooled (B, dim)"
         if made.pooled.shape != (2, backbone.dim):
             return f"pooled is {tuple(made.pooled.shape)}, not (2, {backbone.dim}) as dim says"
+        if not torch.isfinite(made.pooled).all():
+            return "pooled is not finite"
         widths = tuple(m.shape[1] for m in made.maps)
         said = tuple(backbone.map_dims)
         return "" if widths == said else f"maps have {widths} channels, and map_dims says {said}"
@@ -181,6 +187,20 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
     def alone() -> str:
         apart = torch.cat([backbone(images[:1]).pooled, backbone(images[1:]).pooled])
         return "" if torch.allclose(apart, backbone(images).pooled, atol=1e-3) else "features depend on the batch"
+
+    def sizes() -> str:
+        if side:  # pictures are brought to it
+            return ""
+        try:
+            other = factory((1, 32, 32)).eval()
+        except ValueError:  # it refuses them
+            return ""
+        try:
+            other(torch.randn(2, other.input.channels or 1, 32, 32))
+        except Exception as error:
+            cure = "build it from shape, or set self.input = Input(size=..., channels=3)"
+            return f"built for pictures of (1, 32, 32) it does not take them: {status_of(error)[1]}: {cure}"
+        return ""
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
@@ -195,7 +215,10 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
         backbone.eval()
         side = backbone.input.size
         images = torch.randn(2, backbone.input.channels or shape[0], side or shape[1], side or shape[2])
-        return found + findings_of({"shapes": shapes, "repeats": repeats, "alone": alone})
+        found += findings_of({"shapes": shapes})
+        if not found[-1].ok:  # the others would only say so in other words
+            return found
+        return found + findings_of({"repeats": repeats, "alone": alone, "sizes": sizes})
 
 
 def check_dataset(factory: Callable[..., Splits]) -> list[Finding]:
@@ -235,9 +258,9 @@ def check_dataset(factory: Callable[..., Splits]) -> list[Finding]:
                     picture = as_tensor(part.images[row])
                 except Exception as error:
                     return f"picture {row} of {name} does not decode: {status_of(error)[1]}"
-                if picture.dtype != torch.uint8 or picture.ndim != 3:
+                if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] not in (1, 3):
                     shape = f"{picture.dtype} {tuple(picture.shape)}"
-                    return f"picture {row} of {name} is {shape}: give PIL pictures, or tensors uint8 (3, H, W)"
+                    return f"picture {row} of {name} is {shape}: give PIL pictures, or tensors uint8 (3 or 1, H, W)"
         return ""
 
     def repeats() -> str:

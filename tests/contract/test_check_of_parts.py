@@ -100,6 +100,14 @@ class SpoilsTrain(Plane):
         train.labels.sub_(0.5)
 
 
+class KeepsNoState(Plane):
+    def fit(self, train, run):
+        self.learned = torch.randn(self.w.shape, generator=run.generator)
+
+    def x(self, batch):
+        return (self.backbone(batch.images).pooled - self.mean) @ self.learned
+
+
 class WithoutStar(Plane):
     def __init__(self, setting, backbone, spread=1.0):
         super().__init__(setting, backbone)
@@ -134,6 +142,7 @@ WRONG_METHODS = {
     GlobalNumPy: ("seeded", "draw from run.generator only"),
     SpoilsItsBatch: ("inputs", "encode changed batch.images: x = x - mean makes a new tensor"),
     SpoilsTrain: ("inputs", "fit changed the labels of train: work on a copy"),
+    KeepsNoState: ("state", "restored from state_dict does not encode: AttributeError: "),
     WithoutStar: (
         "signature",
         "'spread' is left of the star, so it is no hyperparameter: write (setting, backbone, *, ",
@@ -179,6 +188,7 @@ WRONG_LOSSES = {
     "a float": (lambda u, b, o: {"x": u.mean().item()}, "terms", "is a float, not a tensor"),
     "a row": (lambda u, b, o: {"x": u.mean(1)}, "terms", "has the shape (12,), and must be one number"),
     "detached": (lambda u, b, o: {"x": u.detach().mean()}, "gradient", "no gradient reaches the code"),
+    "signs": (lambda u, b, o: {"x": (u.sign() @ u.T.sign()).square().mean()}, "gradient", "the sign, whose gradient"),
     "no number": (lambda u, b, o: {"x": (u.mean() * 0).log() * 0}, "terms", "is nan"),
     "spoils": (spoils, "twice", "it changes batch.labels"),
     "by place": (lambda u, b, o: {"x": (u * torch.arange(len(u))[:, None]).sum()}, "order", "order of the batch"),
@@ -203,6 +213,12 @@ def test_what_a_loss_reads_of_a_head_of_its_own_is_named_and_no_failure():
     assert "reads extra['local']" in found[-1].why
 
 
+def test_a_loss_that_knows_pictures_by_their_ids_does_not_depend_on_their_order():
+    memory = torch.randn(240, 16)
+    found = check_loss(loss(lambda u, b, o: {"x": (u - memory[b.ids]).square().mean()}))
+    assert [f for f in found if not f.ok] == []
+
+
 def head(forward):
     class Head(nn.Module):
         def __init__(self, backbone, setting):
@@ -218,7 +234,8 @@ def head(forward):
 WRONG_HEADS = {
     "a tensor": (lambda z: z, "shape", "forward gave Tensor: return hashzoo.Output(code)"),
     "too short": (lambda z: Output(z[:, :-1]), "shape", "code is (24, 15), not (24, 16)"),
-    "detached": (lambda z: Output(z.detach()), "gradient", "RuntimeError"),
+    "detached": (lambda z: Output(z.detach()), "gradient", "no gradient reaches the backbone: leave out detach"),
+    "signs": (lambda z: Output(z.sign()), "gradient", "no gradient reaches the backbone"),
     "batch mean": (lambda z: Output(z - z.mean(0)), "single", "x.mean(0) takes that of the batch"),
 }
 
@@ -255,6 +272,13 @@ WRONG_BACKBONES = {
     "no maps": (backbone(lambda x: Features(flat(x)), dim=8, map_dims=(4,)), "shapes", "map_dims says (4,)"),
     "draws": (backbone(lambda x: Features(flat(x) + torch.rand(1)), dim=8), "repeats", "two passes differ"),
     "by batch": (backbone(lambda x: Features(flat(x) - flat(x).mean(0)), dim=8), "alone", "depend on the batch"),
+    "no number": (backbone(lambda x: Features(flat(x).log()), dim=8), "shapes", "pooled is not finite"),
+    "spoils": (backbone(lambda x: Features(flat(x.sub_(0.5))), dim=8), "shapes", "forward changed its images"),
+    "one size": (
+        backbone(lambda x: Features(x.reshape(len(x), 3 * 64 * 64)[:, :8]), dim=8),
+        "sizes",
+        "build it from shape, or set self.input",
+    ),
     "no network": (lambda shape: nn.Flatten(), "build", "Flatten must extend hashzoo.Backbone"),
     "an option": (lambda shape, width=3: backbone(flat)(shape), "build", "'width' is left of the star"),
 }
@@ -301,6 +325,11 @@ WRONG_DATA = {
         partial(data, train=lambda d: part(d.train, images=d.train.images / 255)),
         "images",
         "not uint8 (N, 3 or 1, H, W)",
+    ),
+    "channels last": (
+        partial(data, train=lambda d: part(d.train, images=d.train.images.permute(0, 2, 3, 1))),
+        "images",
+        "(8, 8, 1): give PIL pictures, or tensors uint8 (3 or 1, H, W)",
     ),
     "pictures that do not decode": (
         partial(data, query=lambda d: part(d.query, images=Broken(range(100)))),
@@ -371,6 +400,7 @@ def test_a_check_of_a_file_looks_at_all_that_it_offers_and_takes_options(tmp_pat
             [file, "--kind", "backbone"],
             "offers nothing that has a contract to check; answer one of the hooks hashzoo_b",
         ),
+        ([file, "--set", "mein.width=3"], "--set: no part of what is checked 'mein'; did you mean 'mine'?"),
         (["mein", "--plugin", file, "--kind", "loss"], "no loss 'mein'; did you mean 'mine'?"),
     ):
         with pytest.raises(SystemExit) as ended:

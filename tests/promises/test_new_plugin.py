@@ -126,6 +126,7 @@ def test_the_command_says_what_it_wrote_and_what_to_try(tmp_path, monkeypatch, c
         ("class", "loss", "import class would mean other code; try class-loss"),
         ("json", "head", "import json would mean other code; try json-head"),
         ("torch", "backbone", "try torch-backbone"),
+        ("output", "head", "its class would hide Output; try output-head"),
         ("dhn", "loss", "there is a loss 'dhn' already, of hashzoo; take another name"),
         ("two-level-cam", "method", "there is a method 'two-level-cam' already"),
     ],
