@@ -102,7 +102,10 @@ def test_every_example_runs(tmp_path):
         "pick_a_hash": ["photos", "--methods", "itq,sdh", "--bits", "8,16"],
         "add_a_loss": few,
         "reproduce_a_table": ["--epochs", "1", "--seeds", "0", "--bits", "12"],
-        "composed_queries": ["--quick", *few, "--bits", "8", "--set", "dcoh.hidden=16"],
+        "composed_queries": [
+            *("--quick", *few, "--bits", "8", "--methods", "dcoh", "--set", "dcoh.hidden=16"),
+            *("--set", "scenes.union.queries=50"),
+        ],
     }
     assert {path.stem for path in EXAMPLES.iterdir() if path.suffix in (".py", ".sh")} == {
         *steps, "compare_in_ci", "pitfalls"
