@@ -227,7 +227,7 @@ def judged(pairs: Iterable[tuple[Row, Row]], metric: str) -> list[Pair]:
 
 
 def _differences(pair: Pair) -> Floats:
-    assert pair.differences is not None  # noqa: S101  # those without were left out
+    assert pair.differences is not None  # noqa: S101 # nosec B101 # those without were left out
     return pair.differences
 
 

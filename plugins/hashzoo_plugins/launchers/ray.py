@@ -101,7 +101,7 @@ class Ray:
 
     def _start(self) -> None:
         # Ray's sockets lie in it, whose paths may have 107 letters: the usual folder for temporary files may be deep
-        self._place = tempfile.mkdtemp(prefix="hashzoo-ray-", dir="/tmp")
+        self._place = tempfile.mkdtemp(prefix="hashzoo-ray-", dir="/tmp")  # nosec B108 # of a name nobody guesses
         try:
             with _environment({**ALONE, "TMPDIR": self._place}):  # so that nothing of a cell outlives it
                 self._ray.init(
