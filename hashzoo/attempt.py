@@ -13,10 +13,10 @@ from pathlib import Path
 from hashzoo import cells, checkpoints, provenance, trained
 from hashzoo.bench import Job
 from hashzoo.checkpoints import Checkpoints
-from hashzoo.devices import measured
+from hashzoo.devices import Measured, measured
 from hashzoo.endings import status_of
 from hashzoo.errors import DiskError, TroubleError
-from hashzoo.measure import blank
+from hashzoo.measure import Report, blank
 from hashzoo.processes import alone
 
 
@@ -42,18 +42,8 @@ def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surrou
 
         trained.path_of(log).unlink(missing_ok=True)  # of a former measurement
         former = Checkpoints(checkpoints.path_of(log), job)
-        begun = time.monotonic()
         try:
-            try:
-                limit_memory(memory)
-                cell, arrays = measured(job, report, trained.path_of(log) if job.keep else None, former)
-            except DiskError:
-                raise
-            except BaseException as error:
-                limit_memory(None)
-                traceback.print_exc()
-                cost = provenance.spent(time.monotonic() - begun)
-                cell, arrays = blank(job, *status_of(error, memory is not None), cost), {}
+            cell, arrays = _measured(job, report, trained.path_of(log) if job.keep else None, former, memory)
             cells.write(folder, cell, arrays)
             pipe.send(("written", None))
             if cell.status in ("ok", "nan"):  # after anything else, another try can go on from it
@@ -63,6 +53,21 @@ def attempt(job: Job, folder: Path, memory: int | None, pipe: Connection, surrou
     with suppress(OSError):
         if log.stat().st_size == 0:
             log.unlink()
+
+
+def _measured(job: Job, report: Report, keep: Path | None, former: Checkpoints, memory: int | None) -> Measured:
+    """The cell of a job, and an empty one that says why if its measurement fails. A disk that refuses is no failure."""
+    begun = time.monotonic()
+    try:
+        limit_memory(memory)
+        return measured(job, report, keep, former)
+    except DiskError:
+        raise
+    except BaseException as error:
+        limit_memory(None)
+        traceback.print_exc()
+        cost = provenance.spent(time.monotonic() - begun)
+        return blank(job, *status_of(error, memory is not None), cost), {}
 
 
 def limit_memory(allowed: int | None) -> None:

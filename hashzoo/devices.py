@@ -21,6 +21,7 @@ from hashzoo.bench import Job
 from hashzoo.cells import Cell
 from hashzoo.checkpoints import Checkpoints
 from hashzoo.endings import EndedError, how, status_of
+from hashzoo.errors import DiskError
 from hashzoo.measure import Report, measure
 from hashzoo.processes import heard, spawn
 from hashzoo.ranks import LostError, Ranks
@@ -40,6 +41,7 @@ class Member:
     result: Measured | None = None
     failure: tuple[str, str] | None = None
     lost: bool = False  # it failed because another did
+    refused: str | None = None  # what a disk refused it
 
     @property
     def silent(self) -> bool:
@@ -50,7 +52,7 @@ class Member:
 def measured(job: Job, report: Report, keep: Path | None, checkpoints: Checkpoints) -> Measured:
     """The cell of a job, measured by as many processes as it asks for. Raises what the measurement raises.
 
-    With several it is EndedError, and none of them is left.
+    With several that is DiskError where a disk refused one of them, else EndedError, and none of them is left.
     """
     if job.devices == 1:
         return measure(job, report, keep, checkpoints=checkpoints)
@@ -71,7 +73,7 @@ def measured(job: Job, report: Report, keep: Path | None, checkpoints: Checkpoin
 
 
 def _watched(members: list[Member], report: Report) -> Measured:
-    """The result of the first process. EndedError with the best reason there is when any of them fails."""
+    """The result of the first process. When any fails DiskError, or EndedError with the best reason there is."""
     until = float("inf")
     while True:
         ends = [member.process.sentinel for member in members if member.process.is_alive()]
@@ -85,7 +87,8 @@ def _watched(members: list[Member], report: Report) -> Measured:
         if failed:
             until = min(until, time.monotonic() + SETTLE)
         if failed and (time.monotonic() > until or len(failed) == len(members)):
-            raise EndedError(*_why(members))
+            refused = next((member.refused for member in members if member.refused), None)
+            raise DiskError(refused) if refused else EndedError(*_why(members))
 
 
 def _listen(member: Member, report: Report) -> None:
@@ -95,7 +98,7 @@ def _listen(member: Member, report: Report) -> None:
         elif kind == "done":
             member.result = value
         else:
-            member.failure, member.lost = value
+            member.failure, member.lost, member.refused = value
 
 
 def _why(members: list[Member]) -> tuple[str, str]:
@@ -132,7 +135,8 @@ def _member(
         pipe.send(("done", measure(job, report, keep if rank == 0 else None, checkpoints=checkpoints, ranks=ranks)))
     except BaseException as error:
         traceback.print_exc()
-        pipe.send(("failed", (status_of(error), isinstance(error, LostError))))
+        refused = str(error) if isinstance(error, DiskError) else None
+        pipe.send(("failed", (status_of(error), isinstance(error, LostError), refused)))
 
 
 def _follow(folder: Path) -> None:

@@ -22,7 +22,7 @@ from hashzoo.bench_file import Benchmark
 from hashzoo.checkpoints import Checkpoints
 from hashzoo.devices import measured
 from hashzoo.endings import EndedError, status_of
-from hashzoo.errors import HashzooError
+from hashzoo.errors import DiskError, HashzooError
 from hashzoo.measure import measure
 from hashzoo.method import Card, Deep, spreads
 from hashzoo.ranks import Ranks
@@ -199,6 +199,7 @@ PLUGIN = textwrap.dedent("""
     from pathlib import Path
     from torch import nn
     from hashzoo import deep, hookimpl
+    from hashzoo.errors import DiskError
 
     class Act(nn.Module):
         def __init__(self, setting):
@@ -210,6 +211,8 @@ PLUGIN = textwrap.dedent("""
             if batch.progress >= 0.5 and rank == "1":
                 if act == "killed":
                     os.kill(os.getpid(), signal.SIGKILL)
+                if act == "full":
+                    raise DiskError("cannot write features: no space left")
                 if act == "raises":
                     raise RuntimeError("deliberate")
                 if act.startswith("/"):
@@ -261,6 +264,12 @@ def test_what_goes_wrong_in_any_process_is_the_reason_of_the_cell(job, tmp_path,
     with pytest.raises(EndedError, match="RuntimeError: deliberate") as found:
         measured(job, quiet, None, Checkpoints(tmp_path / "x.checkpoint", job))
     assert status_of(found.value)[0] == "failed"
+
+
+def test_a_disk_that_refuses_any_process_is_no_failure_of_the_cell(job, tmp_path, monkeypatch):
+    monkeypatch.setenv("HASHZOO_TEST_ACT", "full")
+    with pytest.raises(DiskError, match="cannot write features: no space left"):
+        measured(job, quiet, None, Checkpoints(tmp_path / "x.checkpoint", job))
 
 
 HANGS = """
