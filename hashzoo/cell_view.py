@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from hashzoo import cells
 from hashzoo.cells import Cell
+from hashzoo.errors import printable
 from hashzoo.leaderboard import natural
 
 _WORDS = {
@@ -74,13 +74,13 @@ def _made(cell: Cell) -> dict[str, Any]:
 
 
 def _table(title: str, values: Mapping[str, Any]) -> Table:
-    table = Table(title=_line(title), title_justify="left", title_style="bold", box=None, show_header=False)
+    table = Table(title=printable(title), title_justify="left", title_style="bold", box=None, show_header=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in values.items():
         text = _text(name, value)
         if text:
-            table.add_row(Text(_line(_WORDS.get(name, name.replace("_", " ")))), Text(text))
+            table.add_row(Text(printable(_WORDS.get(name, name.replace("_", " ")))), Text(text))
     return table
 
 
@@ -102,13 +102,7 @@ def _text(name: str, value: Any) -> str:
         return f"{value / 2**20:,.0f} MiB"
     if isinstance(value, Mapping):
         if name.endswith("checkout"):
-            return _line(f"{value.get('revision')}{', with changes' if value.get('dirty') else ''}")
+            return printable(f"{value.get('revision')}{', with changes' if value.get('dirty') else ''}")
         between = " " if name == "versions" else "="
-        return ", ".join(f"{_line(key)}{between}{_text('', inner) or 'none'}" for key, inner in value.items())
-    return _line(value)
-
-
-def _line(value: object) -> str:
-    """Text that a terminal takes for text: no control characters, nothing that cannot be encoded."""
-    plain = str(value).encode("utf-8", "backslashreplace").decode()
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", plain)
+        return ", ".join(f"{printable(key)}{between}{_text('', inner) or 'none'}" for key, inner in value.items())
+    return printable(value)

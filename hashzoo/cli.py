@@ -22,7 +22,7 @@ from hashzoo.cli_report import plot, report
 from hashzoo.cli_results import compare, show
 from hashzoo.cli_serve import serve
 from hashzoo.cli_use import encode, export, index, search
-from hashzoo.errors import HashzooError, TroubleError, UsageError
+from hashzoo.errors import HashzooError, TroubleError, UsageError, printable
 
 KINDS = (
     *("methods", "backbones", "heads", "losses", "datasets", "metrics"),
@@ -33,15 +33,6 @@ INTERRUPTED = 130
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
-
-
-def in_one_line(error: Exception) -> str:
-    """What an error says, with what would break lines or steer a terminal escaped: it may quote a stranger's file.
-
-    >>> in_one_line(ValueError("a\\nb \\x1b[2J"))
-    'a\\\\nb \\\\x1b[2J'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
 
 
 class Group(click.Group):
@@ -70,12 +61,12 @@ class Group(click.Group):
         except HashzooError as error:
             if debug:
                 raise
-            click.echo(f"hashzoo: {in_one_line(error)}", err=True)
+            click.echo(f"hashzoo: {printable(error)}", err=True)
             sys.exit(error.exit_code)
         except (OSError, MemoryError, ImportError) as error:
             if debug:
                 raise
-            click.echo(f"hashzoo: {type(error).__name__}: {in_one_line(error)}", err=True)
+            click.echo(f"hashzoo: {type(error).__name__}: {printable(error)}", err=True)
             sys.exit(TroubleError.exit_code)
 
 

@@ -57,7 +57,7 @@ def bench(benchmark: str, **asked: Any) -> None:
     from hashzoo.bench_file import read
     from hashzoo.launcher import Limits
     from hashzoo.local import gpus
-    from hashzoo.progress import shown
+    from hashzoo.progress import bar
     from hashzoo.sweep import sweep
 
     file = read(benchmark)
@@ -77,7 +77,7 @@ def bench(benchmark: str, **asked: Any) -> None:
     device = _device(asked["device"], asked["devices"])
     jobs = []
     for part in [quick(one) if asked["quick"] else one for one in file.each()]:
-        with shown(f"pictures of {part.dataset}") as tell:
+        with bar(f"pictures of {part.dataset}") as tell:
             jobs += benches.plan(
                 overridden(part, asked),
                 house,

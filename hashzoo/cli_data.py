@@ -132,7 +132,7 @@ def check(
     declares in its notes or --allow names; 1: something is.
     """
     from hashzoo import data_check, zoo
-    from hashzoo.progress import shown
+    from hashzoo.progress import bar
     from hashzoo.protocol import open_protocol
     from hashzoo.splits import split_digest
 
@@ -146,7 +146,7 @@ def check(
     found = []
     if backbone is not None:
         found += data_check.contaminated(opened.data, _trained_on(house, backbone, weights, opened.data))
-    with shown("pictures") as tell:
+    with bar("pictures") as tell:
         found += data_check.check(opened.data, near=distance if near else None, tell=tell)
     lines = data_check.report(found, opened.data.notes, allow)
     wrong = [line for line in lines if line["status"] == "found"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hashzoo.cli_options import device_option, insist_on_room, plugin_option
-from hashzoo.errors import UsageError
+from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from hashzoo.found_page import Answer
@@ -50,11 +50,11 @@ def encode(
     """
     from hashzoo.encoder import load
     from hashzoo.picture_index import gathered
-    from hashzoo.progress import shown
+    from hashzoo.progress import bar
 
     insist_on_room(output)
     encoder = load(run, device=device, plugins=plugins)
-    with shown("pictures") as tell:
+    with bar("pictures") as tell:
         kept, refused = gathered(encoder, pictures, None, tell, stop=on_bad_image == "stop")
     _written(kept, refused, output)
 
@@ -88,11 +88,11 @@ def build(
     """
     from hashzoo.encoder import load
     from hashzoo.picture_index import build as built
-    from hashzoo.progress import shown
+    from hashzoo.progress import bar
 
     insist_on_room(output)
     encoder = load(run, device=device, plugins=plugins)
-    with shown("pictures") as tell:
+    with bar("pictures") as tell:
         kept, refused = built(encoder, pictures, engine, tell, stop=on_bad_image == "stop")
     _written(kept, refused, output)
 
@@ -100,18 +100,16 @@ def build(
 def _written(kept: KeptCodes, refused: list[str], output: Path) -> None:
     """Write codes and say so, and which pictures are not among them."""
     from hashzoo import kept_codes
-    from hashzoo.cli import in_one_line
-    from hashzoo.picture_paths import shown
 
     kept_codes.write(output, kept)
     for line in refused:
-        click.echo(f"left out: {in_one_line(ValueError(line))}", err=True)
+        click.echo(f"left out: {printable(line)}", err=True)
     codes = ", ".join(
         f"{name}: {told['bits']} bits" if "bits" in told else f"{name}: {told['type']} {told['shape']}"
         for name, told in kept.about["codes"].items()
     )
     gone = f", {len(refused)} left out" if refused else ""
-    click.echo(f"{len(kept)} pictures{gone}; {codes}; written to {shown(output)}")
+    click.echo(f"{len(kept)} pictures{gone}; {codes}; written to {printable(output)}")
     if refused:
         sys.exit(LEFT_OUT)
 
@@ -174,14 +172,13 @@ def search(
 
 def _answers(opened: PictureIndex, queries: tuple[Path, ...], top: int, operation: Any) -> list[Answer]:
     from hashzoo.found_page import Answer
-    from hashzoo.picture_paths import shown
 
     if operation:
         first, second = queries
-        heading = f"{operation} of {shown(first)} and {shown(second)}"
+        heading = f"{operation} of {printable(first)} and {printable(second)}"
         return [Answer(heading, queries, opened.compose(operation, first, second, top))]
     hits = opened.search(list(queries), top)
-    return [Answer(shown(path), [path], one) for path, one in zip(queries, hits, strict=True)]
+    return [Answer(printable(path), [path], one) for path, one in zip(queries, hits, strict=True)]
 
 
 def _plain(hit: Any) -> dict[str, Any]:
@@ -189,13 +186,12 @@ def _plain(hit: Any) -> dict[str, Any]:
 
 
 def _tell(found: list[Answer], what: str) -> None:
-    from hashzoo.picture_paths import shown
 
     for one in found:
         click.echo(one.heading)
         click.echo(f"{'rank':>6}  {what:>8}  picture")
         for rank, hit in enumerate(one.hits, 1):
-            click.echo(f"{rank:>6}  {hit.distance:>8g}  {shown(hit.path)}")
+            click.echo(f"{rank:>6}  {hit.distance:>8g}  {printable(hit.path)}")
 
 
 @click.command()

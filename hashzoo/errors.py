@@ -40,6 +40,21 @@ def first_line(error: BaseException) -> str:
         return type(error).__name__
 
 
+def printable(value: object) -> str:
+    """A message, path or name on one line; what breaks lines or steers a terminal is escaped, as are bytes of no text.
+
+    >>> printable("a\\nb \\x1b[2J"), printable(os.fsdecode(b"caf\\xe9"))
+    ('a\\\\nb \\\\x1b[2J', 'caf\\\\xe9')
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in str(value))
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte, as Python holds it in the names of files
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The line for a name that does not exist, with the nearest that does.
 

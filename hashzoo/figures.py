@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hashzoo.cells import replace_bytes
 from hashzoo.errors import TroubleError, UsageError
+from hashzoo.overlay import heated, image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,11 +69,10 @@ def overlays(pictures: NDArray[np.float32], looks: NDArray[np.float32], names: S
     figure = blank(4.4, 2.3 * len(pictures))
     rows = figure.subplots(len(pictures), 2, squeeze=False)
     for (plain, under), picture, look, name in zip(rows, pictures, looks, names, strict=True):
-        shown = picture.transpose(1, 2, 0)
-        for axes in (plain, under):
-            axes.imshow(shown if shown.shape[2] == 3 else shown[..., 0], cmap="gray", vmin=0, vmax=1)
+        seen = image(picture)
+        for axes, shown in ((plain, seen), (under, heated(seen, look))):
+            axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
             axes.set_axis_off()
-        under.imshow(look, cmap="inferno", alpha=0.6, vmin=0, vmax=1)
         plain.set_title(name, fontsize=8)
     return figure
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from jinja2 import Environment
 from PIL import Image
 
-from hashzoo.errors import TroubleError
+from hashzoo.errors import TroubleError, printable
 from hashzoo.picture_index import Hit
-from hashzoo.picture_paths import opened, shown
+from hashzoo.picture_paths import opened
 
 SIDE = 160  # pixels of a small picture, at most
 
@@ -92,9 +92,9 @@ def page(title: str, answers: Sequence[Answer], what: str) -> str:
     found = [
         {
             "heading": one.heading,
-            "asked": [(shown(path), address(small(path))) for path in one.asked],
+            "asked": [(printable(path), address(small(path))) for path in one.asked],
             "hits": [
-                (rank, shown(hit.path), f"{hit.distance:g}", address(small(hit.path)))
+                (rank, printable(hit.path), f"{hit.distance:g}", address(small(hit.path)))
                 for rank, hit in enumerate(one.hits, 1)
             ],
         }

@@ -27,7 +27,7 @@ from hashzoo.method import Method, NonFiniteError
 from hashzoo.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarise
 from hashzoo.ranks import Ranks
 from hashzoo.run import Run, Train
-from hashzoo.shown import shown
+from hashzoo.samples import samples
 from hashzoo.splits import split_digest
 from hashzoo.surroundings import deterministic, limit_threads, untouched
 from hashzoo.types import Codes, Split, Splits
@@ -126,7 +126,7 @@ def _measured(
     search_seconds = time.perf_counter() - started
 
     evaluation, curve = scored(index, asked, data, job.metrics, extra)
-    curve |= shown(index, asked[""], len(data.database))
+    curve |= samples(index, asked[""], len(data.database))
     of = of_codes(job.metrics, extra)
     evaluation.means.update(diagnose(coded(method, index, query, run, data) if of else None, of))
     facts: dict[str, int | float | str] = {

@@ -5,27 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Any
 
 from PIL import Image
 
-from hashzoo.errors import TroubleError, UsageError
+from hashzoo.errors import TroubleError, UsageError, printable
 from hashzoo.picture_files import decode
 
 #: What the name of a picture ends with, in any case.
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
 
 LARGEST = 256 << 20  # bytes of a file: a TIFF of as many pixels as are decoded
-
-
-def shown(path: Any) -> str:
-    """A path or name for people: on one line, bytes that are no text escaped.
-
-    >>> shown("a\\nb"), shown(os.fsdecode(b"caf\\xe9"))
-    ('a\\\\nb', 'caf\\\\xe9')
-    """
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def below(root: Path) -> Iterator[PurePath]:
@@ -45,7 +34,7 @@ def below(root: Path) -> Iterator[PurePath]:
             with os.scandir(root / relative) as entries:
                 listed = sorted(entries, key=lambda entry: os.fsencode(entry.name), reverse=True)
         except OSError as error:
-            raise TroubleError(f"cannot read the folder {shown(root / relative)}: {error.strerror}") from error
+            raise TroubleError(f"cannot read the folder {printable(root / relative)}: {error.strerror}") from error
         for entry in listed:
             if entry.name.startswith("."):
                 continue
@@ -75,9 +64,9 @@ def opened(path: Path) -> Image.Image:
     try:
         return decode(read(path))
     except OSError as error:
-        raise TroubleError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
+        raise TroubleError(f"{printable(path)} cannot be read: {error.strerror or error}") from error
     except TroubleError as error:
-        raise TroubleError(f"{shown(path)} does not decode as a picture: {error}") from error
+        raise TroubleError(f"{printable(path)} does not decode as a picture: {error}") from error
 
 
 def found(given: Sequence[Path]) -> tuple[Path, list[PurePath]]:
@@ -94,12 +83,12 @@ def found(given: Sequence[Path]) -> tuple[Path, list[PurePath]]:
             inside = sorted(below(absolute), key=lambda relative: os.fsencode(relative.as_posix()))
             kept = [absolute / relative for relative in inside if relative.suffix.lower() in ENDINGS]
             if not kept:
-                raise UsageError(f"no picture lies in {shown(path)}; pictures end with {', '.join(ENDINGS)}")
+                raise UsageError(f"no picture lies in {printable(path)}; pictures end with {', '.join(ENDINGS)}")
             whole |= dict.fromkeys(kept)
         elif absolute.exists():
             whole[absolute] = None
         else:
-            raise UsageError(f"there is no file or folder {shown(path)}")
+            raise UsageError(f"there is no file or folder {printable(path)}")
     if not whole:
         raise UsageError("name a picture, or a folder of them")
     folders = [path if path.is_dir() else path.parent for path in map(Path, map(os.path.abspath, given))]

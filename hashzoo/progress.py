@@ -16,11 +16,11 @@ EVERY = 10.0  # seconds between plain lines
 
 
 @contextmanager
-def shown(what: str, console: Console | None = None) -> Iterator[Tell]:
+def bar(what: str, console: Console | None = None) -> Iterator[Tell]:
     """Gives a function to be told how many of how many pictures are done. Work that ends at once shows nothing."""
     console = console or Console(stderr=True)
     started, last, latest = time.monotonic(), time.monotonic(), (0, 0)
-    bar = Progress(
+    shown = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -30,13 +30,13 @@ def shown(what: str, console: Console | None = None) -> Iterator[Tell]:
         transient=True,
         disable=not console.is_terminal,
     )
-    task = bar.add_task(what, total=None, rate=0.0)
+    task = shown.add_task(what, total=None, rate=0.0)
 
     def tell(done: int, total: int) -> None:
         nonlocal last, latest
         latest, now = (done, total), time.monotonic()
         rate = done / max(now - started, 1e-9)
-        bar.update(task, completed=done, total=total, rate=rate)
+        shown.update(task, completed=done, total=total, rate=rate)
         if not console.is_terminal and now - last > EVERY:
             last = now
             left = (total - done) / max(rate, 1e-9)
@@ -46,7 +46,7 @@ def shown(what: str, console: Console | None = None) -> Iterator[Tell]:
                 flush=True,
             )
 
-    with bar:
+    with shown:
         yield tell
     done, _ = latest
     if done and time.monotonic() - started > 1:

@@ -22,7 +22,7 @@ from hashzoo.errors import UsageError
 from hashzoo.hookspecs import Tracker
 from hashzoo.launcher import Launcher, Limits
 from hashzoo.metrics import Extra
-from hashzoo.progress import EVERY, shown
+from hashzoo.progress import EVERY, bar
 from hashzoo.provenance import versions
 
 PATIENCE = 60.0  # seconds that trackers have to catch up once the sweep is over
@@ -62,7 +62,7 @@ def sweep(
         keep_splits(todo, folder)
         if todo:
             if launcher is None or launcher.here:
-                launch.warm(todo, lambda what: shown(what, console))
+                launch.warm(todo, lambda what: bar(what, console))
             with Watch(console, todo) as watch, Told(trackers or {}, console) as told:
 
                 def event(job: Job, kind: str, value: Any) -> None:

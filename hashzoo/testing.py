@@ -20,6 +20,7 @@ from hashzoo.method import Card, Method
 from hashzoo.metrics import score
 from hashzoo.probes import Finding, Probe, misplaced, pictures
 from hashzoo.run import Run, Train
+from hashzoo.surroundings import untouched
 from hashzoo.testing_parts import check_backbone, check_dataset, check_head, check_loss
 from hashzoo.types import Codes
 
@@ -223,32 +224,26 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
 
     ``factory`` is called as ``factory(setting, backbone)``, every hyperparameter at its default. Pictures have several
     labels with ``multilabel``, and for a method whose card says that it needs them. Nothing that the
-    method raises leaves this function, and the caller's global generators come back as they were.
+    method raises leaves this function, and the process is afterwards as it was before.
     """
     threads = torch.get_num_threads()
     counting.set_threads(threads)  # its first use would change the threads of torch
     torch.set_num_threads(threads)
     before = _surroundings()
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with untouched():
         try:
             checked = _Check(factory, bits, multilabel)
             findings = [Finding("fit and encode", True)]
         except (Exception, SystemExit) as error:
             why = misplaced(factory, "setting", "backbone") if isinstance(error, TypeError) else ""
             return [Finding("fit and encode", False, why or status_of(error)[1])]
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
         for name in CHECKS:
             try:
                 why = getattr(checked, f"check_{name}")()
             except (Exception, SystemExit) as error:
                 why = status_of(error)[1]
             findings.append(Finding(name, not why, why))
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-    changed = [name for name, value in _surroundings().items() if value != before[name]]
+        changed = [name for name, value in _surroundings().items() if value != before[name]]
     why = f"fit or encode left the {', '.join(changed)} of the process changed: put back what it was" if changed else ""
     findings.append(Finding("surroundings", not changed, why))
     given = getattr(factory, "card", None)

@@ -16,6 +16,7 @@ from hashzoo.method import Backbone
 from hashzoo.pictures import as_tensor
 from hashzoo.probes import CLASSES, Finding, Probe, findings_of, misplaced, pictures
 from hashzoo.splits import split_digest
+from hashzoo.surroundings import untouched
 from hashzoo.types import Batch, Features, Output, Split, Splits
 
 LOOKED_AT = 8  # pictures of each part of a data set; hashzoo data check looks at all
@@ -57,7 +58,7 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         cure = "nn.BatchNorm1d remembers the mean of training, x.mean(0) takes that of the batch"
         return "" if torch.allclose(together, alone, atol=1e-4) else f"a code depends on its batch in eval mode: {cure}"
 
-    with torch.random.fork_rng(devices=[]):
+    with untouched():
         torch.manual_seed(0)
         data, backbone = pictures(), Probe()
         images = data.train.images[:24].float() / 128 - 1
@@ -145,7 +146,7 @@ def check_loss(
         bad = [name for name, value in cases.items() if not torch.isfinite(value)]
         return f"not finite for a batch of {bad[0]}: divide by max(1, count)" if bad else ""
 
-    with torch.random.fork_rng(devices=[]):
+    with untouched():
         torch.manual_seed(0)
         _Extra.asked = ()
         loss, found = _built(factory, ("setting",), pictures().setting(bits))
@@ -202,7 +203,7 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
             return f"built for pictures of (1, 32, 32) it does not take them: {status_of(error)[1]}: {cure}"
         return ""
 
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with untouched(), torch.no_grad():
         torch.manual_seed(0)
         backbone, found = _built(factory, ("shape",), shape)
         if backbone is None:
@@ -277,20 +278,15 @@ def check_dataset(factory: Callable[..., Splits]) -> list[Finding]:
         wrong = [line for line in lines if line["status"] == "found"]
         return "; ".join(f"{one['finding']} ({one['count']} of {one['of']}): {one['cure']}" for one in wrong)
 
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            made, found = _built(factory, ())
-            if made is None and not found[0].ok:
-                return found
-            if not isinstance(made, Splits):
-                why = f"it gave {type(made).__name__}: return hashzoo.Splits(train, database, query, ...)"
-                return [Finding("build", False, why)]
-            data = made
-            found += findings_of({"parts": parts})
-            if not found[-1].ok:  # the others would only say so in other words
-                return found
-            return found + findings_of({"images": images, "repeats": repeats, "faults": faults})
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+    with untouched():
+        made, found = _built(factory, ())
+        if made is None and not found[0].ok:
+            return found
+        if not isinstance(made, Splits):
+            why = f"it gave {type(made).__name__}: return hashzoo.Splits(train, database, query, ...)"
+            return [Finding("build", False, why)]
+        data = made
+        found += findings_of({"parts": parts})
+        if not found[-1].ok:  # the others would only say so in other words
+            return found
+        return found + findings_of({"images": images, "repeats": repeats, "faults": faults})

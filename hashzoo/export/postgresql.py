@@ -7,10 +7,9 @@ from pathlib import Path
 
 from hashzoo.cells import replace_bytes, trouble
 from hashzoo.counting import unpack
-from hashzoo.errors import UsageError
+from hashzoo.errors import UsageError, printable
 from hashzoo.export import manifest
 from hashzoo.kept_codes import ROWS, KeptCodes
-from hashzoo.picture_paths import shown
 
 TABLE, COPIED = "pictures", "pictures.copy"
 
@@ -46,7 +45,7 @@ def export(kept: KeptCodes, output: Path, code: str = "") -> list[Path]:
     columns = ",\n".join(f'  "{one}" {kind} NOT NULL' for one, kind in kinds.items())
     common = {
         "count": len(kept),
-        "method": shown(kept.about["method"]),
+        "method": printable(kept.about["method"]),
         "bits": codes[name]["bits"],
         "table": TABLE,
         "columns": columns,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hashzoo import figures
 from hashzoo.errors import UsageError, unknown
@@ -19,6 +20,7 @@ from hashzoo.report.results import Board, Entry, Results, looked_at
 from hashzoo.report.series import COSTS, against_bits, against_cost, bit_means, pr_curves
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 T = TypeVar("T")
@@ -110,33 +112,37 @@ def _cost(choice: Choice) -> Figure:
 
 
 def _distances(choice: Choice) -> Figure:
-    found = [
-        (board, entry, place, sides)
-        for board in choice.boards
-        for entry, place in choice.close(board)
-        if (sides := choice.results.mean(entry, "distances_relevant", "distances_other"))
-    ]
-    titles = [
-        f"{entry.name}: {_title(choice, board)}"
-        for board, entry, _, _ in _some(found, _arrays("histograms of distances"))
-    ]
-    figure, axes = figures.panels(titles, 3.4, 2.6, 4)
-    for one, (_, _, place, (relevant, other)) in zip(axes, found, strict=True):
-        figures.distances(one, relevant, other, place)
-    return figure
+    def sides(entry: Entry) -> list[NDArray[np.float64]] | None:
+        return choice.results.mean(entry, "distances_relevant", "distances_other")
+
+    def draw(axes: Axes, found: list[NDArray[np.float64]], place: int) -> None:
+        relevant, other = found
+        figures.distances(axes, relevant, other, place)
+
+    return _each(choice, sides, draw, "histograms of distances", 2.6)
 
 
 def _balance(choice: Choice) -> Figure:
+    return _each(choice, lambda entry: bit_means(choice.results, entry), figures.balance, "means of bits", 2.4)
+
+
+def _each(
+    choice: Choice,
+    values: Callable[[Entry], T | None],
+    draw: Callable[[Axes, T, int], None],
+    what: str,
+    height: float,
+) -> Figure:
+    """A panel for each row in front that has values, drawn in its colour."""
     found = [
-        (board, entry, place, means)
+        (f"{entry.name}: {_title(choice, board)}", held, place)
         for board in choice.boards
         for entry, place in choice.close(board)
-        if (means := bit_means(choice.results, entry)) is not None
+        if (held := values(entry)) is not None
     ]
-    titles = [f"{entry.name}: {_title(choice, board)}" for board, entry, _, _ in _some(found, _arrays("means of bits"))]
-    figure, axes = figures.panels(titles, 3.4, 2.4, 4)
-    for one, (_, _, place, means) in zip(axes, found, strict=True):
-        figures.balance(one, means, place)
+    figure, axes = figures.panels([title for title, _, _ in _some(found, _arrays(what))], 3.4, height, 4)
+    for one, (_, held, place) in zip(axes, found, strict=True):
+        draw(one, held, place)
     return figure
 
 

@@ -152,7 +152,7 @@ class Results:
 def sound(arrays: Arrays) -> Arrays:
     """The arrays that the page draws, but for those of odd shapes, kinds or values: strangers may have written them.
 
-    Shares (K + 1,) by distance and (K,) by bit are 0..1; of a gallery (see :func:`hashzoo.shown.shown`) all or nothing.
+    Shares (K + 1,) by distance and (K,) by bit are 0..1; of a gallery (see `hashzoo.samples`) all or nothing.
     """
     kept = {name: array for name in _SHARES if (array := arrays.get(name)) is not None and _shares(array)}
     queries, rows, distances = (arrays.get(name, np.zeros(())) for name in GALLERY)

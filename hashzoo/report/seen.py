@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from markupsafe import Markup
-from numpy.typing import NDArray
 from PIL import Image
 
 from hashzoo import trained
 from hashzoo.errors import HashzooError
 from hashzoo.explain import looks, retrieved
+from hashzoo.overlay import heated, image
 from hashzoo.report import charts
 from hashzoo.report.gallery import labels
 from hashzoo.report.results import Board, Entry, Results
 from hashzoo.report.thumbnails import encoded, image_of
-from hashzoo.shown import spread
+from hashzoo.samples import spread
 from hashzoo.trained import Trained
 from hashzoo.types import Split, Splits
 
@@ -27,9 +27,6 @@ PICTURES = 5  # in which a method's looks are shown
 SIDE = 88
 AT = 100  # the first places that are counted
 DATABASE, QUERIES = 1000, 200  # pictures that are counted at most, since each has to go through the network
-
-# From cold to hot; light enough to see the picture under it.
-_HEAT = np.array([[13, 8, 60], [120, 28, 109], [200, 60, 76], [246, 130, 40], [252, 240, 150]], dtype=float)
 
 
 @dataclass(frozen=True)
@@ -74,35 +71,15 @@ def look(entry: Entry, kept: Trained, data: Splits) -> Look:
     seen, where = looks(kept, pictures)
     made = []
     for row, picture, place in zip(rows, seen.numpy(), where.numpy(), strict=True):
-        plain = _shown(picture)
-        under = Image.fromarray(heated(np.asarray(plain.convert("RGB")), place))
-        made.append((_big(plain), _big(under), labels(data.query.labels[row], data.class_names)))
+        plain = image(picture)
+        made.append((_big(plain), _big(heated(plain, place)), labels(data.query.labels[row], data.class_names)))
     return Look(entry, made)
-
-
-def _shown(picture: NDArray[np.float32]) -> Image.Image:
-    """A picture (C, H, W) in 0..1; of other than three channels the first, as grey."""
-    bytes_ = (picture * 255).round().astype(np.uint8)
-    return Image.fromarray(bytes_.transpose(1, 2, 0) if len(bytes_) == 3 else bytes_[0])
 
 
 def _big(picture: Image.Image) -> str:
     share = max(1, SIDE // max(picture.size))
     grown = picture.resize((picture.width * share, picture.height * share), Image.Resampling.NEAREST)
     return encoded(grown, SIDE)[0]
-
-
-def heated(picture: NDArray[np.uint8], where: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) under a map (H, W) in 0..1: grey where the map is 0, coloured where it is high.
-
-    >>> heated(np.full((1, 2, 3), 100, np.uint8), np.array([[0.0, 1.0]], np.float32)).tolist()
-    [[[82, 81, 92], [206, 197, 134]]]
-    """
-    stops = np.linspace(0, 1, len(_HEAT))
-    heat = np.stack([np.interp(where, stops, channel) for channel in _HEAT.T], axis=-1)
-    grey = np.repeat(picture.mean(2, keepdims=True), 3, axis=2)
-    share = 0.2 + 0.5 * where[..., None]
-    return np.asarray(np.clip((1 - share) * grey + share * heat, 0, 255).astype(np.uint8))
 
 
 def taken(entry: Entry, kept: Trained, data: Splits) -> Taken:

@@ -24,11 +24,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hashzoo.errors import HashzooError, UsageError
+from hashzoo.errors import HashzooError, UsageError, printable
 from hashzoo.found_page import shrunk
 from hashzoo.picture_files import decode
 from hashzoo.picture_index import PictureIndex
-from hashzoo.picture_paths import opened, shown
+from hashzoo.picture_paths import opened
 from hashzoo.serve.views import Answer, Asked, answer, asked_about, summary
 from hashzoo.types import Operation
 
@@ -93,7 +93,7 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
 
     async def like(request: Request) -> Response:
         place, row = _asked_for(several, request)
-        name = shown(several[place][1].name(row))
+        name = printable(several[place][1].name(row))
         return await found(request, lambda: [(name, stored(place, row))], OPERATIONS[0], _top(None))
 
     async def found(
@@ -217,7 +217,7 @@ def _decoded(given: Sequence[tuple[str, bytes]]) -> list[tuple[str, Image.Image]
     found = []
     for name, data in given:
         try:
-            found.append((shown(name), decode(data)))
+            found.append((printable(name), decode(data)))
         except HashzooError as error:
-            raise type(error)(f"{shown(name)} does not decode as a picture: {error}") from error
+            raise type(error)(f"{printable(name)} does not decode as a picture: {error}") from error
     return found

@@ -12,15 +12,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hashzoo.errors import HashzooError
+from hashzoo.errors import HashzooError, printable
 from hashzoo.found_page import address, shrunk
+from hashzoo.overlay import heated, image
 from hashzoo.picture_index import PictureIndex
-from hashzoo.picture_paths import shown
 from hashzoo.types import Operation
 
 SIDE = 224  # pixels of the picture asked with, at most
 WIDE = 32  # squares a row of a drawn code
-HOT = np.array([230, 97, 1], np.float32)  # told from what is behind it by people of any colour vision
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def answer(place: int, name: str, index: PictureIndex, asked: Asked, top: int) -
                 squares((stored != query[index.code]).numpy()[0], width),
                 f"{hit.distance:.0f} of {width} bits",
             )
-        found.append(Found(rank, hit.row, hit.path, shown(index.name(hit.row)), far, differs))
+        found.append(Found(rank, hit.row, hit.path, printable(index.name(hit.row)), far, differs))
     looks, blind = _looks(index, asked.pictures)
     codes = [drawn(code, bits[0].numpy()) for code, bits in query.items() if bits.dtype == torch.bool]
     return Answer(place, name, codes, looks, blind, found, width, 1000 * seconds)
@@ -135,14 +134,12 @@ def _looks(index: PictureIndex, pictures: Sequence[Image.Image]) -> tuple[list[s
         seen, where = index.encoder.looks(pictures)
     except HashzooError as error:
         return [], str(error)
-    return [address(overlaid(s, w)) for s, w in zip(seen.numpy(), where.numpy(), strict=True)], ""
+    return [_overlaid(s, w) for s, w in zip(seen.numpy(), where.numpy(), strict=True)], ""
 
 
-def overlaid(seen: NDArray[np.float32], where: NDArray[np.float32]) -> bytes:
-    """A picture (C, H, W), grey, with where a method looks (H, W) in colour; both in 0..1. JPEG of ``SIDE`` pixels."""
-    grey = np.repeat(255 * seen.mean(0)[..., None], 3, 2)
-    share = 0.75 * where[..., None]
-    mixed = Image.fromarray((grey * (1 - share) + HOT * share).round().astype(np.uint8))
-    scale = SIDE / max(mixed.size)
-    larger = mixed.resize((round(scale * mixed.width), round(scale * mixed.height)), Image.Resampling.BICUBIC)
-    return shrunk(larger, SIDE)
+def _overlaid(seen: NDArray[np.float32], where: NDArray[np.float32]) -> str:
+    """The address of a picture (C, H, W) under the map (H, W) of where a method looks, ``SIDE`` pixels."""
+    under = heated(image(seen), where)
+    scale = SIDE / max(under.size)
+    larger = under.resize((round(scale * under.width), round(scale * under.height)), Image.Resampling.BICUBIC)
+    return address(shrunk(larger, SIDE))

@@ -238,6 +238,6 @@ def test_show_prints_a_failed_cell_and_where_its_output_lies(measured, tmp_path,
     monkeypatch.setenv("COLUMNS", "300")
     text = said(file, capsys)
     assert "\x1b" not in text
-    assert "[31mred [0m [bold]\\udc80 (mine.py:3)" in text
+    assert r"\x1b[31mred\x1b[0m [bold]\x80 (mine.py:3)" in text
     assert str(file.with_suffix(".log")) in text
     assert "peak memory of the process" in text

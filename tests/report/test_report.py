@@ -12,17 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hashzoo import cells, zoo
 from hashzoo.cli import main
 from hashzoo.errors import TroubleError, UsageError
-from hashzoo.report import charts, seen, words
+from hashzoo.overlay import heated
+from hashzoo.report import charts, words
 from hashzoo.report.gallery import gallery
 from hashzoo.report.page import ROOM, Asked, Line, brief, page
 from hashzoo.report.results import looked_at, read, sound
 from hashzoo.report.standing import Standing, standings
 from hashzoo.report.thumbnails import Album
-from hashzoo.shown import shown, spread
+from hashzoo.samples import samples, spread
 from hashzoo.significance import LEVEL
 from tests.report.conftest import HOSTILE
 
@@ -202,7 +204,7 @@ def test_composed_queries_are_shown_as_two_pictures_and_a_sign():
     method = house.method("lsh").factory(data.setting(8), house.backbone("pixels").factory((1, 24, 24)))
     index = method.index()
     index.add({"code": torch.rand(len(data.database), 8) > 0.5})
-    arrays = shown(index, {"code": torch.rand(30, 8) > 0.5}, len(data.database))
+    arrays = samples(index, {"code": torch.rand(30, 8) > 0.5}, len(data.database))
     from hashzoo.report import gallery as galleries
 
     album = Album(ROOM)
@@ -222,7 +224,7 @@ def test_bits_that_are_kept_are_those_of_the_codes():
     index = house.method("lsh").factory(data.setting(8), house.backbone("pixels").factory((1, 8, 8))).index()
     codes = torch.rand(50, 8) > 0.3
     index.add({"code": codes})
-    found = shown(index, {"code": codes[:5]}, 50)
+    found = samples(index, {"code": codes[:5]}, 50)
     np.testing.assert_allclose(found["bit_means"], codes.float().mean(0).numpy(), atol=1e-6)
     assert found["gallery_rows"].shape == (5, 10)
     assert (found["gallery_distances"][:, 0] == 0).all()
@@ -422,8 +424,8 @@ def test_charts_put_values_where_their_axes_say():
 
 
 def test_a_map_of_looks_is_grey_where_it_is_cold():
-    picture = np.full((2, 2, 3), 200, np.uint8)
-    cold, hot = seen.heated(picture, np.zeros((2, 2))), seen.heated(picture, np.ones((2, 2)))
+    picture = Image.new("RGB", (2, 2), (200, 200, 200))
+    cold, hot = (np.asarray(heated(picture, np.full((2, 2), share))) for share in (0.0, 1.0))
     assert np.ptp(cold[0, 0]) < np.ptp(hot[0, 0])
 
 

@@ -19,8 +19,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from hashzoo import picture_paths
-from hashzoo.errors import TroubleError, UsageError
-from hashzoo.picture_paths import ENDINGS, below, shown
+from hashzoo.errors import TroubleError, UsageError, printable
+from hashzoo.picture_paths import ENDINGS, below
 from hashzoo.types import Splits
 from hashzoo_plugins.datasets.carve import INSIDE, Pool, Shuffle, stratified
 from hashzoo_plugins.datasets.paths import Paths
@@ -48,7 +48,7 @@ class Squares(Paths):
 
     def name(self, row: int) -> str:
         """The path, on one line."""
-        return shown(self.paths[row])
+        return printable(self.paths[row])
 
     def stamp(self, row: int) -> str:
         """That of the file; of one that cannot be found, its path."""
@@ -90,7 +90,7 @@ def folder(
         table = walked(root)
     names = table.class_names
     if len(names) < 2:
-        raise UsageError(f"{shown(root)} has one class only ({names[0]}); a benchmark needs two or more")
+        raise UsageError(f"{printable(root)} has one class only ({names[0]}); a benchmark needs two or more")
     several = bool((table.labels.sum(1) != 1).any())
     source = "pictures of a table" if table.listed else "pictures in class folders"
     below = Path(os.path.abspath(place)) if table.listed else place  # noqa: PTH100 - what the paths begin with
@@ -106,17 +106,17 @@ def folder(
 def walked(root: Path) -> Table:
     """The pictures below the class folders of ``root``, sorted by the bytes of their paths."""
     if not root.is_dir():
-        raise TroubleError(f"there is no folder {shown(root)}; name the folder of your pictures with --root")
+        raise TroubleError(f"there is no folder {printable(root)}; name the folder of your pictures with --root")
     found = sorted(below(root), key=lambda relative: os.fsencode(relative.as_posix()))
     kept = [relative for relative in found if relative.suffix.lower() in ENDINGS]
     inside = [relative for relative in kept if len(relative.parts) > 1]
     if not inside:
-        raise TroubleError(f"no pictures found in folders of {shown(root)}: {_instead(found, kept)}")
+        raise TroubleError(f"no pictures found in folders of {printable(root)}: {_instead(found, kept)}")
     classes = list(dict.fromkeys(relative.parts[0] for relative in inside))
     column = {name: number for number, name in enumerate(classes)}
     numbers = torch.tensor([column[relative.parts[0]] for relative in inside])
     paths = [root / relative for relative in inside]
-    return Table(paths, torch.eye(len(classes))[numbers], tuple(shown(name) for name in classes))
+    return Table(paths, torch.eye(len(classes))[numbers], tuple(printable(name) for name in classes))
 
 
 def _instead(found: Sequence[PurePath], kept: Sequence[PurePath]) -> str:
@@ -124,7 +124,7 @@ def _instead(found: Sequence[PurePath], kept: Sequence[PurePath]) -> str:
     if kept:
         return f"{len(kept)} lie directly in it; put each into a folder named like its class, or list them in a table"
     (ending, count), *_ = Counter(path.suffix.lower() for path in found).most_common(1) or [("", 0)]
-    others = f"it has {count} files that end with {shown(ending)!r}; " if ending else ""
+    others = f"it has {count} files that end with {printable(ending)!r}; " if ending else ""
     return f"{others}put JPEG, PNG, GIF, WebP, TIFF or BMP files into folders named like their classes"
 
 

@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo.errors import TroubleError, UsageError
-from hashzoo.picture_paths import shown
+from hashzoo.errors import TroubleError, UsageError, printable
 
 TABLES = (".csv", ".tsv", ".parquet")
 PARTS = ("train", "database", "query", "validation")
@@ -39,9 +38,11 @@ def read_table(file: Path, root: Path) -> Table:
     """The pictures that a table lists, their paths relative to ``root``. Each must exist, once, inside ``root``."""
     frame = _frame(file)
     if "path" not in frame:
-        raise UsageError(f"{shown(file)} has no column path; it has: {', '.join(map(shown, frame.columns[:20]))}")
+        raise UsageError(
+            f"{printable(file)} has no column path; it has: {', '.join(map(printable, frame.columns[:20]))}"
+        )
     if not len(frame):
-        raise UsageError(f"{shown(file)} lists no pictures")
+        raise UsageError(f"{printable(file)} lists no pictures")
     lines = [str(value).strip() for value in frame["path"]]
     start = os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118 - text, for links are left as they are
     inside = [os.path.normpath(os.path.join(start, line)) for line in lines]  # noqa: PTH118
@@ -70,7 +71,7 @@ def _frame(file: Path) -> Any:
 
     kind = file.suffix.lower()
     if kind not in TABLES:
-        raise UsageError(f"{shown(file)} is no table that is read; use {', '.join(TABLES)}")
+        raise UsageError(f"{printable(file)} is no table that is read; use {', '.join(TABLES)}")
     try:
         if kind == ".parquet":
             frame = pd.read_parquet(file, engine="pyarrow")
@@ -81,11 +82,13 @@ def _frame(file: Path) -> Any:
                     encoding_errors="surrogateescape", index_col=False,
                 )  # fmt: skip
     except ImportError as error:
-        raise TroubleError(f"reading {shown(file)} needs pyarrow: pip install 'hashzoo[parquet]'") from error
+        raise TroubleError(f"reading {printable(file)} needs pyarrow: pip install 'hashzoo[parquet]'") from error
     except OSError as error:
-        raise TroubleError(f"cannot read {shown(file)}: {error.strerror or error}") from error
+        raise TroubleError(f"cannot read {printable(file)}: {error.strerror or error}") from error
     except Exception as error:  # a damaged table leads pandas and pyarrow to nearly any
-        raise UsageError(f"{shown(file)} is no table that can be read: {' '.join(str(error).split())[:200]}") from error
+        raise UsageError(
+            f"{printable(file)} is no table that can be read: {' '.join(str(error).split())[:200]}"
+        ) from error
     return frame.rename(columns=lambda name: str(name).strip())
 
 
@@ -95,7 +98,7 @@ def _labels(file: Path, frame: Any) -> tuple[Tensor, tuple[str, ...]]:
     if column is None:
         names = [name for name in frame.columns if name not in ("path", "part")]
         if not names:
-            raise UsageError(f"{shown(file)} has no labels: add a column label, labels, or one of 0 and 1 a class")
+            raise UsageError(f"{printable(file)} has no labels: add a column label, labels, or one of 0 and 1 a class")
         texts = np.array([[_bit(value) for value in frame[name]] for name in names]).T  # (N, C)
         if odd := [name for name, values in zip(names, texts.T, strict=True) if not set(values) <= {"0", "1"}]:
             _refuse(file, odd, "are columns with other values than 0 and 1; name the labels' column label", UsageError)
@@ -109,7 +112,7 @@ def _labels(file: Path, frame: Any) -> tuple[Tensor, tuple[str, ...]]:
             labels[row, [place[name] for name in found]] = 1
     bare = [str(frame["path"].iloc[int(row)]) for row in torch.nonzero(labels.sum(1) == 0)[:, 0]]
     _refuse(file, bare, "have no label; give them one or remove their rows", UsageError)
-    return labels, tuple(shown(name) for name in names)
+    return labels, tuple(printable(name) for name in names)
 
 
 def _text(value: Any) -> str:
@@ -130,4 +133,4 @@ def _bit(value: Any) -> str:
 def _refuse(file: Path, wrong: list[str], why: str, error: type[UsageError | TroubleError]) -> None:
     """An error that names the first of what is wrong and counts it."""
     if wrong:
-        raise error(f"{shown(file)}: {shown(wrong[0])!r} ({len(wrong)} such in all): such entries {why}")
+        raise error(f"{printable(file)}: {printable(wrong[0])!r} ({len(wrong)} such in all): such entries {why}")

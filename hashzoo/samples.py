@@ -24,7 +24,7 @@ def spread(total: int, count: int = QUERIES) -> NDArray[np.int32]:
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int32))
 
 
-def shown(index: Index, query: Codes, items: int) -> dict[str, NDArray[Any]]:
+def samples(index: Index, query: Codes, items: int) -> dict[str, NDArray[Any]]:
     """Arrays of a database of N ``items`` and the codes of its queries.
 
     ``gallery_queries`` (G,) are rows of the queries, of the composed ones where they are composed; ``gallery_rows``
