@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers whose threads wait for each other's take many times as long
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and numba start theirs
+
 import pytest
 
 from tests import browsing
