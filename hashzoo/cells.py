@@ -21,13 +21,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from hashzoo import npz
 from hashzoo.errors import DiskError, TroubleError, UsageError
-from hashzoo.schema import NewerSchemaError, known, lifted
+from hashzoo.schema import NewerSchemaError, known, lifted, typed
 
 #: The version of the file's layout. ``schema`` and ``checksum`` keep their places in every version to come.
 SCHEMA = 1
@@ -40,6 +41,8 @@ STATUSES = ("ok", "skipped", "nan", "failed", "timeout", "oom", "crashed")
 
 ROLES = ("", "baseline", "control")
 BUDGETS = ("equal", "paper")
+
+Count = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what every reader of JSON holds exactly
 
 
 class DamagedError(TroubleError):
@@ -70,8 +73,8 @@ class Identity:
     backbone_options: dict[str, Any]
     method: str
     hyperparameters: dict[str, Any]
-    bits: int
-    seed: int
+    bits: Count
+    seed: Count
     budget: dict[str, Any]
     protocol: int
     code: str
@@ -104,7 +107,7 @@ class Cell:
     status: str
     reason: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
-    facts: dict[str, int | float | str] = field(default_factory=dict)
+    facts: dict[str, bool | Count | float | str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     settings: str = ""
     plugin: str = ""
@@ -322,10 +325,10 @@ def _refuse_constant(text: str) -> None:
 
 def _cell(path: Path, stored: Any) -> Cell:
     try:
-        values = {**stored, "identity": Identity(**stored["identity"])}
+        values = {name: value for name, value in stored.items() if name != "identity"}
         for name in ("metrics", "facts", "timings"):
             values[name] = {key: math.nan if v is None else v for key, v in stored[name].items()}
-        return Cell(**values)
+        return typed(Cell(**values, identity=typed(Identity(**stored["identity"]))))
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise DamagedError(path, f"its content is not that of a cell: {error}") from None
 

@@ -75,7 +75,7 @@ def cells_frame(cells: Iterable[Cell]) -> DataFrame:
             **_described(cell),
             **cell.metrics,
             **{name: cell.timings.get(name) for name in TIMINGS},
-            **{name: cell.facts.get(fact) for name, fact in _FACTS.items()},
+            **_counted(cell),
             "seed": cell.identity.seed,
             "status": cell.status,
             "reason": cell.reason,
@@ -259,10 +259,16 @@ def _row(group: Sequence[Cell], names: Sequence[str]) -> dict[str, Any]:
     for name in names:
         row[name], row[f"{name}_std"] = _mean_and_deviation([cell.metrics.get(name) for cell in well])
     row |= {name: _mean_and_deviation([cell.timings.get(name) for cell in well])[0] for name in TIMINGS}
-    for name, fact in _FACTS.items():
-        counted = [cell.facts[fact] for cell in well if fact in cell.facts]
-        row[name] = counted[0] if len(set(counted)) == 1 else _mean_and_deviation(counted)[0]
+    for name in _FACTS:
+        found = [counted[name] for counted in map(_counted, well) if name in counted]
+        row[name] = found[0] if len(set(found)) == 1 else _mean_and_deviation(found)[0]
     return row
+
+
+def _counted(cell: Cell) -> dict[str, float]:
+    """What was counted, by column; a fact that is text where a count belongs is none."""
+    facts = {name: cell.facts.get(fact) for name, fact in _FACTS.items()}
+    return {name: value for name, value in facts.items() if isinstance(value, int | float)}
 
 
 def _mean_and_deviation(values: Sequence[Any]) -> tuple[float | None, float | None]:

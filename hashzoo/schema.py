@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from hashzoo.errors import TroubleError
 
 Content = TypeVar("Content")
+Record = TypeVar("Record")
 
 RESULTS = "choose another results folder"
 CACHE = "set HASHZOO_CACHE to another folder"
@@ -41,6 +45,30 @@ def lifted(content: Content, schema: int, reads: int, steps: Mapping[int, Callab
     for version in range(schema, reads):
         content = steps[version](content)
     return content
+
+
+def typed(record: Record) -> Record:
+    """A dataclass whose fields hold what their annotations say. ValueError names the first that does not.
+
+    >>> from dataclasses import make_dataclass
+    >>> typed(make_dataclass("Count", [("of", int)])("many"))
+    Traceback (most recent call last):
+        ...
+    ValueError: of: Input should be a valid integer
+    """
+    of: Any = type(record)
+    for name, kind in _kinds(of).items():
+        try:
+            kind.validate_python(getattr(record, name), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, [name, *first['loc']]))}: {first['msg']}") from None
+    return record
+
+
+@cache
+def _kinds(of: Any) -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(of, include_extras=True).items()}
 
 
 def refuse_newer(path: Path, schema: object, reads: int, cure: str) -> None:

@@ -270,9 +270,15 @@ def sealed(written, change):
         lambda content: content["cell"]["identity"].pop("seed"),
         lambda content: content["cell"].update(status="fine"),
         lambda content: content.update(cell=3),
+        lambda content: content["cell"]["identity"].update(bits="many"),
+        lambda content: content["cell"]["identity"].update(seed=2**60),
+        lambda content: content["cell"]["metrics"].update({"map@all": "good"}),
+        lambda content: content["cell"]["timings"].update(fit_seconds=[1.0]),
+        lambda content: content["cell"]["facts"].update(train=10**400),
+        lambda content: content["cell"].update(contaminated="no"),
     ],
 )
-def test_a_cell_that_lacks_a_part_is_damaged_though_its_checksum_fits(written, change):
+def test_a_cell_that_lacks_a_part_or_holds_another_kind_is_damaged_though_its_checksum_fits(written, change):
     sealed(written, change)
     with pytest.raises(DamagedError):
         cells.read(written)

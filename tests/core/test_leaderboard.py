@@ -257,6 +257,13 @@ def test_a_board_saved_by_a_spreadsheet_is_still_read(tmp_path):
     pd.testing.assert_frame_equal(read_csv(file), board_frame(BOARD))
 
 
+def test_text_where_a_count_belongs_is_no_count():
+    odd = a_cell(facts={"stored_bits": "many", "bytes_per_item": 4.0})
+    for frame in (board_frame([odd]), cells_frame([odd])):
+        assert frame["stored_bits"].isna().all()
+        assert frame["bytes_per_item"].tolist() == [4.0]
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
