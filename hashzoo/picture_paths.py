@@ -53,7 +53,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file. OSError where they cannot be read, TroubleError where they are too many."""
+    """The bytes of a file. OSError where they cannot be read, TroubleError where they are too many or have no end."""
+    if not path.is_file() and path.exists():  # a device, a pipe
+        raise TroubleError("it is no file")
     if (size := path.stat().st_size) > LARGEST:
         raise TroubleError(f"the file has {size} bytes; at most {LARGEST} are read")
     return path.read_bytes()

@@ -230,6 +230,12 @@ def test_a_picture_that_was_only_begun_to_be_read_is_refused(itq, photos):
         hashzoo.load(itq).encode(half)
 
 
+def test_a_device_without_end_is_no_picture(built, capsys):
+    with pytest.raises(SystemExit):
+        main(["search", str(built), "/dev/zero"])
+    assert capsys.readouterr().err == "hashzoo: /dev/zero does not decode as a picture: it is no file\n"
+
+
 def test_an_interrupted_build_leaves_the_old_index(itq, photos, built, tmp_path, monkeypatch):
     file = tmp_path / "my.index"
     file.write_bytes(built.read_bytes())
