@@ -22,6 +22,12 @@ from hashzoo.types import Batch, Features, Output, Split, Splits
 LOOKED_AT = 8  # pictures of each part of a data set; hashzoo data check looks at all
 HARMLESS = ("class-ordered-database",)  # of what hashzoo data check finds: no score of ours depends on an order
 
+STEPS, GAIN = 100, 0.08  # of training codes freely, and how far classes should be told apart by then
+NO_GAIN = (
+    "after {} steps codes of one class are no nearer than others ({:+.2f}): as it should be where labels are not read, "
+    "else a sign may be turned"
+)
+
 
 def _built(factory: Callable[..., Any], names: tuple[str, ...], *given: Any) -> tuple[Any, list[Finding]]:
     """What a factory makes of what hashzoo gives it, and the finding of that; None where it raises."""
@@ -146,6 +152,17 @@ def check_loss(
         bad = [name for name, value in cases.items() if not torch.isfinite(value)]
         return f"not finite for a batch of {bad[0]}: divide by max(1, count)" if bad else ""
 
+    def gained() -> float:
+        free, labels = torch.nn.Parameter(0.3 * torch.randn(24, bits)), torch.eye(CLASSES)[torch.arange(24) % CLASSES]
+        optimizer = torch.optim.Adam([free, *loss.train().parameters()], 0.05)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            total(torch.tanh(free), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        near = torch.sign(free.detach()) @ torch.sign(free.detach()).T / bits
+        same, other = labels @ labels.T > 0, ~torch.eye(24, dtype=torch.bool)
+        return float(near[same & other].mean() - near[~same].mean())
+
     with untouched():
         torch.manual_seed(0)
         _Extra.asked = ()
@@ -161,7 +178,14 @@ def check_loss(
         asked: tuple[str, ...] = _Extra.asked
         names = ", ".join(f"extra[{one!r}]" for one in asked)
         note = f"reads {names}, which plain heads do not give: compose it with one that does"
-        return [*found, Finding("extra", True, note)] if names else found
+        found += [Finding("extra", True, note)] if names else []
+        if not all(finding.ok for finding in found):
+            return found
+        try:
+            gain = gained()
+        except Exception as error:
+            return [*found, Finding("direction", False, status_of(error)[1])]
+        return [*found, Finding("direction", True, NO_GAIN.format(STEPS, gain) if gain < GAIN else "")]
 
 
 def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int] = (3, 64, 64)) -> list[Finding]:

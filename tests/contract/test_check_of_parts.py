@@ -210,7 +210,24 @@ def test_a_mistake_in_a_loss_is_named_with_its_cure(name):
 def test_what_a_loss_reads_of_a_head_of_its_own_is_named_and_no_failure():
     found = check_loss(loss(lambda u, b, o: {"x": (u - o.extra["local"].mean()).square().mean()}))
     assert all(f.ok for f in found)
-    assert "reads extra['local']" in found[-1].why
+    assert "reads extra['local']" in {f.check: f.why for f in found}["extra"]
+
+
+def test_a_turned_sign_is_pointed_out_and_a_right_one_is_not():
+    def pairs(u, batch):
+        return (u @ u.T / u.shape[1] - 2 * batch.similar + 1).square().mean()
+
+    right, turned, unlabelled = (
+        check_loss(loss(forward))[-1]
+        for forward in (
+            lambda u, b, o: {"x": pairs(u, b)},
+            lambda u, b, o: {"x": -pairs(u, b)},
+            lambda u, b, o: {"x": (u.abs() - 1).square().mean()},
+        )
+    )
+    assert (right.check, right.ok, right.why) == ("direction", True, "")
+    assert "a sign may be turned" in turned.why
+    assert unlabelled.ok
 
 
 def test_a_loss_that_knows_pictures_by_their_ids_does_not_depend_on_their_order():
