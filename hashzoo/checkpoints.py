@@ -1,24 +1,20 @@
 """Long fits survive a crash: their state is kept beside the cell after an epoch, and a new try goes on from there.
 
-One safetensors file: tensors, and JSON with what they belong to and a digest of all of it. Nothing in it runs code.
+One sealed file: tensors, and JSON with what they belong to.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 import hashzoo
-from hashzoo import cells
+from hashzoo import cells, sealed
 from hashzoo.errors import TroubleError
 
 if TYPE_CHECKING:
@@ -76,9 +72,8 @@ class Checkpoints:
             return
         tensors, values = state_of(run, method)
         values |= {"about": self.about, "seconds": self.seconds + now - self.began}
-        text = json.dumps(values)
         try:
-            cells.replace_bytes(self.path, save(tensors, {"state": text, "digest": digest(text, tensors)}))
+            cells.replace_bytes(self.path, sealed.data(json.dumps(values), tensors))
         except TroubleError as error:  # a full disk: the cell may still have room for its scores
             print(f"no checkpoint after epoch {run.epochs}: {error}", flush=True)
         self.last = time.monotonic()
@@ -91,15 +86,7 @@ class Checkpoints:
         """What was written, or None where nothing was. ValueError where it is not that, or not for this cell."""
         if not self.path.is_file():
             return None
-        try:
-            with safe_open(self.path, "pt") as opened:
-                metadata = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
-        except (SafetensorError, OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"it is damaged ({error})") from error
-        text = metadata.get("state", "")
-        if metadata.get("digest") != digest(text, tensors):
-            raise ValueError("it is damaged (its digest does not fit its content)")
+        text, tensors = sealed.read(self.path)
         values: dict[str, Any] = json.loads(text)
         for name, value in self.about.items():
             if values["about"].get(name) != value:
@@ -110,15 +97,6 @@ class Checkpoints:
 def path_of(cell: Path) -> Path:
     """Where the checkpoint of the cell at this path lies."""
     return cell.with_suffix(".checkpoint")
-
-
-def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """A digest of a text and of tensors with their names, shapes and kinds."""
-    total = hashlib.sha256(text.encode())
-    for name, value in sorted(tensors.items()):
-        total.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
 
 
 def named(method: nn.Module) -> dict[str, Tensor]:

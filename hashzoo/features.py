@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hashzoo import sealed
 from hashzoo.errors import DiskError, TroubleError
 from hashzoo.method import Backbone
 from hashzoo.pictures import View
@@ -50,16 +51,7 @@ def cache_folder() -> Path:
 def digest_of_state(module: torch.nn.Module) -> str:
     """A digest of every parameter and buffer of a module."""
     state = module.state_dict()
-    return digest_of_tensors({name: value for name, value in state.items() if isinstance(value, Tensor)})
-
-
-def digest_of_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """A digest of tensors with their names, shapes and types."""
-    total = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+    return sealed.digest({name: value for name, value in state.items() if isinstance(value, Tensor)})
 
 
 #: The features of every row under one view: (rows, draws) -> Features.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image, ImageOps
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from hashzoo import cells, zoo
+from hashzoo import cells, sealed, zoo
 from hashzoo.bench import build_backbone
 from hashzoo.cells import Cell
 from hashzoo.errors import TroubleError, UsageError, first_line
-from hashzoo.features import digest_of_tensors
 from hashzoo.method import Input, Method
 from hashzoo.picture_files import in_rgb
 from hashzoo.run import Run, Train
@@ -80,25 +76,15 @@ def write(path: Path, method: Method, job: Job, data: Splits, shape: tuple[int, 
         "backbone_options": job.backbone_options,
         "plugins": job.plugins,
     }
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in method.state_dict().items()}
-    told = {"hashzoo": json.dumps(about), "digest": _digest(json.dumps(about), tensors)}
-    cells.replace_bytes(path, save(tensors, told))
-
-
-def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256((about + digest_of_tensors(tensors)).encode()).hexdigest()
+    cells.replace_bytes(path, sealed.data(json.dumps(about), method.state_dict()))
 
 
 def contents(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What :func:`write` put into a file: how to build the method, and its tensors. TroubleError where it differs."""
     try:
-        with safe_open(file, "pt") as opened:
-            told = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
-        about = json.loads(told["hashzoo"])
+        text, tensors = sealed.read(file, unsealed=True)  # as 0.1.0 wrote it
+        about = json.loads(text)
         about["key"], about["plugins"]
-        if told.get("digest", "") not in ("", _digest(told["hashzoo"], tensors)):  # none in what 0.1.0 wrote
-            raise ValueError("it is not what was written")
     except Exception as error:  # whatever a damaged file makes of its readers
         cure = "run hashzoo bench again with --rerun all"
         raise TroubleError(f"{file} cannot be read: {first_line(error)}; {cure}") from error

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hashzoo import cells, counting, figures, trained, zoo
@@ -93,7 +94,7 @@ def test_damaged_or_foreign_weights_are_refused(tmp_path, kept):
 def test_a_plugin_that_only_the_file_names_is_not_run(tmp_path, kept):
     copy = tmp_path / kept.name
     copy.write_bytes(kept.read_bytes())
-    with trained.safe_open(trained.path_of(kept), "pt") as opened:
+    with safe_open(trained.path_of(kept), "pt") as opened:
         about = json.loads(opened.metadata()["hashzoo"])
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     told = {"hashzoo": json.dumps({**about, "plugins": [str(tmp_path / "evil.py")]})}
@@ -106,7 +107,7 @@ def test_a_plugin_that_only_the_file_names_is_not_run(tmp_path, kept):
 def test_a_plugin_is_found_where_it_lies_now(tmp_path, kept):
     copy = tmp_path / kept.name
     copy.write_bytes(kept.read_bytes())
-    with trained.safe_open(trained.path_of(kept), "pt") as opened:
+    with safe_open(trained.path_of(kept), "pt") as opened:
         about = json.loads(opened.metadata()["hashzoo"])
     told = {"hashzoo": json.dumps({**about, "plugins": ["then/mine.py"]})}
     save_file(load_file(trained.path_of(kept)), trained.path_of(copy), told)
@@ -123,7 +124,7 @@ def test_a_method_whose_code_has_changed_is_not_read(kept, monkeypatch):
 def test_tensors_of_another_shape_are_one_line(tmp_path, kept):
     copy = tmp_path / kept.name
     copy.write_bytes(kept.read_bytes())
-    with trained.safe_open(trained.path_of(kept), "pt") as opened:
+    with safe_open(trained.path_of(kept), "pt") as opened:
         about = {"hashzoo": opened.metadata()["hashzoo"]}  # without a digest, as 0.1.0 wrote it
     tensors = load_file(trained.path_of(kept))
     tensors["head.hash.bias"] = torch.zeros(3)
