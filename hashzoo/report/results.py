@@ -17,6 +17,7 @@ from hashzoo import cells as store
 from hashzoo import leaderboard, tables
 from hashzoo.cells import Cell, DamagedError
 from hashzoo.errors import TroubleError, UsageError, unknown
+from hashzoo.leaderboard import natural
 from hashzoo.metrics import Extra, higher_is_better
 from hashzoo.ranking import mean_ranks
 from hashzoo.versus import Row
@@ -227,7 +228,7 @@ def _arranged(
     named = {place: _named([dict(row.facts) for row in part]) for place, part in parts.items()}
     numbers = {name: i for i, name in enumerate(sorted({name for *_, names in named.values() for name in names}))}
     boards, several = [], len({benchmark for benchmark, _ in parts}) > 1
-    for number, (place, part) in enumerate(sorted(parts.items())):
+    for number, (place, part) in enumerate(sorted(parts.items(), key=lambda item: [natural(name) for name in item[0]])):
         there = [name for name in known if any(row.facts.get(name) is not None for row in part)]
         praised = [name for name in there if higher_is_better(name, extra)]
         asked = metric if metric in there else None
