@@ -125,7 +125,8 @@ def _written(kept: KeptCodes, refused: list[str], output: Path) -> None:
     help="Ask once, with two pictures: what either, both, or only the first shows.",
 )
 @engine_option
-@click.option("--html", type=file, metavar="FILE.html", help="Write the pictures that are found as one page.")
+@click.option("--html", is_flag=True, help="Write the pictures that are found as one page, too.")
+@click.option("-o", "--output", type=file, metavar="FILE.html", help="The page of --html.  [default: found.html]")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @click.option("--run", type=file, metavar="RUN", help="The cell of the index, where it was moved.")
 @click.option("--root", type=file, metavar="DIR", help="The folder of the pictures, where it was moved.")
@@ -136,7 +137,8 @@ def search(
     queries: tuple[Path, ...],
     top: int,
     operation: str | None,
-    html: Path | None,
+    html: bool,
+    output: Path | None,
     as_json: bool,
     **opening: Any,
 ) -> None:
@@ -149,16 +151,19 @@ def search(
 
     if operation and len(queries) != 2:
         raise UsageError(f"--op {operation} takes two pictures, not {len(queries)}")
+    if output and not html:
+        raise UsageError(f"{output} is to be the page of --html; add --html")
+    output = output or Path("found.html")
     if folder := next((path for path in queries if path.is_dir()), None):
         raise UsageError(f"{folder} is a folder; name the pictures to search with")
     opened = open_index(index, **opening)
     found = _answers(opened, queries, top, operation)
     what = "distance" if opened.integer else "score"
-    if html is not None:
+    if html:
         from hashzoo.found_page import page
 
         title = f"{opened.about['method']}, {opened.about['bits']} bits: {len(opened):,} pictures"
-        cells.replace_bytes(html, page(title, found, what).encode("utf-8", "backslashreplace"))
+        cells.replace_bytes(output, page(title, found, what).encode("utf-8", "backslashreplace"))
     if as_json:
         told = [
             {"query": [str(path) for path in one.asked], "found": [_plain(hit) for hit in one.hits]} for one in found
@@ -166,8 +171,8 @@ def search(
         click.echo(json.dumps({"method": opened.about["method"], "engine": opened.engine, "answers": told}, indent=2))
     else:
         _tell(found, what)
-    if html is not None:
-        click.echo(f"written to {html}", err=as_json)
+    if html:
+        click.echo(f"written to {output}", err=as_json)
 
 
 def _answers(opened: PictureIndex, queries: tuple[Path, ...], top: int, operation: Any) -> list[Answer]:
@@ -186,7 +191,6 @@ def _plain(hit: Any) -> dict[str, Any]:
 
 
 def _tell(found: list[Answer], what: str) -> None:
-
     for one in found:
         click.echo(one.heading)
         click.echo(f"{'rank':>6}  {what:>8}  picture")

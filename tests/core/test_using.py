@@ -163,7 +163,7 @@ def test_a_page_shows_what_was_found_and_runs_nothing_of_a_name(itq, photos, tmp
     gone.write_bytes(odd.read_bytes())
     assert command("index", "build", itq, tmp_path, "-o", tmp_path / "my.index") == 0
     gone.unlink()
-    assert command("search", tmp_path / "my.index", odd, "--html", tmp_path / "found.html") == 0
+    assert command("search", tmp_path / "my.index", odd, "--html", "-o", tmp_path / "found.html") == 0
     page = (tmp_path / "found.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 2
     assert "<b onload" not in page
@@ -335,6 +335,7 @@ def test_an_index_of_a_newer_hashzoo_is_refused(built, tmp_path, monkeypatch):
         (["search", "{built}", "nowhere.png"], 3, "nowhere.png"),
         (["search", "{built}", "{itq}"], 3, "does not decode"),
         (["search", "{built}", "{built}", "--op", "union"], 2, "takes two pictures"),
+        (["search", "{built}", "{photos}/0/00.png", "-o", "found.html"], 2, "add --html"),
         (["search", "{built}", "{photos}/0/00.png", "--engine", "faiss-ivf"], 2, "has no lists"),
     ],
 )
