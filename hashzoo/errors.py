@@ -43,7 +43,7 @@ def first_line(error: BaseException) -> str:
 def printable(value: object) -> str:
     """A message, path or name on one line; what breaks lines or steers a terminal is escaped, as are bytes of no text.
 
-    >>> printable("a\\nb \\x1b[2J"), printable(os.fsdecode(b"caf\\xe9"))
+    >>> printable("a\\nb \\x1b[2J"), printable("caf\\udce9")
     ('a\\\\nb \\\\x1b[2J', 'caf\\\\xe9')
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in str(value))

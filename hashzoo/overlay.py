@@ -22,7 +22,7 @@ def heated(picture: Image.Image, where: NDArray[Any]) -> Image.Image:
     """A picture under a map (H, W) in 0..1: grey where the map is 0, coloured where it is high.
 
     >>> np.asarray(heated(Image.new("RGB", (2, 1), (100, 100, 100)), np.array([[0.0, 1.0]]))).tolist()
-    [[[82, 81, 92], [206, 197, 134]]]
+    [[[82, 81, 92], [206, 198, 135]]]
     """
     stops = np.linspace(0, 1, len(_HEAT))
     heat = np.stack([np.interp(where, stops, channel) for channel in _HEAT.T], axis=-1)

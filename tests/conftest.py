@@ -12,6 +12,12 @@ import pytest
 from tests import browsing
 
 
+def pytest_configure(config):
+    """Side by side, files keep their order: by default those of few tests, which may be the longest, come last."""
+    if config.pluginmanager.hasplugin("xdist"):
+        config.option.loadscopereorder = False
+
+
 @pytest.fixture(autouse=True)
 def _own_surroundings(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
