@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hashzoo.cli_options import apart, overridden, parted, plugin_option, quick, rooted, settings, shard, size
-from hashzoo.errors import TroubleError, UsageError
+from hashzoo.errors import TroubleError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from hashzoo.bench import Job
     from hashzoo.cells import Cell
     from hashzoo.zoo import Entry
 
@@ -93,6 +94,7 @@ def bench(benchmark: str, **asked: Any) -> None:
                 tell=tell,
             )
     benches.insist(jobs, explicit)
+    _tell_idle(asked["settings"], jobs)
     jobs = jobs[part_of[0] - 1 :: part_of[1]]
     if alone := sorted({job.identity.method for job in jobs if job.devices < asked["devices"]}):
         click.echo(f"these train in one process, for the same codes: {', '.join(alone)}", err=True)
@@ -116,6 +118,14 @@ def bench(benchmark: str, **asked: Any) -> None:
         extra=house.metric_functions(),
     )
     _finish(finished)
+
+
+def _tell_idle(given: tuple[str, ...], jobs: list[Job]) -> None:
+    """Say which settings reach nothing: ``dhn.weight`` is no option of ``tanh+dhn``, which is another method."""
+    used = {name for job in jobs for name in (job.identity.method, job.identity.dataset, job.identity.backbone)}
+    for name in sorted(settings(given).keys() - used - {"train"}):
+        told = unknown("measured method, dataset or backbone", name, used)
+        click.echo(f"--set changes nothing: {told}", err=True)
 
 
 def _device(asked: str, devices: int) -> str:

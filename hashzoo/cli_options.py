@@ -45,6 +45,12 @@ def insist_on_room(output: Path) -> None:
         probe.unlink()
 
 
+def insist_on_root(root: Path | None) -> None:
+    """UsageError where ``--root`` names nothing; what is missing in it shows when data are read."""
+    if root is not None and not root.exists():
+        raise UsageError(f"--root: there is no folder {root}")
+
+
 def numbers(option: str, text: str | None) -> list[int]:
     """Whole numbers that commas part. UsageError naming the option where they are none."""
     try:

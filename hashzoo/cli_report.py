@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
 
-from hashzoo.cli_options import insist_on_room, parted, plugin_option
+from hashzoo.cli_options import insist_on_room, insist_on_root, parted, plugin_option
 
 _results = click.argument("results", type=click.Path(path_type=Path), metavar="DIR|CSV")
 _metric = click.option("--metric", metavar="M", help="The score to rank by; default: the main one of each data set.")
@@ -43,8 +44,9 @@ def report(
     from hashzoo.report.page import Asked, write
 
     insist_on_room(output)
+    insist_on_root(root)
     asked = Asked(metric, tuple(parted(methods)), gallery, None if explain is None else tuple(parted(explain)), root)
-    size = write(results, output, asked, plugins)
+    size = write(results, output, asked, plugins, partial(click.echo, err=True))
     click.echo(f"written to {output} ({size / 1e6:.1f} MB)")
 
 
@@ -80,6 +82,7 @@ def plot(
 
     figures.check_name(output)
     insist_on_room(output)
+    insist_on_root(root)
     extra = zoo.load(plugins).metric_functions()
     found = read(results, metric, extra)
     choice = plots.chosen(found, extra, dataset=dataset, bits=bits, methods=parted(methods), plugins=plugins, root=root)

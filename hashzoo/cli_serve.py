@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hashzoo.cli_options import device_option, plugin_option
+from hashzoo.cli_options import device_option, insist_on_root, plugin_option
 from hashzoo.errors import TroubleError, UsageError
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -36,6 +36,7 @@ def serve(
     """
     if opening["run"] is not None and len(indexes) > 1:
         raise UsageError("--run says where the cell of one index is; name one index, or leave it out")
+    insist_on_root(opening["root"])
     listening = _listening(host, port)
     from PIL import Image
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli_options import device_option, insist_on_room, plugin_option
+from hashzoo.cli_options import device_option, insist_on_room, insist_on_root, plugin_option
 from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def search(
     output = output or Path("found.html")
     if folder := next((path for path in queries if path.is_dir()), None):
         raise UsageError(f"{folder} is a folder; name the pictures to search with")
+    insist_on_root(opening["root"])
     opened = open_index(index, **opening)
     found = _answers(opened, queries, top, operation)
     what = "distance" if opened.integer else "score"

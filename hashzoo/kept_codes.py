@@ -155,7 +155,7 @@ def read(path: Path) -> KeptCodes:
                 raise ValueError(f"its code {name!r} does not fit its {len(names)} paths")
         about["method"], about["root"], about["run"]["key"], about["run"]["state"], about["run"]["cell"]
     except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}") from error
+        raise UsageError(f"there is no file {path}; hashzoo index build and encode make one") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         raise TroubleError(f"{path} is damaged or no file of codes ({error}); make it anew") from error
     return KeptCodes(about, names, arrays)

@@ -182,7 +182,13 @@ def read_csv(path: Path) -> DataFrame:
         text = path.read_bytes().decode("utf-8-sig")
         lines = list(csv.reader(io.StringIO(text), strict=True))
     except FileNotFoundError:
-        raise TroubleError(f"no leaderboard at {path}; run hashzoo bench first, or name another folder") from None
+        below = sorted(file.parent.as_posix() for file in path.parent.glob(f"*/{path.name}"))
+        cure = (
+            f"there are boards in {', '.join(below[:6])}"
+            if below
+            else "run hashzoo bench first, or name another folder"
+        )
+        raise TroubleError(f"no leaderboard at {path}; {cure}") from None
     except (OSError, ValueError, csv.Error) as error:
         raise TroubleError(f"cannot read {path} as a leaderboard: {error}; {_CURE}") from error
     names = [_unescaped(name) for name in lines[0]] if lines else []

@@ -21,6 +21,9 @@ def read(source: Path | IO[bytes]) -> Arrays:
     """
     try:
         with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+            if file.read(2) not in (b"PK", b"\x93N"):  # for all else numpy speaks of pickles, and how to load them
+                raise ValueError("it is no .npz")
+            file.seek(0)
             stored = np.load(file, allow_pickle=False)
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise ValueError("it is one array, not an .npz of several")

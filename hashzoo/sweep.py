@@ -233,10 +233,11 @@ class Watch:
         if self.live:
             return
         left = (time.monotonic() - self.started) / self.finished * (self.total - self.finished)
+        still = f"; about {left:.0f} s left" if self.finished < self.total else ""
         what = f"{self.metric} {text}" if cell.status == "ok" else f"{cell.status}: {cell.reason}"
         by = " (done by another sweep)" if elsewhere else ""
         name = self._name(job, job.title)
-        print(f"[{self.finished}/{self.total}] {name}: {what}{by}; about {left:.0f} s left", flush=True)
+        print(f"[{self.finished}/{self.total}] {name}: {what}{by}{still}", flush=True)
 
     def _view(self) -> Group:
         widths = sorted({bits for row in self.scores.values() for bits in row})

@@ -34,7 +34,8 @@ def gains(frame: DataFrame, by: str = "bits", extra: Extra | None = None) -> Dat
     """The frame with a column ``vs <method>`` for each baseline: how far the main score lies above it.
 
     A row meets the baseline of its own benchmark, dataset and bits (asked or, ``by`` "stored_bits", stored), whatever
-    backbone either reads: a shallow baseline on pixels is what a trained network must beat. Empty where there is none.
+    backbone either reads: a shallow baseline on pixels is what a trained network must beat. Of several rows of a
+    baseline, as on two backbones, it is the best. Empty where there is none.
     """
     frame, main = frame.copy(), main_metric(frame, extra)
     if main is None:
@@ -43,10 +44,12 @@ def gains(frame: DataFrame, by: str = "bits", extra: Extra | None = None) -> Dat
     bases: dict[str, dict[tuple[Any, ...], float]] = {}
     for row in rows:
         if row["role"] == "baseline" and row[main] is not None:
-            bases.setdefault(row["method"], {}).setdefault(_meeting(row, by), row[main])
+            reached = bases.setdefault(row["method"], {})
+            at = _meeting(row, by)
+            if at not in reached or (row[main] > reached[at] and _praised([main], extra)):
+                reached[at] = row[main]
     for method in sorted(bases):
-        reached = [bases[method].get(_meeting(row, by)) for row in rows]
-        pairs = [(row[main], base) for row, base in zip(rows, reached, strict=True)]
+        pairs = [(row[main], bases[method].get(_meeting(row, by))) for row in rows]
         frame[f"vs {method}"] = [math.nan if a is None or b is None else a - b for a, b in pairs]
     return frame
 

@@ -298,17 +298,20 @@ def _p(p: float | None) -> str:
     return (f"{p:.3f}" if p >= 0.001 else "<0.001") + ("*" if p < LEVEL else "")
 
 
+def _tests(count: int) -> str:
+    return "1 test" if count == 1 else f"{count} tests"
+
+
 def notes(pairs: Sequence[Pair]) -> list[str]:
     """What the reader of the tables must know: what was tested and what was not."""
     done = [pair for pair in pairs if pair.of_models is not None]
     lines = []
     if done:
         again = sum(pair.of_training is not None for pair in done)
-        lines.append(
-            f"p models: these trained models on other queries of the same kind, corrected for {len(done)} tests (Holm)."
-        )
+        of_models = f"corrected for {_tests(len(done))} (Holm)"
+        lines.append(f"p models: these trained models on other queries of the same kind, {of_models}.")
         if again:
-            lines.append(f"p training: trained with other seeds as well, corrected for {again} tests (Holm).")
+            lines.append(f"p training: trained with other seeds as well, corrected for {_tests(again)} (Holm).")
         if again < len(done):
             lines.append(
                 f"{len(done) - again} of {len(done)} pairs have fewer than {FEWEST_SEEDS} seeds in common: what "

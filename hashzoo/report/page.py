@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -71,15 +71,20 @@ class Pictures:
     classes: Markup | None = None
 
 
-def write(results: Path, output: Path, asked: Asked, plugins: Sequence[str] = ()) -> int:
-    """Write the page of the results, in one step; its size in bytes. UsageError and TroubleError as :func:`read`."""
-    data = page(results, asked, plugins).encode("utf-8", "backslashreplace")
+def write(
+    results: Path, output: Path, asked: Asked, plugins: Sequence[str] = (), say: Callable[[str], object] = str
+) -> int:
+    """Write the page of the results, in one step; its size in bytes. UsageError and TroubleError as :func:`read`.
+
+    ``say`` is given a line for each method whose weights are looked into, since each takes a while.
+    """
+    data = page(results, asked, plugins, say).encode("utf-8", "backslashreplace")
     cells.replace_bytes(output, data)
     return len(data)
 
 
-def page(path: Path, asked: Asked, plugins: Sequence[str] = ()) -> str:
-    """The HTML of a results folder."""
+def page(path: Path, asked: Asked, plugins: Sequence[str] = (), say: Callable[[str], object] = str) -> str:
+    """The HTML of a results folder; ``say`` as for :func:`write`."""
     house = zoo.load(plugins)
     extra = house.metric_functions()
     results = read(path, asked.metric, extra)
@@ -107,7 +112,9 @@ def page(path: Path, asked: Asked, plugins: Sequence[str] = ()) -> str:
         "start": results.boards[0].bits[len(results.boards[0].bits) // 2] if results.boards[0].bits else 0,
         "charts": _charts(results, colours),
         "ranking": _ranking(results, colours, extra),
-        "pictures": [_pictures(results, board, names, explained, asked, plugins, album) for board in results.boards],
+        "pictures": [
+            _pictures(results, board, names, explained, asked, plugins, album, say) for board in results.boards
+        ],
         "album": album,
         "asked": asked,
         "protocols": {board.number: words.protocol(board) for board in results.boards},
@@ -299,6 +306,7 @@ def _pictures(
     asked: Asked,
     plugins: Sequence[str],
     album: Album,
+    say: Callable[[str], object],
 ) -> Pictures:
     """What can be shown of one data set: nothing where it cannot be loaded, for the reason that is kept."""
     made = Pictures(board)
@@ -322,17 +330,24 @@ def _pictures(
         if found.asked:
             made.galleries.append(found)
     if made.data.pairs is None:
-        _look_into(made, made.data, cell.identity.data, results, explained, plugins)
+        _look_into(made, made.data, cell.identity.data, results, explained, plugins, say)
     return made
 
 
 def _look_into(
-    made: Pictures, data: Splits, digest: str, results: Results, names: Sequence[str], plugins: Sequence[str]
+    made: Pictures,
+    data: Splits,
+    digest: str,
+    results: Results,
+    names: Sequence[str],
+    plugins: Sequence[str],
+    say: Callable[[str], object],
 ) -> None:
     """Add what weights can show, at the longest codes that kept any."""
     for bits in reversed(made.board.bits):
         kept = seen.with_weights(results, made.board, bits, names, digest)
         for entry, file in kept:
+            say(f"looking into {entry.name}: {made.board.dataset}, {bits} bits")
             opened = seen.opened(file, plugins)
             if isinstance(opened, str):
                 made.notes.append(opened)

@@ -40,6 +40,8 @@ def metric(name: str, extra: Extra | None = None) -> str:
     >>> metric("map@100:hits/tail")
     'mean average precision of the first 100 places, divided by the relevant items among them (for comparing with \
 published tables only), queries of the third of the classes with fewest training pictures'
+    >>> metric("p@1")
+    'precision of the first place'
     >>> metric("p@h2"), metric("map@all")
     ('precision within Hamming distance 2; an empty ball counts as 0', 'mean average precision of the whole ranking')
     >>> metric("empty@h2")
@@ -56,7 +58,8 @@ published tables only), queries of the third of the classes with fewest training
     if re.fullmatch(r"h\d+", place):
         said += f" within Hamming distance {place[1:]}" + _RADIUS.get(family, "")
     elif place:
-        said += " of the whole ranking" if place == "all" else f" of the first {place} places"
+        among = {"all": "whole ranking", "1": "first place"}
+        said += f" of the {among.get(place, f'first {place} places')}"
     said += {
         "hits": ", divided by the relevant items among them (for comparing with published tables only)",
         "best": ", in the best order of ties",

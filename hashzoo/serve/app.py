@@ -83,7 +83,7 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
     async def search(request: Request) -> Response:
         _insist_on_own_page(request)
         async with request.form(max_files=2, max_fields=4) as form:
-            given = [one for one in form.getlist("picture") if isinstance(one, UploadFile) and one.size]
+            given = [one for one in form.getlist("picture") if isinstance(one, UploadFile) and one.filename]
             if not given:
                 raise HTTPException(400, "Choose a picture first.")
             files = [(one.filename or "a picture", await one.read()) for one in given]

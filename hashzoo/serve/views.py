@@ -102,7 +102,7 @@ def answer(place: int, name: str, index: PictureIndex, asked: Asked, top: int) -
             width = stored.shape[1]
             differs, far = (
                 squares((stored != query[index.code]).numpy()[0], width),
-                f"{hit.distance:.0f} of {width} bits",
+                f"{hit.distance:.0f} of {width} bits differ",
             )
         found.append(Found(rank, hit.row, hit.path, printable(index.name(hit.row)), far, differs))
     looks, blind = _looks(index, asked.pictures)

@@ -325,6 +325,12 @@ def test_gains_are_differences_from_each_baseline_at_the_same_bits():
     assert row(frame, method="csq")["vs lsh"] is None
 
 
+def test_of_a_baseline_on_two_backbones_the_better_row_is_met():
+    on = [a_cell("lsh", score, role="baseline", backbone=f"b{score}") for score in (0.25, 0.5, 0.125)]
+    frame = tables.gains(board_frame([*on, a_cell(score=0.75)]))
+    assert row(frame, method="dhn")["vs lsh"] == 0.25
+
+
 def test_a_baseline_of_another_dataset_is_no_measure_but_one_on_another_backbone_is():
     for place in ({"dataset": "other"}, {"benchmark": "other"}, {"bits": 8}):
         frame = tables.gains(board_frame([a_cell("lsh", role="baseline", **place), a_cell()]))

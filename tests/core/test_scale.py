@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -211,3 +212,14 @@ def test_a_sweep_shows_what_is_being_encoded_and_how_fast(live, monkeypatch, cap
     line = "lsh 8 bits seed 0: 512 of 1024 encoded, 256 pictures/s, about 2 s left"
     assert watch.bar.tasks[0].description == line
     assert capsys.readouterr().out == ("" if live else line + "\n")
+
+
+def test_the_last_line_of_a_sweep_has_no_time_left(capsys):
+    identity = SimpleNamespace(dataset="digits", method="lsh", bits=8)
+    job = SimpleNamespace(metrics=("map@all",), identity=identity, title="lsh 8 bits seed 0")
+    watch = Watch(Console(force_terminal=False), [job, job])
+    for _ in range(2):
+        watch.event(job, "done", SimpleNamespace(metrics={"map@all": 0.5}, status="ok"))
+    first, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\[1/2\] lsh 8 bits seed 0: map@all 0\.5000; about \d+ s left", first)
+    assert last == "[2/2] lsh 8 bits seed 0: map@all 0.5000"

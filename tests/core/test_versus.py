@@ -68,6 +68,7 @@ def test_one_seed_has_a_test_of_its_models_alone(tmp_path):
     [pair] = judged(tmp_path / "a", tmp_path / "b")
     assert pair.of_models < 0.001
     assert pair.of_training is None
+    assert "corrected for 1 test (Holm)" in " ".join(versus.notes([pair]))
     assert "what training varies by is not covered" in " ".join(versus.notes([pair]))
 
 

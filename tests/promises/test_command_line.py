@@ -375,6 +375,15 @@ def test_a_dry_run_lists_the_cells_and_trains_nothing(tmp_path):
     assert not (tmp_path / "hashzoo-results").exists()
 
 
+def test_a_setting_of_a_method_that_is_not_measured_is_named(tmp_path):
+    given = ["--set", "tanh+dhn.weight=0.2", "--set", "train.lr=0.01", "--set", "dhn.weight=0.2"]
+    result = hashzoo("bench", "digits", "--methods", "tanh+dhn", *given, "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stderr.strip() == (
+        "--set changes nothing: no measured method, dataset or backbone 'dhn'; did you mean 'tanh+dhn'?"
+    )
+
+
 def test_a_method_that_came_by_a_pattern_and_does_not_fit_is_skipped_with_the_reason(tmp_path):
     result = hashzoo(
         "bench",

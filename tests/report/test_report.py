@@ -20,7 +20,7 @@ from hashzoo.errors import TroubleError, UsageError
 from hashzoo.overlay import heated
 from hashzoo.report import charts, words
 from hashzoo.report.gallery import gallery
-from hashzoo.report.page import ROOM, Asked, Line, brief, page
+from hashzoo.report.page import ROOM, Asked, Line, brief, page, write
 from hashzoo.report.results import looked_at, read, sound
 from hashzoo.report.standing import Standing, standings
 from hashzoo.report.thumbnails import Album
@@ -375,6 +375,8 @@ def test_methods_that_are_named_are_looked_at_and_others_refused(results):
         (["report", "{results}", "--metric", "mpa@all"], 2, "did you mean 'map@all'"),
         (["report", "{results}", "-o", "no/folder/r.html"], 3, "cannot write"),
         (["report", "{results}", "-o", "{nowhere}"], 2, "is a folder"),
+        (["report", "{results}", "--root", "nowhere"], 2, "--root: there is no folder nowhere"),
+        (["plot", "classes", "{results}", "-o", "x.png", "--root", "nowhere"], 2, "no folder nowhere"),
         (["report", "{results}", "--methods", "iqt"], 2, "did you mean 'itq'"),
         (["report", "{results}", "--explain", "iqt"], 2, "did you mean 'itq'"),
         (["plot", "pr", "{results}", "-o", "x.pdf"], 2, ".png or .svg"),
@@ -441,11 +443,25 @@ def test_no_results_are_trouble(tmp_path):
         read(tmp_path)
 
 
+def test_the_folder_above_boards_names_them(tmp_path):
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "leaderboard.csv").touch()
+    with pytest.raises(TroubleError, match=f"there are boards in {tmp_path}/digits"):
+        read(tmp_path)
+
+
+def test_each_method_whose_weights_are_looked_into_is_told(results, tmp_path):
+    told = []
+    write(results, tmp_path / "r.html", Asked(gallery=0, explained=["sfdh"]), say=told.append)
+    assert told == ["looking into sfdh: digits.small, 16 bits"]
+
+
 def test_every_command_of_the_page_on_reports_runs(results, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("hashzoo-results").mkdir()
     Path("hashzoo-results/digits").symlink_to(results)
     Path("results").symlink_to(ROOT / "results")
+    Path("FOLDER").mkdir()
     commands = re.findall(r"^    hashzoo (.*)$", (ROOT / "docs" / "report.md").read_text(), re.M)
     assert len(commands) >= 6
     for command in commands:
