@@ -51,9 +51,7 @@ class Group(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            click.echo(
-                "interrupted; no file is half written, and finished cells are kept: bench goes on from there", err=True
-            )
+            click.echo("interrupted; no file is half written, and the same command does what is left", err=True)
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

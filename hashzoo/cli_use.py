@@ -109,7 +109,7 @@ def _written(kept: KeptCodes, refused: list[str], output: Path) -> None:
         for name, told in kept.about["codes"].items()
     )
     gone = f", {len(refused)} left out" if refused else ""
-    click.echo(f"{len(kept)} pictures{gone}; {codes}; written to {printable(output)}")
+    click.echo(f"{len(kept)} picture{'s' * (len(kept) != 1)}{gone}; {codes}; written to {printable(output)}")
     if refused:
         sys.exit(LEFT_OUT)
 
@@ -156,6 +156,8 @@ def search(
     output = output or Path("found.html")
     if folder := next((path for path in queries if path.is_dir()), None):
         raise UsageError(f"{folder} is a folder; name the pictures to search with")
+    if missing := next((path for path in queries if not path.exists()), None):
+        raise UsageError(f"there is no file {missing}")
     insist_on_root(opening["root"])
     opened = open_index(index, **opening)
     found = _answers(opened, queries, top, operation)

@@ -180,7 +180,7 @@ def test_damaged_pictures_are_named_and_left_out_or_stop_the_command(itq, photos
     assert command("index", "build", itq, tmp_path, "-o", output) == 1
     told = capsys.readouterr()
     assert f"left out: {tmp_path / 'bad.png'} does not decode" in told.err
-    assert "1 pictures, 1 left out" in told.out
+    assert "1 picture, 1 left out" in told.out
     assert hashzoo.open_index(output).path(0) == tmp_path / "good.png"
     output.unlink()
     code, why = refused(capsys, "index", "build", itq, tmp_path, "-o", output, "--on-bad-image", "stop")
@@ -333,7 +333,7 @@ def test_an_index_of_a_newer_hashzoo_is_refused(built, tmp_path, monkeypatch):
         (["search", "nowhere.index", "{photos}/0/00.png"], 2, "there is no file nowhere.index"),
         (["search", "{itq}", "{photos}/0/00.png"], 3, "no file of codes (it is no .npz); make it anew"),
         (["search", "{built}", "{photos}/0/00.png", "--root", "nowhere"], 2, "--root: there is no folder nowhere"),
-        (["search", "{built}", "nowhere.png"], 3, "nowhere.png"),
+        (["search", "{built}", "nowhere.png"], 2, "there is no file nowhere.png"),
         (["search", "{built}", "{itq}"], 3, "does not decode"),
         (["search", "{built}", "{built}", "--op", "union"], 2, "takes two pictures"),
         (["search", "{built}", "{photos}/0/00.png", "-o", "found.html"], 2, "add --html"),

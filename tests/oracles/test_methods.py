@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hashzoo_plugins.datasets import digits, scenes
+from hashzoo_plugins.datasets.carve import stratified
 from hashzoo_plugins.pairwise.dhn import DHN
 from hashzoo_plugins.shallow.itq import rotations
 from hashzoo_plugins.shallow.projection import principal
@@ -151,6 +152,11 @@ def test_parts_are_stratified():
     for part in (data.train, data.database, data.query):
         counts = part.labels.sum(0)
         assert float(counts.max() - counts.min()) <= 0.04 * len(part)
+
+
+def test_parts_of_nothing_are_refused_in_words():
+    with pytest.raises(ValueError, match="there are no pictures"):
+        stratified(np.array([], dtype=np.int64), [0, 0], np.random.default_rng(0))
 
 
 def test_splits_are_the_same_everywhere():

@@ -126,12 +126,14 @@ def stratified(classes: NDArray[np.int64], sizes: Sequence[int], generator: Perm
     """Disjoint parts of ``sizes`` rows, each with the classes in proportion, rows in random order.
 
     Remainders of the proportion go to the classes with the largest fraction. ValueError where the parts ask for
-    more rows than there are.
+    more rows than there are, or there are none.
 
     >>> first, second = stratified(np.array([0, 0, 1, 1]), [2, 2], np.random.default_rng(0))
     >>> sorted(np.array([0, 0, 1, 1])[first].tolist()), len(set(first) & set(second))
     ([0, 1], 0)
     """
+    if not len(classes):
+        raise ValueError("there are no pictures to take parts of")
     if sum(sizes) > len(classes):
         raise ValueError(f"parts of {list(sizes)} rows ask for more than the {len(classes)} there are")
     left = [generator.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)]
