@@ -105,7 +105,7 @@ def named(method: nn.Module) -> dict[str, Tensor]:
 
 
 def state_of(run: Run, method: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All that the next epoch depends on, as tensors in memory of their own and as what JSON holds."""
+    """All that the next epoch depends on, as tensors and as what JSON holds."""
     tensors = {f"method.{name}": value for name, value in named(method).items()}
     plain: dict[str, Any] = {}
     for place, optimizer in enumerate(run.optimizers):
@@ -117,8 +117,7 @@ def state_of(run: Run, method: nn.Module) -> tuple[dict[str, Tensor], dict[str, 
         tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
     if run.beside is not None:
         tensors |= {f"beside.{name}": value for name, value in run.beside.kept().items()}
-    kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    return kept, {"epochs": run.epochs, "logged": run.logged, "optimizers": len(run.optimizers), "plain": plain}
+    return tensors, {"epochs": run.epochs, "logged": run.logged, "optimizers": len(run.optimizers), "plain": plain}
 
 
 def put_back(run: Run, method: nn.Module, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:

@@ -265,8 +265,9 @@ def _row(group: Sequence[Cell], names: Sequence[str]) -> dict[str, Any]:
     for name in names:
         row[name], row[f"{name}_std"] = _mean_and_deviation([cell.metrics.get(name) for cell in well])
     row |= {name: _mean_and_deviation([cell.timings.get(name) for cell in well])[0] for name in TIMINGS}
+    counts = [_counted(cell) for cell in well]
     for name in _FACTS:
-        found = [counted[name] for counted in map(_counted, well) if name in counted]
+        found = [counted[name] for counted in counts if name in counted]
         row[name] = found[0] if len(set(found)) == 1 else _mean_and_deviation(found)[0]
     return row
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
@@ -54,10 +55,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def read(path: Path) -> bytes:
     """The bytes of a file. OSError where they cannot be read, TroubleError where they are too many or have no end."""
-    if not path.is_file() and path.exists():  # a device, a pipe
+    known = path.stat()
+    if not stat.S_ISREG(known.st_mode):  # a device, a pipe
         raise TroubleError("it is no file")
-    if (size := path.stat().st_size) > LARGEST:
-        raise TroubleError(f"the file has {size} bytes; at most {LARGEST} are read")
+    if known.st_size > LARGEST:
+        raise TroubleError(f"the file has {known.st_size} bytes; at most {LARGEST} are read")
     return path.read_bytes()
 
 

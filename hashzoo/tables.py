@@ -42,11 +42,11 @@ def gains(frame: DataFrame, by: str = "bits", extra: Extra | None = None) -> Dat
         return frame
     rows = records(frame)
     bases: dict[str, dict[tuple[Any, ...], float]] = {}
+    praised = higher_is_better(main, extra)
     for row in rows:
         if row["role"] == "baseline" and row[main] is not None:
-            reached = bases.setdefault(row["method"], {})
-            at = _meeting(row, by)
-            if at not in reached or (row[main] > reached[at] and _praised([main], extra)):
+            reached, at = bases.setdefault(row["method"], {}), _meeting(row, by)
+            if at not in reached or (praised and row[main] > reached[at]):
                 reached[at] = row[main]
     for method in sorted(bases):
         pairs = [(row[main], bases[method].get(_meeting(row, by))) for row in rows]
