@@ -24,6 +24,10 @@ PRELOAD = [
 ]
 
 
+#: What a cell held that was ended is cleared away by Python's tracker of resources, which need not tell.
+CLEARED = "ignore:resource_tracker:UserWarning"
+
+
 def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, Connection]:
     """A process that runs ``target(*given, pipe, surroundings)``, and our end of the pipe it speaks through.
 
@@ -31,6 +35,8 @@ def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, C
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
+    if CLEARED not in sys.warnoptions:
+        sys.warnoptions.append(CLEARED)  # which the tracker is started with
     ours, theirs = context.Pipe(duplex=False)
     # the server may be older than what a cluster has said since of the GPU that is ours now
     surroundings = {name: os.environ[name] for name in os.environ if name.startswith(("HASHZOO_", "CUDA_VISIBLE_"))}

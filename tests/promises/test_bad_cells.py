@@ -18,7 +18,7 @@ from hashzoo import cells
 from tests.promises.command import hashzoo
 
 PLUGIN = textwrap.dedent("""
-    import os, signal, sys, time
+    import multiprocessing, os, signal, sys, time
     import torch
     from hashzoo import Card, Method, bits, hookimpl
 
@@ -75,6 +75,10 @@ PLUGIN = textwrap.dedent("""
         torch.set_default_dtype(torch.float64)
         torch.set_num_threads(2)
 
+    def hangs(self, train, run):
+        held = multiprocessing.Lock()  # as libraries hold some
+        time.sleep(1000)
+
     def encoded(name, code):
         return type(name, (Base,), {"encode": lambda self, batch: {"code": code(self, batch)}})
 
@@ -88,7 +92,7 @@ PLUGIN = textwrap.dedent("""
             "raises": raises, "exits": lambda *a: sys.exit(3), "vanishes": lambda *a: os._exit(0),
             "killed": lambda *a: os.kill(os.getpid(), signal.SIGKILL),
             "segfaults": lambda *a: os.kill(os.getpid(), signal.SIGSEGV),
-            "hangs": lambda *a: time.sleep(1000), "nan": nan, "explodes": explode, "memory": memory,
+            "hangs": hangs, "nan": nan, "explodes": explode, "memory": memory,
             "cuda": lambda *a: (_ for _ in ()).throw(RuntimeError("CUDA out of memory. Tried")),
             "interrupts": lambda *a: (_ for _ in ()).throw(KeyboardInterrupt()),
             "meddles": meddles, "shouts": shouts, "storms": storms,
@@ -183,6 +187,7 @@ def test_ctrl_c_or_a_kill_ends_the_children_keeps_finished_cells_and_exits_130(t
     assert process.returncode == 130, errors
     assert rows(tmp_path / "r" / "leaderboard.csv")["sound"]["status"] == "ok"
     assert "Traceback" not in errors
+    assert "resource_tracker" not in errors  # Python's news of the lock that the ended cell held
 
     def alive() -> str:
         return subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True, check=False).stdout
