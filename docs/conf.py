@@ -10,9 +10,9 @@ os.environ["HASHZOO_PLUGINS"] = "off"  # the pages are of the built-in methods
 
 import method_pages  # noqa: E402
 
-from hashzoo import zoo  # noqa: E402
+from hashzoo.registry import zoo  # noqa: E402
 
-method_pages.write(zoo.load(), HERE / "methods", HERE.parent / "results")
+method_pages.write(zoo.load_plugins(), HERE / "methods", HERE.parent / "results")
 
 project = "hashzoo"
 author = "the hashzoo developers"

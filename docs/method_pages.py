@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from hashzoo.leaderboard import metrics, read_csv, records
 from hashzoo.method import Card, Composition, options
-from hashzoo.tables import main_metric
-from hashzoo.zoo import Entry, Zoo
+from hashzoo.registry.zoo import Entry, Zoo
+from hashzoo.results.leaderboard import metrics, read_csv, records
+from hashzoo.results.render import main_metric
 
 FAMILIES = {
     "shallow": "Shallow",
@@ -24,7 +24,7 @@ FAMILIES = {
     "longtail": "Long tail",
     "controls": "Controls",
 }
-SAW_DATABASE = "where training pictures are in the database, their codes were learned from their labels"
+SAW_DATABASE = "where training images are in the database, their codes were learned from their labels"
 INTRODUCTION = """# Methods
 
 What each method does, what its paper leaves open and how that was resolved, what public code gets wrong, and what it
@@ -113,8 +113,8 @@ def facts(house: Zoo, entry: Entry) -> str:
     command = f"hashzoo bench {'digits' if card.single else 'scenes'} --methods"
     rows = [
         ("kind", card.kind),
-        ("learns from", "pictures alone" if card.supervision == "none" else card.supervision),
-        ("labels a picture", labels(card)),
+        ("learns from", "images alone" if card.supervision == "none" else card.supervision),
+        ("labels an image", labels(card)),
         ("paper", escaped(card.paper) or "none"),
         ("year", card.year),
         ("stores beyond its bits", escaped(card.beyond)),
@@ -144,7 +144,7 @@ def first_line(factory: Any) -> str:
 
 
 def labels(card: Card) -> str:
-    """How many labels a picture may have.
+    """How many labels an image may have.
 
     >>> labels(Card(multilabel=False))
     'single'
@@ -178,7 +178,7 @@ def boards(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
         names = [escaped(row[key]) for key in ("benchmark", "dataset", "backbone")]
         cells.append([*names, row["bits"], row["metric"], score, row["seeds"], escaped(other)])
     shown = sorted({f"`hashzoo show results/{board}`" for board, _ in rows})
-    header = ["benchmark", "data set", "backbone", "bits", "metric", "mean \u00b1 std", "seeds", "not by default"]
+    header = ["benchmark", "dataset", "backbone", "bits", "metric", "mean \u00b1 std", "seeds", "not by default"]
     return table(header, cells) + f"\n\nWhole boards: {', '.join(shown)}. `results/README.md` says what to doubt."
 
 

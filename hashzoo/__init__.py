@@ -1,46 +1,127 @@
-"""hashzoo: a zoo and a benchmark of methods that learn to hash pictures into short binary codes."""
+"""hashzoo: a zoo and a benchmark of methods that learn to hash images into short binary codes."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hashzoo._version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from hashzoo.diagnostics import Coded, OfCodes
-    from hashzoo.encoder import Encoder, load
-    from hashzoo.hookspecs import Family, hookimpl
+    from hashzoo.backbone import Backbone
+    from hashzoo.bench.job import Job
+    from hashzoo.data.image_files import ImageFiles
+    from hashzoo.errors import (
+        ComposeError,
+        DiskError,
+        EnvironmentFailure,
+        HashzooError,
+        NonFiniteError,
+        UsageError,
+        printable,
+        unknown_name,
+    )
+    from hashzoo.evaluation.code_metrics import CodeMetric, CodeSample
+    from hashzoo.evaluation.metrics import evaluate
+    from hashzoo.evaluation.scoring import encode
+    from hashzoo.execution.base import Attempt, Launcher, Limits
+    from hashzoo.hamming.counting import Counts, hamming_counts, pack, relevance
+    from hashzoo.hookspecs import Family, Tracker, hookimpl
     from hashzoo.index import Cascade, Cosine, Distance, Hamming, Index, Scan
-    from hashzoo.method import Backbone, Card, Input, Method, bits, bitwise, deep
-    from hashzoo.metrics import evaluate
-    from hashzoo.picture_index import PictureIndex, open_index
-    from hashzoo.run import Run, Train
-    from hashzoo.types import Batch, Codes, Features, Output, Pairs, Ranking, Setting, Split, Splits, signs
+    from hashzoo.method import Card, Composition, Deep, Method, bits, bitwise, deep
+    from hashzoo.results.cell import Cell, Identity
+    from hashzoo.retrieval.encoder import Encoder, load_encoder
+    from hashzoo.retrieval.image_index import ImageIndex, open_index
+    from hashzoo.run import Run
+    from hashzoo.storage.cache import cache_folder
+    from hashzoo.testing import Finding, check_backbone, check_dataset, check_head, check_loss, check_method
+    from hashzoo.training.budget import Budget
+    from hashzoo.types import (
+        Batch,
+        Codes,
+        Features,
+        Input,
+        Operation,
+        Output,
+        Pairs,
+        Ranking,
+        Setting,
+        Split,
+        Splits,
+        View,
+        signs,
+    )
 
-__version__ = "0.1.0"
-
+#: Module below hashzoo -> the names that it gives to this package.
 _WHERE = {
-    "diagnostics": ("Coded", "OfCodes"),
-    "encoder": ("Encoder", "load"),
-    "hookspecs": ("Family", "hookimpl"),
+    "backbone": ("Backbone",),
+    "bench.job": ("Job",),
+    "data.image_files": ("ImageFiles",),
+    "errors": (
+        "ComposeError",
+        "DiskError",
+        "EnvironmentFailure",
+        "HashzooError",
+        "NonFiniteError",
+        "UsageError",
+        "printable",
+        "unknown_name",
+    ),
+    "evaluation.code_metrics": ("CodeMetric", "CodeSample"),
+    "evaluation.metrics": ("evaluate",),
+    "evaluation.scoring": ("encode",),
+    "execution.base": ("Attempt", "Launcher", "Limits"),
+    "hamming.counting": ("Counts", "hamming_counts", "pack", "relevance"),
+    "hookspecs": ("Family", "Tracker", "hookimpl"),
     "index": ("Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan"),
-    "method": ("Backbone", "Card", "Input", "Method", "bits", "bitwise", "deep"),
-    "metrics": ("evaluate",),
-    "picture_index": ("PictureIndex", "open_index"),
-    "run": ("Run", "Train"),
-    "types": ("Batch", "Codes", "Features", "Output", "Pairs", "Ranking", "Setting", "Split", "Splits", "signs"),
+    "method": ("Card", "Composition", "Deep", "Method", "bits", "bitwise", "deep"),
+    "results.cell": ("Cell", "Identity"),
+    "retrieval.encoder": ("Encoder", "load_encoder"),
+    "retrieval.image_index": ("ImageIndex", "open_index"),
+    "run": ("Run",),
+    "storage.cache": ("cache_folder",),
+    "testing": ("Finding", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method"),
+    "training.budget": ("Budget",),
+    "types": (
+        "Batch",
+        "Codes",
+        "Features",
+        "Input",
+        "Operation",
+        "Output",
+        "Pairs",
+        "Ranking",
+        "Setting",
+        "Split",
+        "Splits",
+        "View",
+        "signs",
+    ),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the modules above
-    "Coded", "OfCodes",
-    "Encoder", "load",
-    "Family", "hookimpl",
-    "Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan",
-    "Backbone", "Card", "Input", "Method", "bits", "bitwise", "deep",
+    "Backbone",
+    "Job",
+    "ImageFiles",
+    "ComposeError", "DiskError", "EnvironmentFailure", "HashzooError", "NonFiniteError", "UsageError", "printable",
+    "unknown_name", "CodeMetric", "CodeSample",
     "evaluate",
-    "PictureIndex", "open_index",
-    "Run", "Train",
-    "Batch", "Codes", "Features", "Output", "Pairs", "Ranking", "Setting", "Split", "Splits", "signs",
+    "encode",
+    "Attempt", "Launcher", "Limits",
+    "Counts", "hamming_counts", "pack", "relevance",
+    "Family", "Tracker", "hookimpl",
+    "Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan",
+    "Card", "Composition", "Deep", "Method", "bits", "bitwise", "deep",
+    "Cell", "Identity",
+    "Encoder", "load_encoder",
+    "ImageIndex", "open_index",
+    "Run",
+    "cache_folder",
+    "Finding", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",
+    "Budget",
+    "Batch", "Codes", "Features", "Input", "Operation", "Output", "Pairs", "Ranking", "Setting", "Split", "Splits",
+    "View", "signs",
 ]  # fmt: skip
 
 
@@ -49,3 +130,8 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'hashzoo' has no attribute {name!r}")
     return getattr(importlib.import_module(f"hashzoo.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The names above, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -31,7 +31,7 @@ class Tracker(Protocol):
     """Hears of each cell that is finished, in a thread of the sweep. What it raises ends the tracker alone."""
 
     def finished(self, cell: Any) -> None:
-        """A :class:`hashzoo.cells.Cell`, whatever became of it."""
+        """A :class:`hashzoo.results.cell.Cell`, whatever became of it."""
         ...
 
     def close(self) -> None:
@@ -41,7 +41,7 @@ class Tracker(Protocol):
 
 @hookspec
 def hashzoo_backbones() -> Mapping[str, Callable[..., Any] | Family]:  # type: ignore[empty-body]
-    r"""Networks: factory(shape, \*, options) -> Backbone, with shape the data set's (channels, height, width)."""
+    r"""Networks: factory(shape, \*, options) -> Backbone, with shape the dataset's (channels, height, width)."""
 
 
 @hookspec
@@ -61,7 +61,7 @@ def hashzoo_methods() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty
 
 @hookspec
 def hashzoo_datasets() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    r"""Data sets, named data.protocol: factory(\*, options) -> Splits."""
+    r"""Datasets, named data.protocol: factory(\*, options) -> Splits."""
 
 
 @hookspec

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hashzoo.counting import (
+from hashzoo.hamming.counting import (
     Counts,
     Relevance,
     distance_counts,
@@ -62,7 +62,7 @@ class Cosine(Distance):
         self.name, self.stored = name, (name,)
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) float32; rounded from float64 so that equal pictures are equally far wherever they stand."""
+        """(Q, N) float32; rounded from float64 so that equal images are equally far wherever they stand."""
         q, d = (torch.nn.functional.normalize(codes[self.name].double(), dim=1) for codes in (query, database))
         return (1 - q @ d.T).float()
 
@@ -72,7 +72,7 @@ class Index(ABC):
 
     @abstractmethod
     def add(self, codes: Codes) -> None:
-        """Append the codes of N pictures."""
+        """Append the codes of N images."""
 
     @abstractmethod
     def search(self, query: Codes, k: int) -> Ranking:
@@ -83,7 +83,7 @@ class Index(ABC):
         """How many items, and relevant ones, stand at each distance from each query."""
 
     def bits(self) -> np.ndarray | None:
-        """(N, K) bool, the bits that are stored of each picture, side by side; None where none can be shown."""
+        """(N, K) bool, the bits that are stored of each image, side by side; None where none can be shown."""
         return None
 
     def reads(self) -> tuple[str, ...] | None:
@@ -96,7 +96,7 @@ class Index(ABC):
 
     @abstractmethod
     def stored_bits(self) -> int:
-        """Bits stored a picture, side information included."""
+        """Bits stored an image, side information included."""
 
 
 def few(query: Codes, items: int) -> Iterator[Codes]:
@@ -251,7 +251,7 @@ class Scan(Index):
         return packed + sum(part.nbytes for parts in self._plain.values() for part in parts)
 
     def stored_bits(self) -> int:
-        """Widths of the codes plus eight bits for each byte of side information, a picture."""
+        """Widths of the codes plus eight bits for each byte of side information, an image."""
         plain = sum(8 * part[0].nbytes // max(1, len(part[0])) for part in self._plain.values())
         return sum(self._widths.values()) + plain
 

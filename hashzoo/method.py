@@ -13,21 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from hashzoo.errors import UsageError
+from hashzoo.backbone import Backbone
+from hashzoo.errors import ComposeError, NonFiniteError
 from hashzoo.index import Hamming, Index, Scan
 from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split
 
 if TYPE_CHECKING:
-    from hashzoo.pictures import View
     from hashzoo.run import Run
-
-
-class NonFiniteError(ArithmeticError):
-    """A loss term or a code that is NaN or infinite; the cell's status becomes ``nan``."""
-
-
-class ComposeError(UsageError):
-    """A head and a loss that cannot be put together."""
+    from hashzoo.types import View
 
 
 @dataclass(frozen=True)
@@ -36,12 +29,12 @@ class Card:
 
     ``kind`` decides which backbone a benchmark file gives the method: ``shallow`` methods read features once and
     solve, ``deep`` ones train by gradient. ``beyond`` says why a method stores something other than ``bits`` bits
-    a picture (empty: it keeps to the budget, and ``hashzoo check`` holds it to that). ``informative`` is False
+    an image (empty: it keeps to the budget, and ``hashzoo check`` holds it to that). ``informative`` is False
     only for a control that is at chance by design. ``saw_database`` is for methods that learn the codes of single
-    training pictures from their labels: they alone get the ids of database pictures when encoding, and where training
-    pictures are in the database their row is marked.
-    ``multilabel`` and ``single`` say whether pictures may have several labels, and whether one is enough. ``views``
-    says that the method learns from transformed views of pictures, which stored features cannot give. ``gathers`` says
+    training images from their labels: they alone get the ids of database images when encoding, and where training
+    images are in the database their row is marked.
+    ``multilabel`` and ``single`` say whether images may have several labels, and whether one is enough. ``views``
+    says that the method learns from transformed views of images, which stored features cannot give. ``gathers`` says
     that a training loop of its own joins what several processes saw (:meth:`hashzoo.Run.gathered`).
     """
 
@@ -56,44 +49,6 @@ class Card:
     single: bool = True
     views: bool = False
     gathers: bool = False
-
-
-@dataclass(frozen=True)
-class Input:
-    """How pictures must reach a backbone.
-
-    ``size`` is the side in pixels of the square it takes (None: whatever the data set has), ``channels`` 3 for
-    networks that want RGB (None: as the data set has them), ``crop`` the fraction of the resized picture's
-    shorter side that the centre crop keeps; ``mean`` and ``std`` normalise values in 0..1, one for each channel
-    or one for all.
-    """
-
-    size: int | None = None
-    channels: int | None = None
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
-    crop: float = 1.0
-
-
-class Backbone(nn.Module, ABC):
-    """A network that turns pictures into features.
-
-    A factory is called as ``factory(shape, *, weights=..., ...)`` with the data set's picture shape
-    (channels, height, width), and must set the attributes below. ``weights`` is the name and digest of what was
-    loaded, or ``"random"``; ``trained_on`` names the labelled data behind the weights (``"ImageNet"``) or is empty.
-    ``eyes`` are modules that give a last feature map (B, C, h, w), for pictures of where a network looks.
-    """
-
-    dim: int
-    map_dims: tuple[int, ...] = ()
-    input: Input = Input()
-    weights: str = "random"
-    trained_on: str = ""
-    eyes: tuple[nn.Module, ...] = ()
-
-    @abstractmethod
-    def forward(self, images: Any) -> Features:
-        """Features of (B, C, H, W) normalised pictures: ``pooled`` (B, dim), ``maps`` coarsest last."""
 
 
 class Method(nn.Module, ABC):
@@ -203,7 +158,7 @@ class Deep(Method):
     """A backbone, a hash head and a loss, trained together by gradient.
 
     What ``deep`` makes; and the one class that methods may extend, where only the loop of ``fit`` is their own, or
-    nothing but the ``views`` of pictures that they learn from (None: the budget's one).
+    nothing but the ``views`` of images that they learn from (None: the budget's one).
     """
 
     views: Sequence[View | None] | None = None
@@ -255,7 +210,7 @@ class Deep(Method):
 class Composition:
     """The factory that ``deep`` makes: head + loss on whatever backbone the benchmark gives.
 
-    ``loss_rate`` is the multiple of the learning rate that the loss's own parameters, such as centres, get.
+    ``loss_rate`` is the multiple of the learning rate that the loss's own parameters, such as centers, get.
     """
 
     head: HeadFactory | str

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -14,76 +12,18 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from hashzoo.features import Mixed, Precomputed, StoredFeatures
-from hashzoo.method import Backbone, Input, Method, NonFiniteError
-from hashzoo.pictures import AUGMENTATIONS, View, load
-from hashzoo.ranks import Ranks
-from hashzoo.types import Batch, Codes, Features, Output, Split
+from hashzoo.backbone import Backbone
+from hashzoo.data.transforms import AUGMENTATIONS, load
+from hashzoo.errors import NonFiniteError
+from hashzoo.training.budget import Budget, Schedule, rate
+from hashzoo.training.distributed import ProcessGroup
+from hashzoo.training.feature_store import Mixed, Precomputed, StoredFeatures
+from hashzoo.types import Batch, Features, Input, Output, Report, Split, View
 
 if TYPE_CHECKING:
-    from hashzoo.checkpoints import Beside, Checkpoints
-
-Schedule = Literal["constant", "step", "cosine"]
-
-OFTEN = 1.0  # seconds between reports on pictures that are being encoded
-
-
-#: The most draws of a view that are stored. A draw's seed is below 2^32 (torch looks at no more) up to 2^26 pictures.
-DRAWS = 64
-
-
-class Train(BaseModel):
-    """The budget that every method of a benchmark trains under; all of it is part of a cell's key.
-
-    A ``frozen`` backbone learns nothing: its features are stored once, except for methods that learn from views of
-    pictures, which get the network as it is. ``stored`` spares these too; all their views are then the same features.
-    ``lr`` is the rate of heads and losses, ``backbone_lr`` the multiple of it that the backbone gets. ``threads``
-    stands here because the order in which a sum is taken can change its last digit. ``draws`` stores, for a frozen
-    backbone, the features of so many random draws of each view that is asked for, instead of computing each anew.
-    ``select`` names a metric: the state that was best by it on the validation pictures is scored beside the last one.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backbone: Literal["stored", "frozen", "full"] = "full"
-    maps: bool = True
-    epochs: int = Field(20, ge=1)
-    batch: int = Field(64, ge=2)
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(1e-3, gt=0)
-    backbone_lr: float = Field(1.0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Schedule = "cosine"
-    clip: float | None = Field(None, gt=0)
-    augment: Literal["none", "flip", "shift", "crop-flip"] = "none"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int = Field(1, ge=1)
-    draws: int = Field(0, ge=0, le=DRAWS)
-    select: str = ""
-
-    def recorded(self) -> dict[str, Any]:
-        """What stands in a cell's key. What came later is left out where it is not used, so that old keys stay."""
-        values = self.model_dump()
-        return {name: value for name, value in values.items() if value or name not in ("draws", "select")}
-
-
-def rate(schedule: Schedule, progress: float) -> float:
-    """The multiple of the learning rate at ``progress`` 0..1: ``step`` divides by ten at 60 % and at 85 %.
-
-    >>> [round(rate("cosine", p), 3) for p in (0, 0.5, 1)]
-    [1.0, 0.5, 0.0]
-    >>> [round(rate("step", p), 3) for p in (0.59, 0.6, 0.85)]
-    [1.0, 0.1, 0.01]
-    """
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    if schedule == "step":
-        return 0.1 ** sum(progress >= milestone for milestone in (0.6, 0.85))
-    return 1.0
+    from hashzoo.training.checkpoints import Checkpoints, Stateful
 
 
 class Run:
@@ -95,19 +35,19 @@ class Run:
 
     def __init__(
         self,
-        train: Train,
+        train: Budget,
         seed: int,
         *,
         to: Input | None = None,
         device: str = "cpu",
         workers: int = 0,
-        report: Callable[[float, dict[str, float]], None] | None = None,
-        ranks: Ranks | None = None,
+        report: Report | None = None,
+        ranks: ProcessGroup | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         if train.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
             raise ValueError("this GPU has no bf16; use precision = 'fp32'")
-        self.train, self.ranks = train, ranks or Ranks()
+        self.train, self.ranks = train, ranks or ProcessGroup()
         self.fabric = Fabric(
             accelerator="cuda" if device.startswith("cuda") else "cpu",
             devices=self.ranks.count,
@@ -121,14 +61,14 @@ class Run:
         self.progress = 0.0
         self.epochs = 0  # finished, of all batches together
         self.after_epoch: Callable[[], None] | None = None
-        self.beside: Beside | None = None
+        self.companion: Stateful | None = None  # saved in checkpoints beside the method
         self.optimizers: list[torch.optim.Optimizer] = []
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
         self._workers = workers
-        self._report = report or (lambda progress, values: None)
+        self.report: Report = report or (lambda progress, values: None)
         self._schedule: Schedule = train.schedule
-        self._checkpoints, self._kept, self._first, self._begun = checkpoints, cast(Method | None, None), 0, 0
+        self._checkpoints, self._kept, self._first, self._begun = checkpoints, cast(nn.Module | None, None), 0, 0
         self._features: dict[tuple[int, int], tuple[Any, Backbone, Split, Features]] = {}
 
     def place(self, backbone: Backbone) -> Backbone:
@@ -194,8 +134,8 @@ class Run:
     ) -> Iterator[Batch]:
         """Batches of ``epochs`` passes (the budget's, unless given), on the run's device.
 
-        ``weights`` (N,) draws pictures with replacement, in proportion; ``views`` are one or more augmentations of
-        each picture (the budget's, unless given). A last batch of one picture is dropped, since batch statistics
+        ``weights`` (N,) draws images with replacement, in proportion; ``views`` are one or more augmentations of
+        each image (the budget's, unless given). A last batch of one image is dropped, since batch statistics
         of one are not defined. The learning rate follows ``schedule`` by step and is at its end when the last
         batch has been used. Two of these can run side by side under ``zip``.
 
@@ -205,9 +145,9 @@ class Run:
         epochs, size = epochs or self.train.epochs, size or self.train.batch
         chosen = [AUGMENTATIONS[self.train.augment]] if views is None else list(views)
         if weights is not None and len(weights) != len(split):
-            raise ValueError(f"{len(weights)} weights for a split of {len(split)} pictures")
+            raise ValueError(f"{len(weights)} weights for a split of {len(split)} images")
         if len(split) < 2:
-            raise ValueError(f"training needs two pictures or more; the split has {len(split)}")
+            raise ValueError(f"training needs two images or more; the split has {len(split)}")
         groups_of = [len(g) for g in torch.split(torch.arange(len(split)), size) if len(g) > 1]
         first, kept, self._first, self._kept = self._first, self._kept, 0, None
         self._begun += 1
@@ -226,23 +166,25 @@ class Run:
                 step += 1
                 yield replace(self._batch(split, group, ready), ends_epoch=step % len(groups_of) == 0)
             self.epochs += 1
-            self._report(step / steps, self.logged)
+            self.report(step / steps, self.logged)
             if self.after_epoch:
                 self.after_epoch()
-            if self._checkpoints and kept and self._begun == mine:  # another beside it has a place of its own
+            if (
+                self._checkpoints and kept and self._begun == mine and self.ranks.rank == 0
+            ):  # another beside it has a place of its own
                 self._checkpoints.after_epoch(self, kept)
         self.ranks.divided = False
         self._advance(1.0)
 
     def gathered(self, output: Output, batch: Batch) -> Output:
-        """The output for all pictures of a batch, of which one of several processes has seen its share.
+        """The output for all images of a batch, of which one of several processes has seen its share.
 
         A loop of a method's own that asks for it before each loss may say so in its card (``Card(gathers=True)``).
-        ValueError for an entry of ``extra`` that does not have one row a picture.
+        ValueError for an entry of ``extra`` that does not have one row an image.
         """
         return self.ranks.gather(output, len(batch))
 
-    def resume(self, method: Method) -> None:
+    def resume(self, method: nn.Module) -> None:
         """Say that all state of the loop to come is in this method, the optimizers made so far, and the generator.
 
         After a crash it then goes on from the last checkpoint. To be called once, right before the only
@@ -293,48 +235,8 @@ class Run:
             self._features[key] = version, backbone, split, found  # held, so that neither id is given to another
         return self._features[key][-1]
 
-    def encode(self, method: Method, split: Split, size: int | None = None, *, ids: bool = False) -> Codes:
-        """Codes of a whole split, in its order, in eval mode, from batches whose labels are blank.
-
-        The ids are blank too, unless ``ids``: for a database, and a method that learns codes of single pictures.
-        """
-        parts = [codes for _, codes in self.encoding(method, split, size, ids=ids)]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def encoding(
-        self, method: Method, split: Split, size: int | None = None, *, ids: bool = False
-    ) -> Iterator[tuple[int, Codes]]:
-        """The codes that :meth:`encode` joins, batch by batch, each with its number of pictures: for large splits.
-
-        What takes more than ``OFTEN`` seconds is reported: pictures encoded, of how many, and how many a second.
-        """
-        method.eval()
-        done, started = 0, time.monotonic()
-        said = started
-        for batch in self.blank(split, size, ids=ids):
-            with torch.no_grad():
-                codes = {name: value.detach().cpu() for name, value in method.encode(batch).items()}
-            yield len(batch), codes
-            done, now = done + len(batch), time.monotonic()
-            if now - said > OFTEN:
-                said = now
-                rate = done / (now - started)
-                self._report(self.progress, {"encoded": done, "of": len(split), "pictures/s": rate})
-
-    def relaxed(self, method: Method, split: Split) -> Tensor | None:
-        """(N, K) codes of a whole split before they become bits, made as by :meth:`encode`; None if there are none."""
-        method.eval()
-        parts = []
-        for batch in self.blank(split):
-            with torch.no_grad():
-                made = method.relaxed(batch)
-            if made is None:
-                return None
-            parts.append(made.detach().cpu())
-        return torch.cat(parts)
-
     def prepared(self, split: Split, rows: NDArray[np.int64], seeds: NDArray[np.int64], view: View | None) -> Tensor:
-        """Some pictures under a view, on the device, as the backbone takes them. Several threads may ask at once."""
+        """Some images under a view, on the device, as the backbone takes them. Several threads may ask at once."""
         asked, lots = torch.from_numpy(rows), torch.from_numpy(seeds)
         (ready,) = next(load(split, [asked], [lots], [view], self._to, 0))
         return cast(Tensor, ready.to(self.device))

@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: What may be done with the label sets, and so with the codes, of two pictures.
+#: What may be done with the label sets, and so with the codes, of two images.
 Operation = Literal["union", "intersection", "difference"]
 
-#: To be told how many of how many pictures are done.
-Tell = Callable[[int, int], None]
+#: To be told how many of how many images are done.
+ProgressCallback = Callable[[int, int], None]
 
-#: What a method stores of a picture: name -> (N, ...). Tensors of dtype bool are bits; the rest is side information.
+#: What a method stores of an image: name -> (N, ...). Tensors of dtype bool are bits; the rest is side information.
 Codes = dict[str, Tensor]
 
 
@@ -29,8 +29,8 @@ Codes = dict[str, Tensor]
 class Setting:
     """What is known before a method is built.
 
-    ``class_counts`` (C,) counts the training pictures of each class; ``pool`` is the number of distinct picture
-    ids, so a table with one row a picture has ``pool`` rows and is indexed by ``Batch.ids``.
+    ``class_counts`` (C,) counts the training images of each class; ``pool`` is the number of distinct image
+    ids, so a table with one row an image has ``pool`` rows and is indexed by ``Batch.ids``.
     """
 
     bits: int
@@ -40,7 +40,7 @@ class Setting:
     pool: int
 
 
-class Late(Sequence[Any]):
+class LazyTensors(Sequence[Any]):
     """Tensors that are made when they are looked at, so that what nobody reads is never read from disk."""
 
     def __init__(self, makers: Sequence[Callable[[], Tensor]], device: torch.device | None = None) -> None:
@@ -54,14 +54,14 @@ class Late(Sequence[Any]):
         made = [make().to(self._device) for make in self._makers[index]] if isinstance(index, slice) else []
         return tuple(made) if isinstance(index, slice) else self._makers[index]().to(self._device)
 
-    def to(self, device: torch.device) -> Late:
+    def to(self, device: torch.device) -> LazyTensors:
         """The same, made on another device."""
-        return Late(self._makers, device)
+        return LazyTensors(self._makers, device)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone sees in pictures: ``pooled`` (B, D) and the maps of its last stages, coarsest last."""
+    """What a backbone sees in images: ``pooled`` (B, D) and the maps of its last stages, coarsest last."""
 
     pooled: Tensor  # (B, D)
     maps: Sequence[Tensor] = ()  # each (B, D_l, h_l, w_l)
@@ -71,31 +71,31 @@ class Features:
 
     def to(self, device: torch.device) -> Features:
         """The same features on another device."""
-        maps = self.maps.to(device) if isinstance(self.maps, Late) else tuple(m.to(device) for m in self.maps)
+        maps = self.maps.to(device) if isinstance(self.maps, LazyTensors) else tuple(m.to(device) for m in self.maps)
         return Features(self.pooled.to(device), maps)
 
 
-class Takes(Sequence[Any], ABC):
+class SupportsTake(Sequence[Any], ABC):
     """A sequence of which many rows can be had at once, as arrays; a split takes its rows by :meth:`take`."""
 
     @abstractmethod
-    def take(self, rows: Tensor) -> Takes:
+    def take(self, rows: Tensor) -> SupportsTake:
         """Some rows, in their order."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures with their labels and ids.
+    """Images with their labels and ids.
 
     ``images`` is either one uint8 tensor (N, 3 or 1, H, W) that sits in memory, or any sequence whose items are
-    uint8 tensors (3, H, W) or PIL pictures, read when asked for. ``labels`` is (N, C) multi-hot float;
-    ``ids`` (N,) int64 names a picture with the same number in every split.
+    uint8 tensors (3, H, W) or PIL images, read when asked for. ``labels`` is (N, C) multi-hot float;
+    ``ids`` (N,) int64 names an image with the same number in every split.
     """
 
     images: Any  # Tensor | Sequence[Tensor | PIL.Image.Image]
     labels: Tensor  # (N, C)
     ids: Tensor  # (N,)
-    boxes: Sequence[Tensor] | None = None  # for each picture (n, 4) x0 y0 x1 y1, where the labelled things stand
+    boxes: Sequence[Tensor] | None = None  # for each image (n, 4) x0 y0 x1 y1, where the labelled things stand
 
     def __post_init__(self) -> None:
         if not len(self.images) == len(self.labels) == len(self.ids):
@@ -111,7 +111,7 @@ class Split:
         """The split of these rows only, in their order."""
         if isinstance(self.images, Tensor):
             images: Any = self.images[rows]
-        elif isinstance(self.images, Takes):
+        elif isinstance(self.images, SupportsTake):
             images = self.images.take(rows)
         else:
             images = Rows(self.images, rows.numpy().copy())
@@ -135,7 +135,7 @@ class Rows(Sequence[Any]):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Queries made of two pictures each: their rows in the query split, and the labels that the operation gives."""
+    """Queries made of two images each: their rows in the query split, and the labels that the operation gives."""
 
     operation: Operation
     first: Tensor  # (P,) int64
@@ -146,7 +146,7 @@ class Pairs:
         return len(self.labels)
 
     def among(self, rows: Sequence[int]) -> Pairs:
-        """The pairs both of whose pictures are among these rows of the query split, as pairs of the rows taken.
+        """The pairs both of whose images are among these rows of the query split, as pairs of the rows taken.
 
         >>> pairs = Pairs("union", torch.tensor([0, 1]), torch.tensor([2, 2]), torch.ones(2, 3))
         >>> left = pairs.among([1, 2])
@@ -163,14 +163,14 @@ class Pairs:
 class Splits:
     """The three parts of a benchmark, and the names of the classes.
 
-    With ``pairs``, the queries are made of two pictures of the query split each, by an operation on their codes.
+    With ``pairs``, the queries are made of two images of the query split each, by an operation on their codes.
 
     ``validation`` is carved out of what would have been train, and only when asked for. ``pretraining`` names
     what the data shares with common pretrained weights (``"ImageNet"`` for a subset of ImageNet), so that a
-    backbone trained on it is marked as contaminated. ``source`` says in a few words which files the pictures are, as
+    backbone trained on it is marked as contaminated. ``source`` says in a few words which files the images are, as
     "CIFAR-10 (JPEG)", and stands in every row. Training labels may have fewer columns than those of the other parts:
     the classes that come after are never learned. ``names`` says, by id, what an id stands for, as the path of a
-    picture below its folder; it is given where ids are mere row numbers, and the split digest then covers it.
+    image below its folder; it is given where ids are mere row numbers, and the split digest then covers it.
     """
 
     train: Split
@@ -203,11 +203,11 @@ class Splits:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some pictures on their way through a method.
+    """Some images on their way through a method.
 
     ``views`` holds one entry for each view asked for, each (B, 3, H, W) normalised for the backbone, or stored
     ``Features`` when the backbone is frozen. ``progress`` runs from 0 to 1 through the training;
-    ``ends_epoch`` is True for the last batch of each pass over the pictures.
+    ``ends_epoch`` is True for the last batch of each pass over the images.
     """
 
     views: tuple[Any, ...]  # of Tensor or Features
@@ -223,7 +223,7 @@ class Batch:
 
     @property
     def similar(self) -> Tensor:
-        """(B, B) float, 1 where two pictures share a label.
+        """(B, B) float, 1 where two images share a label.
 
         >>> labels = torch.tensor([[1., 0.], [1., 1.], [0., 1.]])
         >>> Batch((None,), labels, torch.arange(3)).similar
@@ -261,3 +261,27 @@ def signs(x: Tensor) -> Tensor:
     tensor([-1.,  1.,  1.,  1.])
     """
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+
+
+Report = Callable[[float, dict[str, float]], None]
+
+
+#: A view: a (C, H, W) uint8 image in, an image out. Randomness comes from torch's global generator.
+View = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Input:
+    """How images must reach a backbone.
+
+    ``size`` is the side in pixels of the square it takes (None: whatever the dataset has), ``channels`` 3 for
+    networks that want RGB (None: as the dataset has them), ``crop`` the fraction of the resized image's
+    shorter side that the center crop keeps; ``mean`` and ``std`` normalise values in 0..1, one for each channel
+    or one for all.
+    """
+
+    size: int | None = None
+    channels: int | None = None
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    crop: float = 1.0

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torchmetrics.retrieval import RetrievalMAP
 
-from hashzoo.counting import pack, set_threads
-from hashzoo.metrics import evaluate
+from hashzoo.evaluation.metrics import evaluate
+from hashzoo.hamming.counting import pack, set_threads
 
 THREADS = 2
 ROUNDS = 5

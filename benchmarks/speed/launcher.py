@@ -20,9 +20,12 @@ from typing import Any
 
 import torch
 
-from hashzoo import bench, cells, launch, zoo
-from hashzoo.bench_file import read
-from hashzoo.launcher import Limits
+from hashzoo.bench.benchmark_file import read
+from hashzoo.bench.plan import plan
+from hashzoo.execution import scheduler
+from hashzoo.execution.base import Limits
+from hashzoo.registry import zoo
+from hashzoo.results import store
 
 
 def main() -> None:
@@ -31,10 +34,10 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=100)
     parser.add_argument("--launcher", default="local")
     asked = parser.parse_args()
-    house, limits = zoo.load(), Limits(parallel=1)
+    house, limits = zoo.load_plugins(), Limits(parallel=1)
     seeds = list(range(asked.cells + 1))
     file = read("digits").model_copy(update={"methods": ["lsh"], "bits": [8], "seeds": seeds})
-    jobs = bench.plan(file, house, baselines=False)
+    jobs = plan.plan(file, house, baselines=False)
     ends: list[float] = []
 
     def event(job: Any, kind: str, value: Any) -> None:
@@ -45,10 +48,10 @@ def main() -> None:
     print(f"Python {platform.python_version()}, torch {torch.__version__}")
     print(f"load of the machine before: {os.getloadavg()[0]:.2f}")
     with tempfile.TemporaryDirectory() as place:
-        cells.prepare(Path(place))
+        store.prepare(Path(place))
         launcher = house.launcher(asked.launcher).factory(limits)
         started = time.perf_counter()
-        found = launch.run(jobs, Path(place), launcher=launcher, limits=limits, event=event)
+        found = scheduler.run_cells(jobs, Path(place), launcher=launcher, limits=limits, event=event)
     assert {cell.status for cell in found} == {"ok"}
     measured = [cell.provenance["seconds"] for cell in found]
     walls = [after - before for before, after in zip([started, *ends], ends, strict=False)]

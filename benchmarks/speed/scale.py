@@ -1,4 +1,4 @@
-"""What large sets take: the memory of encoding as it grows with the pictures, and ten million codes evaluated.
+"""What large sets take: the memory of encoding as it grows with the images, and ten million codes evaluated.
 
     python benchmarks/speed/scale.py [--quick]
 
@@ -22,15 +22,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hashzoo import zoo
-from hashzoo.counting import hamming_counts, nearest, relevance, set_threads
-from hashzoo.features import StoredFeatures
-from hashzoo.measure import encoded, protocol
-from hashzoo.method import Backbone, Input
-from hashzoo.metrics import evaluate
-from hashzoo.run import Run, Train
-from hashzoo.surroundings import limit_threads
-from hashzoo.types import Features, Split, Splits
+from hashzoo.backbone import Backbone
+from hashzoo.bench.measure import split_facts
+from hashzoo.evaluation.metrics import evaluate
+from hashzoo.evaluation.scoring import encode_batches
+from hashzoo.hamming.counting import hamming_counts, nearest, relevance, set_threads
+from hashzoo.registry import zoo
+from hashzoo.run import Run
+from hashzoo.training.budget import Budget
+from hashzoo.training.feature_store import StoredFeatures
+from hashzoo.training.process_state import limit_threads
+from hashzoo.types import Features, Input, Split, Splits
 
 BITS, CLASSES, TRAIN = 64, 10, 1000
 QUERIES, PLANTED, FARTHEST = 1000, 100, 16  # each query has so many items at a distance of FARTHEST at most
@@ -71,7 +73,7 @@ def write_features(file: Path, count: int, dim: int) -> None:
 
 
 def encode(file: Path, count: int) -> dict[str, float]:
-    """Stream ``count`` stored pictures into an index, and what that took beyond the data itself."""
+    """Stream ``count`` stored images into an index, and what that took beyond the data itself."""
     limit_threads(1)
     features = np.load(file, mmap_mode="r")
 
@@ -82,21 +84,21 @@ def encode(file: Path, count: int) -> dict[str, float]:
 
     names = tuple(map(str, range(CLASSES)))
     data = Splits(part(0, TRAIN), part(0, count), part(0, 64), False, names)
-    run = Run(Train(epochs=1), 0)
-    method = zoo.load().method("lsh").factory(data.setting(BITS), Stored(features.shape[1]))
+    run = Run(Budget(epochs=1), 0)
+    method = zoo.load_plugins().method("lsh").factory(data.setting(BITS), Stored(features.shape[1]))
     method.fit(data.train, run)
     for _ in range(3):  # whatever is set up once is set up
-        list(encoded(run, method, data.query, "query"))
-    protocol(Splits(part(0, 64), part(0, 64), part(0, 64), False, names))
+        list(encode_batches(run, method, data.query, "query"))
+    split_facts(Splits(part(0, 64), part(0, 64), part(0, 64), False, names))
     before = held("RssAnon")
     most = before
     index = method.index()
     started = time.perf_counter()
-    for codes in encoded(run, method, data.database, "database"):
+    for codes in encode_batches(run, method, data.database, "database"):
         index.add(codes)
         most = max(most, held("RssAnon"))
     seconds = time.perf_counter() - started
-    protocol(data)
+    split_facts(data)
     most = max(most, held("RssAnon"))
     return {
         "items": count,
@@ -185,12 +187,12 @@ def child(*arguments: object) -> dict[str, float]:
 
 
 def table_of_encoding(sizes: list[int], dim: int) -> None:
-    """Memory by number of pictures."""
+    """Memory by number of images."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "features.npy"
         write_features(file, sizes[-1], dim)
         print(f"Streaming encode, {dim} memory-mapped features, lsh, {BITS} bits, one thread")
-        names = ("pictures", "grown MiB", "codes MiB", "data MiB", "mapped MiB", "pictures/s")
+        names = ("pictures", "grown MiB", "codes MiB", "data MiB", "mapped MiB", "images/s")
         print(" ".join(f"{name:>11}" for name in names))
         for size in sizes:
             one = child("encode", file, size)

@@ -1,16 +1,16 @@
-"""Queries a second of the exact search, beside faiss, and pictures a second of encoding, beside the network alone.
+"""Queries a second of the exact search, beside faiss, and images a second of encoding, beside the network alone.
 
 # Command: python benchmarks/speed/search.py [--quick] [--photos DIR --weights FILE]
 
 A million codes of 64 bits, the 100 nearest, two threads, all in one process and taking turns. Random codes have few
-ties; clustered ones stand for learned ones: 100 random centres, as of classes, in each of which a bit is turned with
+ties; clustered ones stand for learned ones: 100 random centers, as of classes, in each of which a bit is turned with
 probability 0.1. faiss is asked in four ways and the fastest counts: by heap and by counting, with its own threads and
 in two threads of one each, since its own wait for each other by spinning. Lists (``IndexBinaryIVF``) are those that
 ``hashzoo index build --engine faiss-ivf`` makes; their recall is that of queries that they do not hold, where an item
 as near as the exact hundredth counts as found.
 
-With ``--photos``, the pictures of a folder are encoded by a hash of mobilenet_v2's features; the network's time is that
-of its forward pass on the same batches, decoding and resizing that of the same pictures in as many threads. torch has
+With ``--photos``, the images of a folder are encoded by a hash of mobilenet_v2's features; the network's time is that
+of its forward pass on the same batches, decoding and resizing that of the same images in as many threads. torch has
 one thread there, whose time on the processor is given too: several wait by spinning where other work keeps a core.
 """
 
@@ -29,15 +29,18 @@ import faiss
 import numpy as np
 import torch
 
-from hashzoo import engines, picture_paths, zoo
-from hashzoo.bench import build_backbone
-from hashzoo.cells import Cell, Identity
-from hashzoo.counting import nearest, pack, set_threads
-from hashzoo.encoder import AT_ONCE, READERS, Encoder
-from hashzoo.pictures import prepare
-from hashzoo.run import Run, Train
-from hashzoo.surroundings import limit_threads
-from hashzoo.trained import Trained
+from hashzoo.data import image_paths
+from hashzoo.data.transforms import prepare
+from hashzoo.hamming.counting import nearest, pack, set_threads
+from hashzoo.registry import zoo
+from hashzoo.registry.build import build_backbone
+from hashzoo.registry.saved_method import TrainedMethod
+from hashzoo.results.cell import Cell, Identity
+from hashzoo.retrieval import engines
+from hashzoo.retrieval.encoder import AT_ONCE, READERS, Encoder
+from hashzoo.run import Run
+from hashzoo.training.budget import Budget
+from hashzoo.training.process_state import limit_threads
 from hashzoo.types import Setting
 
 BITS, K, THREADS = 64, 100, 2
@@ -49,12 +52,12 @@ def random_codes(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.integers(0, 256, (count, BITS // 8), dtype=np.uint8)
 
 
-def clustered(rng: np.random.Generator, count: int, centres: np.ndarray) -> np.ndarray:
-    """(count, 8) codes around centres (C, 64)."""
+def clustered(rng: np.random.Generator, count: int, centers: np.ndarray) -> np.ndarray:
+    """(count, 8) codes around centers (C, 64)."""
     parts = []
     for start in range(0, count, 1 << 16):
         size = min(1 << 16, count - start)
-        own = centres[rng.integers(0, len(centres), size)]
+        own = centers[rng.integers(0, len(centers), size)]
         parts.append(pack(own ^ (rng.random((size, BITS)) < TURNED)))
     return np.concatenate(parts)
 
@@ -103,7 +106,7 @@ def searched(what: str, database: np.ndarray, queries: np.ndarray, rounds: int) 
         listed = engines.Listed(database, lists)
         recall = float((listed.search(queries, K)[1] <= distances[:, -1:]).mean())
         tasks["faiss IVF"] = lambda: listed.search(queries, K)
-        print(f"  {len(lists.centres)} lists made in {took:.1f} s, {lists.probes} looked into, recall {recall:.4f}")
+        print(f"  {len(lists.centers)} lists made in {took:.1f} s, {lists.probes} looked into, recall {recall:.4f}")
     assert np.array_equal(apart.search(few, K)[1], distances[: len(few)]), "faiss has other neighbours"
     median = in_turn(tasks, rounds)
     rate = {name: (len(few) if "flat" in name else len(queries)) / took for name, took in median.items()}
@@ -117,7 +120,11 @@ def searched(what: str, database: np.ndarray, queries: np.ndarray, rounds: int) 
 
 def encoder_of(weights: Path | None) -> Encoder:
     """A hash of mobilenet_v2's features, not fitted, since its codes do not matter here."""
-    house, name, setting = zoo.load(), "torchvision/mobilenet_v2", Setting(BITS, 2, False, torch.tensor([1, 1]), 2)
+    house, name, setting = (
+        zoo.load_plugins(),
+        "torchvision/mobilenet_v2",
+        Setting(BITS, 2, False, torch.tensor([1, 1]), 2),
+    )
     given = {"weights": str(weights), "allow_missing": ("classifier.1.*",)} if weights else {"weights": "random"}
     backbone = build_backbone(house, name, (3, 224, 224), given, 0)
     method = house.method("lsh").factory(setting, backbone).eval()
@@ -127,20 +134,22 @@ def encoder_of(weights: Path | None) -> Encoder:
         bits=BITS, seed=0, budget={}, protocol=1, code="", data="",
     )  # fmt: skip
     cell = Cell(identity=identity, benchmark="speed", status="ok")
-    trained = Trained(cell, method, Run(Train(), 0, to=backbone.input), ("a", "b"), (3, 224, 224), backbone.input)
+    trained = TrainedMethod(
+        cell, method, Run(Budget(), 0, to=backbone.input), ("a", "b"), (3, 224, 224), backbone.input
+    )
     return Encoder(trained, Path("none.json"))
 
 
 def encoded(photos: Path, weights: Path | None, count: int, rounds: int) -> None:
-    """Pictures a second of ``encode``, of the network alone, and of decoding alone."""
+    """Images a second of ``encode``, of the network alone, and of decoding alone."""
     encoder = encoder_of(weights)
     of = encoder.trained
-    root, relative = picture_paths.found([photos])
+    root, relative = image_paths.found([photos])
     files: Sequence[Path] = [root / path for path in relative[:count]]
 
     def decoded() -> list[torch.Tensor]:
         with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-            return list(pool.map(lambda f: prepare(of.tensor(picture_paths.opened(f)), of.input), files))
+            return list(pool.map(lambda f: prepare(of.tensor(image_paths.opened(f)), of.input), files))
 
     ready = torch.stack(decoded())
 
@@ -155,7 +164,7 @@ def encoded(photos: Path, weights: Path | None, count: int, rounds: int) -> None
         "forward": forward,
         "encode": lambda: encoder.encode(files),
     }
-    print(f"Encoding {len(files)} pictures of {photos.name}, mobilenet_v2 at 224 pixels, one thread of torch")
+    print(f"Encoding {len(files)} images of {photos.name}, mobilenet_v2 at 224 pixels, one thread of torch")
     for what, clock in (("the clock", time.perf_counter), ("the processor", time.process_time)):
         median = in_turn(tasks, rounds, clock)
         print(
@@ -171,7 +180,7 @@ def main() -> None:
     """Print all of it."""
     reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     reader.add_argument("--quick", action="store_true", help="a tenth of the sizes, to see that it runs")
-    reader.add_argument("--photos", type=Path, help="a folder of pictures to encode")
+    reader.add_argument("--photos", type=Path, help="a folder of images to encode")
     reader.add_argument("--weights", type=Path, help="of mobilenet_v2's features; random ones take as long")
     asked = reader.parse_args()
     shrink = 10 if asked.quick else 1
@@ -183,12 +192,12 @@ def main() -> None:
         f"{platform.machine()}, {os.cpu_count()} cores, load before {os.getloadavg()[0]:.2f}; faiss {faiss.__version__}"
     )
     rng = np.random.default_rng(0)
-    centres = rng.integers(0, 2, (CLASSES, BITS)).astype(bool)
+    centers = rng.integers(0, 2, (CLASSES, BITS)).astype(bool)
     print(f"{items:,} codes of {BITS} bits, the {K} nearest, {THREADS} threads, medians of {rounds} rounds in turn")
     print("random", flush=True)
     searched("random", random_codes(rng, items), random_codes(rng, queries), rounds)
     print("clustered", flush=True)
-    searched("clustered", clustered(rng, items, centres), clustered(rng, queries, centres), rounds)
+    searched("clustered", clustered(rng, items, centers), clustered(rng, queries, centers), rounds)
     if asked.photos:
         encoded(asked.photos, asked.weights, 256 // shrink, 5)
 

@@ -15,11 +15,12 @@ import time
 
 import torch
 
-from hashzoo import zoo
-from hashzoo.endings import status_of
-from hashzoo.features import Precomputed, StoredFeatures
-from hashzoo.method import Backbone
-from hashzoo.run import Run, Train
+from hashzoo.backbone import Backbone
+from hashzoo.errors import status_of
+from hashzoo.registry import zoo
+from hashzoo.run import Run
+from hashzoo.training.budget import Budget
+from hashzoo.training.feature_store import Precomputed, StoredFeatures
 from hashzoo.types import Features, Setting, Split
 
 CLASSES = 10
@@ -38,7 +39,7 @@ class Given(Backbone):
 
 
 def features(n: int, dim: int) -> Split:
-    """Unit Gaussians around ten centres as far from each other as two of their own points are."""
+    """Unit Gaussians around ten centers as far from each other as two of their own points are."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.eye(CLASSES)[torch.arange(n) % CLASSES]
     x = labels @ torch.randn(CLASSES, dim, generator=generator) + torch.randn(n, dim, generator=generator)
@@ -47,7 +48,7 @@ def features(n: int, dim: int) -> Split:
 
 def main() -> None:
     """Fit, and print a row a method."""
-    catalogue = zoo.load()
+    catalogue = zoo.load_plugins()
     shallow = sorted(
         name for name, entry in catalogue.methods.items() if entry.card.kind == "shallow" and entry.card.year
     )
@@ -63,7 +64,7 @@ def main() -> None:
     print(f"{platform.machine()}, torch {torch.__version__}, {asked.threads} threads")
     print(f"N = {asked.n}, D = {asked.dim}, {asked.bits} bits")
     for name in asked.methods:
-        run = Run(Train(threads=asked.threads), 0)
+        run = Run(Budget(threads=asked.threads), 0)
         backbone = Precomputed(Given(asked.dim), maps=False)
         run.features(backbone, split)  # not the solver's time
         torch.set_num_threads(asked.threads)  # here: compiled loops set it when they start

@@ -19,9 +19,11 @@ import torch
 from hashzoo_plugins.pairwise.dhn import DHN
 from torch import nn
 
-from hashzoo.features import Precomputed, StoredFeatures
-from hashzoo.method import Backbone, Output
-from hashzoo.run import Run, Train
+from hashzoo.backbone import Backbone
+from hashzoo.method import Output
+from hashzoo.run import Run
+from hashzoo.training.budget import Budget
+from hashzoo.training.feature_store import Precomputed, StoredFeatures
 from hashzoo.types import Batch, Features, Setting, Split
 
 N, D, K, BATCH = 4096, 512, 64, 64
@@ -60,7 +62,7 @@ def bare(x: torch.Tensor, labels: torch.Tensor, loss: nn.Module, epochs: int) ->
 
 def through_run(split: Split, loss: nn.Module, epochs: int) -> float:
     """Seconds a step of the same through Run."""
-    run = Run(Train(epochs=epochs, batch=BATCH, lr=1e-3, threads=1), 0)
+    run = Run(Budget(epochs=epochs, batch=BATCH, lr=1e-3, threads=1), 0)
     backbone, head = Precomputed(Nothing(), maps=False), nn.Linear(D, K)
     optimizer = run.optimizer(backbone, head)
     steps, started = 0, time.perf_counter()

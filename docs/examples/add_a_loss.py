@@ -17,14 +17,14 @@ from hashzoo import Batch, Output, Setting, hookimpl
 
 
 class BatchHard(nn.Module):
-    """Each picture's farthest friend must be nearer than its nearest stranger (Hermans et al., 2017)."""
+    """Each image's farthest friend must be nearer than its nearest stranger (Hermans et al., 2017)."""
 
     def __init__(self, setting: Setting, *, margin: float = 0.5) -> None:
         super().__init__()
         self.margin = margin
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The term ``triplet``; pictures without a friend, or without a stranger, in the batch count nothing."""
+        """The term ``triplet``; images without a friend, or without a stranger, in the batch count nothing."""
         u = output.code  # (B, K)
         distance = (1 - u @ u.T / u.shape[1]) / 2  # (B, B) 0..1 for codes in -1..1, the share of bits that differ
         friends = batch.similar.clone().fill_diagonal_(0)  # (B, B) a copy: batch.similar is not ours
@@ -43,7 +43,7 @@ def hashzoo_losses() -> dict[str, type[nn.Module]]:
 
 
 if __name__ == "__main__":
-    from hashzoo.cli import main
+    from hashzoo.cli.main import main
 
     main(["check", __file__])
     main([

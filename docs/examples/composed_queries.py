@@ -1,9 +1,9 @@
-"""Composed queries: ask with two pictures for what shows both of their things, and see what operators of codes bring.
+"""Composed queries: ask with two images for what shows both of their things, and see what operators of codes bring.
 
     python docs/examples/composed_queries.py
 
-A query is a pair of pictures with an operation. ``dcoh`` learns operators of its own; for any other method the codes
-are joined bit by bit. ``/first`` asks with one picture alone: an operator that does not beat it has done nothing.
+A query is a pair of images with an operation. ``dcoh`` learns operators of its own; for any other method the codes
+are joined bit by bit. ``/first`` asks with one image alone: an operator that does not beat it has done nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import csv
 import sys
 from pathlib import Path
 
-from hashzoo.cli import main
+from hashzoo.cli.main import main
 
 RESULTS = Path("hashzoo-results/composed")
 PARTS = ("", "/bitwise", "/first", "/second")
@@ -24,7 +24,7 @@ main([
 
 with (RESULTS / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
     rows = list(csv.DictReader(file))
-print("\nndcg@100 of unions of two pictures' labels")
+print("\nndcg@100 of unions of two images' labels")
 for row in rows:
     told = {"": "its operator", "/bitwise": "bit by bit", "/first": "first alone", "/second": "second alone"}
     print(f"{row['method']:8}" + "  ".join(f"{told[part]} {float(row[f'ndcg@100{part}'] or 0):.3f}" for part in PARTS))

@@ -1,9 +1,9 @@
 """Which hash for my folder of photos? Measures a few methods on it and names the shortest code that is good enough.
 
-    python docs/examples/pick_a_hash.py PICTURES
+    python docs/examples/pick_a_hash.py IMAGES
 
-PICTURES holds a folder of pictures for each class, or is a table (docs/data_folder.md). No network weights are needed
-or fetched, so textures and shapes count, not things; the FAQ says how to do better. Minutes for a thousand pictures.
+IMAGES holds a folder of images for each class, or is a table (docs/data_folder.md). No network weights are needed
+or fetched, so textures and shapes count, not things; the FAQ says how to do better. Minutes for a thousand images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from hashzoo.cli import main
+from hashzoo.cli.main import main
 
 parser = argparse.ArgumentParser(description="Which hash for my folder of photos?")
 parser.add_argument("pictures", type=Path)
@@ -23,7 +23,7 @@ parser.add_argument("--results", type=Path, default=Path("hashzoo-results/my-pho
 asked = parser.parse_args()
 
 main([
-    "bench", "folder", "--root", str(asked.pictures), "--on-bad-image", "skip", "--metrics", "map@all,p@1",
+    "bench", "folder", "--root", str(asked.images), "--on-bad-image", "skip", "--metrics", "map@all,p@1",
     "--methods", asked.methods, "--bits", asked.bits, "--results", str(asked.results),
 ])  # fmt: skip
 
@@ -35,5 +35,5 @@ best = max(score.values())
 method, bits = min((key for key in score if score[key] >= asked.keep * best), key=lambda key: (key[1], -score[key]))
 
 print(f"\ntake {method} at {bits} bits: map@all {score[method, bits]:.3f}, the best of all is {best:.3f}")
-print(f"a million pictures take {bits * 10**6 / 8 / 2**20:.1f} MiB")
+print(f"a million images take {bits * 10**6 / 8 / 2**20:.1f} MiB")
 print(f"knowing nothing scores {control['chance']:.3f}, the features themselves {control['unquantized']:.3f}")

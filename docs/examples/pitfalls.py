@@ -12,13 +12,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from hashzoo import Run, Train, counting, zoo
-from hashzoo.metrics import evaluate, score
+from hashzoo import Budget, Run, encode
+from hashzoo.evaluation.metrics import evaluate, score
+from hashzoo.hamming import counting
+from hashzoo.registry import zoo
 from hashzoo.types import Split, Splits
 
-counting.set_threads(1)  # small pictures: more threads would only wait for each other
+counting.set_threads(1)  # small images: more threads would only wait for each other
 torch.set_num_threads(1)
-HOUSE = zoo.load()
+HOUSE = zoo.load_plugins()
 DATA: Splits = HOUSE.dataset("digits.standard").factory()
 
 
@@ -27,7 +29,7 @@ def trained(name: str, backbone: str, bits: int, data: Splits = DATA, seed: int 
     torch.manual_seed(seed)
     network = HOUSE.backbone(backbone).factory((1, 8, 8))
     method = HOUSE.method(name).factory(data.setting(bits), network)
-    run = Run(Train(epochs=epochs, batch=64, lr=3e-3, schedule="constant"), seed, to=network.input)
+    run = Run(Budget(epochs=epochs, batch=64, lr=3e-3, schedule="constant"), seed, to=network.input)
     if look:
         run.after_epoch = lambda: (look(method, run), method.train())
     method.train()
@@ -53,7 +55,7 @@ def ties() -> tuple[float, float]:
     """A database stored class by class, ranked by 8 bits: stable sort, and the expectation over orders of ties."""
     stored = DATA.database.take(DATA.database.labels.argmax(1).sort(stable=True).indices)
     method, run = trained("lsh", "pixels", 8)
-    query, database = (run.encode(method, part)["code"] for part in (DATA.query, stored))
+    query, database = (encode(run, method, part)["code"] for part in (DATA.query, stored))
     distances = (query[:, None] != database[None]).sum(2).numpy()
     relevant = (DATA.query.labels @ stored.labels.T).numpy()
     return sorted_ap(distances, relevant), measured(query, database, ["map@all"], stored=stored)["map@all"]
@@ -62,20 +64,20 @@ def ties() -> tuple[float, float]:
 def divisor() -> tuple[float, float]:
     """map@100 of ITQ divided by the hits among the first 100, and by what could have been found there."""
     method, run = trained("itq", "pixels", 16)
-    query, database = (run.encode(method, part)["code"] for part in (DATA.query, DATA.database))
+    query, database = (encode(run, method, part)["code"] for part in (DATA.query, DATA.database))
     found = measured(query, database, ["map@100:hits", "map@100"])
     return found["map@100:hits"], found["map@100"]
 
 
 def epoch() -> tuple[float, float]:
-    """DHN on few pictures: its best epoch on the queries, and its last one; means over five seeds."""
+    """DHN on few images: its best epoch on the queries, and its last one; means over five seeds."""
     data: Splits = HOUSE.dataset("digits.small").factory()
     best, last = [], []
     for seed in range(5):
         seen: list[float] = []
 
         def look(method, run, seen=seen):
-            query, database = (run.encode(method, part)["code"] for part in (data.query, data.database))
+            query, database = (encode(run, method, part)["code"] for part in (data.query, data.database))
             seen.append(measured(query, database, ["map@all"], data)["map@all"])
 
         trained("dhn", "tiny", 16, data, seed, epochs=20, look=look)
@@ -103,7 +105,7 @@ def zeros() -> tuple[float, float]:
 def leak() -> tuple[float, float]:
     """Precision of the first place, where the queries are in the database, and where they are not."""
     method, run = trained("lsh", "pixels", 32)
-    query, database = (run.encode(method, part)["code"] for part in (DATA.query, DATA.database))
+    query, database = (encode(run, method, part)["code"] for part in (DATA.query, DATA.database))
     both = replace(DATA.database, images=torch.cat([DATA.database.images, DATA.query.images]),
                    labels=torch.cat([DATA.database.labels, DATA.query.labels]),
                    ids=torch.cat([DATA.database.ids, DATA.query.ids]))  # fmt: skip
@@ -112,12 +114,12 @@ def leak() -> tuple[float, float]:
 
 
 def inside() -> tuple[float, float]:
-    """CSQ with the pictures it was trained on in the database, and without."""
+    """CSQ with the images it was trained on in the database, and without."""
     data: Splits = HOUSE.dataset("digits.inside").factory()
     found = []
     for one in (data, DATA):
         method, run = trained("csq", "tiny", 16, one, epochs=10)
-        query, database = (run.encode(method, part)["code"] for part in (one.query, one.database))
+        query, database = (encode(run, method, part)["code"] for part in (one.query, one.database))
         found.append(measured(query, database, ["map@all"], one)["map@all"])
     return found[0], found[1]
 
@@ -127,7 +129,7 @@ def mates() -> tuple[float, float]:
     method, run = trained("norm-tanh+dhn", "tiny", 16)
     by_class = DATA.query.take(DATA.query.labels.argmax(1).sort(stable=True).indices)
     data = replace(DATA, query=by_class)
-    query, database = (run.encode(method, part)["code"] for part in (by_class, DATA.database))
+    query, database = (encode(run, method, part)["code"] for part in (by_class, DATA.database))
     right = measured(query, database, ["map@all"], data)["map@all"]
     method.train()
     with torch.no_grad():
@@ -141,7 +143,7 @@ def mates() -> tuple[float, float]:
 def balls() -> tuple[float, float]:
     """Precision within radius 2 of 32 bits, with queries that find nothing left out, and counted as 0."""
     method, run = trained("lsh", "pixels", 32)
-    query, database = (run.encode(method, part)["code"] for part in (DATA.query, DATA.database))
+    query, database = (encode(run, method, part)["code"] for part in (DATA.query, DATA.database))
     found = measured(query, database, ["p@h2", "empty@h2"])
     return found["p@h2"] / (1 - found["empty@h2"]), found["p@h2"]
 
@@ -152,7 +154,7 @@ PITFALLS = {
     "the epoch chosen on the queries": ("`dhn`, 16 bits, `map@all`", epoch),
     "sgn(0) = 0": ("differences of pixels, 32 bits, `map@all`", zeros),
     "queries in the database": ("`lsh`, 32 bits, `p@1`", leak),
-    "training pictures in the database": ("`csq`, 16 bits, `map@all`", inside),
+    "training images in the database": ("`csq`, 16 bits, `map@all`", inside),
     "encoding in training mode": ("`norm-tanh+dhn`, 16 bits, `map@all`", mates),
     "empty balls left out": ("`lsh`, 32 bits, `p@h2`", balls),
 }

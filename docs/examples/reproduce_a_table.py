@@ -13,7 +13,7 @@ import csv
 import sys
 from pathlib import Path
 
-from hashzoo.cli import main
+from hashzoo.cli.main import main
 
 RESULTS = Path("hashzoo-results/dhn-reduced")
 VARIANTS = {"dhn": "DHN", "dhn-b": "DHN-B, no sign", "dhn-q": "DHN-Q, no quantization", "dhn-e": "DHN-E, squared error"}

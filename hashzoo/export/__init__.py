@@ -1,1 +1,1 @@
-"""A trained method, or the codes of an index, for other programs: one module a target, each with a manifest."""
+"""A trained method and its codes for other tools."""

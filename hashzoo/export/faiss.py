@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hashzoo.cells import replace_bytes
-from hashzoo.engines import faiss
 from hashzoo.export import manifest
-from hashzoo.kept_codes import KeptCodes
+from hashzoo.retrieval.code_file import KeptCodes
+from hashzoo.retrieval.engines import faiss
+from hashzoo.storage.files import replace_bytes
 
 
 def export(kept: KeptCodes, output: Path, code: str = "") -> list[Path]:
     """Write the index of one code, the first unless named, its paths, one a line, and the manifest.
 
     A line break in a path is written as backslash and n. Where K is no multiple of 8, the last byte ends in zeros; they
-    add nothing to a distance. UsageError where the method stores no bits; TroubleError where faiss is not installed.
+    add nothing to a distance. UsageError where the method stores no bits; EnvironmentFailure where faiss is not
+    installed.
     """
     name, _, packed = kept.packed(code)
     library = faiss()

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hashzoo.cells import replace_bytes
-from hashzoo.kept_codes import ORDER, KeptCodes
+from hashzoo.retrieval.code_file import ORDER, KeptCodes
+from hashzoo.storage.files import replace_bytes
 
 SCHEMA = 1
 

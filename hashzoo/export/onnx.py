@@ -1,4 +1,4 @@
-"""A trained method as ONNX: shaped pictures in, packed bits out, compared with torch before anything is kept."""
+"""A trained method as ONNX: shaped images in, packed bits out, compared with torch before anything is kept."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hashzoo import explain, picture_paths
-from hashzoo.cells import replace_bytes
-from hashzoo.encoder import Encoder
-from hashzoo.errors import TroubleError, UsageError, first_line
+from hashzoo.data import image_paths
+from hashzoo.data.transforms import as_tensor, normalised, shaped
+from hashzoo.errors import EnvironmentFailure, UsageError, first_line
 from hashzoo.export import manifest
-from hashzoo.pictures import as_tensor, normalised, shaped
-from hashzoo.trained import Trained
+from hashzoo.registry.open_dataset import reload_data
+from hashzoo.registry.saved_method import TrainedMethod
+from hashzoo.retrieval.encoder import Encoder
+from hashzoo.storage.files import replace_bytes
 from hashzoo.types import Batch, Codes
 
 OPSET = 18
 NEAR = 1e-5  # a bit whose value is nearer to 0 than this may come out either way
-PICTURES = 1000  # that are compared, at most
+IMAGES = 1000  # that are compared, at most
 AT_ONCE = 50
 
 
 class Packing(nn.Module):
-    """(B, C, H, W) uint8 pictures of the backbone's size in; a tuple out, of each code's packed bits or values."""
+    """(B, C, H, W) uint8 images of the backbone's size in; a tuple out, of each code's packed bits or values."""
 
-    def __init__(self, of: Trained, names: Sequence[str]) -> None:
+    def __init__(self, of: TrainedMethod, names: Sequence[str]) -> None:
         super().__init__()
         self.method, self.names, self.input, self.classes = of.method, names, of.input, len(of.class_names)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Bits eight to a byte, (B, ceil(K / 8)) uint8, the first the highest of byte 0."""
-        codes = self.codes(pictures)
+        codes = self.codes(images)
         return tuple(packed(codes[n]) if codes[n].dtype == torch.bool else codes[n] for n in self.names)
 
-    def codes(self, pictures: Tensor) -> Codes:
-        """What the method makes of the pictures."""
-        count = pictures.shape[0]  # len would make a constant of it
+    def codes(self, images: Tensor) -> Codes:
+        """What the method makes of the images."""
+        count = images.shape[0]  # len would make a constant of it
         blank = torch.zeros(count, self.classes), torch.full((count,), -1)
-        return self.method.encode(Batch((normalised(pictures, self.input),), *blank))
+        return self.method.encode(Batch((normalised(images, self.input),), *blank))
 
 
 def packed(bits: Tensor) -> Tensor:
-    """(B, K) bool as (B, ceil(K / 8)) uint8, as :func:`hashzoo.counting.pack` does it, in operators that ONNX has.
+    """(B, K) bool as (B, ceil(K / 8)) uint8, as :func:`hashzoo.hamming.counting.pack` does it, in operators that ONNX
+    has.
 
     >>> packed(torch.tensor([[True, False, False, False, False, False, False, True, True]])).tolist()
     [[129, 128]]
@@ -85,29 +87,30 @@ class Margins(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Checked:
-    """How ONNX and torch compare: pictures, bits of each, bits that differ, and the largest |x| of one that does."""
+    """How ONNX and torch compare: images, bits of each, bits that differ, and the largest |x| of one that does."""
 
-    pictures: int
+    images: int
     bits: int
     differing: int
     farthest: float
 
 
-def export(encoder: Encoder, output: Path, pictures: Sequence[Path] = (), root: Path | None = None) -> Checked:
-    """Write the encoder as ONNX and its manifest, once onnxruntime has given torch's codes for real pictures.
+def export(encoder: Encoder, output: Path, images: Sequence[Path] = (), root: Path | None = None) -> Checked:
+    """Write the encoder as ONNX and its manifest, once onnxruntime has given torch's codes for real images.
 
-    These are up to 1,000 of ``pictures``, files and folders, or the queries of the data that the method was measured
+    These are up to 1,000 of ``images``, files and folders, or the queries of the data that the method was measured
     on, whose files lie in ``root``. The graph takes (B, C, H, W) uint8, upright, resized and cropped as the manifest
-    says. TroubleError where the extra ``onnx`` is missing, the method leaves torch while it encodes, or codes differ.
+    says. EnvironmentFailure where the extra ``onnx`` is missing, the method leaves torch while it encodes, or codes
+    differ.
     """
     try:
         import onnxruntime
     except ImportError:
-        raise TroubleError("this needs onnx and onnxruntime; pip install 'hashzoo[onnx]'") from None
+        raise EnvironmentFailure("this needs onnx and onnxruntime; pip install 'hashzoo[onnx]'") from None
     of = encoder.trained
     if of.run.device.type != "cpu":
         raise UsageError("an encoder is exported from the CPU; leave out --device")
-    seen = _seen(encoder, pictures, root)
+    seen = _seen(encoder, images, root)
     names = of.method.index().reads()
     with torch.no_grad():
         first = Packing(of, ()).codes(seen[:1])
@@ -140,23 +143,23 @@ def export(encoder: Encoder, output: Path, pictures: Sequence[Path] = (), root: 
     return checked
 
 
-def _seen(encoder: Encoder, pictures: Sequence[Path], root: Path | None) -> Tensor:
-    """(N, C, H, W) uint8 real pictures as the graph takes them."""
+def _seen(encoder: Encoder, images: Sequence[Path], root: Path | None) -> Tensor:
+    """(N, C, H, W) uint8 real images as the graph takes them."""
     of = encoder.trained
-    if pictures:
-        folder, relative = picture_paths.found(pictures)
-        found = [of.tensor(picture_paths.opened(folder / path)) for path in relative[:PICTURES]]
+    if images:
+        folder, relative = image_paths.found(images)
+        found = [of.tensor(image_paths.opened(folder / path)) for path in relative[:IMAGES]]
     else:
         try:
-            images = explain.data_of(of.cell, encoder.plugins, root).query.images
-        except (UsageError, TroubleError) as error:
-            raise UsageError(f"no pictures to check the export with: {error}; name some with --check") from error
-        found = [as_tensor(images[row]) for row in range(min(PICTURES, len(images)))]
-    return torch.stack([shaped(picture, of.input) for picture in found])
+            shown = reload_data(of.cell, encoder.plugins, root).query.images
+        except (UsageError, EnvironmentFailure) as error:
+            raise UsageError(f"no images to check the export with: {error}; name some with --check") from error
+        found = [as_tensor(shown[row]) for row in range(min(IMAGES, len(shown)))]
+    return torch.stack([shaped(image, of.input) for image in found])
 
 
 def _exported(module: Packing, example: Tensor, method: str) -> bytes:
-    """The bytes of the ONNX model. TroubleError where torch cannot make a graph of the method."""
+    """The bytes of the ONNX model. EnvironmentFailure where torch cannot make a graph of the method."""
     example = example if len(example) > 1 else example.repeat(2, 1, 1, 1)  # of one, the batch would be a constant
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -178,10 +181,10 @@ def _exported(module: Packing, example: Tensor, method: str) -> bytes:
                 raise RuntimeError("torch made no program")
             data: bytes = made.model_proto.SerializeToString()
     except ImportError as error:
-        raise TroubleError(f"this needs {error.name}; pip install 'hashzoo[onnx]'") from error
+        raise EnvironmentFailure(f"this needs {error.name}; pip install 'hashzoo[onnx]'") from error
     except Exception as error:  # the exporter raises many kinds
         cause = error.__cause__ or error
-        raise TroubleError(
+        raise EnvironmentFailure(
             f"{method} cannot be exported to ONNX, since it does not stay within torch's operators while it encodes: "
             f"{first_line(cause)}"
         ) from error
@@ -190,24 +193,24 @@ def _exported(module: Packing, example: Tensor, method: str) -> bytes:
     return data
 
 
-def compared(module: Packing, pictures: Tensor, run: Callable[[Tensor], Sequence[np.ndarray[Any, Any]]]) -> Checked:
-    """Compare what a run of the graph gives with torch. TroubleError where codes differ by more than rounding."""
+def compared(module: Packing, images: Tensor, run: Callable[[Tensor], Sequence[np.ndarray[Any, Any]]]) -> Checked:
+    """Compare what a run of the graph gives with torch. EnvironmentFailure where codes differ by more than rounding."""
     total, differing, farthest = 0, 0, 0.0
-    for some in torch.split(pictures, AT_ONCE):
+    for some in torch.split(images, AT_ONCE):
         with torch.no_grad(), Margins() as margins:
             codes = module.codes(some)
         for name, got in zip(module.names, run(some), strict=True):
             if codes[name].dtype != torch.bool:
                 if not np.allclose(got, codes[name].numpy(), rtol=1e-4, atol=1e-5):
-                    raise TroubleError(f"ONNX and torch give other values of {name!r}; nothing was written")
+                    raise EnvironmentFailure(f"ONNX and torch give other values of {name!r}; nothing was written")
                 continue
             count = codes[name].shape[1]
             apart = torch.from_numpy(np.unpackbits(got, axis=1, count=count).astype(bool)) != codes[name]
             total, differing = total + apart.numel(), differing + int(apart.sum())
             farthest = max([farthest, *margins.of(codes[name])[apart].tolist()])
     if farthest >= NEAR:
-        raise TroubleError(
+        raise EnvironmentFailure(
             f"ONNX and torch differ in {differing} of {total} bits, one of them {farthest:g} from its threshold; "
             "nothing was written"
         )
-    return Checked(len(pictures), total, differing, farthest)
+    return Checked(len(images), total, differing, farthest)

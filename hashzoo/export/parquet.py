@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from hashzoo.cells import replace_bytes
-from hashzoo.errors import TroubleError
+from hashzoo.errors import EnvironmentFailure
 from hashzoo.export import manifest
-from hashzoo.kept_codes import KeptCodes
+from hashzoo.retrieval.code_file import KeptCodes
+from hashzoo.storage.files import replace_bytes
 
 
 def arrow(extra: str = "parquet") -> Any:
-    """The library. TroubleError naming the extra where it is not installed."""
+    """The library. EnvironmentFailure naming the extra where it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise TroubleError(f"this needs pyarrow; pip install 'hashzoo[{extra}]'") from None
+        raise EnvironmentFailure(f"this needs pyarrow; pip install 'hashzoo[{extra}]'") from None
     return pyarrow
 
 
@@ -47,7 +47,7 @@ def table(pyarrow: Any, kept: KeptCodes, listed: bool) -> Any:
 def export(kept: KeptCodes, output: Path) -> list[Path]:
     """Write a Parquet file, with the manifest in its metadata under ``hashzoo`` as well as beside it.
 
-    TroubleError where pyarrow is not installed.
+    EnvironmentFailure where pyarrow is not installed.
     """
     pyarrow = arrow()
     made = table(pyarrow, kept, listed=False).replace_schema_metadata({"hashzoo": json.dumps(kept.about)})

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hashzoo.cells import replace_bytes, trouble
-from hashzoo.counting import unpack
 from hashzoo.errors import UsageError, printable
 from hashzoo.export import manifest
-from hashzoo.kept_codes import ROWS, KeptCodes
+from hashzoo.hamming.counting import unpack
+from hashzoo.retrieval.code_file import ROWS, KeptCodes
+from hashzoo.storage.files import disk_errors, replace_bytes
 
 TABLE, COPIED = "pictures", "pictures.copy"
 
-LOAD = r"""-- {count} pictures, {method}, {bits} bits. In this folder: psql -v ON_ERROR_STOP=1 -f {file}
+LOAD = r"""-- {count} images, {method}, {bits} bits. In this folder: psql -v ON_ERROR_STOP=1 -f {file}
 {extension}BEGIN;
 CREATE TABLE {table} (
   id bigint PRIMARY KEY,
@@ -24,7 +24,7 @@ CREATE TABLE {table} (
 COMMIT;
 {index}ANALYZE {table};
 
--- The 20 nearest to the picture in row 0, equal ones in the order of rows:
+-- The 20 nearest to the image in row 0, equal ones in the order of rows:
 -- SELECT id, path, {distance} AS distance
 --   FROM {table}, (SELECT {code} AS asked FROM {table} WHERE id = 0) AS query
 --   ORDER BY distance, id LIMIT 20;
@@ -67,7 +67,7 @@ def export(kept: KeptCodes, output: Path, code: str = "") -> list[Path]:
         "pgvector.sql": pgvector.encode(),
         "postgresql.sql": plain.encode(),
     }
-    with trouble("make", output):
+    with disk_errors("make", output):
         output.mkdir(parents=True, exist_ok=True)
     for file, data in files.items():
         replace_bytes(output / file, data)

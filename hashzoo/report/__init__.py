@@ -1,1 +1,1 @@
-"""Results as one page that needs nothing else: no server, no network, no other file."""
+"""Results as a page and as figures."""

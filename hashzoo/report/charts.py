@@ -11,8 +11,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from hashzoo.ranking import Ranking
 from hashzoo.report.svg import LINE, Axis, Label, decades, frame, num, path, short, spread, svg, text, ticks
+from hashzoo.results.mean_ranks import Ranking
 
 WIDTH, HEIGHT = 460.0, 330.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 124.0, 28.0, 42.0
@@ -218,13 +218,13 @@ def matrix(shares: NDArray[np.float64], names: Sequence[str], said: str) -> Mark
 
 
 def bars(counts: NDArray[np.int64], names: Sequence[str], thirds: Sequence[str], said: str) -> Markup:
-    """Training pictures (C,) of each class, the largest first, and the thirds of the classes that scores name."""
+    """Training images (C,) of each class, the largest first, and the thirds of the classes that scores name."""
     order = np.argsort(-counts, kind="stable")
     width, height = 460.0, 250.0
     few, long = len(counts) <= 20, any(len(name) > 3 for name in names)
     y = Axis(0, 1.12 * float(max(counts.max(), 1)), height - (70 if few and long else 46), 36)
     step = (width - 50) / len(counts)
-    parts = [frame(Axis(0, 1, LEFT, width - 6), y, [], ticks(0, y.high, 4), "", "training pictures")]
+    parts = [frame(Axis(0, 1, LEFT, width - 6), y, [], ticks(0, y.high, 4), "", "training images")]
     groups = np.array_split(np.arange(len(order)), max(len(thirds), 1))
     for third, places in enumerate(groups):
         for i in places:

@@ -1,4 +1,4 @@
-"""What some queries find, method by method: from the neighbours that cells keep, and the pictures of their data."""
+"""What some queries find, method by method: from the neighbours that cells keep, and the images of their data."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from hashzoo.cells import Cell
 from hashzoo.report.results import GALLERY, Board, Entry, Results
 from hashzoo.report.thumbnails import Album
+from hashzoo.results.cell import Cell
 from hashzoo.types import Split, Splits
 
 SIGNS = {"union": ("\u222a", "or"), "intersection": ("\u2229", "and"), "difference": ("\u2216", "without")}
@@ -18,7 +18,7 @@ SIGNS = {"union": ("\u222a", "or"), "intersection": ("\u2229", "and"), "differen
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture of the gallery: the id of its thumbnail, what it is of, and how it came there."""
+    """An image of the gallery: the id of its thumbnail, what it is of, and how it came there."""
 
     thumbnail: str
     labels: str
@@ -38,19 +38,19 @@ class Found:
     """What one method finds for a query."""
 
     entry: Entry
-    pictures: Sequence[Shown]
+    images: Sequence[Shown]
 
     @property
     def hits(self) -> int:
         """How many of them are relevant."""
-        return sum(one.relevant for one in self.pictures)
+        return sum(one.relevant for one in self.images)
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query, of one picture or of two and a sign between, and what each method finds for it."""
+    """A query, of one image or of two and a sign between, and what each method finds for it."""
 
-    pictures: Sequence[Shown]
+    images: Sequence[Shown]
     found: Sequence[Found]
     sign: str = ""
     operation: str = ""
@@ -59,7 +59,7 @@ class Query:
 
 @dataclass
 class Gallery:
-    """The queries of one data set at one number of bits; ``asked`` were to be shown, before room ran out."""
+    """The queries of one dataset at one number of bits; ``asked`` were to be shown, before room ran out."""
 
     board: Board
     bits: int
@@ -74,7 +74,7 @@ def gallery(
     """Up to ``count`` queries, evenly spread over those that every cell keeps, as each row's first seed found them.
 
     Cells count that were measured on ``data``, whose fingerprint is ``digest``. Queries are left out from the first on
-    whose pictures find no room in the album.
+    whose images find no room in the album.
     """
     rows = {entry.name: entry for entry in board.at(bits)}
     chosen = [rows[name] for name in names if name in rows and rows[name].ok]
@@ -135,7 +135,7 @@ def _query(
     album: Album,
 ) -> Query:
     wanted = data.query.labels[query] if data.pairs is None else data.pairs.labels[query]
-    pictures = [
+    images = [
         Shown(album.name((board.number, "q", row)), labels(data.query.labels[row], data.class_names)) for row in asking
     ]
     answers = []
@@ -151,9 +151,9 @@ def _query(
         ]
         answers.append(Found(entry, shown))
     sign, word = SIGNS.get(data.pairs.operation, ("", "")) if data.pairs is not None else ("", "")
-    return Query(pictures, answers, sign, word, labels(wanted, data.class_names))
+    return Query(images, answers, sign, word, labels(wanted, data.class_names))
 
 
 def labels(row: Tensor, names: Sequence[str]) -> str:
-    """The names of the classes of a picture."""
+    """The names of the classes of an image."""
     return ", ".join(names[i] if i < len(names) else f"class {i}" for i in row.nonzero()[:, 0].tolist()) or "no label"

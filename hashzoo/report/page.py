@@ -13,18 +13,20 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from hashzoo import __version__, cells, zoo
+from hashzoo._version import __version__
 from hashzoo.errors import HashzooError, UsageError
-from hashzoo.explain import data_of
-from hashzoo.metrics import GROUPS, Extra
-from hashzoo.ranking import notes, rank
+from hashzoo.evaluation.metrics import GROUPS, Extra
+from hashzoo.registry import zoo
+from hashzoo.registry.open_dataset import reload_data
 from hashzoo.report import charts, seen, words
 from hashzoo.report.gallery import Gallery, gallery
 from hashzoo.report.results import Board, Entry, Results, looked_at, named, read
 from hashzoo.report.series import COSTS, against_bits, against_cost, bit_means, pr_curves
 from hashzoo.report.standing import Standing, standings
 from hashzoo.report.thumbnails import Album
-from hashzoo.tables import compact, duration
+from hashzoo.results.mean_ranks import notes, rank
+from hashzoo.results.render import compact, duration
+from hashzoo.storage.files import replace_bytes
 from hashzoo.types import Splits
 
 ROOM = 1_500_000  # bytes of thumbnails
@@ -58,8 +60,8 @@ class Line:
 
 
 @dataclass
-class Pictures:
-    """What of a data set can only be shown with its pictures, and why it is not."""
+class Images:
+    """What of a dataset can only be shown with its images, and why it is not."""
 
     board: Board
     data: Splits | None = None
@@ -74,18 +76,18 @@ class Pictures:
 def write(
     results: Path, output: Path, asked: Asked, plugins: Sequence[str] = (), say: Callable[[str], object] = str
 ) -> int:
-    """Write the page of the results, in one step; its size in bytes. UsageError and TroubleError as :func:`read`.
+    """Write the page of the results, in one step; its size in bytes. UsageError and EnvironmentFailure as :func:`read`.
 
     ``say`` is given a line for each method whose weights are looked into, since each takes a while.
     """
     data = page(results, asked, plugins, say).encode("utf-8", "backslashreplace")
-    cells.replace_bytes(output, data)
+    replace_bytes(output, data)
     return len(data)
 
 
 def page(path: Path, asked: Asked, plugins: Sequence[str] = (), say: Callable[[str], object] = str) -> str:
     """The HTML of a results folder; ``say`` as for :func:`write`."""
-    house = zoo.load(plugins)
+    house = zoo.load_plugins(plugins)
     extra = house.metric_functions()
     results = read(path, asked.metric, extra)
     names = looked_at(results, asked.methods)
@@ -112,9 +114,7 @@ def page(path: Path, asked: Asked, plugins: Sequence[str] = (), say: Callable[[s
         "start": results.boards[0].bits[len(results.boards[0].bits) // 2] if results.boards[0].bits else 0,
         "charts": _charts(results, colours),
         "ranking": _ranking(results, colours, extra),
-        "pictures": [
-            _pictures(results, board, names, explained, asked, plugins, album, say) for board in results.boards
-        ],
+        "images": [_images(results, board, names, explained, asked, plugins, album, say) for board in results.boards],
         "album": album,
         "asked": asked,
         "protocols": {board.number: words.protocol(board) for board in results.boards},
@@ -219,7 +219,7 @@ def _card(method: str, house: zoo.Zoo) -> tuple[str, str]:
 
 
 def _charts(results: Results, colours: charts.Colours) -> dict[str, Any]:
-    """The charts by kind: against bits a data set, the others a data set and bits."""
+    """The charts by kind: against bits a dataset, the others a dataset and bits."""
     found: dict[str, Any] = {"bits": {}, "cost": {}, "pr": {}, "distances": {}, "balance": {}}
     for board in results.boards:
         where = f"{board.dataset}, {board.metric}"
@@ -278,12 +278,12 @@ def _close(results: Results, board: Board, bits: int, colours: charts.Colours) -
 
 
 def _ranking(results: Results, colours: charts.Colours, extra: Extra) -> dict[str, Any]:
-    """Mean ranks over data sets and bits, or why there are none."""
+    """Mean ranks over datasets and bits, or why there are none."""
     ranked = [board for board in results.boards if board.metric]
     metrics = {board.metric for board in ranked}
     reason = "" if ranked else "no row has a score"
     if len(metrics) > 1:
-        reason = "the data sets are ranked by different scores"
+        reason = "the datasets are ranked by different scores"
     elif ranked and ranked[0].metric not in ranked[0].praised:
         reason = f"{ranked[0].metric} is not better when higher"
     if reason:
@@ -291,14 +291,14 @@ def _ranking(results: Results, colours: charts.Colours, extra: Extra) -> dict[st
     try:
         ranking = rank([results.frame], min(metrics), None, extra)
     except UsageError:
-        reason = "they need three methods, controls apart, in two blocks of the same data set, backbone and bits"
+        reason = "they need three methods, controls apart, in two blocks of the same dataset, backbone and bits"
         return {"reason": reason, "chart": None, "notes": []}
     numbers = {e.name: e.number for board in results.boards for e in board.entries if e.name == e.facts["method"]}
     said = f"Mean ranks by {ranking.metric}, best first"
     return {"reason": "", "chart": charts.ranks(ranking, numbers, colours, said), "notes": notes(ranking)}
 
 
-def _pictures(
+def _images(
     results: Results,
     board: Board,
     names: Sequence[str],
@@ -307,23 +307,21 @@ def _pictures(
     plugins: Sequence[str],
     album: Album,
     say: Callable[[str], object],
-) -> Pictures:
-    """What can be shown of one data set: nothing where it cannot be loaded, for the reason that is kept."""
-    made = Pictures(board)
+) -> Images:
+    """What can be shown of one dataset: nothing where it cannot be loaded, for the reason that is kept."""
+    made = Images(board)
     cell = next((cell for entry in board.entries for cell in entry.ok), None)
     if cell is None:
         made.reason = "there are no cells that went well, or only a CSV of them"
         return made
     try:
-        made.data = data_of(cell, plugins, asked.root)
+        made.data = reload_data(cell, plugins, asked.root)
     except HashzooError as error:
         made.reason = str(error)
         return made
     counts = made.data.setting(1).class_counts.numpy()
     thirds = GROUPS if any("/tail" in name for name in board.scores) and not made.data.multilabel else ()
-    made.classes = charts.bars(
-        counts, made.data.class_names, thirds, f"Training pictures of each class, {board.dataset}"
-    )
+    made.classes = charts.bars(counts, made.data.class_names, thirds, f"Training images of each class, {board.dataset}")
     middle = len(board.bits) // 2
     for bits in [*board.bits[middle:], *reversed(board.bits[:middle])] if asked.gallery else ():
         found = gallery(results, board, bits, names, made.data, cell.identity.data, asked.gallery, album)
@@ -335,7 +333,7 @@ def _pictures(
 
 
 def _look_into(
-    made: Pictures,
+    made: Images,
     data: Splits,
     digest: str,
     results: Results,

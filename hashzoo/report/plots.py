@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo import figures
-from hashzoo.errors import UsageError, unknown
-from hashzoo.explain import data_of
-from hashzoo.metrics import Extra
-from hashzoo.ranking import rank
+from hashzoo.errors import UsageError, unknown_name
+from hashzoo.evaluation.metrics import Extra
+from hashzoo.registry.open_dataset import reload_data
+from hashzoo.report import figures
 from hashzoo.report.charts import Series
 from hashzoo.report.results import Board, Entry, Results, looked_at
 from hashzoo.report.series import COSTS, against_bits, against_cost, bit_means, pr_curves
+from hashzoo.results.mean_ranks import rank
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,10 +63,12 @@ def chosen(
     plugins: Sequence[str] = (),
     root: Path | None = None,
 ) -> Choice:
-    """The choice of a person. UsageError for a data set, bits or methods that the results do not have."""
+    """The choice of a person. UsageError for a dataset, bits or methods that the results do not have."""
     boards = [board for board in results.boards if dataset in (None, board.dataset)]
     if not boards:
-        raise UsageError(f"{results.path}: {unknown('data set', str(dataset), {b.dataset for b in results.boards})}")
+        raise UsageError(
+            f"{results.path}: {unknown_name('dataset', str(dataset), {b.dataset for b in results.boards})}"
+        )
     boards = [board for board in boards if board.bits and (bits is None or bits in board.bits)]
     if not boards:
         known = ", ".join(map(str, results.bits)) or "none"
@@ -151,7 +153,7 @@ def _classes(choice: Choice) -> Figure:
     cell = next((cell for entry in board.entries for cell in entry.ok), None)
     if cell is None:
         raise UsageError(f"{choice.results.path} has no cell of {board.dataset} that went well")
-    data = data_of(cell, choice.plugins, choice.root)
+    data = reload_data(cell, choice.plugins, choice.root)
     return figures.class_distribution(data.setting(1).class_counts.numpy(), data.class_names, board.dataset)
 
 
@@ -159,7 +161,7 @@ def _ranks(choice: Choice) -> Figure:
     frame = choice.results.frame
     frame = frame[frame["dataset"].isin([board.dataset for board in choice.boards])]
     found = rank([frame], choice.boards[0].metric or None, None, choice.extra)
-    title = f"{found.metric}, {len(found.blocks)} blocks of data set, backbone and bits"
+    title = f"{found.metric}, {len(found.blocks)} blocks of dataset, backbone and bits"
     return figures.ranks(found.methods, np.asarray(found.ranks), found.groups, title)
 
 

@@ -1,4 +1,4 @@
-"""What a results folder holds, put in the order in which people look at it: data set, bits, rows."""
+"""What a results folder holds, put in the order in which people look at it: dataset, bits, rows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from hashzoo import cells as store
-from hashzoo import leaderboard, tables
-from hashzoo.cells import Cell, DamagedError
-from hashzoo.errors import TroubleError, UsageError, unknown
-from hashzoo.leaderboard import natural
-from hashzoo.metrics import Extra, higher_is_better
-from hashzoo.ranking import mean_ranks
-from hashzoo.versus import Row
+from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
+from hashzoo.evaluation.metrics import Extra, higher_is_better
+from hashzoo.results import leaderboard, render
+from hashzoo.results import store as store
+from hashzoo.results.cell import Cell
+from hashzoo.results.leaderboard import natural
+from hashzoo.results.mean_ranks import mean_ranks
+from hashzoo.results.paired import Row
+from hashzoo.results.store import DamagedError
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -35,7 +36,7 @@ _SHARES = ("pr_recall", "pr_precision", "distances_relevant", "distances_other",
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the board. ``name`` tells it from others of its data set; ``number`` is the name's on all."""
+    """A row of the board. ``name`` tells it from others of its dataset; ``number`` is the name's on all."""
 
     row: Row
     name: str
@@ -65,7 +66,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """The rows of one benchmark and data set; ``metric`` is what they are ranked by, ``shared`` what all settings say.
+    """The rows of one benchmark and dataset; ``metric`` is what they are ranked by, ``shared`` what all settings say.
 
     ``metric`` is empty where no row has a score. ``title`` names the benchmark, too, where the results have several.
     """
@@ -136,7 +137,7 @@ class Results:
                 self._arrays[key] = sound(store.arrays(self.file(cell)))
             except DamagedError:
                 raise
-            except TroubleError:
+            except EnvironmentFailure:
                 self._arrays[key] = {}
         return self._arrays[key]
 
@@ -153,7 +154,7 @@ class Results:
 def sound(arrays: Arrays) -> Arrays:
     """The arrays that the page draws, but for those of odd shapes, kinds or values: strangers may have written them.
 
-    Shares (K + 1,) by distance and (K,) by bit are 0..1; of a gallery (see `hashzoo.samples`) all or nothing.
+    Shares (K + 1,) by distance and (K,) by bit are 0..1; of a gallery (see `hashzoo.bench.examples`) all or nothing.
     """
     kept = {name: array for name in _SHARES if (array := arrays.get(name)) is not None and _shares(array)}
     queries, rows, distances = (arrays.get(name, np.zeros(())) for name in GALLERY)
@@ -177,8 +178,8 @@ def _shares(array: NDArray[Any]) -> bool:
 def read(path: Path, metric: str | None = None, extra: Extra | None = None) -> Results:
     """The results in a folder, or the means alone in a CSV. A damaged cell is left where it lies, and named.
 
-    ``metric`` is what is ranked by, where a data set has it. TroubleError where there are no results; UsageError for a
-    metric that none has.
+    ``metric`` is what is ranked by, where a dataset has it. EnvironmentFailure where there are no results; UsageError
+    for a metric that none has.
     """
     if path.suffix == ".json":
         raise UsageError(f"{path} is one cell; name the results folder it lies in")
@@ -200,10 +201,12 @@ def read(path: Path, metric: str | None = None, extra: Extra | None = None) -> R
     blank = dict.fromkeys((*leaderboard.HEAD, *leaderboard.TAIL))  # a CSV of somebody else may lack columns
     facts = [blank | {name: _finite(v) for name, v in row.items()} for row in leaderboard.records(frame)]
     if not facts:
-        raise TroubleError(next(iter(faults), f"{path} holds no result that can be read; run hashzoo bench first"))
+        raise EnvironmentFailure(
+            next(iter(faults), f"{path} holds no result that can be read; run hashzoo bench first")
+        )
     known = leaderboard.metrics(frame)
     if metric and metric not in known:
-        raise UsageError(f"{path}: {unknown('metric', metric, known)}")
+        raise UsageError(f"{path}: {unknown_name('metric', metric, known)}")
     rows = [Row(one, cells=g, folder=path) for one, g in zip(facts, groups or [[] for _ in facts], strict=True)]
     return _arranged(path, rows, frame, metric, extra, faults, gone)
 
@@ -232,7 +235,7 @@ def _arranged(
         there = [name for name in known if any(row.facts.get(name) is not None for row in part)]
         praised = [name for name in there if higher_is_better(name, extra)]
         asked = metric if metric in there else None
-        main = asked or (tables.MAIN if tables.MAIN in there else next(iter(praised or there), ""))
+        main = asked or (render.MAIN if render.MAIN in there else next(iter(praised or there), ""))
         shared, left, names = named[place]
         entries = [
             Entry(row, name, numbers[name], "" if one["settings"] in name else one["settings"])
@@ -248,7 +251,7 @@ def _named(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]], list[
 
     The name is the method, and what else it takes to tell the rows of that method with as many bits apart.
     """
-    shared, rows = tables.without_shared(rows)
+    shared, rows = render.without_shared(rows)
     several = {
         word: {a["method"] for a in rows for b in rows if a["method"] == b["method"] and a[word] != b[word]}
         for word in ("settings", "backbone", "budget")
@@ -265,7 +268,7 @@ def _named(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]], list[
 def looked_at(results: Results, asked: Sequence[str] = ()) -> list[str]:
     """The names of the rows to look at closely: those of the methods ``asked`` for, or chosen by a rule.
 
-    The rule: the five of the best mean place over all data sets and bits, the first two baselines, and the control of
+    The rule: the five of the best mean place over all datasets and bits, the first two baselines, and the control of
     the highest score. UsageError for a method that the results do not have, and for more than eight.
     """
     if asked:
@@ -288,12 +291,12 @@ def named(results: Results, asked: Collection[str]) -> list[str]:
     known = {entry.facts["method"] for entry in entries} | set(results.names)
     for method in asked:
         if method not in known:
-            raise UsageError(f"{results.path}: {unknown('method', method, known)}")
+            raise UsageError(f"{results.path}: {unknown_name('method', method, known)}")
     return list(dict.fromkeys(e.name for m in asked for e in entries if m in (e.name, e.facts["method"])))
 
 
 def places(results: Results) -> dict[str, float]:
-    """The mean place of each name in the blocks (data set, bits) that measured it, as a share of the block's rows."""
+    """The mean place of each name in the blocks (dataset, bits) that measured it, as a share of the block's rows."""
     shares: dict[str, list[float]] = {}
     for board in results.boards:
         for bits in board.bits:

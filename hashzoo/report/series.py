@@ -29,10 +29,10 @@ def against_bits(board: Board) -> list[Series]:
     return _series([found[0] for found in by_name.values()], points)
 
 
-#: What a picture or a method costs, by column: what it is called, and how many of its units to one of the column's.
+#: What an image or a method costs, by column: what it is called, and how many of its units to one of the column's.
 COSTS: dict[str, tuple[str, Callable[[float], float]]] = {
-    "bytes_per_item": ("bytes stored a picture", lambda value: value),
-    "encode_per_second": ("seconds to encode 1,000 pictures", lambda value: 1000 / value),
+    "bytes_per_item": ("bytes stored an image", lambda value: value),
+    "encode_per_second": ("seconds to encode 1,000 images", lambda value: 1000 / value),
     "fit_seconds": ("seconds to fit", lambda value: value),
 }
 

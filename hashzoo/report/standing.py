@@ -1,4 +1,4 @@
-"""How the rows of one data set and one number of bits stand to the best of them."""
+"""How the rows of one dataset and one number of bits stand to the best of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from hashzoo.report.results import Board, Entry
-from hashzoo.significance import FEWEST_SEEDS, LEVEL, holm
-from hashzoo.versus import UNLIKE, judged
+from hashzoo.results.paired import UNLIKE, judged
+from hashzoo.results.significance import FEWEST_SEEDS, LEVEL, holm
 
 #: What a p is of, by the name of its test.
 TESTS = {

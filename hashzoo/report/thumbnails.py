@@ -1,4 +1,4 @@
-"""Small pictures inside the page: each is stored once, however often it is shown."""
+"""Small images inside the page: each is stored once, however often it is shown."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from markupsafe import Markup
 from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
-from hashzoo.pictures import as_tensor
+from hashzoo.data.transforms import as_tensor
 from hashzoo.types import Split
 
 SIDE = 56  # pixels of the longer side
-SMALL = 16  # up to here a picture is stored as it is, and shown in squares
+SMALL = 16  # up to here an image is stored as it is, and shown in squares
 
 
-def encoded(picture: Image.Image, side: int = SIDE) -> tuple[str, int, int]:
-    """A picture as a data URI, and the width and height it is stored with."""
-    made = picture.convert("L" if picture.mode in ("L", "1") else "RGB")
+def encoded(image: Image.Image, side: int = SIDE) -> tuple[str, int, int]:
+    """An image as a data URI, and the width and height it is stored with."""
+    made = image.convert("L" if image.mode in ("L", "1") else "RGB")
     if max(made.size) > side:
         share = side / max(made.size)
         size = (max(1, round(made.width * share)), max(1, round(made.height * share)))
@@ -35,7 +35,7 @@ def encoded(picture: Image.Image, side: int = SIDE) -> tuple[str, int, int]:
 
 
 def image_of(split: Split, row: int) -> Image.Image:
-    """A picture of a split, upright and whole, as people see it."""
+    """An image of a split, upright and whole, as people see it."""
     found: Any = to_pil_image(as_tensor(split.images[row]))
     return found if isinstance(found, Image.Image) else Image.fromarray(found)
 
@@ -49,7 +49,7 @@ class Album:
         self._symbols: list[str] = []
 
     def missing(self, wanted: dict[tuple[Any, ...], tuple[Split, int]]) -> bool:
-        """Add pictures that are wanted by key; whether they did not all find room, and then none is added."""
+        """Add images that are wanted by key; whether they did not all find room, and then none is added."""
         new = {key: encoded(image_of(*at)) for key, at in wanted.items() if key not in self._names}
         size = sum(len(data) + 120 for data, _, _ in new.values())
         if self.bytes + size > self.room:
@@ -65,7 +65,7 @@ class Album:
         return False
 
     def name(self, key: tuple[Any, ...]) -> str:
-        """The id of a picture's symbol."""
+        """The id of an image's symbol."""
         return self._names[key]
 
     @property

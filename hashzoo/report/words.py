@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hashzoo.cells import Cell
-from hashzoo.metrics import Extra
+from hashzoo.evaluation.metrics import Extra
 from hashzoo.report.results import Board, Results
 from hashzoo.report.standing import TESTS, Standing
-from hashzoo.versus import UNLIKE
+from hashzoo.results.cell import Cell
+from hashzoo.results.paired import UNLIKE
 
 _FAMILIES = {
     "map": "mean average precision",
@@ -22,13 +22,13 @@ _FAMILIES = {
     "wap": "average precision weighted by the number of shared labels",
 }
 _PARTS = {
-    "head": "queries of the third of the classes with most training pictures",
-    "medium": "queries of the middle third of the classes by training pictures",
-    "tail": "queries of the third of the classes with fewest training pictures",
-    "first": "asked with the first of the two pictures alone",
-    "second": "asked with the second of the two pictures alone",
+    "head": "queries of the third of the classes with most training images",
+    "medium": "queries of the middle third of the classes by training images",
+    "tail": "queries of the third of the classes with fewest training images",
+    "first": "asked with the first of the two images alone",
+    "second": "asked with the second of the two images alone",
     "bitwise": "asked with or, and, and-not of the two codes",
-    "selected": "of the epoch that was best on validation pictures",
+    "selected": "of the epoch that was best on validation images",
 }
 _RADIUS = {"p": "; an empty ball counts as 0", "empty": "; less is better"}
 _MOST = 12  # commands or machines that are listed
@@ -39,7 +39,7 @@ def metric(name: str, extra: Extra | None = None) -> str:
 
     >>> metric("map@100:hits/tail")
     'mean average precision of the first 100 places, divided by the relevant items among them (for comparing with \
-published tables only), queries of the third of the classes with fewest training pictures'
+published tables only), queries of the third of the classes with fewest training images'
     >>> metric("p@1")
     'precision of the first place'
     >>> metric("p@h2"), metric("map@all")
@@ -73,14 +73,14 @@ def protocol(board: Board) -> list[tuple[str, str]]:
     rows = [entry.facts for entry in board.entries]
     cells = [cell for entry in board.entries for cell in entry.row.cells]
     found = [
-        ("Pictures", _said(row["source"] for row in rows)),
-        ("Learned from", _count(rows, "train", "pictures")),
-        ("Searched", _count(rows, "database_size", "pictures")),
+        ("Images", _said(row["source"] for row in rows)),
+        ("Learned from", _count(rows, "train", "images")),
+        ("Searched", _count(rows, "database_size", "images")),
         ("Asked with", _count(rows, "queries", "queries")),
-        ("Learned and searched", _count(rows, "train_in_database", "pictures are in both")),
+        ("Learned and searched", _count(rows, "train_in_database", "images are in both")),
         (
             "Queries without an answer",
-            _count(rows, "queries_without_relevant", "have no relevant picture; left out of all means"),
+            _count(rows, "queries_without_relevant", "have no relevant image; left out of all means"),
         ),
         ("Unlabelled queries", _count(rows, "unlabelled_queries", "")),
         ("Split", _said(row["split"] for row in rows)),
@@ -89,7 +89,7 @@ def protocol(board: Board) -> list[tuple[str, str]]:
         ("Budget", _said(budget(cell.identity.budget) for cell in cells)),
         ("Seeds", _said(str(cell.identity.seed) for cell in cells)),
     ]
-    empty = ("", "none", "0 have no relevant picture; left out of all means", "0")
+    empty = ("", "none", "0 have no relevant image; left out of all means", "0")
     return [(term, said) for term, said in found if said not in empty]
 
 
@@ -131,8 +131,8 @@ def warnings(results: Results, told: Sequence[Standing]) -> list[str]:
         )
     if touched := sorted({entry.facts["backbone"] for entry in entries if entry.facts["contaminated"]}):
         found.append(
-            f"Contaminated: {', '.join(touched)} was trained with labels on pictures or classes that the data share, "
-            "so its scores say little about pictures it has never seen."
+            f"Contaminated: {', '.join(touched)} was trained with labels on images or classes that the data share, "
+            "so its scores say little about images it has never seen."
         )
     if results.superseded:
         cells = "1 cell is" if results.superseded == 1 else f"{results.superseded} cells are"
@@ -149,7 +149,7 @@ def warnings(results: Results, told: Sequence[Standing]) -> list[str]:
             "their scores are of something else, and they are not tested."
         )
     if any(not entry.row.cells for entry in entries):
-        found.append("Made from a CSV of means, so there are no intervals, tests, curves or pictures; name the folder.")
+        found.append("Made from a CSV of means, so there are no intervals, tests, curves or images; name the folder.")
     elif "seeds" in used:
         found.append(
             "Scores of the same single queries and seeds (cells/*.npz) are not beside all cells. Where they are not, "
@@ -185,7 +185,7 @@ def beaten(board: Board) -> bool:
 
 
 def failures(results: Results) -> list[dict[str, Any]]:
-    """The rows that are not ok, of one method, data set and reason together: name, dataset, bits, status, reason."""
+    """The rows that are not ok, of one method, dataset and reason together: name, dataset, bits, status, reason."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for board in results.boards:
         for entry in board.entries:

@@ -1,6 +1,6 @@
 """The web application: what can be asked of it, and what is refused.
 
-It shows stored pictures by their row alone, so that no address can name another file. Encoding and searching take turns
+It shows stored images by their row alone, so that no address can name another file. Encoding and searching take turns
 in one thread: methods need not be safe to run in several, and neighbours come in milliseconds.
 """
 
@@ -24,16 +24,16 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hashzoo.data.image_files import decode
+from hashzoo.data.image_paths import opened
 from hashzoo.errors import HashzooError, UsageError, printable
-from hashzoo.found_page import shrunk
-from hashzoo.picture_files import decode
-from hashzoo.picture_index import PictureIndex
-from hashzoo.picture_paths import opened
+from hashzoo.retrieval.image_index import ImageIndex
+from hashzoo.retrieval.results_page import shrunk
 from hashzoo.serve.views import Answer, Asked, answer, asked_about, summary
 from hashzoo.types import Operation
 
-LARGEST = 16 << 20  # bytes of a request, its pictures included
-KEPT = 4096  # small pictures that are held in memory
+LARGEST = 16 << 20  # bytes of a request, its images included
+KEPT = 4096  # small images that are held in memory
 TOP = (12, 24, 48, 96)
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
@@ -49,7 +49,7 @@ SAFETY = {
 Result = TypeVar("Result")
 
 
-def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], largest: int = LARGEST) -> ASGIApp:
+def application(indexes: Mapping[str, ImageIndex], hosts: Sequence[str], largest: int = LARGEST) -> ASGIApp:
     """The page of some indexes by their names.
 
     ``hosts`` are the names by which it may be asked for, without port, beside the address that a request comes to: a
@@ -68,7 +68,7 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
         try:
             return opened(several[place][1].path(row))
         except HashzooError as error:  # which says where the file lies
-            raise HTTPException(404, "The picture is no longer where it was.") from error
+            raise HTTPException(404, "The image is no longer where it was.") from error
 
     @lru_cache(maxsize=KEPT)
     def thumbnail(place: int, row: int) -> bytes:
@@ -85,8 +85,8 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
         async with request.form(max_files=2, max_fields=4) as form:
             given = [one for one in form.getlist("picture") if isinstance(one, UploadFile) and one.filename]
             if not given:
-                raise HTTPException(400, "Choose a picture first.")
-            files = [(one.filename or "a picture", await one.read()) for one in given]
+                raise HTTPException(400, "Choose an image first.")
+            files = [(one.filename or "an image", await one.read()) for one in given]
             top = _top(form.get("top"))
             operation = next((known for known in OPERATIONS if known == form.get("operation")), OPERATIONS[0])
         return await found(request, partial(_decoded, files), operation, top)
@@ -97,10 +97,10 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
         return await found(request, lambda: [(name, stored(place, row))], OPERATIONS[0], _top(None))
 
     async def found(
-        request: Request, pictures: Callable[[], list[tuple[str, Image.Image]]], operation: Operation, top: int
+        request: Request, images: Callable[[], list[tuple[str, Image.Image]]], operation: Operation, top: int
     ) -> Response:
         def work() -> tuple[Asked, list[Answer]]:
-            asked = asked_about(pictures(), operation)
+            asked = asked_about(images(), operation)
             return asked, [answer(place, *one, asked, top) for place, one in enumerate(several)]
 
         asked, answers = await _in_turn(request, work)
@@ -108,8 +108,8 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
         both = set.intersection(*files) if len(files) > 1 else set()
         return rendered(asked=asked, answers=answers, both=both, top=top)
 
-    async def picture(request: Request) -> Response:
-        found = await _in_turn(request, partial(thumbnail, *_asked_for(several, request)), "pictures")
+    async def image(request: Request) -> Response:
+        found = await _in_turn(request, partial(thumbnail, *_asked_for(several, request)), "images")
         return Response(found, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -119,7 +119,7 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
-        app.state.work, app.state.pictures = CapacityLimiter(1), CapacityLimiter(2)
+        app.state.work, app.state.images = CapacityLimiter(1), CapacityLimiter(2)
         yield
 
     app = Starlette(
@@ -128,7 +128,7 @@ def application(indexes: Mapping[str, PictureIndex], hosts: Sequence[str], large
             Route("/search", search, methods=["POST"]),
             Route("/search", back, methods=["GET"]),
             Route("/like/{place:int}/{row:int}", like),
-            Route("/picture/{place:int}/{row:int}", picture),
+            Route("/image/{place:int}/{row:int}", image),
             *(Route(f"/{name}", partial(_static, _text(name), kind)) for name, kind in STATIC.items()),
         ],
         exception_handlers={HTTPException: refused, Exception: refused},
@@ -188,7 +188,7 @@ def _template(name: str) -> Any:
 
 
 async def _in_turn(request: Request, work: Callable[[], Result], line: str = "work") -> Result:
-    """Wait for our turn and work in a thread; what is wrong with a person's picture is said to them."""
+    """Wait for our turn and work in a thread; what is wrong with a person's image is said to them."""
     try:
         return await to_thread.run_sync(work, limiter=getattr(request.app.state, line))
     except HashzooError as error:
@@ -198,13 +198,13 @@ async def _in_turn(request: Request, work: Callable[[], Result], line: str = "wo
 def _insist_on_own_page(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise HTTPException(403, "Only this page may send pictures here.")
+        raise HTTPException(403, "Only this page may send images here.")
 
 
-def _asked_for(several: Sequence[tuple[str, PictureIndex]], request: Request) -> tuple[int, int]:
+def _asked_for(several: Sequence[tuple[str, ImageIndex]], request: Request) -> tuple[int, int]:
     place, row = request.path_params["place"], request.path_params["row"]
     if place >= len(several) or row >= len(several[place][1]):
-        raise HTTPException(404, "There is no such picture in the index.")
+        raise HTTPException(404, "There is no such image in the index.")
     return place, row
 
 
@@ -213,11 +213,11 @@ def _top(asked: object) -> int:
 
 
 def _decoded(given: Sequence[tuple[str, bytes]]) -> list[tuple[str, Image.Image]]:
-    """Pictures that were sent. TroubleError naming the one that is none."""
+    """Images that were sent. EnvironmentFailure naming the one that is none."""
     found = []
     for name, data in given:
         try:
             found.append((printable(name), decode(data)))
         except HashzooError as error:
-            raise type(error)(f"{printable(name)} does not decode as a picture: {error}") from error
+            raise type(error)(f"{printable(name)} does not decode as an image: {error}") from error
     return found

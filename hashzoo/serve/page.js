@@ -1,5 +1,5 @@
 "use strict";
-// Without this the page works by its form; with it a picture can be dropped anywhere, and choosing one is asking.
+// Without this the page works by its form; with it an image can be dropped anywhere, and choosing one is asking.
 const form = document.getElementById("ask");
 const first = document.getElementById("first");
 const more = form.querySelector("details");

@@ -1,4 +1,4 @@
-"""What a page of results shows: the pictures asked with, their codes, where a method looks, and what it found."""
+"""What a page of results shows: the images asked with, their codes, where a method looks, and what it found."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hashzoo.errors import HashzooError, printable
-from hashzoo.found_page import address, shrunk
-from hashzoo.overlay import heated, image
-from hashzoo.picture_index import PictureIndex
+from hashzoo.retrieval.image_index import ImageIndex
+from hashzoo.retrieval.overlay import heated, to_pil
+from hashzoo.retrieval.results_page import address, shrunk
 from hashzoo.types import Operation
 
-SIDE = 224  # pixels of the picture asked with, at most
+SIDE = 224  # pixels of the image asked with, at most
 WIDE = 32  # squares a row of a drawn code
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The one or two pictures of a query, each with its name and as the address of its data, and what joins two."""
+    """The one or two images of a query, each with its name and as the address of its data, and what joins two."""
 
-    pictures: Sequence[Image.Image]
+    images: Sequence[Image.Image]
     shown: Sequence[tuple[str, str]]
     operation: Operation
 
@@ -60,7 +60,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one index says to a query: ``looks`` are the addresses of pictures, or none with ``blind`` for the reason.
+    """What one index says to a query: ``looks`` are the addresses of images, or none with ``blind`` for the reason.
 
     ``width`` is how many bits a stored code has, 0 where neighbours are not told apart by one code.
     """
@@ -75,21 +75,21 @@ class Answer:
     milliseconds: float
 
 
-def summary(index: PictureIndex) -> str:
+def summary(index: ImageIndex) -> str:
     """One line of what an index holds."""
     about = index.about
-    return f"{about['method']}, {about['bits']} bits, learned on {about['dataset']}: {len(index):,} pictures"
+    return f"{about['method']}, {about['bits']} bits, learned on {about['dataset']}: {len(index):,} images"
 
 
-def asked_about(pictures: Sequence[tuple[str, Image.Image]], operation: Operation) -> Asked:
-    """A query of pictures by name; ``operation`` joins two."""
-    small = [(name, address(shrunk(picture, SIDE))) for name, picture in pictures]
-    return Asked([picture for _, picture in pictures], small, operation)
+def asked_about(images: Sequence[tuple[str, Image.Image]], operation: Operation) -> Asked:
+    """A query of images by name; ``operation`` joins two."""
+    small = [(name, address(shrunk(image, SIDE))) for name, image in images]
+    return Asked([image for _, image in images], small, operation)
 
 
-def answer(place: int, name: str, index: PictureIndex, asked: Asked, top: int) -> Answer:
+def answer(place: int, name: str, index: ImageIndex, asked: Asked, top: int) -> Answer:
     """What the index at a place, by its name, finds."""
-    encoded = [index.encoder.encode(picture) for picture in asked.pictures]
+    encoded = [index.encoder.encode(image) for image in asked.images]
     began = time.perf_counter()
     query = encoded[0] if len(encoded) == 1 else index.encoder.compose(asked.operation, encoded[0], encoded[1])
     (hits,) = index.search(query, top)
@@ -105,7 +105,7 @@ def answer(place: int, name: str, index: PictureIndex, asked: Asked, top: int) -
                 f"{hit.distance:.0f} of {width} bits differ",
             )
         found.append(Found(rank, hit.row, hit.path, printable(index.name(hit.row)), far, differs))
-    looks, blind = _looks(index, asked.pictures)
+    looks, blind = _looks(index, asked.images)
     codes = [drawn(code, bits[0].numpy()) for code, bits in query.items() if bits.dtype == torch.bool]
     return Answer(place, name, codes, looks, blind, found, width, 1000 * seconds)
 
@@ -129,17 +129,17 @@ def squares(bits: NDArray[np.bool_], wide: int) -> str:
     return "".join(f"M{place % wide} {place // wide}h1v1h-1z" for place in np.flatnonzero(bits))
 
 
-def _looks(index: PictureIndex, pictures: Sequence[Image.Image]) -> tuple[list[str], str]:
+def _looks(index: ImageIndex, images: Sequence[Image.Image]) -> tuple[list[str], str]:
     try:
-        seen, where = index.encoder.looks(pictures)
+        seen, where = index.encoder.looks(images)
     except HashzooError as error:
         return [], str(error)
     return [_overlaid(s, w) for s, w in zip(seen.numpy(), where.numpy(), strict=True)], ""
 
 
 def _overlaid(seen: NDArray[np.float32], where: NDArray[np.float32]) -> str:
-    """The address of a picture (C, H, W) under the map (H, W) of where a method looks, ``SIDE`` pixels."""
-    under = heated(image(seen), where)
+    """The address of an image (C, H, W) under the map (H, W) of where a method looks, ``SIDE`` pixels."""
+    under = heated(to_pil(seen), where)
     scale = SIDE / max(under.size)
     larger = under.resize((round(scale * under.width), round(scale * under.height)), Image.Resampling.BICUBIC)
     return address(shrunk(larger, SIDE))

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from hashzoo import cells, features, leaderboard, splits, trained
-from hashzoo.cells import Cell, Identity
+from hashzoo.data import split_file
 from hashzoo.errors import HashzooError
+from hashzoo.registry import saved_method
+from hashzoo.results import leaderboard, store
+from hashzoo.results.cell import Cell, Identity
+from hashzoo.training import feature_store
 from hashzoo.types import Features, Split, Splits
 from tests.faults.breaking import Disk
 
@@ -46,13 +49,13 @@ def arrays(version: int) -> dict[str, Any]:
 
 
 def write_cell(folder: Path, version: int) -> None:
-    cells.write(folder, cell(version), arrays(version))
+    store.write(folder, cell(version), arrays(version))
 
 
 def read_cell(folder: Path) -> list[Any]:
-    found, messages = cells.read_all(folder)
+    found, messages = store.read_all(folder)
     assert messages == []
-    told = cells.arrays(cells.path(folder, cell().identity, "digits"))
+    told = store.arrays(store.path(folder, cell().identity, "digits"))
     return [([one.metrics for one in found], {name: value.tolist() for name, value in told.items()})]
 
 
@@ -76,11 +79,11 @@ def parts(version: int) -> Splits:
 
 
 def write_split(folder: Path, version: int) -> None:
-    splits.save(parts(version), folder / "split.npz")
+    split_file.save(parts(version), folder / "split.npz")
 
 
 def read_split(folder: Path) -> list[Any]:
-    kept = splits.read(folder / "split.npz")
+    kept = split_file.read(folder / "split.npz")
     return [(kept.digest, kept.ids["train"].tolist(), kept.labels["query"].tolist(), kept.names["train"])]
 
 
@@ -92,11 +95,11 @@ def write_weights(folder: Path, version: int) -> None:
         identity=SimpleNamespace(key=f"key{version}", bits=8), backbone_options={"width": 8}, plugins=()
     )
     method: Any = layer
-    trained.write(folder / "x.safetensors", method, job, parts(0), (1, 2, 2))
+    saved_method.write(folder / "x.safetensors", method, job, parts(0), (1, 2, 2))
 
 
 def read_weights(folder: Path) -> list[Any]:
-    about, tensors = trained.contents(folder / "x.safetensors")
+    about, tensors = saved_method.contents(folder / "x.safetensors")
     return [(json.dumps(about, sort_keys=True), {name: value.tolist() for name, value in sorted(tensors.items())})]
 
 
@@ -110,12 +113,12 @@ def write_features(folder: Path, version: int) -> None:
         return  # features are never replaced: there are none, or they are these
     os.environ["HASHZOO_CACHE"] = str(folder)
     groups = [np.arange(start, start + 4) for start in range(0, 12, 4)]
-    features.stored(lambda: [eye], groups, 12, maps=True, name="x")
+    feature_store.stored(lambda: [eye], groups, 12, maps=True, name="x")
 
 
 def read_features(folder: Path) -> list[Any]:
     found = [one for one in (folder / "features").glob("*") if one.is_dir() and one.suffix != ".tmp"]
-    whole = [features.read(one, 12) for one in found]
+    whole = [feature_store.read(one, 12) for one in found]
     return [[array.tolist() for array in one] if one else None for one in whole] or [None]
 
 

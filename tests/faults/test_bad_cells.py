@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.promises.command import hashzoo
-from tests.promises.test_bad_cells import EXPECTED, PLUGIN, living, rows
+from tests.cli.command import hashzoo
+from tests.execution.test_bad_cells import EXPECTED, PLUGIN, living, rows
 
 
-@pytest.mark.slow  # its sample is tests/promises/test_bad_cells.py
+@pytest.mark.slow  # its sample is tests/execution/test_bad_cells.py
 def test_whatever_becomes_of_a_cell_the_sound_ones_first_amid_and_last_are_measured(tmp_path, tally):
     """cells that raise, hang, crash, exhaust, meddle; at the beginning, amid and at the end of a sweep"""
     (tmp_path / "bad.py").write_text(PLUGIN.replace('"sound": Base', '**{f"sound{n}": Base for n in range(4)}'))

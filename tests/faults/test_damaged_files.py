@@ -9,8 +9,9 @@ import shutil
 
 import pytest
 
-from hashzoo import cells, leaderboard
 from hashzoo.errors import HashzooError
+from hashzoo.results import leaderboard, store
+from hashzoo.results.cell import Cell, Identity
 from tests.faults.targets import TARGETS, board, cell, write_board
 
 ENCODINGS = {
@@ -83,11 +84,11 @@ def tried(tally, read, file, damages):
 
 def test_cells(tally, whole, tmp_path):
     """Cells and their arrays cut off at every byte, with bits turned, blocks lost, and re-encoded"""
-    file = cells.write(tmp_path, cell(), {"map@all": [0.25, 0.5], "relevant": [3, 4]})
+    file = store.write(tmp_path, cell(), {"map@all": [0.25, 0.5], "relevant": [3, 4]})
     (beside,) = file.parent.glob("*.npz")
 
     def read():
-        return cells.read(file), {name: array.tolist() for name, array in cells.arrays(file).items()}
+        return store.read(file), {name: array.tolist() for name, array in store.arrays(file).items()}
 
     for one, act in [(file, cut), (beside, cut), (file, reencoded)]:
         tried(tally, read, one, lambda data, act=act: act(data, whole))
@@ -149,7 +150,7 @@ def test_boards(tally, whole, tmp_path):
 def test_boards_beside_their_cells(tally, whole, tmp_path):
     """Boards with bits turned and blocks lost beside their cells: the numbers of the cells"""
     for one in board(0):
-        cells.write(tmp_path, one, {})
+        store.write(tmp_path, one, {})
     write_board(tmp_path, 0)
     file = tmp_path / "leaderboard.csv"
     data = file.read_bytes()
@@ -189,8 +190,8 @@ def test_formulas(tally, whole, tmp_path):
             one = cell()
             identity = json.loads(json.dumps(vars(one.identity))) | ({"method": text} if place == "method" else {})
             changes = {place: text} if place != "method" else {}
-            one = cells.Cell(**{**vars(one), **changes, "identity": cells.Identity(**identity)})
-            cells.write(tmp_path, one, {})
+            one = Cell(**{**vars(one), **changes, "identity": Identity(**identity)})
+            store.write(tmp_path, one, {})
             leaderboard.write(tmp_path, [one])
             with (tmp_path / "leaderboard.csv").open(encoding="utf-8", newline="") as opened:
                 raw = list(csv.reader(opened))

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from hashzoo.bench_file import shipped
-from hashzoo.cli import main
+from hashzoo.bench.benchmark_file import shipped
+from hashzoo.cli.main import main
 
 NUMBERS = [
     "0", "-1", "1", "8", "16", "2.5", "1e3", "1e999", "-0", "nan", "inf", "-inf", "99999999999999999999", "1_000",
@@ -257,7 +257,7 @@ def mutated(text, dice):
 
 
 def of_digits(text):
-    """Only small data sets are looked at: nothing is downloaded, and a case takes a fraction of a second."""
+    """Only small datasets are looked at: nothing is downloaded, and a case takes a fraction of a second."""
     return (
         text.replace("digits.standard", "digits.small").replace("[set.folder]", "[set.tiny]").replace("size = 32", "")
     )
@@ -287,7 +287,7 @@ def test_benchmark_files(tally, whole, tame):
 
 def test_shipped_files_read(tally, whole, tame):
     """The shipped benchmark files, changed likewise, read or refused"""
-    from hashzoo.bench_file import read
+    from hashzoo.bench.benchmark_file import read
     from hashzoo.errors import HashzooError
 
     for number in range(600 if whole else 60):

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from hashzoo.leaderboard import TIMINGS
-from hashzoo.leases import Leases
+from hashzoo.execution.leases import Leases
+from hashzoo.results.leaderboard import TIMINGS
 
 #: A method that keeps a ledger of its fits.
 PLUGIN = """
@@ -49,7 +49,7 @@ def begin(folder: Path, results: str, *more: object) -> subprocess.Popen[str]:
     asked = ["bench", "digits", "--quick", "--no-baselines", "--plugin", "quick.py", "--methods", "quick",
              "--results", results, *map(str, more)]  # fmt: skip
     return subprocess.Popen(
-        [sys.executable, "-c", "from hashzoo.cli import main; main()", *asked],
+        [sys.executable, "-c", "from hashzoo.cli.main import main; main()", *asked],
         cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "HASHZOO_LEDGER": str(folder / f"{results}.ledger"), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip

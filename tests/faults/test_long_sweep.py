@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from hashzoo import bench, cells, launch, local, zoo
-from hashzoo.bench_file import read
-from hashzoo.launcher import Limits
+from hashzoo.bench.benchmark_file import read
+from hashzoo.bench.plan import plan
+from hashzoo.execution import local, scheduler
+from hashzoo.execution.base import Limits
+from hashzoo.registry import zoo
+from hashzoo.results import store
 from tests.faults import trivial
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
@@ -59,9 +62,9 @@ def descendants(of: int) -> set[int]:
 def test_two_thousand_cells_leave_memory_handles_processes_and_files_as_they_were(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(local, "attempt", trivial.attempt)
     file = read("digits").model_copy(update={"methods": ["lsh"], "bits": [8], "seeds": [0]})
-    (one,) = bench.plan(file, zoo.load(), baselines=False)
+    (one,) = plan.plan(file, zoo.load_plugins(), baselines=False)
     jobs = [replace(one, identity=replace(one.identity, seed=seed)) for seed in range(CELLS)]
-    cells.prepare(tmp_path)
+    store.prepare(tmp_path)
     seen: list[tuple[int, int, int]] = []
     costs: list[tuple[float, float]] = []
 
@@ -74,7 +77,7 @@ def test_two_thousand_cells_leave_memory_handles_processes_and_files_as_they_wer
             else:
                 seen.append((0, 0, 0))
 
-    assert len(launch.run(jobs, tmp_path, limits=Limits(parallel=2), event=event)) == CELLS
+    assert len(scheduler.run_cells(jobs, tmp_path, limits=Limits(parallel=2), event=event)) == CELLS
     (early, open_early, running_early), (late, open_late, running_late) = seen[WARM], seen[-1]
     with capsys.disabled():
         wall, busy = (1000 * (b - a) / (CELLS - 1 - WARM) for a, b in zip(*costs, strict=True))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.promises.command import hashzoo
+from tests.cli.command import hashzoo
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray", reason="needs the extra ray")
@@ -70,9 +70,9 @@ def node(address: str, place: Path) -> tuple[subprocess.Popen[str], str]:
 
 def started(folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", "from hashzoo.cli import main; main()", "bench", "digits", "--quick", "--no-baselines",
-         "--plugin", "slow.py", "--methods", "slow", "--bits", "8", "--seeds", SEEDS, "--jobs", "2", "--results", "r",
-         "--launcher", "ray", *options],
+        [sys.executable, "-c", "from hashzoo.cli.main import main; main()", "bench", "digits", "--quick",
+         "--no-baselines", "--plugin", "slow.py", "--methods", "slow", "--bits", "8", "--seeds", SEEDS, "--jobs", "2",
+         "--results", "r", "--launcher", "ray", *options],
         cwd=folder, env={**os.environ, **ALONE}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

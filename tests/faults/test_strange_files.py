@@ -19,13 +19,18 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from hashzoo import cells, features, inspection, leaderboard, picture_files, splits, trained, zoo
-from hashzoo.bench import build_backbone
-from hashzoo.cli import main
-from hashzoo.codes_file import NAMES, read_codes
+from hashzoo.cli.main import main
+from hashzoo.data import image_files, split_file
+from hashzoo.data.integrity import _read
 from hashzoo.errors import HashzooError
+from hashzoo.evaluation.codes_file import NAMES, read_codes
+from hashzoo.registry import saved_method, zoo
+from hashzoo.registry.build import build_backbone
+from hashzoo.results import leaderboard, store
+from hashzoo.storage.files import canonical
+from hashzoo.training import feature_store
 from tests.faults.targets import cell
-from tests.promises.test_the_house import BROKEN
+from tests.root.test_house import BROKEN
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,7 +111,7 @@ def weights_as(suffix):
     def door(data, folder):
         (folder / f"w.{suffix}").write_bytes(data)
         name = "torchvision/squeezenet1_1"
-        build_backbone(zoo.load(), name, (3, 8, 8), {"weights": str(folder / f"w.{suffix}")}, 0)
+        build_backbone(zoo.load_plugins(), name, (3, 8, 8), {"weights": str(folder / f"w.{suffix}")}, 0)
 
     return door
 
@@ -123,22 +128,22 @@ def file_as(name, read):
 
 def arrays_of_a_cell(data, folder):
     """A cell whose arrays are these, its checksums as they should be: a stranger can compute them too."""
-    file = cells.write(folder, cell(), {})
+    file = store.write(folder, cell(), {})
     content = json.loads(file.read_text())
     del content["checksum"]
     content["arrays"] = hashlib.sha256(data).hexdigest()
-    content["checksum"] = hashlib.sha256(cells.canonical(content).encode()).hexdigest()
+    content["checksum"] = hashlib.sha256(canonical(content).encode()).hexdigest()
     file.write_text(json.dumps(content))
     file.with_name(f"{file.stem}.{content['arrays'][:12]}.npz").write_bytes(data)
-    assert cells.read(file) == cell()
-    return cells.arrays(file)
+    assert store.read(file) == cell()
+    return store.arrays(file)
 
 
 def stored_features(data, folder):
     for name in ("pooled", "map0"):
         (folder / f"{name}.npy").write_bytes(data)
     (folder / "features.json").write_text('{"rows": 1, "arrays": 2}')
-    return features.read(folder, 1)
+    return feature_store.read(folder, 1)
 
 
 def said(*arguments):
@@ -156,16 +161,16 @@ DOORS = {
     **{
         f"weights of a backbone, .{suffix}": weights_as(suffix) for suffix in ("pth", "pt", "bin", "pkl", "safetensors")
     },
-    "trained weights": file_as("x.safetensors", trained.contents),
-    "a cell": file_as("cells/x.json", cells.read),
+    "trained weights": file_as("x.safetensors", saved_method.contents),
+    "a cell": file_as("cells/x.json", store.read),
     "arrays of a cell": arrays_of_a_cell,
-    "a split": file_as("x.npz", splits.read),
+    "a split": file_as("x.npz", split_file.read),
     "stored features": stored_features,
-    "prints of pictures": file_as("x.npz", lambda path: inspection._read(path, 1)),
-    "packed pictures": file_as(
+    "prints of images": file_as("x.npz", lambda path: _read(path, 1)),
+    "packed images": file_as(
         "x.npz", lambda path: __import__("hashzoo_plugins.datasets.packed", fromlist=["x"]).Packed(path)
     ),
-    "a picture": lambda data, folder: picture_files.decode(data),
+    "an image": lambda data, folder: image_files.decode(data),
     "a board": file_as("leaderboard.csv", leaderboard.read_csv),
     "a list": said("data", "show", "HERE/x.csv"),
     "a list of text": said("data", "show", "HERE/x.txt"),
@@ -209,8 +214,8 @@ from pathlib import Path
 import torch
 from hashzoo.errors import HashzooError
 from hashzoo import trained
-from hashzoo.bench import build_backbone
-from hashzoo.zoo import Zoo, Entry
+from hashzoo.registry.build import build_backbone
+from hashzoo.registry.zoo import Zoo, Entry
 from hashzoo_plugins.backbones import weights
 from tests.faults.odd_weights import files
 

@@ -12,10 +12,10 @@ import textwrap
 
 import pytest
 
-from hashzoo.processes import PRELOAD
+from hashzoo.execution.processes import PRELOAD
+from tests.cli.command import hashzoo
 from tests.faults.breaking import FAULTS
 from tests.faults.targets import TARGETS, broken
-from tests.promises.command import hashzoo
 
 NEEDED = {"cell": 14, "CSV": 14, "split": 7, "trained weights": 7, "features": 20}  # steps, at least
 
@@ -154,10 +154,10 @@ set -e
 mount -t tmpfs -o size={size}k none {folder}
 cd {folder}
 set +e
-HASHZOO_CACHE={folder}/cache {python} -c 'from hashzoo.cli import main; main()' {asked} >{said} 2>&1
+HASHZOO_CACHE={folder}/cache {python} -c 'from hashzoo.cli.main import main; main()' {asked} >{said} 2>&1
 echo $?
 mount -o remount,size=64m {folder}
-HASHZOO_CACHE={folder}/cache {python} -c 'from hashzoo.cli import main; main()' {asked} >{said}.2 2>&1
+HASHZOO_CACHE={folder}/cache {python} -c 'from hashzoo.cli.main import main; main()' {asked} >{said}.2 2>&1
 echo $?
 cp -r r {said}.r
 """

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from hashzoo import cells
-from hashzoo.attempt import limit_memory
-from hashzoo.measure import blank
-from hashzoo.processes import alone
+from hashzoo.bench.job import blank
+from hashzoo.execution.processes import alone
+from hashzoo.execution.worker import limit_memory
+from hashzoo.results import store
 
 
 def attempt(job, folder, memory, pipe, surroundings):
     """A blank cell, at once."""
     alone(surroundings)
     limit_memory(memory)
-    cells.write(folder, blank(job, "ok"), {})
+    store.write(folder, blank(job, "ok"), {})
     pipe.send(("written", None))

@@ -11,7 +11,7 @@ D = torch.float64
 Z = torch.tensor([[0.9, -0.8, 0.7, -0.6], [0.8, -0.9, -0.5, -0.7], [-0.6, 0.5, 0.9, 0.4]], dtype=D)
 Y = torch.eye(2, dtype=D)[[0, 0, 1]]
 SETTING = Setting(4, 2, False, torch.tensor([2, 1]), 3)
-CENTRES = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1]], dtype=D)
+CENTERS = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1]], dtype=D)
 
 
 def t(*rows):
@@ -31,11 +31,11 @@ def near(found, expected, places=1e-6):
     assert found == pytest.approx(expected, abs=places)
 
 
-def made(seed, pictures, bits, classes=3, multilabel=False):
+def made(seed, images, bits, classes=3, multilabel=False):
     """Random codes (n, K) and labels (n, C) of a seed, in float64."""
     draw = torch.Generator().manual_seed(seed)
-    code = torch.randn(pictures, bits, generator=draw, dtype=D)
-    labels = torch.eye(classes, dtype=D)[torch.randint(classes, (pictures,), generator=draw)]
+    code = torch.randn(images, bits, generator=draw, dtype=D)
+    labels = torch.eye(classes, dtype=D)[torch.randint(classes, (images,), generator=draw)]
     if multilabel:
-        labels = ((labels + (torch.rand(pictures, classes, generator=draw) < 0.3)) > 0).to(D)
+        labels = ((labels + (torch.rand(images, classes, generator=draw) < 0.3)) > 0).to(D)
     return code, labels, draw

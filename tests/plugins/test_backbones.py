@@ -14,12 +14,13 @@ from hashzoo_plugins.backbones.scattering import LIGHT, ORIENTATIONS, Scattering
 from PIL import Image
 from safetensors.torch import save_file
 
-from hashzoo.errors import TroubleError, UsageError
-from hashzoo.run import Run, Train
+from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.run import Run
+from hashzoo.training.budget import Budget
 from hashzoo.types import Split
 
 SHARED = Path(__file__).parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the pictures and weights of ../shared")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the images and weights of ../shared")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_the_last_three_convolutions_are_on_the_way_and_change_no_pooled_feature
         assert torch.equal(taken(x).maps[-1], kept["last"])
 
 
-def test_pixels_are_the_flattened_picture():
+def test_pixels_are_the_flattened_image():
     x = torch.arange(8.0).view(2, 1, 2, 2)
     assert torch.equal(Pixels((1, 2, 2))(x).pooled, x.view(2, 4))
 
@@ -119,7 +120,7 @@ def test_code_in_a_weights_file_is_never_run(network, tmp_path):
             return Path.touch, (tmp_path / "ran",)
 
     torch.save({"0.weight": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(TroubleError, match=r"evil\.pth"):
+    with pytest.raises(EnvironmentFailure, match=r"evil\.pth"):
         weights.load(network, tmp_path / "evil.pth", ())
     assert not (tmp_path / "ran").exists()
 
@@ -130,7 +131,7 @@ def test_a_file_that_is_no_weights_is_named(network, name, tmp_path):
         (tmp_path / name).write_bytes(b"junk" * 100)
     if name.startswith("empty"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(TroubleError, match=name):
+    with pytest.raises(EnvironmentFailure, match=name):
         weights.load(network, tmp_path / name, ())
 
 
@@ -145,7 +146,7 @@ def test_a_file_that_lacks_the_classifier_says_so_until_it_may():
 
 
 @needs_shared
-def test_real_weights_tell_real_pictures_apart_and_random_ones_hardly():
+def test_real_weights_tell_real_images_apart_and_random_ones_hardly():
     stored = np.load(SHARED / "data" / "imagenette224_val.npz", allow_pickle=False)
     rows = np.linspace(0, len(stored["labels"]) - 1, 240).astype(int)
     jpeg, offsets = stored["jpeg"], stored["offsets"]
@@ -155,7 +156,7 @@ def test_real_weights_tell_real_pictures_apart_and_random_ones_hardly():
 
     def hits(which: str) -> float:
         backbone = torchvision.build("squeezenet1_1", (3, 224, 224), weights=which)
-        x = Run(Train(), 0, to=backbone.input).features(backbone, split).pooled
+        x = Run(Budget(), 0, to=backbone.input).features(backbone, split).pooled
         x = torch.nn.functional.normalize(x, dim=1)
         nearest = (x @ x.T - 2 * torch.eye(len(x))).argmax(1)
         return float((classes[nearest] == classes).float().mean())
@@ -179,11 +180,11 @@ def test_wavelets_answer_to_edges_of_their_orientation_and_not_to_even_light():
     assert fine[0] > 3 * fine[ORIENTATIONS // 2]
 
 
-def test_a_quarter_turn_of_the_picture_turns_the_orientations():
+def test_a_quarter_turn_of_the_image_turns_the_orientations():
     network = Scattering((1, 16, 16), grid=1)
-    picture = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     first, turned = (
-        modulus(p, network.get_buffer("wavelets_0")).mean((2, 3))[0] for p in (picture, picture.rot90(1, (2, 3)))
+        modulus(p, network.get_buffer("wavelets_0")).mean((2, 3))[0] for p in (image, image.rot90(1, (2, 3)))
     )
     assert torch.allclose(turned, first.roll(ORIENTATIONS // 2), atol=1e-5)
 
@@ -197,7 +198,7 @@ def test_scattering_does_not_see_contrast_and_hardly_a_shift():
     assert torch.cosine_similarity(plain, moved, dim=0) > 0.999
 
 
-def test_scattering_takes_colours_and_refuses_pictures_too_small_to_have_any_structure():
+def test_scattering_takes_colours_and_refuses_images_too_small_to_have_any_structure():
     colour = Scattering((3, 8, 8))
     assert colour(torch.rand(2, 3, 8, 8)).pooled.shape == (2, colour.dim)
     with pytest.raises(ValueError, match="4 x 4 pixels or more, not 3 x 8"):

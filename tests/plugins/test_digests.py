@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hashzoo import zoo
-from hashzoo.splits import split_digest
+from hashzoo.data.split_file import split_digest
+from hashzoo.registry import zoo
 
-HOUSE = zoo.load()
+HOUSE = zoo.load_plugins()
 SHARED = Path(os.environ.get("HASHZOO_SHARED", Path(__file__).parents[2].parent / "shared"))
 IN_FILES = ("cifar10", "imagenette")
 DIGESTS = {
@@ -44,7 +44,7 @@ DIGESTS = {
 }
 
 
-def test_every_protocol_of_these_pictures_is_held():
+def test_every_protocol_of_these_images_is_held():
     known = {name for name in HOUSE.datasets if name.partition(".")[0] in {one.partition(".")[0] for one in DIGESTS}}
     assert known == set(DIGESTS)
 
@@ -54,6 +54,6 @@ def test_the_parts_are_those_that_scores_were_published_for(name):
     given = {}
     if name.startswith(IN_FILES):
         if not (SHARED / "data" / "cifar10_jpeg.npz").is_file():
-            pytest.skip("needs the pictures of ../shared/data or $HASHZOO_SHARED/data")
+            pytest.skip("needs the images of ../shared/data or $HASHZOO_SHARED/data")
         given = {"root": SHARED / "data"}
     assert split_digest(HOUSE.dataset(name).factory(**given)) == DIGESTS[name]

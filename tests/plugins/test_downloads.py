@@ -19,7 +19,7 @@ from hashzoo_plugins.datasets.download import Check, Remote, fetch
 from hashzoo_plugins.datasets.unpack import unpack
 from rich.console import Console
 
-from hashzoo.errors import TroubleError, UsageError
+from hashzoo.errors import EnvironmentFailure, UsageError
 from tests.plugins.web import Served, Site
 
 DATA = hashlib.shake_128(b"data").digest(300_000)
@@ -75,7 +75,10 @@ def test_another_run_goes_on_from_the_part(site, tmp_path):
     site.cut, site.fail = [123_456], []
     target = tmp_path / "a.bin"
     dies = Site({"/a.bin": DATA}, cut=[123_456, 0, 0, 0])
-    with Served(dies), pytest.raises(TroubleError, match=r"broke off at byte 123456 of 300000 \(123456 bytes are kept"):
+    with (
+        Served(dies),
+        pytest.raises(EnvironmentFailure, match=r"broke off at byte 123456 of 300000 \(123456 bytes are kept"),
+    ):
         fetch(f"{dies.url}/a.bin", target, sha256=SHA)
     assert not target.exists()
     site.cut = []
@@ -100,7 +103,7 @@ def test_without_a_version_or_a_checksum_nothing_is_pieced_together(site, tmp_pa
 @pytest.mark.parametrize("new", [DATA[::-1], DATA[:150_000], DATA[:1000], DATA[:500]])
 def test_a_file_that_changed_in_between_is_downloaded_afresh(site, tmp_path, new, tags):
     site.cut, site.tags, target = [1000, 0, 0, 0], tags, tmp_path / "a.bin"
-    with pytest.raises(TroubleError):
+    with pytest.raises(EnvironmentFailure):
         fetch(f"{site.url}/a.bin", target, sha256=SHA)
     site.files["/a.bin"] = new
     for known in ({"sha256": hashlib.sha256(new).hexdigest()}, {}):
@@ -131,7 +134,7 @@ def test_a_part_that_is_whole_already_becomes_the_file(site, tmp_path, sums):
 
 def test_a_wrong_checksum_names_file_expected_and_found_and_the_next_try_starts_afresh(site, tmp_path):
     target = tmp_path / "a.bin"
-    with pytest.raises(TroubleError) as caught:
+    with pytest.raises(EnvironmentFailure) as caught:
         fetch(f"{site.url}/a.bin", target, sha256="0" * 64)
     assert "a.bin" in str(caught.value)
     assert f"its sha256 is {SHA}, expected {'0' * 64}" in str(caught.value)
@@ -155,14 +158,14 @@ def test_a_part_longer_than_the_file_is_thrown_away(site, tmp_path):
 
 
 def test_a_file_of_another_size_is_refused_before_it_is_downloaded(site, tmp_path):
-    with pytest.raises(TroubleError, match="it has 300000 bytes there, expected 5"):
+    with pytest.raises(EnvironmentFailure, match="it has 300000 bytes there, expected 5"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin", size=5)
     assert not (tmp_path / "a.bin").exists()
 
 
 def test_a_truncated_file_put_there_by_hand_is_not_taken_for_the_file(site, tmp_path):
     (tmp_path / "a.bin").write_bytes(DATA[:10])
-    with pytest.raises(TroubleError, match="has 10 bytes, expected 300000; remove it"):
+    with pytest.raises(EnvironmentFailure, match="has 10 bytes, expected 300000; remove it"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin", size=len(DATA))
 
 
@@ -182,7 +185,7 @@ def test_a_mirror_with_a_wrong_file_does_not_stop_the_next(site, tmp_path):
 @pytest.mark.parametrize(("status", "asked"), [(404, 1), (403, 1), (500, 3), (503, 3), (429, 3)])
 def test_statuses_are_named_and_only_passing_ones_tried_again(site, tmp_path, status, asked):
     site.fail = [status] * 9
-    with pytest.raises(TroubleError, match=rf"{site.url}/a.bin: HTTP {status} .*--root FOLDER"):
+    with pytest.raises(EnvironmentFailure, match=rf"{site.url}/a.bin: HTTP {status} .*--root FOLDER"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin")
     assert len(site.asked) == asked
     assert not (tmp_path / "a.bin").exists()
@@ -196,12 +199,12 @@ def test_a_passing_fault_passes(site, tmp_path):
 def test_a_silent_server_is_given_up(site, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.1)
     site.silence = 0.4
-    with pytest.raises(TroubleError, match=r"no answer within 0\.1 seconds"):
+    with pytest.raises(EnvironmentFailure, match=r"no answer within 0\.1 seconds"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin")
 
 
 def test_no_network_is_one_line_that_names_the_url_and_the_files_for_root(tmp_path):
-    with pytest.raises(TroubleError) as caught:
+    with pytest.raises(EnvironmentFailure) as caught:
         fetch("http://127.0.0.1:9/b.gz", tmp_path / "b.gz", files=["a.gz", "b.gz"])
     assert "\n" not in str(caught.value)
     assert "http://127.0.0.1:9/b.gz: " in str(caught.value)
@@ -210,7 +213,7 @@ def test_no_network_is_one_line_that_names_the_url_and_the_files_for_root(tmp_pa
 
 def test_an_answer_of_unknown_length_is_only_believed_with_a_checksum(site, tmp_path):
     site.length = False
-    with pytest.raises(TroubleError, match="does not say how long"):
+    with pytest.raises(EnvironmentFailure, match="does not say how long"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin")
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin", sha256=SHA).read_bytes() == DATA
 
@@ -220,7 +223,7 @@ def test_an_answer_in_chunks_is_whole_only_with_its_last_chunk(site, tmp_path):
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin").read_bytes() == DATA
     for cut in (0, 3, 1000, len(DATA), len(DATA) + 9):
         site.cut = [cut] * 9
-        with pytest.raises(TroubleError, match=r"cannot download b\.bin"):
+        with pytest.raises(EnvironmentFailure, match=r"cannot download b\.bin"):
             fetch(f"{site.url}/a.bin", tmp_path / "b.bin")
         assert not (tmp_path / "b.bin").exists()
 
@@ -231,7 +234,7 @@ def test_only_http_is_asked_also_after_a_redirection(site, tmp_path, monkeypatch
             fetch(url, tmp_path / "a")
     site.moved = {"/m": f"{site.url}/a.bin", "/f": "file:///etc/hostname"}
     assert fetch(f"{site.url}/m", tmp_path / "m", sha256=SHA).read_bytes() == DATA
-    with pytest.raises(TroubleError, match="cannot download f"):
+    with pytest.raises(EnvironmentFailure, match="cannot download f"):
         fetch(f"{site.url}/f", tmp_path / "f")
     monkeypatch.setenv("HASHZOO_MIRROR", "file:///")
     with pytest.raises(UsageError, match="HASHZOO_MIRROR"):
@@ -247,20 +250,20 @@ def test_a_mirror_takes_the_place_of_scheme_and_host(site, tmp_path, monkeypatch
 @pytest.mark.skipif(os.geteuid() == 0 if sys.platform != "win32" else True, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_trouble(site, tmp_path):
     (tmp_path / "shut").mkdir(mode=0o500)
-    with pytest.raises(TroubleError, match="HASHZOO_DATA"):
+    with pytest.raises(EnvironmentFailure, match="HASHZOO_DATA"):
         fetch(f"{site.url}/a.bin", tmp_path / "shut" / "a.bin")
 
 
 def test_a_full_disk_and_a_file_in_the_way_are_trouble(site, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(TroubleError, match=r"cannot write .*HASHZOO_DATA"):
+    with pytest.raises(EnvironmentFailure, match=r"cannot write .*HASHZOO_DATA"):
         fetch(f"{site.url}/a.bin", tmp_path / "file" / "a.bin")
 
     def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TroubleError, match="No space left on device; set HASHZOO_DATA"):
+    with pytest.raises(EnvironmentFailure, match="No space left on device; set HASHZOO_DATA"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin")
     assert not (tmp_path / "a.bin").exists()
 
@@ -385,16 +388,16 @@ def test_members_outside_of_the_folder_are_refused(tmp_path, kind, name):
     if name.startswith("/") and kind != "a.zip":  # tar's filter takes the leading slash away
         assert (unpack(archive, tmp_path / "sub" / "made") / name[1:]).read_bytes() == b"2"
     else:
-        with pytest.raises(TroubleError, match="outside the destination"):
+        with pytest.raises(EnvironmentFailure, match="outside the destination"):
             unpack(archive, tmp_path / "sub" / "made")
         assert [*(tmp_path / "sub").iterdir()] == []
     assert {p.name for p in tmp_path.iterdir()} == {kind, "sub"}
 
 
 def test_links_out_of_the_folder_and_windows_drives_are_refused(tmp_path):
-    with pytest.raises(TroubleError, match="outside the destination"):
+    with pytest.raises(EnvironmentFailure, match="outside the destination"):
         unpack(tar_of(tmp_path / "a.tar", {"link": "../../out"}), tmp_path / "made")
-    with pytest.raises(TroubleError, match="outside the destination"):
+    with pytest.raises(EnvironmentFailure, match="outside the destination"):
         unpack(zip_of(tmp_path / "a.zip", {"C:\\out": b"1"}), tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
@@ -404,7 +407,7 @@ def test_links_out_of_the_folder_and_windows_drives_are_refused(tmp_path):
 def test_a_truncated_archive_makes_no_folder(tmp_path, kind, keep):
     archive = KINDS[kind](tmp_path / kind, {"made/1": DATA})
     archive.write_bytes(archive.read_bytes()[:keep])
-    with pytest.raises(TroubleError, match=r"cannot (be )?unpack"):
+    with pytest.raises(EnvironmentFailure, match=r"cannot (be )?unpack"):
         unpack(archive, tmp_path / "made")
     assert {p.name for p in tmp_path.iterdir()} == {kind}
 
@@ -414,7 +417,7 @@ def test_a_zip_with_a_damaged_member_makes_no_folder(tmp_path):
     data = bytearray(archive.read_bytes())
     data[1000] ^= 255
     archive.write_bytes(bytes(data))
-    with pytest.raises(TroubleError, match="cannot be unpacked"):
+    with pytest.raises(EnvironmentFailure, match="cannot be unpacked"):
         unpack(archive, tmp_path / "made")
     assert {p.name for p in tmp_path.iterdir()} == {"a.zip"}
 
@@ -437,7 +440,7 @@ def small(site, tmp_path, monkeypatch):
     return site
 
 
-def test_an_entry_becomes_a_folder_with_its_pictures_and_lists(small, tmp_path):
+def test_an_entry_becomes_a_folder_with_its_images_and_lists(small, tmp_path):
     place = archives.folder("small")
     files = {p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file() and not p.name.endswith(".lock")}
     assert files == {"one/1.jpg", "flat/a.txt", "flat/b.txt", "test/list.txt"}
@@ -449,7 +452,7 @@ def test_an_entry_becomes_a_folder_with_its_pictures_and_lists(small, tmp_path):
 
 def test_an_entry_that_broke_off_keeps_what_it_has(small):
     small.files["/data/kept"] = small.files.pop("/data/flat.tar")
-    with pytest.raises(TroubleError, match=r"HTTP 404 .* get one.zip, flat.tar, test/list.txt otherwise"):
+    with pytest.raises(EnvironmentFailure, match=r"HTTP 404 .* get one.zip, flat.tar, test/list.txt otherwise"):
         archives.folder("small")
     small.files["/data/flat.tar"] = small.files["/data/kept"]
     small.asked.clear()
@@ -487,7 +490,7 @@ def test_checksums_are_those_of_torchvision():
     from torchvision.datasets import Imagenette
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-    (pictures,) = archives.ARCHIVES["imagenette"]
-    assert (pictures.urls[0], pictures.md5) == Imagenette._ARCHIVES["320px"]
+    (images,) = archives.ARCHIVES["imagenette"]
+    assert (images.urls[0], images.md5) == Imagenette._ARCHIVES["320px"]
     (voc,) = archives.ARCHIVES["voc2012"]
     assert (voc.urls[0], voc.md5) == (DATASET_YEAR_DICT["2012"]["url"], DATASET_YEAR_DICT["2012"]["md5"])

@@ -1,4 +1,4 @@
-"""Two streams on one picture, and the views that teach each other."""
+"""Two streams on one image, and the views that teach each other."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from hashzoo_plugins.backbones.dual_stream import build, renormalised, small
 from hashzoo_plugins.pointwise.views import Views
 
-from hashzoo import zoo
 from hashzoo.errors import UsageError
-from hashzoo.method import Input
+from hashzoo.registry import zoo
+from hashzoo.types import Input
 
 
 def test_the_small_pair_joins_both_streams_and_gives_the_local_maps():
@@ -59,7 +59,7 @@ def test_weights_that_no_stream_takes_and_sizes_that_one_refuses_are_named():
         )
 
 
-def test_each_stream_sees_pictures_normalised_its_own_way():
+def test_each_stream_sees_images_normalised_its_own_way():
     now, wanted = Input(mean=(0.5,), std=(0.5,)), Input(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     plain = torch.rand(2, 3, 4, 4)
     given = (plain - 0.5) / 0.5
@@ -69,31 +69,31 @@ def test_each_stream_sees_pictures_normalised_its_own_way():
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (3, 48, 31), (1, 1, 1)])
-def test_a_view_keeps_shape_and_type_of_any_picture(shape):
-    picture = torch.randint(256, shape, dtype=torch.uint8)
+def test_a_view_keeps_shape_and_type_of_any_image(shape):
+    image = torch.randint(256, shape, dtype=torch.uint8)
     for seed in range(20):
         torch.manual_seed(seed)
-        view = Views(1.0, True, 0.08)(picture)
+        view = Views(1.0, True, 0.08)(image)
         assert (view.shape, view.dtype) == (shape, torch.uint8)
 
 
-def test_a_view_of_strength_0_is_the_picture_and_one_of_a_seed_is_the_same_twice():
-    picture = torch.randint(256, (3, 32, 32), dtype=torch.uint8)
-    assert torch.equal(Views(0.0, True, 0.08)(picture), picture)
+def test_a_view_of_strength_0_is_the_image_and_one_of_a_seed_is_the_same_twice():
+    image = torch.randint(256, (3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(Views(0.0, True, 0.08)(image), image)
     seen = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        seen.append(Views(1.0, True, 0.08)(picture))
+        seen.append(Views(1.0, True, 0.08)(image))
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
 
 
 def test_strength_scales_how_often_a_view_differs_and_not_how_much():
-    picture = torch.randint(256, (3, 16, 16), dtype=torch.uint8)
+    image = torch.randint(256, (3, 16, 16), dtype=torch.uint8)
 
     def changed(strength):
         torch.manual_seed(0)
-        return sum(not torch.equal(Views(strength, False, 1.0)(picture), picture) for _ in range(400)) / 400
+        return sum(not torch.equal(Views(strength, False, 1.0)(image), image) for _ in range(400)) / 400
 
     # colour jitter and greyscale remain: no flip, a crop of all of a square, and a blur too small for 16 pixels
     for strength in (0.2, 0.5, 1.0):
@@ -109,7 +109,8 @@ def test_a_strength_that_is_no_probability_is_refused():
 REAL = textwrap.dedent("""
     import resource, torch
     from hashzoo import zoo
-    from hashzoo.run import Run, Train
+    from hashzoo.run import Run
+    from hashzoo.training.budget import Budget
     from hashzoo.types import Split, Splits
 
     backbone = zoo.load().backbone("dual-stream").factory(
@@ -126,7 +127,7 @@ REAL = textwrap.dedent("""
     method.fit(part, run)
     after = [backbone.alpha, *list(backbone.context.parameters())[:1]]
     print("moved", *(not torch.equal(a, b) for a, b in zip(before, after)))
-    print("code", tuple(run.encode(method, part)["code"].shape))
+    print("code", tuple(encode(run, method, part)["code"].shape))
     print("GiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """)
 
@@ -143,4 +144,4 @@ def test_the_papers_pair_trains_a_step_and_encodes_at_224_pixels_within_8_gib():
 
 
 def test_the_pair_is_listed_with_what_it_is():
-    assert "EfficientNet-B3 and Swin-B" in zoo.load().backbone("dual-stream").doc
+    assert "EfficientNet-B3 and Swin-B" in zoo.load_plugins().backbone("dual-stream").doc

@@ -1,4 +1,4 @@
-"""A stranger's pictures as a data set: class folders, tables, parts, and what is refused."""
+"""A stranger's images as a dataset: class folders, tables, parts, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from hashzoo_plugins.datasets.folder import folder
 from PIL import Image
 
-from hashzoo.errors import TroubleError, UsageError
-from hashzoo.splits import split_digest
+from hashzoo.data.split_file import split_digest
+from hashzoo.errors import EnvironmentFailure, UsageError
 
 NAMES = [f"{kind}/{n}.png" for kind in ("cat", "dog") for n in range(10)]
 
@@ -24,7 +24,7 @@ def root(tmp_path):
 
 
 def filled(root, names):
-    """A folder with a small picture at each of these names, each of its own colour."""
+    """A folder with a small image at each of these names, each of its own colour."""
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def table(root, text, name="labels.csv"):
     return root / name
 
 
-def test_twenty_pictures_in_two_folders_are_a_benchmark(root):
+def test_twenty_images_in_two_folders_are_a_benchmark(root):
     data = folder(root=root)
     assert [len(part) for part in (data.train, data.database, data.query)] == [10, 8, 2]
     assert data.class_names == ("cat", "dog")
@@ -54,8 +54,8 @@ def test_ids_are_places_among_the_sorted_paths_and_parts_follow_the_seed(root):
     assert torch.equal(data.train.ids, again.train.ids)
     assert not torch.equal(data.train.ids, other.train.ids)
     names = sorted(NAMES)
-    for picture, number in zip(data.train.images, data.train.ids.tolist(), strict=True):
-        assert picture.getpixel((0, 0)) == (NAMES.index(names[number]), 0, 0)
+    for image, number in zip(data.train.images, data.train.ids.tolist(), strict=True):
+        assert image.getpixel((0, 0)) == (NAMES.index(names[number]), 0, 0)
 
 
 def test_ids_stand_for_paths_below_the_folder_and_other_paths_are_another_digest(root, tmp_path, monkeypatch):
@@ -65,7 +65,7 @@ def test_ids_stand_for_paths_below_the_folder_and_other_paths_are_another_digest
     listed = folder(root=table(root, text))
     assert listed.names == data.names
     monkeypatch.chdir(root)
-    elsewhere = folder(root=".", labels="labels.csv"), folder(root="."), folder(root="../pictures/labels.csv")
+    elsewhere = folder(root=".", labels="labels.csv"), folder(root="."), folder(root="../images/labels.csv")
     assert {split_digest(one) for one in (data, listed, *elsewhere)} == {split_digest(data)}
     other = folder(root=filled(tmp_path / "others", [name.replace("cat", "cow") for name in NAMES]))
     assert torch.equal(other.train.ids, data.train.ids)
@@ -119,17 +119,17 @@ def test_links_are_followed_and_a_folder_is_entered_once(root, tmp_path):
     assert len(files) == 24
     (broken,) = [row for row in range(24) if files.name(row).endswith("broken.png")]
     assert files.stamp(broken)
-    with pytest.raises(TroubleError, match=r"broken\.png: .*No such file"):
+    with pytest.raises(EnvironmentFailure, match=r"broken\.png: .*No such file"):
         files[broken]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes with names")
-def test_a_pipe_named_like_a_picture_is_not_waited_for(root):
+def test_a_pipe_named_like_a_image_is_not_waited_for(root):
     os.mkfifo(root / "cat" / "pipe.png")
     assert len(folder(root=root).train.images.base) == 20
 
 
-def test_a_class_of_one_picture_is_learned_from_only_and_one_of_two_is_found(tmp_path):
+def test_a_class_of_one_image_is_learned_from_only_and_one_of_two_is_found(tmp_path):
     root = filled(tmp_path, [*NAMES, "fox/1.png", "owl/1.png", "owl/2.png"])
     for seed in range(5):
         data = folder(root=root, seed=seed)
@@ -142,11 +142,11 @@ def test_a_class_of_one_picture_is_learned_from_only_and_one_of_two_is_found(tmp
 @pytest.mark.parametrize(
     ("names", "error", "words"),
     [
-        ([], TroubleError, "no pictures found"),
-        (["a.png", "b.png"], TroubleError, "2 lie directly in it; put each into a folder"),
-        (["cat/1.heic", "cat/2.heic"], TroubleError, "2 files that end with '.heic'"),
+        ([], EnvironmentFailure, "no images found"),
+        (["a.png", "b.png"], EnvironmentFailure, "2 lie directly in it; put each into a folder"),
+        (["cat/1.heic", "cat/2.heic"], EnvironmentFailure, "2 files that end with '.heic'"),
         (["cat/1.png", "cat/2.png"], UsageError, "one class only"),
-        (["cat/1.png", "cat/2.png", "dog/1.png"], UsageError, "a class needs three pictures"),
+        (["cat/1.png", "cat/2.png", "dog/1.png"], UsageError, "a class needs three images"),
     ],
 )
 def test_a_folder_that_is_no_benchmark_says_why(names, error, words, tmp_path):
@@ -156,16 +156,16 @@ def test_a_folder_that_is_no_benchmark_says_why(names, error, words, tmp_path):
 
 
 def test_a_folder_that_is_not_there_or_not_named_says_so(tmp_path):
-    with pytest.raises(TroubleError, match="there is no folder"):
+    with pytest.raises(EnvironmentFailure, match="there is no folder"):
         folder(root=tmp_path / "none")
     (tmp_path / "notes.md").write_text("no table")
     with pytest.raises(UsageError, match=r"notes\.md is no table that is read"):
         folder(root=tmp_path / "notes.md")
-    with pytest.raises(UsageError, match="--root PICTURES"):
+    with pytest.raises(UsageError, match="--root IMAGES"):
         folder(root=None)
 
 
-def test_a_table_names_pictures_labels_and_parts(root):
+def test_a_table_names_images_labels_and_parts(root):
     rows = [f"{name},{name[:3]},{'query' if n % 5 == 0 else 'Train' if n % 2 else ''}" for n, name in enumerate(NAMES)]
     text = "path,label,part\n" + "\n".join(row if not row.endswith(",") else row + "database" for row in rows)
     data = folder(root=table(root, text))
@@ -221,14 +221,18 @@ def test_several_labels_are_separated_or_stand_in_columns(header, line, root):
         ("path,label\n/etc/passwd,a", UsageError, "lead out"),
         ("path,label\n,a", UsageError, "lead out"),
         ("path,label\ncat/0.png,a\ncat/../cat/0.png,b", UsageError, "stand in several rows"),
-        ("path,label\ncat/0.png,a\ncat/x.png,b\ncat/y.png,b", TroubleError, r"x\.png' \(2 such in all\).*not there"),
+        (
+            "path,label\ncat/0.png,a\ncat/x.png,b\ncat/y.png,b",
+            EnvironmentFailure,
+            r"x\.png' \(2 such in all\).*not there",
+        ),
         ("path,label\ncat/0.png,\ncat/1.png,b", UsageError, "have no label"),
         ("path,label,part\ncat/0.png,a,test", UsageError, "'test' .* are no parts"),
         ("path,label,part\ncat/0.png,a,train\ncat/1.png,b,train", UsageError, "no row of the table has query"),
         ("path,a,b\ncat/0.png,1,yes", UsageError, "'b' .* other values than 0 and 1"),
         ("path\ncat/0.png", UsageError, "has no labels"),
         ("file;label\ncat/0.png;a", UsageError, "has no column path; it has: file;label"),
-        ("path,label", UsageError, "lists no pictures"),
+        ("path,label", UsageError, "lists no images"),
         ("", UsageError, "no table that can be read"),
         ('path,label\n"cat', UsageError, "no table that can be read"),
     ],
@@ -242,7 +246,7 @@ def test_a_table_that_cannot_be_meant_is_refused_with_the_culprit(text, error, w
 def test_a_parquet_without_pyarrow_names_the_extra(root, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (root / "labels.parquet").write_bytes(b"PAR1")
-    with pytest.raises(TroubleError, match=r"pip install 'hashzoo\[parquet\]'"):
+    with pytest.raises(EnvironmentFailure, match=r"pip install 'hashzoo\[parquet\]'"):
         folder(root=root / "labels.parquet")
 
 
@@ -257,15 +261,15 @@ def test_a_parquet_is_read_like_a_csv(root):
     assert data.multilabel
 
 
-def test_a_file_too_large_to_be_a_picture_is_not_read(root):
+def test_a_file_too_large_to_be_a_image_is_not_read(root):
     with (root / "cat" / "0.png").open("r+b") as file:
         file.truncate(300 << 20)
     files = folder(root=root).train.images.base
-    with pytest.raises(TroubleError, match=r"cat/0\.png: the file has 314572800 bytes"):
+    with pytest.raises(EnvironmentFailure, match=r"cat/0\.png: the file has 314572800 bytes"):
         files[0]
 
 
-def test_a_wide_picture_keeps_its_middle(tmp_path):
+def test_a_wide_image_keeps_its_middle(tmp_path):
     root = filled(tmp_path, NAMES)
     wide = Image.new("RGB", (300, 100), "black")
     wide.paste("white", (100, 0, 200, 100))

@@ -15,12 +15,17 @@ import pytest
 from hashzoo_plugins.launchers.ray import Sent
 from hashzoo_plugins.launchers.slurm import Slurm, Submitted
 
-from hashzoo import bench, cells, launch, zoo
-from hashzoo.bench_file import read
-from hashzoo.errors import TroubleError, UsageError
-from hashzoo.launcher import Limits
-from hashzoo.measure import blank
-from tests.promises.command import hashzoo
+from hashzoo.bench.benchmark_file import read
+from hashzoo.bench.job import blank
+from hashzoo.bench.plan import plan
+from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.execution import remote
+from hashzoo.execution.base import Limits
+from hashzoo.registry import source, zoo
+from hashzoo.registry.build import convert_options
+from hashzoo.results import store
+from hashzoo.results.cell import Cell
+from tests.cli.command import hashzoo
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("ray", "submitit", "tensorboard", "mlflow", "wandb")
@@ -29,13 +34,13 @@ HEAVY = ("ray", "submitit", "tensorboard", "mlflow", "wandb")
 @pytest.fixture(scope="module")
 def job():
     file = read("digits").model_copy(update={"methods": ["lsh"], "bits": [8], "seeds": [0]})
-    return bench.plan(file, zoo.load(), baselines=False)[0]
+    return plan.plan(file, zoo.load_plugins(), baselines=False)[0]
 
 
 def files_of(job, folder, value):
     """The files of a cell as a node sends them."""
-    cells.prepare(folder)
-    cells.write(folder, blank(job, "ok"), {"ap": np.full(3, value)})
+    store.prepare(folder)
+    store.write(folder, blank(job, "ok"), {"ap": np.full(3, value)})
     return {file.name: file.read_bytes() for file in (folder / "cells").iterdir()}
 
 
@@ -49,39 +54,41 @@ def test_nothing_heavy_is_imported_until_it_is_used():
 def test_a_missing_extra_is_one_line_that_names_it(kind, name, monkeypatch, tmp_path):
     module = {"slurm": "submitit"}.get(name, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    entry = getattr(zoo.load(), kind)(name)
-    with pytest.raises(TroubleError, match=rf"^{kind} {name} needs {module}; pip install 'hashzoo\[{name}\]'$"):
+    entry = getattr(zoo.load_plugins(), kind)(name)
+    with pytest.raises(EnvironmentFailure, match=rf"^{kind} {name} needs {module}; pip install 'hashzoo\[{name}\]'$"):
         entry.factory(Limits() if kind == "launcher" else tmp_path)
 
 
 def test_an_unknown_launcher_or_option_is_named_with_the_nearest():
-    house = zoo.load()
+    house = zoo.load_plugins()
     with pytest.raises(UsageError, match="no launcher 'rya'; did you mean 'ray'"):
         house.launcher("rya")
     with pytest.raises(UsageError, match="launcher ray has no option 'adress'; did you mean 'address'"):
-        bench.convert("launcher", "ray", house.launcher("ray").factory, {"adress": "auto"})
+        convert_options("launcher", "ray", house.launcher("ray").factory, {"adress": "auto"})
 
 
 def test_what_a_node_sends_takes_the_place_of_what_was_there_and_of_nothing_else(job, tmp_path):
     folder = tmp_path / "here"
     former = files_of(job, folder, 1.0)
-    other = cells.write(folder, cells.Cell(identity=job.identity, benchmark="other", status="ok"), {"ap": np.ones(2)})
+    other = store.write(folder, Cell(identity=job.identity, benchmark="other", status="ok"), {"ap": np.ones(2)})
     (folder / "cells" / "innocent.npz").write_bytes(b"")
     sent = files_of(job, tmp_path / "node", 2.0)
-    launch.received(job, folder, sent)
+    remote.store_files(job, folder, sent)
     here = {file.name for file in (folder / "cells").iterdir()}
     assert set(sent) <= here
     assert not (set(former) - set(sent)) & here
     assert "innocent.npz" in here
-    assert cells.arrays(cells.path(folder, job.identity, job.benchmark))["ap"].tolist() == [2.0] * 3
-    assert cells.arrays(other)["ap"].tolist() == [1.0] * 2
+    assert store.arrays(store.path(folder, job.identity, job.benchmark))["ap"].tolist() == [2.0] * 3
+    assert store.arrays(other)["ap"].tolist() == [1.0] * 2
 
 
 def test_a_cell_whose_code_is_another_on_its_node_is_refused(job, tmp_path, monkeypatch):
-    from hashzoo import measure
+    from hashzoo.bench import measure
 
-    monkeypatch.setattr(zoo, "code_digest", lambda *factories: "of another version")
-    with pytest.raises(TroubleError, match="the code of lsh or of its backbone is not what the sweep was planned with"):
+    monkeypatch.setattr(source, "code_digest", lambda *factories: "of another version")
+    with pytest.raises(
+        EnvironmentFailure, match="the code of lsh or of its backbone is not what the sweep was planned with"
+    ):
         measure.measure(job)
 
 
@@ -129,10 +136,10 @@ def test_a_lost_worker_is_replaced_and_the_cell_is_kept(job, tmp_path):
     lost = Cluster.exceptions.RayError("the node died")
     cluster = Cluster(lost, lost, files_of(job, tmp_path / "node", 1.0))
     one = ended(cluster, job, tmp_path)
-    cells.prepare(tmp_path)
+    store.prepare(tmp_path)
     assert one.fate() == ("ok", "")
     assert cluster.sent == 3
-    assert cells.find(tmp_path, job.identity, job.benchmark)[0].status == "ok"
+    assert store.find(tmp_path, job.identity, job.benchmark)[0].status == "ok"
 
 
 @pytest.mark.parametrize(("error", "status"), [("RayError", "crashed"), ("OutOfMemoryError", "oom")])
@@ -173,15 +180,15 @@ def test_how_slurm_ended_a_job_becomes_a_status(job, tmp_path, state, status):
 
 
 def test_a_result_that_a_shared_folder_shows_late_is_waited_for(job, tmp_path, monkeypatch):
-    cells.prepare(tmp_path)
+    store.prepare(tmp_path)
     cell = blank(job, "ok")
-    former = cells.write(tmp_path, blank(job, "failed", "of yesterday"), {})
+    former = store.write(tmp_path, blank(job, "failed", "of yesterday"), {})
     looks = []
 
     def sleep(seconds):
         looks.append(former)
         if len(looks) == 3:
-            cells.write(tmp_path, cell, {})
+            store.write(tmp_path, cell, {})
 
     monkeypatch.setattr("hashzoo_plugins.launchers.slurm.time.sleep", sleep)
     task = SimpleNamespace(exception=lambda: None, result=lambda: (cell.created, ""), job_id="7")
@@ -201,7 +208,7 @@ def test_a_slurm_job_has_its_timeout_and_some_more():
 def test_where_there_is_no_slurm_one_line_says_so(job, tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(TroubleError, match=r"there is no Slurm here .*; run this where sbatch is found"):
+    with pytest.raises(EnvironmentFailure, match=r"there is no Slurm here .*; run this where sbatch is found"):
         Slurm(Limits()).start(job, tmp_path, 0)
 
 

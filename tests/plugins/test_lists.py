@@ -1,4 +1,4 @@
-"""List files: what lines say, which pictures are the same, and what the published lists hold."""
+"""List files: what lines say, which images are the same, and what the published lists hold."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from hashzoo import zoo
-from hashzoo.errors import TroubleError
-from hashzoo.splits import split_digest
+from hashzoo.data.split_file import split_digest
+from hashzoo.errors import EnvironmentFailure
+from hashzoo.registry import zoo
 
-HOUSE = zoo.load()
+HOUSE = zoo.load_plugins()
 SHARED = Path(os.environ.get("HASHZOO_SHARED", Path(__file__).parents[2].parent / "shared"))
 ARCHIVE = SHARED / "data" / "hash_splits.tar.xz"
 FOLDER = st.text("abAB09_-. ", min_size=1, max_size=6).map(lambda text: f"x{text}x")
@@ -70,8 +70,8 @@ def test_any_labels_and_paths_survive_being_written_as_a_list(tmp_path_factory, 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "lists no picture"),
-        ("\n \r\n", "lists no picture"),
+        ("", "lists no image"),
+        ("\n \r\n", "lists no image"),
         ("a.jpg\n", "line 1 has no labels"),
         ("a.jpg 0 1\n\nb.jpg 0\n", "line 3: 1 labels stand after 'b.jpg', but 2 in line 1"),
         ("a.jpg 0 1\nb.jpg 0 1 1\n", "line 2: 3 labels stand after 'b.jpg', but 2 in line 1"),
@@ -89,7 +89,7 @@ def test_any_labels_and_paths_survive_being_written_as_a_list(tmp_path_factory, 
 def test_a_damaged_list_is_one_line_that_names_file_and_line(tmp_path, text, said):
     file = tmp_path / "train.txt"
     file.write_bytes(text.encode())
-    with pytest.raises(TroubleError, match=re.escape(said)) as caught:
+    with pytest.raises(EnvironmentFailure, match=re.escape(said)) as caught:
         list_lines.read(file)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -98,20 +98,20 @@ def test_a_damaged_list_is_one_line_that_names_file_and_line(tmp_path, text, sai
 def test_a_path_that_is_no_utf8_and_a_list_that_is_a_folder_are_refused(tmp_path):
     file = tmp_path / "train.txt"
     file.write_bytes(b"a.jpg 0 1\n\xff.jpg 0 1\n")
-    with pytest.raises(TroubleError, match=r"line 2: .* UTF-8"):
+    with pytest.raises(EnvironmentFailure, match=r"line 2: .* UTF-8"):
         list_lines.read(file)
-    with pytest.raises(TroubleError, match="cannot read"):
+    with pytest.raises(EnvironmentFailure, match="cannot read"):
         list_lines.read(tmp_path)
 
 
 @given(st.sampled_from(PREFIXES), st.sampled_from(PREFIXES), FOLDER, FOLDER)
-def test_a_picture_has_the_same_name_behind_any_prefix_of_a_published_list(one, other, folder, file):
+def test_a_image_has_the_same_name_behind_any_prefix_of_a_published_list(one, other, folder, file):
     tail = f"{folder}/{file}.jpg"
     assert list_lines.name(one + tail) == list_lines.name(other + tail) == tail
 
 
 @given(FOLDER, FOLDER, FOLDER)
-def test_pictures_of_one_name_in_two_folders_stay_two(one, other, file):
+def test_images_of_one_name_in_two_folders_stay_two(one, other, file):
     names = {list_lines.name(f"./data/{folder}/{file}.jpg") for folder in {one, other}}
     assert len(names) == len({one, other})
 
@@ -139,7 +139,7 @@ def test_ids_are_the_same_in_every_part_whatever_machine_wrote_it(tmp_path):
 def test_ids_stand_for_paths_as_listed_and_other_paths_are_another_digest(tmp_path):
     data, other = lists.lists(root=small(tmp_path / "one")), small(tmp_path / "other")
     assert data.names == ["a/1.jpg", "a/2.jpg", "b/1.jpg"]
-    assert split_digest(lists.lists(root=other, pictures=tmp_path)) == split_digest(data)
+    assert split_digest(lists.lists(root=other, images=tmp_path)) == split_digest(data)
     for file in other.iterdir():
         file.write_text(file.read_text().replace("a/", "c/"))
     assert split_digest(lists.lists(root=other)) != split_digest(data)
@@ -157,24 +157,24 @@ def test_lists_may_be_split_over_files_in_the_folder_test(tmp_path):
     write(tmp_path, train=["1.jpg 0", "2.jpg 2"])
     parts = {f"test{n}": [f"q{n}.jpg 1"] for n in range(2)} | {f"database{n}": [f"d{n}.jpg 2"] for n in range(11)}
     write(tmp_path / "test", **parts)
-    data = lists.lists(root=tmp_path, pictures=tmp_path / "elsewhere")
+    data = lists.lists(root=tmp_path, images=tmp_path / "elsewhere")
     assert not data.multilabel
     assert data.setting(8).classes == 3
     assert data.query.labels.tolist() == [[0, 1, 0]] * 2
     images = data.database.images
     assert [images.base.name(row) for row in images.rows] == [str(tmp_path / f"elsewhere/d{n}.jpg") for n in range(11)]
     (tmp_path / "test" / "database4.txt").unlink()
-    with pytest.raises(TroubleError, match=r"there is no .*database4\.txt among 10 list files"):
+    with pytest.raises(EnvironmentFailure, match=r"there is no .*database4\.txt among 10 list files"):
         lists.lists(root=tmp_path)
 
 
-def test_pictures_are_decoded_when_asked_for_and_a_missing_one_is_named(tmp_path):
+def test_images_are_decoded_when_asked_for_and_a_missing_one_is_named(tmp_path):
     root = small(tmp_path)
     (root / "a").mkdir()
     Image.new("RGB", (5, 4), "red").save(root / "a" / "1.jpg")
     data = lists.lists(root=root)
     assert data.train.images[0].size == (5, 4)
-    with pytest.raises(TroubleError, match=r"a/2\.jpg"):
+    with pytest.raises(EnvironmentFailure, match=r"a/2\.jpg"):
         data.train.images[1]
 
 
@@ -190,24 +190,24 @@ def test_a_share_of_train_is_held_out_by_seed(tmp_path):
 def test_lists_that_are_missing_or_disagree_are_named(tmp_path):
     root = small(tmp_path)
     (root / "database.txt").unlink()
-    with pytest.raises(TroubleError, match=r'no database\.txt in .*database="others"'):
+    with pytest.raises(EnvironmentFailure, match=r'no database\.txt in .*database="others"'):
         lists.lists(root=root)
     assert lists.lists(root=root, database="others").database.ids.tolist() == [0, 1]
     write(root, database=["c.jpg 0 1 1"])
-    with pytest.raises(TroubleError, match=r"database\.txt has 3 labels a line, .*train\.txt 2"):
+    with pytest.raises(EnvironmentFailure, match=r"database\.txt has 3 labels a line, .*train\.txt 2"):
         lists.lists(root=root)
     write(root, database=["c.jpg 0 1", "./a/2.jpg 0 1"])
-    with pytest.raises(TroubleError, match=r"database\.txt line 2 has other labels than .*train\.txt line 2"):
+    with pytest.raises(EnvironmentFailure, match=r"database\.txt line 2 has other labels than .*train\.txt line 2"):
         lists.lists(root=root)
     (root / "test.txt").unlink()
-    with pytest.raises(TroubleError, match=r"no test\.txt or query\.txt in"):
+    with pytest.raises(EnvironmentFailure, match=r"no test\.txt or query\.txt in"):
         lists.lists(root=root)
 
 
 def test_a_class_number_that_would_fill_the_memory_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(lists, "LABELS", 100)
     write(tmp_path, train=["1.jpg 0", "2.jpg 60"], test=["3.jpg 1"], database=["4.jpg 1"])
-    with pytest.raises(TroubleError, match=r"train\.txt line 2 has class 60: 4 pictures .* do not fit in memory"):
+    with pytest.raises(EnvironmentFailure, match=r"train\.txt line 2 has class 60: 4 images .* do not fit in memory"):
         lists.lists(root=tmp_path)
 
 
@@ -244,14 +244,14 @@ def test_published_lists_have_the_sizes_they_are_known_for(real, name, lists_of,
     assert len(others.validation) == sizes[0] // 10
 
 
-def test_the_database_of_hashnet_on_coco_holds_its_queries_and_on_imagenet_its_training_pictures(real):
+def test_the_database_of_hashnet_on_coco_holds_its_queries_and_on_imagenet_its_training_images(real):
     build = HOUSE.dataset("coco.hashnet").factory
     coco = build(root=real / "HashNet/caffe/data/coco")
     assert len(np.intersect1d(coco.database.ids, coco.query.ids)) == 5000
     assert not np.intersect1d(coco.database.ids, coco.train.ids).size
     assert coco.class_names[int(coco.train.labels.sum(0).argmax())] == "person"
     others = build(root=real / "HashNet/caffe/data/coco", database="others")
-    assert len(others.database) == 117_218  # as papers print it: all but the queries, training pictures included
+    assert len(others.database) == 117_218  # as papers print it: all but the queries, training images included
     assert "train" not in {**coco.notes, **others.notes}  # what is wrong with published lists is found, not declared
     assert coco.names[int(coco.query.ids[0])].startswith("val2014/")
     imagenet = HOUSE.dataset("imagenet100.hashnet").factory(root=real / "HashNet/caffe/data/imagenet")
@@ -274,7 +274,9 @@ def test_a_database_list_that_nobody_published_has_to_be_put_there(real, tmp_pat
     place = tmp_path / "lists" / name.split(".")[1]
     for file in ("train.txt", "test.txt"):
         (place / file).write_bytes((real / lists_of / file).read_bytes())
-    with pytest.raises(TroubleError, match=r"no database\.txt in .*https://github\.com|no database\.txt in .*code\.py"):
+    with pytest.raises(
+        EnvironmentFailure, match=r"no database\.txt in .*https://github\.com|no database\.txt in .*code\.py"
+    ):
         HOUSE.dataset(name).factory(root=tmp_path)
     (place / "database.txt").write_bytes((place / "train.txt").read_bytes())
     data = HOUSE.dataset(name).factory(root=tmp_path)
@@ -289,17 +291,17 @@ def test_a_benchmark_without_its_files_says_which_to_put_where(tmp_path, name, m
     build = HOUSE.dataset(name).factory
     downloads = published.BENCHMARKS[name].download
     says = r"cannot download .* --root FOLDER that holds" if downloads else rf"{name} needs files .* root"
-    with pytest.raises(TroubleError, match=rf"{says} .* https://github\.com/"):
+    with pytest.raises(EnvironmentFailure, match=rf"{says} .* https://github\.com/"):
         build()
-    with pytest.raises(TroubleError, match=r"no train\.txt in .* has it from https://github\.com/"):
+    with pytest.raises(EnvironmentFailure, match=r"no train\.txt in .* has it from https://github\.com/"):
         build(root=tmp_path)
     columns = published.BENCHMARKS[name].columns
     line = f"im1.jpg {' '.join('1' * columns)}"
     write(tmp_path, train=[line], test=[line], database=[line])
-    with pytest.raises(TroubleError, match=r"name 1 pictures, those of .* take them from https://"):
+    with pytest.raises(EnvironmentFailure, match=r"name 1 images, those of .* take them from https://"):
         build(root=tmp_path)
     write(tmp_path, train=["a.jpg 1 0"], test=["b.jpg 1 0"], database=["c.jpg 1 0"])
-    with pytest.raises(TroubleError, match=rf"have 2 labels a line, those of .* {columns}"):
+    with pytest.raises(EnvironmentFailure, match=rf"have 2 labels a line, those of .* {columns}"):
         build(root=tmp_path)
 
 
@@ -331,18 +333,20 @@ def test_mirflickr_has_24_and_38_labels_from_its_annotations(real, tmp_path):
 
 
 def test_annotations_that_are_missing_or_damaged_are_named(tmp_path):
-    with pytest.raises(TroubleError, match=r"animals\.txt: .*; unpack mirflickr25k_annotations_v080\.zip of https://"):
+    with pytest.raises(
+        EnvironmentFailure, match=r"animals\.txt: .*; unpack mirflickr25k_annotations_v080\.zip of https://"
+    ):
         mirflickr.annotated(tmp_path, mirflickr.ALL)
     place = tmp_path / mirflickr.FOLDER
     annotated(place)
     for bad in (b"0", b"25001", b"x", b"-1", b"1 2"):
         (place / "sky.txt").write_bytes(b"1\n\n" + bad + b"\n")
-        with pytest.raises(TroubleError, match=r"sky\.txt line 3 is no number of a picture"):
+        with pytest.raises(EnvironmentFailure, match=r"sky\.txt line 3 is no number of an image"):
             mirflickr.annotated(tmp_path, mirflickr.ALL)
     (place / "sky.txt").write_bytes(b"1")
-    with pytest.raises(TroubleError, match=r"'a/im0\.jpg', which is none of im1\.jpg"):
-        mirflickr.of_pictures(["a/im0.jpg"], tmp_path, ["sky"])
-    assert mirflickr.of_pictures(["im2.jpg", "a/im1.jpg"], tmp_path, ["sky"]).tolist() == [[0], [1]]
+    with pytest.raises(EnvironmentFailure, match=r"'a/im0\.jpg', which is none of im1\.jpg"):
+        mirflickr.of_images(["a/im0.jpg"], tmp_path, ["sky"])
+    assert mirflickr.of_images(["im2.jpg", "a/im1.jpg"], tmp_path, ["sky"]).tolist() == [[0], [1]]
 
 
 def test_class_names_are_as_many_as_columns_and_each_once():
@@ -351,7 +355,7 @@ def test_class_names_are_as_many_as_columns_and_each_once():
         assert list(names) == sorted(names)
 
 
-def test_lists_alone_need_no_pictures_to_tell_data_apart(tmp_path):
+def test_lists_alone_need_no_images_to_tell_data_apart(tmp_path):
     one, other = (lists.lists(root=small(tmp_path / name)) for name in ("one", "other"))
     assert one.train.labels.equal(other.train.labels)
     assert one.train.ids.equal(other.train.ids)
@@ -369,7 +373,7 @@ def test_every_list_data_set_of_a_shipped_benchmark_exists():
 
 
 @pytest.mark.parametrize("name", ["coco.hashnet", "voc2012.standard", "mirflickr.standard"])
-def test_lists_that_may_be_downloaded_name_pictures_as_the_archives_hold_them(name, real, monkeypatch):
+def test_lists_that_may_be_downloaded_name_images_as_the_archives_hold_them(name, real, monkeypatch):
     where = {"coco": "HashNet/caffe/data/coco", "voc2012": "swuxyj/data/voc2012", "mirflickr": "swuxyj/data/mirflickr"}
     monkeypatch.setattr(published.archives, "folder", lambda one: real / where[one.removesuffix("-lists")])
     data = HOUSE.dataset(name).factory()

@@ -1,4 +1,4 @@
-"""Data sets in the form of their publishers: synthetic archives of that layout, real pictures where there are any."""
+"""Datasets in the form of their publishers: synthetic archives of that layout, real images where there are any."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hashzoo_plugins.datasets.download import Remote
 from hashzoo_plugins.datasets.paths import Paths
 from PIL import Image
 
-from hashzoo import zoo
-from hashzoo.errors import TroubleError
+from hashzoo.errors import EnvironmentFailure
+from hashzoo.registry import zoo
 from tests.plugins.web import Served, Site
 
 REAL = Path("/work/shared/data")
@@ -46,20 +46,20 @@ def packed(files):
 
 
 class Cifar:
-    """One of the two data sets with 20 pictures a batch and their files, made of random bytes."""
+    """One of the two datasets with 20 images a batch and their files, made of random bytes."""
 
     def __init__(self, kind, monkeypatch):
         self.module = {"cifar10": cifar10, "cifar100": cifar100}[kind]
         constant = kind.upper()
         whole = getattr(cifar_files, constant)
-        self.few = replace(whole, pictures=dict.fromkeys(whole.pictures, 20))
-        count = 20 * len(whole.pictures)
+        self.few = replace(whole, images=dict.fromkeys(whole.images, 20))
+        count = 20 * len(whole.images)
         self.images = RANDOM.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
         self.classes = RANDOM.integers(0, whole.classes, count, dtype=np.uint8)
         coarse = [RANDOM.integers(0, 20, (count, 1), dtype=np.uint8)] if whole.labels == 2 else []
         table = np.concatenate([*coarse, self.classes[:, None], self.images.reshape(count, -1)], axis=1)
         self.files = {
-            f"{whole.folder}/{file}": table[20 * i : 20 * i + 20].tobytes() for i, file in enumerate(whole.pictures)
+            f"{whole.folder}/{file}": table[20 * i : 20 * i + 20].tobytes() for i, file in enumerate(whole.images)
         }
         self.files[f"{whole.folder}/fine_label_names.txt"] = "\n".join(f"class_{i}" for i in range(100)).encode()
         self.use(monkeypatch, self.few)
@@ -111,7 +111,7 @@ def test_cifar_is_downloaded_where_no_root_is_given_and_then_kept(cifar, tmp_pat
 def test_a_download_of_cifar_that_is_not_the_official_file_is_refused(cifar, tmp_path, monkeypatch):
     with Served(Site({f"/~kriz/{cifar.few.remote.path}": packed(cifar.files)})) as site:
         monkeypatch.setenv("HASHZOO_MIRROR", site.url)
-        with pytest.raises(TroubleError, match=rf"its md5 is \w+, expected {cifar.few.remote.md5}"):
+        with pytest.raises(EnvironmentFailure, match=rf"its md5 is \w+, expected {cifar.few.remote.md5}"):
             cifar.module.pool(None)
     assert not (tmp_path / "data" / cifar.few.name / cifar.few.remote.path).exists()
 
@@ -119,28 +119,30 @@ def test_a_download_of_cifar_that_is_not_the_official_file_is_refused(cifar, tmp
 @pytest.mark.parametrize("which", [0, 1])
 def test_pickles_of_cifar_are_never_loaded_and_the_cure_is_named(cifar, tmp_path, which):
     (tmp_path / cifar.few.pickles[which]).mkdir()
-    with pytest.raises(TroubleError, match=r"pickles, which are never loaded; put cifar-100?-binary.tar.gz there"):
+    with pytest.raises(
+        EnvironmentFailure, match=r"pickles, which are never loaded; put cifar-100?-binary.tar.gz there"
+    ):
         cifar.module.pool(tmp_path)
 
 
 def test_a_root_without_cifar_or_with_damaged_files_is_trouble(cifar, tmp_path):
-    with pytest.raises(TroubleError, match=rf"no {cifar.few.folder} and no .* in "):
+    with pytest.raises(EnvironmentFailure, match=rf"no {cifar.few.folder} and no .* in "):
         cifar.module.pool(tmp_path)
     archive = tmp_path / cifar.few.remote.path
     whole = packed(cifar.files)
     for part in (whole[:0], whole[:100], whole[: len(whole) // 2]):
         archive.write_bytes(part)
-        with pytest.raises(TroubleError, match="is damaged"):
+        with pytest.raises(EnvironmentFailure, match="is damaged"):
             cifar.module.pool(tmp_path)
     archive.write_bytes(packed(dict([*cifar.files.items()][1:])))
-    with pytest.raises(TroubleError, match="is damaged"):
+    with pytest.raises(EnvironmentFailure, match="is damaged"):
         cifar.module.pool(tmp_path)
     first = next(iter(cifar.files))
     archive.write_bytes(packed(cifar.files | {first: cifar.files[first][:-1]}))
-    with pytest.raises(TroubleError, match=r"\.bin has \d+ bytes, expected \d+"):
+    with pytest.raises(EnvironmentFailure, match=r"\.bin has \d+ bytes, expected \d+"):
         cifar.module.pool(tmp_path)
     archive.write_bytes(packed(cifar.files | {first: b"\xff" * len(cifar.files[first])}))
-    with pytest.raises(TroubleError, match="has a label 255"):
+    with pytest.raises(EnvironmentFailure, match="has a label 255"):
         cifar.module.pool(tmp_path)
 
 
@@ -150,7 +152,7 @@ def test_the_names_of_the_fine_classes_come_with_cifar_100(tmp_path, monkeypatch
     assert cifar100.pool(tmp_path)[0].class_names == tuple(f"class_{i}" for i in range(100))
     made.files[f"{made.few.folder}/fine_label_names.txt"] = b"one\ntwo\n"
     (tmp_path / made.few.remote.path).write_bytes(packed(made.files))
-    with pytest.raises(TroubleError, match="has 2 names, expected 100"):
+    with pytest.raises(EnvironmentFailure, match="has 2 names, expected 100"):
         cifar100.pool(tmp_path)
 
 
@@ -160,7 +162,7 @@ def idx(array):
 
 
 class Digits:
-    """MNIST or its cousin with 30 and 10 pictures."""
+    """MNIST or its cousin with 30 and 10 images."""
 
     def __init__(self, kind, monkeypatch):
         self.images = RANDOM.integers(0, 256, (40, 28, 28), dtype=np.uint8)
@@ -169,7 +171,7 @@ class Digits:
         self.kind, whole = kind, getattr(mnist, kind)
         self.files = {name: gzip.compress(idx(part), 1) for name, part in zip(whole.md5, parts, strict=True)}
         sums = {name: hashlib.md5(data, usedforsecurity=False).hexdigest() for name, data in self.files.items()}
-        self.few = replace(whole, pictures=(30, 10), md5=sums)
+        self.few = replace(whole, images=(30, 10), md5=sums)
 
     def agrees(self, found):
         whole, first = found
@@ -207,14 +209,14 @@ def test_mnist_is_downloaded_where_no_root_is_given_from_the_mirror_that_has_it(
 
 def test_a_missing_network_names_every_file_of_mnist(digits):
     few = replace(digits.few, mirrors=("http://127.0.0.1:9/",))
-    with pytest.raises(TroubleError) as caught:
+    with pytest.raises(EnvironmentFailure) as caught:
         few.pool(None)
     assert all(name in str(caught.value) for name in few.md5)
     assert "--root FOLDER" in str(caught.value)
 
 
 def test_files_of_mnist_that_are_missing_or_damaged_are_trouble(digits, tmp_path):
-    with pytest.raises(TroubleError, match=r"there is no train-images-idx3-ubyte.gz, .* in "):
+    with pytest.raises(EnvironmentFailure, match=r"there is no train-images-idx3-ubyte.gz, .* in "):
         digits.few.pool(tmp_path)
     for name, data in digits.files.items():
         (tmp_path / name).write_bytes(data)
@@ -222,10 +224,10 @@ def test_files_of_mnist_that_are_missing_or_damaged_are_trouble(digits, tmp_path
     good = digits.files[name]
     for bad in (b"", good[:50], good[:-5], gzip.compress(idx(digits.images)), gzip.compress(b"no idx"), b"no gzip"):
         (tmp_path / name).write_bytes(bad)
-        with pytest.raises(TroubleError, match=r"t10k-images-idx3-ubyte.gz (is no idx file|cannot be read)"):
+        with pytest.raises(EnvironmentFailure, match=r"t10k-images-idx3-ubyte.gz (is no idx file|cannot be read)"):
             digits.few.pool(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(TroubleError, match=r"lacks t10k-images-idx3-ubyte.gz"):
+    with pytest.raises(EnvironmentFailure, match=r"lacks t10k-images-idx3-ubyte.gz"):
         digits.few.pool(tmp_path)
 
 
@@ -247,9 +249,9 @@ def jpeg(value):
 
 
 @pytest.fixture
-def pictures(monkeypatch):
-    """The files of a small ImageNette, two training and one validation picture a class, names in falling order."""
-    monkeypatch.setattr(imagenette, "PICTURES", {"train": 20, "val": 10})
+def images(monkeypatch):
+    """The files of a small ImageNette, two training and one validation image a class, names in falling order."""
+    monkeypatch.setattr(imagenette, "IMAGES", {"train": 20, "val": 10})
     files = {}
     for c, wnid in enumerate(imagenette.WNIDS):
         for part, numbers in (("train", (9, 1)), ("val", (5,))):
@@ -259,8 +261,8 @@ def pictures(monkeypatch):
     return files
 
 
-def red(picture):
-    return np.asarray(picture)[..., 0].mean()
+def red(image):
+    return np.asarray(image)[..., 0].mean()
 
 
 def check_imagenette(whole, first):
@@ -270,13 +272,13 @@ def check_imagenette(whole, first):
     assert whole.labels[20:].argmax(1).tolist() == [*range(10)]
     assert isinstance(whole.images, Paths)
     expected = [20 * c + i for c in range(10) for i in (1, 9)] + [20 * c + 5 for c in range(10)]
-    assert np.allclose([red(picture) for picture in whole.images], expected, atol=6)
+    assert np.allclose([red(image) for image in whole.images], expected, atol=6)
     assert whole.pretraining == ("ImageNet",)
 
 
 @pytest.mark.parametrize("form", ["around", "itself", "renamed"])
-def test_imagenette_is_read_from_its_folders_in_the_official_order(pictures, tmp_path, form):
-    for name, data in pictures.items():
+def test_imagenette_is_read_from_its_folders_in_the_official_order(images, tmp_path, form):
+    for name, data in images.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
     root = tmp_path if form == "around" else tmp_path / "imagenette2-320"
@@ -287,8 +289,8 @@ def test_imagenette_is_read_from_its_folders_in_the_official_order(pictures, tmp
     assert whole.source == ("ImageNette (own folder)" if form == "renamed" else "ImageNette (320)")
 
 
-def test_imagenette_is_downloaded_and_unpacked_where_no_root_is_given(pictures, tmp_path, monkeypatch):
-    data = packed(pictures)
+def test_imagenette_is_downloaded_and_unpacked_where_no_root_is_given(images, tmp_path, monkeypatch):
+    data = packed(images)
     with Served(Site({"/i.tgz": data}, cut=[700])) as site:
         remote = Remote(
             (f"{site.url}/i.tgz",), "i.tgz", len(data), sha256=hashlib.sha256(data).hexdigest(), makes="imagenette2-320"
@@ -298,21 +300,21 @@ def test_imagenette_is_downloaded_and_unpacked_where_no_root_is_given(pictures, 
         check_imagenette(*imagenette.pool(None))
         assert site.sent["/i.tgz"] == len(data)
     assert not (tmp_path / "data" / "imagenette" / "i.tgz").exists()
-    found = zoo.load().dataset("imagenette.standard").factory(validation=0.5)
+    found = zoo.load_plugins().dataset("imagenette.standard").factory(validation=0.5)
     assert (len(found.train), len(found.validation), len(found.database), len(found.query)) == (10, 10, 20, 10)
     assert found.source == "ImageNette (320)"
 
 
-def test_imagenette_with_a_picture_missing_or_still_packed_is_trouble(pictures, tmp_path):
-    with pytest.raises(TroubleError, match=r"no train and val folders, and no .* in "):
+def test_imagenette_with_a_image_missing_or_still_packed_is_trouble(images, tmp_path):
+    with pytest.raises(EnvironmentFailure, match=r"no train and val folders, and no .* in "):
         imagenette.pool(tmp_path)
     (tmp_path / "imagenette2-320.tgz").write_bytes(b"")
-    with pytest.raises(TroubleError, match=r"is still packed; unpack it there"):
+    with pytest.raises(EnvironmentFailure, match=r"is still packed; unpack it there"):
         imagenette.pool(tmp_path)
-    for name, data in [*pictures.items()][1:]:
+    for name, data in [*images.items()][1:]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(TroubleError, match=r"train has 19 pictures, expected 20; unpack"):
+    with pytest.raises(EnvironmentFailure, match=r"train has 19 images, expected 20; unpack"):
         imagenette.pool(tmp_path)
 
 
@@ -323,7 +325,7 @@ def test_classes_of_imagenette_are_those_of_torchvision():
     assert tuple(Imagenette._WNID_TO_CLASS[wnid][0] for wnid in imagenette.WNIDS) == imagenette.CLASSES
 
 
-def test_pictures_by_path_change_their_stamp_with_the_file_and_name_what_is_damaged(tmp_path):
+def test_images_by_path_change_their_stamp_with_the_file_and_name_what_is_damaged(tmp_path):
     path = tmp_path / "1.jpg"
     path.write_bytes(jpeg(90))
     files = Paths([path, tmp_path / "none.jpg"])
@@ -332,14 +334,14 @@ def test_pictures_by_path_change_their_stamp_with_the_file_and_name_what_is_dama
     assert (len(files), files.name(0), files[0].size) == (2, str(path), (24, 20))
     path.write_bytes(jpeg(90) + b"x")
     assert files.stamp(0) != before
-    path.write_bytes(b"no picture")
+    path.write_bytes(b"no image")
     for row in (0, 1):
-        with pytest.raises(TroubleError, match=str(files.paths[row])):
+        with pytest.raises(EnvironmentFailure, match=str(files.paths[row])):
             files[row]
 
 
 def made(name, counts):
-    """A data set of one-pixel pictures with so many in each class, classes in turn until they run out."""
+    """A dataset of one-pixel images with so many in each class, classes in turn until they run out."""
     left, classes = list(counts), []
     while any(left):
         classes += [c for c, n in enumerate(left) if n]
@@ -399,7 +401,7 @@ def test_the_parts_of_a_protocol_are_the_same_for_ever(protocol, seed, validatio
         monkeypatch.setattr(mnist.IdxFiles, "pool", lambda self, root: (pool, first))
     else:
         monkeypatch.setattr(module, "pool", lambda root: (pool, first))
-    data = zoo.load().dataset(protocol).factory(seed=seed, validation=validation)
+    data = zoo.load_plugins().dataset(protocol).factory(seed=seed, validation=validation)
     assert digest(data) == PINNED[protocol, seed, validation]
     assert not torch.isin(data.query.ids, torch.cat([data.train.ids, data.database.ids])).any()
     assert len(data.database.ids.unique()) == len(data.database)
@@ -428,7 +430,7 @@ def test_real_cifar_10_has_the_official_counts_in_every_part():
 def test_real_imagenette_packed_has_the_order_that_its_folders_give():
     whole, first = imagenette.pool(REAL)
     names = [*whole.images.first.extra["names"], *whole.images.second.extra["names"]]
-    assert [first, len(names) - first] == [*imagenette.PICTURES.values()]
+    assert [first, len(names) - first] == [*imagenette.IMAGES.values()]
     by_part = [[str(n) for n in names[:first]], [str(n) for n in names[first:]]]
     for part in by_part:
         assert part == sorted(part)

@@ -8,12 +8,12 @@ from hashzoo_plugins.datasets import composed, digits, longtail
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hashzoo import zoo
-from hashzoo.bench import examined, fingerprint, load_data
-from hashzoo.inspection import kept
-from hashzoo.testing import pictures
+from hashzoo.data.integrity import fingerprint, kept
+from hashzoo.registry import zoo
+from hashzoo.registry.build import inspect_images, load_data
+from hashzoo.testing import synthetic_splits
 
-HOUSE = zoo.load()
+HOUSE = zoo.load_plugins()
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_a_long_tailed_database_holds_what_is_learned_from():
 
 
 def test_a_tail_that_would_leave_a_class_empty_is_refused():
-    with pytest.raises(ValueError, match="leaves classes without a picture"):
-        longtail.draw(pictures(), 100, 0, "balanced")
+    with pytest.raises(ValueError, match="leaves classes without an image"):
+        longtail.draw(synthetic_splits(), 100, 0, "balanced")
 
 
 @settings(deadline=None, max_examples=15)
 @given(st.sampled_from(composed.OPERATIONS), st.integers(0, 2**31), st.sampled_from(["proper", "any"]))
 def test_composed_queries_are_distinct_seeded_and_carry_the_label_algebra(operation, seed, kind):
-    data = pictures(multilabel=True)
+    data = synthetic_splits(multilabel=True)
     made, again = (composed.draw(data, operation, 40, seed, kind) for _ in range(2))
     pairs = made.pairs
     assert pairs is not None
@@ -84,14 +84,14 @@ def test_composed_queries_are_distinct_seeded_and_carry_the_label_algebra(operat
 
 def test_too_few_pairs_are_refused_with_the_number_there_are():
     with pytest.raises(ValueError, match="make a union; 100000 were asked for"):
-        composed.draw(pictures(multilabel=True), "union", 100_000, 0, "proper")
+        composed.draw(synthetic_splits(multilabel=True), "union", 100_000, 0, "proper")
 
 
 def test_protocols_refuse_data_that_they_cannot_score():
     with pytest.raises(ValueError, match="several labels"):
-        composed.draw(pictures(), "union", 5, 0, "any")
+        composed.draw(synthetic_splits(), "union", 5, 0, "any")
     with pytest.raises(ValueError, match="one label each"):
-        longtail.draw(pictures(multilabel=True), 2, 0, "balanced")
+        longtail.draw(synthetic_splits(multilabel=True), 2, 0, "balanced")
 
 
 def test_other_pairs_are_another_fingerprint():
@@ -109,7 +109,7 @@ def test_pairs_of_a_query_that_does_not_decode_are_left_out():
 
     from dataclasses import replace
 
-    data = composed.draw(pictures(multilabel=True), "union", 200, 0, "proper")
+    data = composed.draw(synthetic_splits(multilabel=True), "union", 200, 0, "proper")
     query = replace(data.query, images=Broken(data.query.images.unbind()))
 
     class House:
@@ -120,7 +120,7 @@ def test_pairs_of_a_query_that_does_not_decode_are_left_out():
             return replace(data, query=query)
 
     raw = load_data(House(), "x", {})
-    looked = examined("x", raw, skip_bad=True)
+    looked = inspect_images("x", raw, skip_bad=True)
     found = kept(raw, looked)
     assert looked.left_out == 1
     assert 0 < len(found.pairs) < 200

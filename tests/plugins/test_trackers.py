@@ -11,12 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from hashzoo import zoo
-from hashzoo.cells import Cell, Identity
-from hashzoo.sweep import Told
-from tests.promises.command import hashzoo
+from hashzoo.execution.trackers import TrackerThreads
+from hashzoo.registry import zoo
+from hashzoo.results.cell import Cell, Identity
+from tests.cli.command import hashzoo
 
 ROOT = Path(__file__).parents[2]
 CELL = Cell(
@@ -48,7 +47,7 @@ class Heard:
 
 def told(trackers, cells, patience=5.0):
     said = io.StringIO()
-    with Told(trackers, Console(file=said, width=200), patience) as telling:
+    with TrackerThreads(trackers, lambda text: said.write(f"{text}\n"), patience) as telling:
         for cell in cells:
             telling.finished(cell)
     return said.getvalue().splitlines()
@@ -118,7 +117,7 @@ def test_tensorboard_has_a_run_a_cell_with_its_scores(tmp_path):
     pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    tracker = zoo.load().tracker("tensorboard").factory(tmp_path)
+    tracker = zoo.load_plugins().tracker("tensorboard").factory(tmp_path)
     for cell in (CELL, BAD, CELL):  # the same again takes the place of the first
         tracker.finished(cell)
     tracker.close()
@@ -137,7 +136,7 @@ def test_mlflow_has_a_run_a_cell_with_what_was_asked(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    tracker = zoo.load().tracker("mlflow").factory(tmp_path / "r")
+    tracker = zoo.load_plugins().tracker("mlflow").factory(tmp_path / "r")
     (tmp_path / "r").mkdir()
     for cell in (CELL, BAD):
         tracker.finished(cell)
@@ -174,7 +173,7 @@ def test_wandb_keeps_a_run_a_cell_here(tmp_path, monkeypatch):
     from wandb.proto.wandb_internal_pb2 import Record
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    tracker = zoo.load().tracker("wandb").factory(tmp_path)
+    tracker = zoo.load_plugins().tracker("wandb").factory(tmp_path)
     for cell in (CELL, BAD):
         tracker.finished(cell)
     tracker.close()

@@ -7,13 +7,13 @@ import torch
 from hashzoo_plugins.datasets import digits
 from hashzoo_plugins.datasets.unseen import draw, unseen_classes
 
-from hashzoo import zoo
-from hashzoo.bench import plan
-from hashzoo.bench_file import Benchmark
-from hashzoo.measure import measure
-from hashzoo.testing import pictures
+from hashzoo.bench.benchmark_file import Benchmark
+from hashzoo.bench.measure import measure
+from hashzoo.bench.plan import plan
+from hashzoo.registry import zoo
+from hashzoo.testing import synthetic_splits
 
-HOUSE = zoo.load()
+HOUSE = zoo.load_plugins()
 
 
 def drawn(asked, seed=0):
@@ -26,7 +26,7 @@ def classes_of(split, data):
 
 @pytest.mark.parametrize("asked", ["unseen", "unseen-all", "seen-all"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_no_picture_of_an_unseen_class_is_learned_from(asked, seed):
+def test_no_image_of_an_unseen_class_is_learned_from(asked, seed):
     data = drawn(asked, seed)
     out = {str(c) for c in unseen_classes("digits", 3, 10, seed)}
     assert set(data.class_names[-3:]) == out
@@ -40,7 +40,7 @@ def test_no_picture_of_an_unseen_class_is_learned_from(asked, seed):
     assert (len(data.train), len(data.query)) == (300, 60)
 
 
-def test_labels_go_on_naming_the_same_pictures():
+def test_labels_go_on_naming_the_same_images():
     whole = digits.source(0)
     known = {}
     for part in (whole.train, whole.query):
@@ -72,9 +72,9 @@ def test_leaving_out_none_or_nearly_all_is_refused(count, says):
         draw(digits.source(0), "digits", "unseen", unseen=count, train=100, queries=10, seed=0)
 
 
-def test_pictures_with_several_labels_are_refused():
+def test_images_with_several_labels_are_refused():
     with pytest.raises(ValueError, match="one label each"):
-        draw(pictures(multilabel=True), "x", "unseen", unseen=1, train=10, queries=5, seed=0)
+        draw(synthetic_splits(multilabel=True), "x", "unseen", unseen=1, train=10, queries=5, seed=0)
 
 
 @pytest.mark.parametrize("name", ["itq", "sdh", "csq", "classifier", "dhn", "lthnet", "cnnh"])

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hashzoo import cells, trained, zoo
-from hashzoo.bench import plan
-from hashzoo.bench_file import Benchmark
-from hashzoo.measure import measure
+from hashzoo.bench.benchmark_file import Benchmark
+from hashzoo.bench.measure import measure
+from hashzoo.bench.plan import plan
+from hashzoo.registry import saved_method, zoo
 from hashzoo.report.page import Asked, page
+from hashzoo.results import store
 
 HOSTILE = '</script><script>window.broken=1</script><img src=x onerror="window.broken=1">"\'&{{7*7}}'
 
@@ -21,16 +22,16 @@ def put(folder: Path, house: zoo.Zoo, methods: list[str], **changes: object) -> 
     values = {"name": "small", "dataset": "digits.small", "backbone": "pixels", "bits": [8, 16], "methods": methods}
     values |= {"train": {"epochs": 1, "batch": 64, "lr": 3e-3}, "controls": []} | changes
     for job in plan(Benchmark.model_validate(values), house, keep=True):
-        path = cells.path(folder, job.identity, job.benchmark)
-        cell, arrays = measure(job, keep=trained.path_of(path))
-        cells.write(folder, cell, arrays)
+        path = store.path(folder, job.identity, job.benchmark)
+        cell, arrays = measure(job, keep=saved_method.path_of(path))
+        store.write(folder, cell, arrays)
 
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
     """Two shallow methods of three seeds at two lengths, a deep one with attention, a control."""
-    folder, house = tmp_path_factory.mktemp("board"), zoo.load()
-    cells.prepare(folder)
+    folder, house = tmp_path_factory.mktemp("board"), zoo.load_plugins()
+    store.prepare(folder)
     put(folder, house, ["lsh", "itq"], seeds=[0, 1, 2])
     put(folder, house, ["sfdh"], backbone="tiny", bits=[16])
     put(folder, house, [], controls=["chance"])
@@ -42,17 +43,17 @@ def hostile(results, tmp_path_factory):
     """The same with names, settings and reasons that would like to be HTML."""
     folder = tmp_path_factory.mktemp("hostile")
     for file in sorted((results / "cells").glob("*.json")):
-        cell = cells.read(file)
-        cells.write(folder, cell, cells.arrays(file))
+        cell = store.read(file)
+        store.write(folder, cell, store.arrays(file))
         if cell.identity.method != "sfdh":
             continue
         named = {"method": f"m{HOSTILE}", "backbone": f"b{HOSTILE}", "seed": 5}
         changes = {"settings": f"s={HOSTILE}", "plugin": HOSTILE, "benchmark": f"small{HOSTILE}", "role": "baseline"}
         odd = replace(cell, identity=replace(cell.identity, **named), **changes)
         odd = replace(odd, metrics={**odd.metrics, f"x{HOSTILE}": 0.5}, facts={**odd.facts, "marks": HOSTILE})
-        cells.write(folder, replace(odd, provenance={"command": HOSTILE, "platform": HOSTILE}), cells.arrays(file))
+        store.write(folder, replace(odd, provenance={"command": HOSTILE, "platform": HOSTILE}), store.arrays(file))
         failed = replace(cell.identity, method=f"f{HOSTILE}", dataset=f"d{HOSTILE}")
-        cells.write(folder, replace(cell, identity=failed, status="failed", reason=HOSTILE, metrics={}), {})
+        store.write(folder, replace(cell, identity=failed, status="failed", reason=HOSTILE, metrics={}), {})
     return folder
 
 

@@ -104,7 +104,7 @@ def test_methods_are_compared_and_put_away_and_keep_their_colour(opened_page):
     assert len(set(shown())) == 3
 
 
-def test_the_gallery_shows_its_pictures_and_says_in_words_which_are_relevant(opened_page):
+def test_the_gallery_shows_its_images_and_says_in_words_which_are_relevant(opened_page):
     sizes = opened_page.execute_script(
         "return [...document.querySelectorAll('#gallery .found li svg')].filter((e) => e.checkVisibility())"
         ".map((e) => [e.querySelector('use').getBBox().width, e.getAttribute('aria-label'), e.parentElement.className])"

@@ -14,18 +14,20 @@ import pytest
 import torch
 from PIL import Image
 
-from hashzoo import cells, zoo
-from hashzoo.cli import main
-from hashzoo.errors import TroubleError, UsageError
-from hashzoo.overlay import heated
+from hashzoo.bench.examples import samples, spread
+from hashzoo.cli.main import main
+from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.evaluation.scoring import encode
+from hashzoo.registry import zoo
 from hashzoo.report import charts, words
 from hashzoo.report.gallery import gallery
 from hashzoo.report.page import ROOM, Asked, Line, brief, page, write
 from hashzoo.report.results import looked_at, read, sound
 from hashzoo.report.standing import Standing, standings
 from hashzoo.report.thumbnails import Album
-from hashzoo.samples import samples, spread
-from hashzoo.significance import LEVEL
+from hashzoo.results import store
+from hashzoo.results.significance import LEVEL
+from hashzoo.retrieval.overlay import heated
 from tests.report.conftest import HOSTILE
 
 ROOT = Path(__file__).parents[2]
@@ -100,9 +102,9 @@ def test_no_name_of_a_stranger_becomes_html(hostile):
 
 
 def test_the_rows_of_the_page_are_those_of_the_board(results, html, tmp_path):
-    from hashzoo.leaderboard import board_frame, write_csv
+    from hashzoo.results.leaderboard import board_frame, write_csv
 
-    write_csv(board_frame(cells.read_all(results)[0]), tmp_path / "board.csv")
+    write_csv(board_frame(store.read_all(results)[0]), tmp_path / "board.csv")
     with (tmp_path / "board.csv").open() as file:
         rows = list(csv.DictReader(file))
     shown_rows = re.findall(
@@ -121,13 +123,13 @@ def test_the_best_is_starred_and_never_a_control(results, html):
 
 
 def test_standings_are_those_of_compare(results):
-    from hashzoo import versus
+    from hashzoo.results import paired
 
     found = read(results)
     [board] = found.boards
     stands = standings(board, 8)
-    board_of = versus.read(results)
-    pairs = versus.judged([p for p in versus.between(board_of, ["itq", "lsh"]) if p[0].facts["bits"] == 8], "map@all")
+    board_of = paired.read(results)
+    pairs = paired.judged([p for p in paired.between(board_of, ["itq", "lsh"]) if p[0].facts["bits"] == 8], "map@all")
     [stand] = stands.values()
     assert board.best(8).name == "itq"
     assert stand.p == pairs[0].of_training
@@ -149,9 +151,9 @@ def test_without_scores_of_queries_the_seeds_are_tested_and_the_page_says_so(res
 
 
 def test_a_csv_has_a_page_of_its_means(results, tmp_path):
-    from hashzoo.leaderboard import write
+    from hashzoo.results.leaderboard import write
 
-    write(tmp_path, cells.read_all(results)[0])
+    write(tmp_path, store.read_all(results)[0])
     text = page(tmp_path / "leaderboard.csv", Asked())
     Reader(text)
     assert "Made from a CSV of means" in text
@@ -168,38 +170,38 @@ def test_a_damaged_cell_is_named_on_the_page_and_left_where_it_is(results, tmp_p
 
 
 def test_the_gallery_shows_what_the_index_finds(results):
-    from hashzoo import trained
-    from hashzoo.explain import data_of
+    from hashzoo.registry import saved_method
+    from hashzoo.registry.open_dataset import reload_data
 
     found = read(results)
     [board] = found.boards
     entry = next(e for e in board.at(16) if e.name == "itq")
-    data = data_of(entry.ok[0], (), None)
+    data = reload_data(entry.ok[0], (), None)
     made = gallery(found, board, 16, ["itq"], data, entry.ok[0].identity.data, 4, Album(ROOM))
-    kept = trained.read(found.file(entry.ok[0]))
+    kept = saved_method.read(found.file(entry.ok[0]))
     index = kept.method.index()
-    index.add(kept.run.encode(kept.method, data.database))
+    index.add(encode(kept.run, kept.method, data.database))
     rows = spread(len(data.query))[np.unique(np.linspace(0, 23, 4).round().astype(int))]
-    wanted = index.search({"code": kept.run.encode(kept.method, data.query)["code"][rows.astype(int)]}, 10)
+    wanted = index.search({"code": encode(kept.run, kept.method, data.query)["code"][rows.astype(int)]}, 10)
     assert len(made.queries) == 4
     for query, near, far in zip(made.queries, wanted.rows.tolist(), wanted.distances.tolist(), strict=True):
         [one] = query.found
-        assert [shown.labels for shown in one.pictures] == [
+        assert [shown.labels for shown in one.images] == [
             data.class_names[int(data.database.labels[row].argmax())] for row in near
         ]
-        assert [float(shown.distance) for shown in one.pictures] == far
-        assert [shown.relevant for shown in one.pictures] == [s.labels == query.wanted for s in one.pictures]
+        assert [float(shown.distance) for shown in one.images] == far
+        assert [shown.relevant for shown in one.images] == [s.labels == query.wanted for s in one.images]
 
 
-def test_pictures_that_find_no_room_are_left_out_and_the_page_says_so(results, monkeypatch):
+def test_images_that_find_no_room_are_left_out_and_the_page_says_so(results, monkeypatch):
     monkeypatch.setattr("hashzoo.report.page.ROOM", 12_000)
     text = page(results, Asked(gallery=8, explained=("none",)))
     assert re.search(r"\d of 8 queries are shown", text)
     assert len("".join(re.findall(r"<symbol[\s\S]*?</symbol>", text))) <= 12_000
 
 
-def test_composed_queries_are_shown_as_two_pictures_and_a_sign():
-    house = zoo.load()
+def test_composed_queries_are_shown_as_two_images_and_a_sign():
+    house = zoo.load_plugins()
     data = house.dataset("scenes.difference").factory(queries=30)
     method = house.method("lsh").factory(data.setting(8), house.backbone("pixels").factory((1, 24, 24)))
     index = method.index()
@@ -214,12 +216,12 @@ def test_composed_queries_are_shown_as_two_pictures_and_a_sign():
     wanted = {(0, "q", row): (data.query, row) for row in rows} | {(0, "d", row): (data.database, row) for row in near}
     assert not album.missing(wanted)
     query = galleries._query(board, data, 0, rows, [], album)
-    assert (len(query.pictures), query.sign, query.operation) == (2, "\u2216", "without")
+    assert (len(query.images), query.sign, query.operation) == (2, "\u2216", "without")
     assert query.wanted == galleries.labels(data.pairs.labels[0], data.class_names)
 
 
 def test_bits_that_are_kept_are_those_of_the_codes():
-    house = zoo.load()
+    house = zoo.load_plugins()
     data = house.dataset("digits.small").factory()
     index = house.method("lsh").factory(data.setting(8), house.backbone("pixels").factory((1, 8, 8))).index()
     codes = torch.rand(50, 8) > 0.3
@@ -238,19 +240,19 @@ def test_looks_and_confusion_are_of_the_methods_that_keep_weights(html):
 
 def test_without_data_the_page_says_what_to_do(results, tmp_path):
     for file in sorted((results / "cells").glob("small.itq.*.json")):
-        cell = cells.read(file)
+        cell = store.read(file)
         identity = replace(cell.identity, dataset="folder", dataset_options={"root": "pictures"})
-        cells.write(tmp_path, replace(cell, identity=identity), {})
+        store.write(tmp_path, replace(cell, identity=identity), {})
     text = page(tmp_path, Asked())
-    assert "no pictures, since" in text
+    assert "no images, since" in text
     assert "--root" in text
 
 
 def changed(results: Path, folder: Path, change) -> Path:
     """A copy of the board without weights, each cell and its arrays as ``change`` makes them, left out for None."""
     for file in sorted((results / "cells").glob("*.json")):
-        if made := change(cells.read(file), cells.arrays(file)):
-            cells.write(folder, *made)
+        if made := change(store.read(file), store.arrays(file)):
+            store.write(folder, *made)
     return folder
 
 
@@ -294,13 +296,13 @@ def test_a_page_is_made_of_arrays_that_do_not_fit_each_other(results, tmp_path):
     assert "in batches of 64, adam at fast" in text
 
 
-def test_neighbours_and_weights_of_other_data_are_not_shown_with_these_pictures(results, tmp_path):
+def test_neighbours_and_weights_of_other_data_are_not_shown_with_these_images(results, tmp_path):
     def change(cell, arrays):
         other = replace(cell.identity, data="0" * 16) if cell.identity.method == "lsh" else cell.identity
         return replace(cell, identity=other), arrays
 
     text = page(changed(results, tmp_path, change), Asked(gallery=2, explained=["none"]))
-    assert text.count("Without kept neighbours among these pictures: lsh") == 2
+    assert text.count("Without kept neighbours among these images: lsh") == 2
 
 
 def test_rows_of_another_split_are_not_tested_and_the_page_says_so(results, tmp_path):
@@ -426,27 +428,27 @@ def test_charts_put_values_where_their_axes_say():
 
 
 def test_a_map_of_looks_is_grey_where_it_is_cold():
-    picture = Image.new("RGB", (2, 2), (200, 200, 200))
-    cold, hot = (np.asarray(heated(picture, np.full((2, 2), share))) for share in (0.0, 1.0))
+    image = Image.new("RGB", (2, 2), (200, 200, 200))
+    cold, hot = (np.asarray(heated(image, np.full((2, 2), share))) for share in (0.0, 1.0))
     assert np.ptp(cold[0, 0]) < np.ptp(hot[0, 0])
 
 
 def test_every_metric_that_a_board_may_have_is_explained():
-    house = zoo.load()
+    house = zoo.load_plugins()
     extra = house.metric_functions()
     for name in ("map@all", "map@10:hits", "p@h2", "r@5", "empty@h2", "ndcg@100/bitwise", "rprecision", "bit-balance"):
         assert words.metric(name, extra) not in ("", name)
 
 
 def test_no_results_are_trouble(tmp_path):
-    with pytest.raises(TroubleError, match="no leaderboard"):
+    with pytest.raises(EnvironmentFailure, match="no leaderboard"):
         read(tmp_path)
 
 
 def test_the_folder_above_boards_names_them(tmp_path):
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "leaderboard.csv").touch()
-    with pytest.raises(TroubleError, match=f"there are boards in {tmp_path}/digits"):
+    with pytest.raises(EnvironmentFailure, match=f"there are boards in {tmp_path}/digits"):
         read(tmp_path)
 
 

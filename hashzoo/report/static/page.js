@@ -8,7 +8,7 @@
   const names = new Map(all(".board tbody tr").map((row) => [row.dataset.m, one(".n", row).textContent]));
   document.documentElement.classList.add("js");
 
-  // Data set and bits: everything that is of others is put out of sight.
+  // Dataset and bits: everything that is of others is put out of sight.
   const scoped = all("[data-d]"), cards = all(".card");
   function scope() {
     const there = new Set(all(`[data-d="${dataset.value}"] .board tbody tr`).map((row) => row.dataset.b));
@@ -19,7 +19,7 @@
       const elsewhere = part.dataset.d !== undefined && part.dataset.d !== dataset.value;
       part.classList.toggle("out", elsewhere || other);
     }
-    // In brief, every data set has its say: at the bits that are chosen, or at all that it has.
+    // In brief, every dataset has its say: at the bits that are chosen, or at all that it has.
     const has = new Set(cards.filter((card) => card.dataset.b === bits.value).map((card) => card.dataset.of));
     for (const card of cards) card.classList.toggle("out", has.has(card.dataset.of) && card.dataset.b !== bits.value);
     filter();

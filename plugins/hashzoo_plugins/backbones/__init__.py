@@ -1,4 +1,4 @@
-"""Networks that turn pictures into features."""
+"""Networks that turn images into features."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Two networks on the same picture, their features joined: local detail and the whole (Li & Wang, Hans 2025).
+"""Two networks on the same image, their features joined: local detail and the whole (Li & Wang, Hans 2025).
 
 The source's networks are EfficientNet-B3 and Swin-B at 224 pixels, each pooled, F = [alpha F_e; beta F_s] with
 learnable scalars that start at 1. (They can be absorbed by the layer behind; they change the way there only.)
@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hashzoo.backbone import Backbone
 from hashzoo.errors import UsageError
-from hashzoo.method import Backbone, Input, options
-from hashzoo.types import Features
+from hashzoo.method import options
+from hashzoo.types import Features, Input
 from hashzoo_plugins.backbones.maps import width
 from hashzoo_plugins.backbones.timm import Timm
 from hashzoo_plugins.backbones.torchvision import Torchvision, chopped
 
 
 class DualStream(Backbone):
-    """Two backbones on the same pictures: ``pooled`` is [alpha F_local; beta F_context], the maps are the local ones.
+    """Two backbones on the same images: ``pooled`` is [alpha F_local; beta F_context], the maps are the local ones.
 
-    Pictures come as ``input`` says, and are normalised again for the network that wants them otherwise.
+    Images come as ``input`` says, and are normalised again for the network that wants them otherwise.
     """
 
     def __init__(self, local: Backbone, context: Backbone, to: Input) -> None:
@@ -43,7 +44,7 @@ class DualStream(Backbone):
 
 
 def renormalised(images: Tensor, now: Input, wanted: Input) -> Tensor:
-    """Pictures normalised by one mean and deviation as if by another."""
+    """Images normalised by one mean and deviation as if by another."""
     if (now.mean, now.std) == (wanted.mean, wanted.std):
         return images
     mean, std, other_mean, other_std = (
@@ -61,14 +62,14 @@ def build(
     local_weights: str = "default",
     context_weights: str = "default",
 ) -> Backbone:
-    """EfficientNet-B3 and Swin-B on the same picture, or any two backbones, joined with learnable weights.
+    """EfficientNet-B3 and Swin-B on the same image, or any two backbones, joined with learnable weights.
 
     ``local`` and ``context`` are names of backbones; their weights are "default", "random" or a file.
     """
-    from hashzoo import zoo
-    from hashzoo.bench import convert
+    from hashzoo.registry import zoo
+    from hashzoo.registry.build import convert_options
 
-    house = zoo.load()
+    house = zoo.load_plugins()
     made = []
     for name, weights in ((local, local_weights), (context, context_weights)):
         if name.startswith("dual-stream"):
@@ -78,7 +79,7 @@ def build(
         if not known and weights != "default":
             raise UsageError(f"dual-stream: {name} takes no weights; {weights!r} was given")
         given = {"weights": weights} if known else {}
-        made.append(factory((3, size, size), **convert("backbone", name, factory, given)))
+        made.append(factory((3, size, size), **convert_options("backbone", name, factory, given)))
     mean, std = made[0].input.mean, made[0].input.std
     crop = max(stream.input.crop for stream in made)
     try:

@@ -29,7 +29,7 @@ def is_channels_last(shape: torch.Size) -> bool:
 
 
 def outputs(network: nn.Module, side: int) -> list[tuple[str, nn.Module, torch.Size]]:
-    """Every module that gives a (B, ., ., .) tensor for one blank picture, in the order they end."""
+    """Every module that gives a (B, ., ., .) tensor for one blank image, in the order they end."""
     seen: list[tuple[str, nn.Module, torch.Size]] = []
     hooks = [
         module.register_forward_hook(
@@ -56,7 +56,7 @@ def chosen(seen: list[tuple[str, nn.Module, torch.Size]], taps: Taps) -> list[tu
     """Up to three maps, coarsest last: name of the module, whether channels are last, channels.
 
     A stage is what its outermost module gives: the last of those, for what a stage does first, before it halves the
-    picture, has the resolution of the stage before. Empty for a network with fewer than two resolutions: the patches
+    image, has the resolution of the stage before. Empty for a network with fewer than two resolutions: the patches
     of a transformer are no pyramid, and a token is what it gives.
     """
     outer: dict[int, tuple[str, bool, int]] = {}
@@ -123,7 +123,7 @@ class Tap:
 
 
 def width(backbone: nn.Module, side: int) -> int:
-    """The number of features that a backbone gives for a blank picture."""
+    """The number of features that a backbone gives for a blank image."""
     was = backbone.training
     backbone.eval()
     with torch.no_grad():

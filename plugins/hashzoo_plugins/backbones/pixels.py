@@ -1,18 +1,18 @@
-"""The picture itself."""
+"""The image itself."""
 
 from __future__ import annotations
 
 import torch
 
-from hashzoo.method import Backbone, Input
-from hashzoo.types import Features
+from hashzoo.backbone import Backbone
+from hashzoo.types import Features, Input
 
 
 class Pixels(Backbone):
-    """The flattened picture, for shallow methods on small pictures."""
+    """The flattened image, for shallow methods on small images."""
 
     def __init__(self, shape: tuple[int, int, int], *, size: int | None = None) -> None:
-        """``shape`` is (channels, height, width); ``size`` resizes pictures to a square first."""
+        """``shape`` is (channels, height, width); ``size`` resizes images to a square first."""
         super().__init__()
         channels, height, width = shape if size is None else (shape[0], size, size)
         self.dim = channels * height * width

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, conv2d, pad
 
-from hashzoo.method import Backbone, Input
-from hashzoo.types import Features
+from hashzoo.backbone import Backbone
+from hashzoo.types import Features, Input
 
 SCALES, ORIENTATIONS = 2, 8
 LIGHT = 4.0  # of the mean light, 0..1, beside standardised coefficients
@@ -43,7 +43,7 @@ def modulus(maps: Tensor, kernels: Tensor) -> Tensor:
     """(B, C L, H, W) moduli of the wavelets' responses to maps (B, C, H, W)."""
     count, channels, height, width = maps.shape
     reach = kernels.shape[-1] // 2
-    room = min(reach, height - 1, width - 1)  # a mirror cannot show more than the picture
+    room = min(reach, height - 1, width - 1)  # a mirror cannot show more than the image
     mirrored = pad(maps.reshape(-1, 1, height, width), [room] * 4, mode="reflect")
     response = conv2d(pad(mirrored, [reach - room] * 4), kernels)
     energy = response[:, 0::2].square() + response[:, 1::2].square()
@@ -57,7 +57,7 @@ def relative(second: Tensor, first: Tensor) -> Tensor:
 
 
 def standard(maps: Tensor) -> Tensor:
-    """(B, C h w) of maps (B, C, h, w), with mean 0 and deviation 1 in each picture; an even picture has zeros.
+    """(B, C h w) of maps (B, C, h, w), with mean 0 and deviation 1 in each image; an even image has zeros.
 
     >>> standard(torch.tensor([[[[1.0]], [[3.0]]], [[[2.0]], [[2.0]]]])).tolist()
     [[-1.0, 1.0], [0.0, 0.0]]
@@ -76,7 +76,7 @@ class Scattering(Backbone):
         if grid < 1:
             raise ValueError(f"scattering needs a grid of 1 or more places a side, not {grid}")
         if min(shape[1:]) < 4:
-            raise ValueError(f"scattering needs pictures of 4 x 4 pixels or more, not {shape[2]} x {shape[1]}")
+            raise ValueError(f"scattering needs images of 4 x 4 pixels or more, not {shape[2]} x {shape[1]}")
         self.grid = grid
         for scale in range(SCALES):
             self.register_buffer(f"wavelets_{scale}", morlet(scale), persistent=False)

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hashzoo.errors import TroubleError
-from hashzoo.method import Backbone, Input
-from hashzoo.types import Features
+from hashzoo.backbone import Backbone
+from hashzoo.errors import EnvironmentFailure
+from hashzoo.types import Features, Input
 from hashzoo_plugins.backbones import weights as files
 from hashzoo_plugins.backbones.maps import Tap, Taps, width
 
@@ -39,7 +39,7 @@ class Timm(Backbone):
         self.dim = width(self, side)
 
     def forward(self, images: Tensor) -> Features:
-        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised pictures."""
+        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised images."""
         pooled = self.network(images)
         return Features(pooled, self._tap.taken()[0])
 
@@ -65,7 +65,7 @@ def build(
             network = timm.create_model(name, pretrained=True, num_classes=0)
         except Exception as error:  # the hub's client raises many kinds, none of them documented
             text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise TroubleError(
+            raise EnvironmentFailure(
                 f"cannot get the weights of timm's {name}: {text}; use --set timm/{name}.weights=FILE, or random"
             ) from error
         tag = str(network.pretrained_cfg.get("tag", ""))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hashzoo.method import Backbone, Input
-from hashzoo.types import Features
+from hashzoo.backbone import Backbone
+from hashzoo.types import Features, Input
 
 
 class Tiny(Backbone):
     """A small convolutional network in three stages, for CPUs and tests."""
 
     def __init__(self, shape: tuple[int, int, int], *, width: int = 32, depth: int = 1) -> None:
-        """Stages of ``width``, 2 ``width`` and 4 ``width`` channels at 1, 1/2 and 1/4 of the picture's side.
+        """Stages of ``width``, 2 ``width`` and 4 ``width`` channels at 1, 1/2 and 1/4 of the image's side.
 
-        Each has ``depth`` convolutions of 3 x 3; one sees 9 pixels of the picture in all, two see 23.
+        Each has ``depth`` convolutions of 3 x 3; one sees 9 pixels of the image in all, two see 23.
         """
         super().__init__()
         widths = (width, 2 * width, 4 * width)

@@ -10,9 +10,9 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from hashzoo.errors import TroubleError
-from hashzoo.method import Backbone, Input
-from hashzoo.types import Features
+from hashzoo.backbone import Backbone
+from hashzoo.errors import EnvironmentFailure
+from hashzoo.types import Features, Input
 from hashzoo_plugins.backbones import weights as files
 from hashzoo_plugins.backbones.maps import Tap, Taps, width
 
@@ -44,7 +44,7 @@ class Torchvision(Backbone):
         self.dim = width(self, side)
 
     def forward(self, images: Tensor) -> Features:
-        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised pictures."""
+        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised images."""
         out = self.network(images.contiguous(memory_format=torch.channels_last))
         maps, final = self._tap.taken()
         return Features(out if final is None else final.mean((2, 3)), maps)
@@ -75,7 +75,7 @@ def build(
     """A torchvision model by name, with ``weights`` default, random, or a .safetensors or .pth file of its own keys.
 
     Keys that a file may lack are named by patterns in ``allow_missing``; ``taps`` says which maps it gives. ``size`` is
-    the side in pixels that whole pictures are brought to, where it is not to be the network's own.
+    the side in pixels that whole images are brought to, where it is not to be the network's own.
     """
     from torchvision import models
 
@@ -96,7 +96,7 @@ def build(
         try:
             network = _made(name, best)
         except (URLError, OSError, RuntimeError) as error:
-            raise TroubleError(
+            raise EnvironmentFailure(
                 f"cannot get the weights of {name} from {best.url}: {error}; "
                 f"use --set torchvision/{name}.weights=FILE, or random"
             ) from error

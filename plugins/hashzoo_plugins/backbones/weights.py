@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hashzoo.errors import TroubleError, UsageError
+from hashzoo.errors import EnvironmentFailure, UsageError
 
 SHOWN = 5  # keys listed in an error
 
@@ -27,21 +27,21 @@ def digest(path: Path) -> str:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file. No code in a file is ever run: TroubleError instead."""
+    """The tensors of a .safetensors, .pth or .pt file. No code in a file is ever run: EnvironmentFailure instead."""
     if not path.is_file():
-        raise TroubleError(f"there is no weights file {path}")
+        raise EnvironmentFailure(f"there is no weights file {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise TroubleError(f"{path} cannot be read as plain tensors: {text}") from error
+        raise EnvironmentFailure(f"{path} cannot be read as plain tensors: {text}") from error
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise TroubleError(f"{path} holds no table of tensors; save model.state_dict()")
+        raise EnvironmentFailure(f"{path} holds no table of tensors; save model.state_dict()")
     return found
 
 

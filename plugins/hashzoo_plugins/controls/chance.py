@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split
 
 
 class Chance(Method):
-    """One and the same code for every picture: all items tied, the score of a random order."""
+    """One and the same code for every image: all items tied, the score of a random order."""
 
     card = Card("shallow", "none", informative=False)
 

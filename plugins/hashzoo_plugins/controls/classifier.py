@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from hashzoo.backbone import Backbone
 from hashzoo.index import Distance, Index, Scan
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split
 
@@ -39,7 +40,7 @@ class Classifier(Method):
     """A plain classifier whose predicted class is the code (Sablayrolles et al., ICASSP 2017).
 
     A supervised hash that does not beat it has shown nothing beyond classification. Stores ceil(log2 C) bits
-    whatever was asked. For several labels a picture it stores the C predicted labels, and two pictures match
+    whatever was asked. For several labels an image it stores the C predicted labels, and two images match
     where they share one; the paper has single labels only.
     """
 
@@ -48,7 +49,7 @@ class Classifier(Method):
         "classes",
         paper="Sablayrolles et al., ICASSP 2017",
         year=2017,
-        beyond="the class, ceil(log2 C) bits (C bits where pictures have several labels)",
+        beyond="the class, ceil(log2 C) bits (C bits where images have several labels)",
     )
 
     def __init__(self, setting: Setting, backbone: Backbone) -> None:
@@ -58,7 +59,7 @@ class Classifier(Method):
         self.digits = max(1, math.ceil(math.log2(setting.classes)))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Cross-entropy: softmax for one label a picture, sigmoid for several."""
+        """Cross-entropy: softmax for one label an image, sigmoid for several."""
         optimizer = run.optimizer(self.backbone, self.head)
         for batch in run.batches(train):
             logits = self.head(self.backbone(batch.images).pooled)  # (B, C)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from hashzoo.backbone import Backbone
 from hashzoo.index import Cosine, Index, Scan
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split
 
 
 class Unquantized(Method):
-    """Cosine of the centred features, no code: what quantizing the same features costs is measured from here."""
+    """Cosine of the centerd features, no code: what quantizing the same features costs is measured from here."""
 
     card = Card("shallow", "none", beyond="real-valued features, 32 bits a feature")
 
@@ -21,11 +22,11 @@ class Unquantized(Method):
         self.register_buffer("mean", torch.zeros(backbone.dim))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Only the mean is learned, so that the comparison with centred hashes is fair."""
+        """Only the mean is learned, so that the comparison with centerd hashes is fair."""
         self.mean = run.features(self.backbone, train).pooled.mean(0)
 
     def encode(self, batch: Batch) -> Codes:
-        """Centred features as side information."""
+        """Centerd features as side information."""
         return {"features": self.backbone(batch.images).pooled - self.mean}
 
     def index(self) -> Index:

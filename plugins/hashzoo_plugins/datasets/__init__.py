@@ -1,4 +1,4 @@
-"""Data sets and the protocols on them, named data.protocol."""
+"""Datasets and the protocols on them, named data.protocol."""
 
 from typing import Any
 

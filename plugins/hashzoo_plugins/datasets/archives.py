@@ -1,4 +1,4 @@
-"""Pictures of data sets and list files of benchmarks, as their publishers ship them: names to folders.
+"""Images of datasets and list files of benchmarks, as their publishers ship them: names to folders.
 
 Checksums: VOC 2012 and ImageNette as torchvision has them; COCO as TensorFlow Datasets has them; MIRFLICKR-25k as its
 page gives it, and of its annotations as found in public code (no page gives one). An archive is removed once it is
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import filelock
 
-from hashzoo.errors import TroubleError, unknown
+from hashzoo.errors import EnvironmentFailure, unknown_name
 from hashzoo_plugins.datasets.download import Remote, data_folder
 from hashzoo_plugins.datasets.list_files import LISTS
 from hashzoo_plugins.datasets.unpack import unpack
@@ -90,10 +90,10 @@ def folder(name: str) -> Path:
 
     voc2012: ``VOCdevkit/VOC2012/JPEGImages/*.jpg``. coco: ``train2014/*.jpg``, ``val2014/*.jpg``, ``annotations``.
     mirflickr: ``mirflickr/im*.jpg``, ``mirflickr25k_annotations_v080/*.txt``. imagenette: ``imagenette2-320``.
-    Lists: ``train.txt`` and the like, as in their repository. TroubleError as of ``fetch`` and ``unpack``.
+    Lists: ``train.txt`` and the like, as in their repository. EnvironmentFailure as of ``fetch`` and ``unpack``.
     """
     if name not in ARCHIVES:
-        raise ValueError(unknown("archive", name, ARCHIVES))
+        raise ValueError(unknown_name("archive", name, ARCHIVES))
     place, remotes = data_folder(name), ARCHIVES[name]
     if all((place / (remote.makes or remote.path)).exists() for remote in remotes):
         return place
@@ -103,7 +103,7 @@ def folder(name: str) -> Path:
             for remote in remotes:
                 _make(remote, place, [other.path for other in remotes])
     except OSError as error:
-        raise TroubleError(
+        raise EnvironmentFailure(
             f"cannot write {place}: {error.strerror or error}; set HASHZOO_DATA to a folder with room that you own"
         ) from error
     return place

@@ -1,4 +1,4 @@
-"""Drawing the parts of a data set: stratified, seeded, without overlap."""
+"""Drawing the parts of a dataset: stratified, seeded, without overlap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hashzoo.types import Split, Splits
 
-#: The note of a protocol whose training pictures are searched as well.
+#: The note of a protocol whose training images are searched as well.
 INSIDE = {"train": "inside the database"}
 
 
@@ -50,10 +50,10 @@ class Shuffle:
 
 @dataclass(frozen=True)
 class Pool:
-    """All pictures of a data set, of which protocols take their parts. The id of a picture is its row.
+    """All images of a dataset, of which protocols take their parts. The id of an image is its row.
 
     ``source`` says in a few words which files these are, for every row of a board. ``names`` (N) are given where rows
-    are in no order of their own: the paths of the pictures below their folder.
+    are in no order of their own: the paths of the images below their folder.
     """
 
     images: Any  # Tensor | Sequence
@@ -65,7 +65,7 @@ class Pool:
     names: Sequence[str] | None = None
 
     def part(self, rows: NDArray[np.int64]) -> Split:
-        """Some pictures as a split."""
+        """Some images as a split."""
         chosen = torch.from_numpy(np.asarray(rows, dtype=np.int64))
         return Split(self.images, self.labels, torch.arange(len(self.labels))).take(chosen)
 
@@ -104,7 +104,7 @@ class Pool:
     def disjoint(
         self, name: str, queries: int, train: int, *, seed: int, validation: float, inside: bool = False
     ) -> Splits:
-        """Stratified queries and training pictures; all others are the database, with the training ones if ``inside``.
+        """Stratified queries and training images; all others are the database, with the training ones if ``inside``.
 
         ``name`` and ``seed`` say which; single labels only.
         """
@@ -116,7 +116,7 @@ class Pool:
         return self.splits(learned, database, asking, validation=validation, shuffle=shuffle, notes=notes)
 
     def official(self, name: str, first: int, *, seed: int, validation: float) -> Splits:
-        """The first pictures are learned from and searched, their order drawn by ``name`` and ``seed``; others ask."""
+        """The first images are learned from and searched, their order drawn by ``name`` and ``seed``; others ask."""
         shuffle = Shuffle(name, seed)
         train, query = shuffle.permutation(np.arange(first)), np.arange(first, len(self.labels))
         return self.splits(train, train, query, validation=validation, shuffle=shuffle, notes=INSIDE)
@@ -133,7 +133,7 @@ def stratified(classes: NDArray[np.int64], sizes: Sequence[int], generator: Perm
     ([0, 1], 0)
     """
     if not len(classes):
-        raise ValueError("there are no pictures to take parts of")
+        raise ValueError("there are no images to take parts of")
     if sum(sizes) > len(classes):
         raise ValueError(f"parts of {list(sizes)} rows ask for more than the {len(classes)} there are")
     left = [generator.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)]
@@ -151,7 +151,7 @@ def stratified(classes: NDArray[np.int64], sizes: Sequence[int], generator: Perm
 
 
 def held_out(data: Splits, share: float, shuffle: Permuting) -> Splits:
-    """The splits with a share of their training pictures, classes in proportion, as validation pictures instead."""
+    """The splits with a share of their training images, classes in proportion, as validation images instead."""
     if not 0 <= share < 1:
         raise ValueError(f"validation is a share of train, 0 to below 1, not {share}")
     held = round(share * len(data.train))

@@ -1,4 +1,4 @@
-"""The binary version of CIFAR-10 and CIFAR-100: a record is its label bytes and a picture of 3 x 32 x 32 bytes.
+"""The binary version of CIFAR-10 and CIFAR-100: a record is its label bytes and an image of 3 x 32 x 32 bytes.
 
 The Python version is pickles, which run code when they are loaded, so it is never read.
 """
@@ -16,32 +16,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo.errors import TroubleError
+from hashzoo.errors import EnvironmentFailure
 from hashzoo_plugins.datasets.download import Remote, data_folder
 
-PICTURE = 3 * 32 * 32
+IMAGE = 3 * 32 * 32
 SITE = "https://www.cs.toronto.edu/~kriz/"
 
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """Where the files of one of the two are: the archive, the folder in it, and pictures by file, training first."""
+    """Where the files of one of the two are: the archive, the folder in it, and images by file, training first."""
 
     name: str  # of the data folder
     remote: Remote
     folder: str
     pickles: tuple[str, ...]
-    pictures: dict[str, int]
+    images: dict[str, int]
     labels: int  # label bytes a record; the last is the class
     classes: int
 
     def content(self, root: Path | None, also: Sequence[str] = ()) -> dict[str, bytes]:
-        """The files of pictures and some others.
+        """The files of images and some others.
 
-        Out of ``root`` (the folder, what holds it, or what holds the archive) or the data folder. TroubleError where
-        there are none, or where the archive is damaged.
+        Out of ``root`` (the folder, what holds it, or what holds the archive) or the data folder. EnvironmentFailure
+        where there are none, or where the archive is damaged.
         """
-        files = [*self.pictures, *also]
+        files = [*self.images, *also]
         if root is None:
             return self._packed(self.remote.fetch(data_folder(self.name)), files)
         for place in (root, root / self.folder):
@@ -49,34 +49,42 @@ class CifarFiles:
                 try:
                     return {file: (place / file).read_bytes() for file in files}
                 except OSError as error:
-                    raise TroubleError(f"{error.filename} cannot be read: {error.strerror}") from error
+                    raise EnvironmentFailure(f"{error.filename} cannot be read: {error.strerror}") from error
         if (root / self.remote.path).is_file():
             return self._packed(root / self.remote.path, files)
         cure = f"put {self.remote.path} there ({self.remote.urls[0]}), or leave root out to download it"
         for pickles in self.pickles:
             if (root / pickles).exists():
-                raise TroubleError(f"{root / pickles} is the Python version, pickles, which are never loaded; {cure}")
-        raise TroubleError(f"there is no {self.folder} and no {self.remote.path} in {root}; {cure}")
+                raise EnvironmentFailure(
+                    f"{root / pickles} is the Python version, pickles, which are never loaded; {cure}"
+                )
+        raise EnvironmentFailure(f"there is no {self.folder} and no {self.remote.path} in {root}; {cure}")
 
     def _packed(self, archive: Path, files: Sequence[str]) -> dict[str, bytes]:
         try:
             with tarfile.open(archive) as tar:
                 return {file: _member(tar, f"{self.folder}/{file}") for file in files}
         except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
-            raise TroubleError(f"{archive} is damaged: {error}; remove it to download it again") from error
+            raise EnvironmentFailure(f"{archive} is damaged: {error}; remove it to download it again") from error
 
     def records(self, content: dict[str, bytes]) -> tuple[Tensor, NDArray[np.int64]]:
-        """All pictures (N, 3, 32, 32) uint8 and their classes (N,), training first. TroubleError for damaged files."""
-        record = self.labels + PICTURE
+        """All images (N, 3, 32, 32) uint8 and their classes (N,), training first. EnvironmentFailure for damaged
+        files.
+        """
+        record = self.labels + IMAGE
         blocks = []
-        for file, pictures in self.pictures.items():
-            if (found := len(content[file])) != pictures * record:
-                raise TroubleError(f"{file} has {found} bytes, expected {pictures * record}; get {self.folder} anew")
+        for file, images in self.images.items():
+            if (found := len(content[file])) != images * record:
+                raise EnvironmentFailure(
+                    f"{file} has {found} bytes, expected {images * record}; get {self.folder} anew"
+                )
             blocks.append(np.frombuffer(content[file], dtype=np.uint8).reshape(-1, record))
         table = np.concatenate(blocks)  # (N, record)
         classes = table[:, self.labels - 1].astype(np.int64)
         if classes.max() >= self.classes:
-            raise TroubleError(f"{self.folder} has a label {classes.max()}, expected below {self.classes}; get it anew")
+            raise EnvironmentFailure(
+                f"{self.folder} has a label {classes.max()}, expected below {self.classes}; get it anew"
+            )
         return torch.from_numpy(table[:, self.labels :].reshape(-1, 3, 32, 32).copy()), classes
 
 

@@ -1,4 +1,4 @@
-"""Queries made of two pictures of any multi-label data set: this or that, this and that, this without that."""
+"""Queries made of two images of any multi-label dataset: this or that, this and that, this without that."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def algebra(operation: Operation, a: Tensor, b: Tensor) -> Tensor:
 
 
 def draw(data: Splits, operation: Operation, count: int, seed: int, pairs: Literal["proper", "any"]) -> Splits:
-    """The splits with ``count`` pairs of query pictures, distinct and drawn by seed.
+    """The splits with ``count`` pairs of query images, distinct and drawn by seed.
 
     ``proper`` pairs are those on which the operation does something: its label set is neither operand's, so neither
     operand alone is the answer. ``any`` takes every pair whose intersection is not empty (for the other operations,
     every pair). ValueError where the query split has too few such pairs.
     """
     if not data.multilabel:
-        raise ValueError("queries are composed of pictures with several labels; this data set has one each")
+        raise ValueError("queries are composed of images with several labels; this dataset has one each")
     labels = data.query.labels
     total = len(labels)
     generator = torch.Generator().manual_seed(seed)
@@ -90,6 +90,6 @@ def protocols(
     made: dict[str, Callable[..., Splits]] = {}
     for operation in OPERATIONS:
         one = partial(of_files if rooted else embedded, operation)
-        one.__doc__ = f"{name.capitalize()} asked by the {operation} of the labels of two pictures."
+        one.__doc__ = f"{name.capitalize()} asked by the {operation} of the labels of two images."
         made[f"{name}.{operation}"] = one
     return made

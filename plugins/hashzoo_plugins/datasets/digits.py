@@ -17,8 +17,8 @@ from hashzoo_plugins.datasets.carve import stratified
 CLASSES = tuple(str(digit) for digit in range(10))
 
 
-def pictures() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All pictures (1797, 8, 8) uint8, grey values 0..16 stretched to 0..255, and their classes (1797,)."""
+def load() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All images (1797, 8, 8) uint8, grey values 0..16 stretched to 0..255, and their classes (1797,)."""
     from sklearn.datasets import load_digits
 
     images, classes = load_digits(return_X_y=True)
@@ -29,7 +29,7 @@ def draw(sizes: dict[str, int], seed: int, validation: float, inside: bool = Fal
     """Stratified parts by seed; ``validation`` is the share of train that is carved out of it."""
     if not 0 <= validation < 1:
         raise ValueError(f"validation is a share of train, 0 to below 1, not {validation}")
-    images, classes = pictures()
+    images, classes = load()
     generator = np.random.default_rng(seed)
     query, train, database = stratified(classes, [sizes["query"], sizes["train"], sizes["database"]], generator)
     if inside:
@@ -64,7 +64,7 @@ def standard(*, seed: int = 0, validation: float = 0.0) -> Splits:
 
 
 def inside(*, seed: int = 0, validation: float = 0.0) -> Splits:
-    """Digits with the training pictures inside the database, as many papers have it (which flatters)."""
+    """Digits with the training images inside the database, as many papers have it (which flatters)."""
     return draw({"query": 297, "train": 500, "database": 1000}, seed, validation, inside=True)
 
 

@@ -1,6 +1,6 @@
 """Files from the web: resumed where they broke off, checked, and never half there.
 
-Data lie in ``HASHZOO_DATA``, or ``data`` in the cache folder, one folder a data set. ``HASHZOO_MIRROR``, as
+Data lie in ``HASHZOO_DATA``, or ``data`` in the cache folder, one folder a dataset. ``HASHZOO_MIRROR``, as
 ``http://mirror.example``, takes the place of the scheme and host of every URL.
 """
 
@@ -22,8 +22,8 @@ from pathlib import Path
 
 import filelock
 
-from hashzoo.errors import TroubleError, UsageError
-from hashzoo.features import cache_folder
+from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.storage.cache import cache_folder
 from hashzoo_plugins.datasets.progress import Progress
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -33,7 +33,7 @@ BLOCK = 1 << 18
 
 
 def data_folder(name: str) -> Path:
-    """Where one data set lies."""
+    """Where one dataset lies."""
     given = os.environ.get("HASHZOO_DATA")
     return (Path(given) if given else cache_folder() / "data") / name
 
@@ -102,7 +102,7 @@ def address(url: str) -> str:
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the web: where it is, what is known of it, and where it lies in the folder of its data set.
+    """A file on the web: where it is, what is known of it, and where it lies in the folder of its dataset.
 
     ``makes`` is the folder that an archive becomes there.
     """
@@ -115,7 +115,7 @@ class Remote:
     makes: str | None = None
 
     def fetch(self, folder: Path, files: Sequence[str] = ()) -> Path:
-        """The file inside a folder, downloaded unless it is there. TroubleError as of ``fetch``."""
+        """The file inside a folder, downloaded unless it is there. EnvironmentFailure as of ``fetch``."""
         target = folder / self.path
         return fetch(self.urls, target, size=self.size, md5=self.md5, sha256=self.sha256, files=files)
 
@@ -132,8 +132,9 @@ def fetch(
     """The file ``target``, downloaded from the first of ``urls`` that gives it, unless it is there already.
 
     Bytes gather in ``target.part``, which the next try goes on from; only a whole file of the right size and checksum
-    becomes ``target``. Processes that want the same file wait for the one that downloads it. TroubleError where no URL
-    gives it; the message names ``files`` (by default the target's name) as what a folder given as root must hold.
+    becomes ``target``. Processes that want the same file wait for the one that downloads it. EnvironmentFailure where
+    no URL gives it; the message names ``files`` (by default the target's name) as what a folder given as root must
+    hold.
     """
     check = Check(size, md5, sha256)
     addresses = list(dict.fromkeys(address(url) for url in ([urls] if isinstance(urls, str) else urls)))
@@ -145,11 +146,11 @@ def fetch(
                     _from_any(addresses, target, check, files or [target.name])
         found = target.stat().st_size
     except OSError as error:
-        raise TroubleError(
+        raise EnvironmentFailure(
             f"cannot write {target}: {error.strerror or error}; set HASHZOO_DATA to a folder with room that you own"
         ) from error
     if size is not None and found != size:
-        raise TroubleError(f"{target} has {found} bytes, expected {size}; remove it to download it again")
+        raise EnvironmentFailure(f"{target} has {found} bytes, expected {size}; remove it to download it again")
     return target
 
 
@@ -167,7 +168,7 @@ def _from_any(urls: Sequence[str], target: Path, check: Check, files: Sequence[s
             _note(part).unlink(missing_ok=True)
             return
     kept = f" ({_size(part)} bytes are kept, the next try goes on from there)" if _size(part) else ""
-    raise TroubleError(
+    raise EnvironmentFailure(
         f"cannot download {target.name}: {'; '.join(reasons)}{kept}; "
         f"or get {', '.join(files)} otherwise and name the folder with --root FOLDER"
     )

@@ -1,6 +1,6 @@
-"""Your own pictures: a folder with one folder for each class, or a table of paths and labels.
+"""Your own images: a folder with one folder for each class, or a table of paths and labels.
 
-The id of a picture is its row among all paths, sorted by their bytes, which is the same on every machine.
+The id of an image is its row among all paths, sorted by their bytes, which is the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from hashzoo import picture_paths
-from hashzoo.errors import TroubleError, UsageError, printable
-from hashzoo.picture_paths import ENDINGS, below
+from hashzoo.data import image_paths
+from hashzoo.data.image_paths import ENDINGS, below
+from hashzoo.errors import EnvironmentFailure, UsageError, printable
 from hashzoo.types import Splits
 from hashzoo_plugins.datasets.carve import INSIDE, Pool, Shuffle, stratified
+from hashzoo_plugins.datasets.image_table import PARTS, TABLES, Table, read_table
 from hashzoo_plugins.datasets.paths import Paths
-from hashzoo_plugins.datasets.picture_table import PARTS, TABLES, Table, read_table
 
 SIDES = (8, 1024)
 QUERIES = 1000
 
 
 class Squares(Paths):
-    """Picture files, each cut to the middle square and resized to one side, so that a network can take several."""
+    """Image files, each cut to the middle square and resized to one side, so that a network can take several."""
 
     def __init__(self, paths: Sequence[Path], side: int) -> None:
         super().__init__(paths)
         self.side, self.form = side, f"{side} x {side}"
 
     def __getitem__(self, row: Any) -> Image.Image:
-        """One picture, (side, side), upright, in RGB. TroubleError naming it where it does not decode."""
-        picture: Image.Image = super().__getitem__(row)
-        return ImageOps.fit(picture, (self.side, self.side), Image.Resampling.BICUBIC)
+        """One image, (side, side), upright, in RGB. EnvironmentFailure naming it where it does not decode."""
+        image: Image.Image = super().__getitem__(row)
+        return ImageOps.fit(image, (self.side, self.side), Image.Resampling.BICUBIC)
 
     def read(self, row: int) -> bytes:
-        """The bytes of one file. OSError where they cannot be read, TroubleError where they are too many."""
-        return picture_paths.read(self.paths[row])
+        """The bytes of one file. OSError where they cannot be read, EnvironmentFailure where they are too many."""
+        return image_paths.read(self.paths[row])
 
     def name(self, row: int) -> str:
         """The path, on one line."""
@@ -68,14 +68,14 @@ def folder(
     seed: int = 0,
     validation: float = 0.0,
 ) -> Splits:
-    """Your own pictures: class folders in ``root``, or a table (CSV, Parquet) of ``path`` and ``label``.
+    """Your own images: class folders in ``root``, or a table (CSV, Parquet) of ``path`` and ``label``.
 
     ``root`` is the folder or the table; ``labels`` names a table whose paths start at ``root``. ``query`` and
-    ``train`` are a share of the pictures (below 1) or their number; by default a tenth, at most 1,000, and half; the
-    others are the database. Pictures are cut to a square of ``size`` pixels.
+    ``train`` are a share of the images (below 1) or their number; by default a tenth, at most 1,000, and half; the
+    others are the database. Images are cut to a square of ``size`` pixels.
     """
     if not isinstance(root, str | os.PathLike):
-        raise UsageError("folder needs to know where the pictures are: --root PICTURES, a folder or a table")
+        raise UsageError("folder needs to know where the images are: --root IMAGES, a folder or a table")
     root = Path(root)
     if not SIDES[0] <= size <= SIDES[1]:
         raise UsageError(f"folder.size is {SIDES[0]} to {SIDES[1]} pixels, not {size}")
@@ -92,7 +92,7 @@ def folder(
     if len(names) < 2:
         raise UsageError(f"{printable(root)} has one class only ({names[0]}); a benchmark needs two or more")
     several = bool((table.labels.sum(1) != 1).any())
-    source = "pictures of a table" if table.listed else "pictures in class folders"
+    source = "images of a table" if table.listed else "images in class folders"
     below = Path(os.path.abspath(place)) if table.listed else place  # noqa: PTH100 - what the paths begin with
     relative = [path.relative_to(below).as_posix() for path in table.paths]
     pool = Pool(Squares(table.paths, size), table.labels, names, source, multilabel=several, names=relative)
@@ -104,14 +104,14 @@ def folder(
 
 
 def walked(root: Path) -> Table:
-    """The pictures below the class folders of ``root``, sorted by the bytes of their paths."""
+    """The images below the class folders of ``root``, sorted by the bytes of their paths."""
     if not root.is_dir():
-        raise TroubleError(f"there is no folder {printable(root)}; name the folder of your pictures with --root")
+        raise EnvironmentFailure(f"there is no folder {printable(root)}; name the folder of your images with --root")
     found = sorted(below(root), key=lambda relative: os.fsencode(relative.as_posix()))
     kept = [relative for relative in found if relative.suffix.lower() in ENDINGS]
     inside = [relative for relative in kept if len(relative.parts) > 1]
     if not inside:
-        raise TroubleError(f"no pictures found in folders of {printable(root)}: {_instead(found, kept)}")
+        raise EnvironmentFailure(f"no images found in folders of {printable(root)}: {_instead(found, kept)}")
     classes = list(dict.fromkeys(relative.parts[0] for relative in inside))
     column = {name: number for number, name in enumerate(classes)}
     numbers = torch.tensor([column[relative.parts[0]] for relative in inside])
@@ -120,7 +120,7 @@ def walked(root: Path) -> Table:
 
 
 def _instead(found: Sequence[PurePath], kept: Sequence[PurePath]) -> str:
-    """What there was where no picture in a class folder was found, and the cure."""
+    """What there was where no image in a class folder was found, and the cure."""
     if kept:
         return f"{len(kept)} lie directly in it; put each into a folder named like its class, or list them in a table"
     (ending, count), *_ = Counter(path.suffix.lower() for path in found).most_common(1) or [("", 0)]
@@ -129,7 +129,7 @@ def _instead(found: Sequence[PurePath], kept: Sequence[PurePath]) -> str:
 
 
 def _found(labels: Path, root: Path) -> Path:
-    """A table where it says, or in the folder of the pictures."""
+    """A table where it says, or in the folder of the images."""
     return root / labels if not labels.is_file() and (root / labels).is_file() else labels
 
 
@@ -138,8 +138,8 @@ def drawn(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Rows to learn from, to search and to ask with, without overlap.
 
-    With one label a picture, classes are in proportion, and the first picture of each is learned from and the second
-    is searched, so that what is asked for can be found: a class of one picture is learned from only.
+    With one label an image, classes are in proportion, and the first image of each is learned from and the second
+    is searched, so that what is asked for can be found: a class of one image is learned from only.
     """
     total = len(labels)
     classes = labels.argmax(1).numpy() if not several else np.zeros(total, dtype=np.int64)
@@ -148,13 +148,13 @@ def drawn(
     rest = np.sort(np.concatenate([rows[2:] for rows in order]))
     asking = _number("query", query, total, min(QUERIES, max(1, total // 10)))
     if asking > len(rest):
-        reason = "a class needs three pictures to ask with one" if not several else "three pictures are needed"
-        raise UsageError(f"folder: {total} pictures cannot give {asking} queries: {reason}; add pictures or ask fewer")
+        reason = "a class needs three images to ask with one" if not several else "three images are needed"
+        raise UsageError(f"folder: {total} images cannot give {asking} queries: {reason}; add images or ask fewer")
     room = len(rest) - asking + len(first)
     learned = _number("train", train, total, min(room, max(len(first), total // 2)))
     if not len(first) <= learned <= room:
         raise UsageError(
-            f"folder: of {total} pictures, {len(first)} to {room} can be learned from beside {asking} queries, "
+            f"folder: of {total} images, {len(first)} to {room} can be learned from beside {asking} queries, "
             f"not {learned}; change folder.train or folder.query"
         )
     queries, more = stratified(classes[rest], [asking, learned - len(first)], shuffle)
@@ -164,11 +164,11 @@ def drawn(
 
 
 def _number(name: str, given: float | None, total: int, default: int) -> int:
-    """A share of all pictures, or a number of them, as a number."""
+    """A share of all images, or a number of them, as a number."""
     if given is None:
         return default
     if given <= 0 or (given >= 1 and given != int(given)):
-        raise UsageError(f"folder.{name} is a share below 1 or a whole number of pictures, not {given}")
+        raise UsageError(f"folder.{name} is a share below 1 or a whole number of images, not {given}")
     return max(1, round(given * total)) if given < 1 else int(given)
 
 
@@ -183,7 +183,7 @@ def _as_listed(
         if not len(rows[part]):
             raise UsageError(f"folder: no row of the table has {part} in its column part")
     if validation and len(rows["validation"]):
-        raise UsageError("folder: the table has its own validation pictures; leave out folder.validation")
+        raise UsageError("folder: the table has its own validation images; leave out folder.validation")
     apart = len(rows["database"]) > 0
     database, notes = (rows["database"], {}) if apart else (rows["train"], INSIDE)
     made = pool.splits(rows["train"], database, rows["query"], validation=validation, shuffle=shuffle, notes=notes)

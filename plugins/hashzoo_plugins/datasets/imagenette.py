@@ -1,7 +1,7 @@
-"""ImageNette: ten easy classes of ImageNet (fast.ai), 9,469 training and 3,925 validation pictures.
+"""ImageNette: ten easy classes of ImageNet (fast.ai), 9,469 training and 3,925 validation images.
 
 ``root`` is a folder with the official ``train`` and ``val`` folders (or with ``imagenette2-320``, where they are), or
-with ``imagenette224_train.npz`` and ``imagenette224_val.npz``, the same pictures at 224 x 224. Without ``root`` the
+with ``imagenette224_train.npz`` and ``imagenette224_val.npz``, the same images at 224 x 224. Without ``root`` the
 official files are downloaded, those whose shorter side has 320 pixels. Networks pretrained on ImageNet have seen these
 classes with their labels; rows say so.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hashzoo.errors import TroubleError
-from hashzoo.picture_files import PictureFiles
+from hashzoo.data.image_files import ImageFiles
+from hashzoo.errors import EnvironmentFailure
 from hashzoo.types import Splits
 from hashzoo_plugins.datasets.archives import folder
 from hashzoo_plugins.datasets.carve import Pool
@@ -29,22 +29,22 @@ CLASSES = (
     "tench", "English springer", "cassette player", "chain saw", "church",
     "French horn", "garbage truck", "gas pump", "golf ball", "parachute",
 )  # fmt: skip
-PICTURES = {"train": 9469, "val": 3925}
+IMAGES = {"train": 9469, "val": 3925}
 OFFICIAL = "imagenette2-320"
 SOURCES = {OFFICIAL: "320", "imagenette2": "full size", "imagenette2-160": "160"}
 PACKED = ("imagenette224_train.npz", "imagenette224_val.npz")
 
 
-class Both(PictureFiles):
-    """The picture files of one sequence, then those of another."""
+class Both(ImageFiles):
+    """The image files of one sequence, then those of another."""
 
-    def __init__(self, first: PictureFiles, second: PictureFiles) -> None:
+    def __init__(self, first: ImageFiles, second: ImageFiles) -> None:
         self.first, self.second = first, second
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
 
-    def _of(self, row: int) -> tuple[PictureFiles, int]:
+    def _of(self, row: int) -> tuple[ImageFiles, int]:
         return (self.first, row) if row < len(self.first) else (self.second, row - len(self.first))
 
     def read(self, row: int) -> bytes:
@@ -64,7 +64,7 @@ class Both(PictureFiles):
 
 
 def pool(root: Path | None) -> tuple[Pool, int]:
-    """All pictures, the official training pictures first, and how many these are."""
+    """All images, the official training images first, and how many these are."""
     if root is not None and all((root / name).is_file() for name in PACKED):
         train, val = (Packed(root / name) for name in PACKED)
         labels = np.concatenate([train.extra["labels"], val.extra["labels"]]).astype(np.int64)
@@ -72,36 +72,40 @@ def pool(root: Path | None) -> tuple[Pool, int]:
         one_hot = torch.eye(10)[torch.from_numpy(labels)]
         return Pool(Both(train, val), one_hot, names, "ImageNette (224)", pretraining=("ImageNet",)), len(train)
     place = folder("imagenette") / OFFICIAL if root is None else _unpacked(root)
-    listed = {part: [_pictures(place / part / wnid) for wnid in WNIDS] for part in PICTURES}
-    for part, expected in PICTURES.items():
+    listed = {part: [_images(place / part / wnid) for wnid in WNIDS] for part in IMAGES}
+    for part, expected in IMAGES.items():
         if (found := sum(map(len, listed[part]))) != expected:
-            raise TroubleError(f"{place / part} has {found} pictures, expected {expected}; unpack {OFFICIAL}.tgz anew")
+            raise EnvironmentFailure(
+                f"{place / part} has {found} images, expected {expected}; unpack {OFFICIAL}.tgz anew"
+            )
     by_class = [(c, path) for part in listed.values() for c, paths in enumerate(part) for path in paths]
     one_hot = torch.eye(10)[torch.tensor([c for c, _ in by_class])]
     source = f"ImageNette ({SOURCES.get(place.name, 'own folder')})"
     images = Paths([path for _, path in by_class])
-    return Pool(images, one_hot, CLASSES, source, pretraining=("ImageNet",)), PICTURES["train"]
+    return Pool(images, one_hot, CLASSES, source, pretraining=("ImageNet",)), IMAGES["train"]
 
 
 def _unpacked(root: Path) -> Path:
-    """The folder with ``train`` and ``val``: root, or one of the official names in it. TroubleError for neither."""
+    """The folder with ``train`` and ``val``: root, or one of the official names in it. EnvironmentFailure for
+    neither.
+    """
     for place in (root, *(root / name for name in SOURCES)):
-        if all((place / part).is_dir() for part in PICTURES):
+        if all((place / part).is_dir() for part in IMAGES):
             return place.resolve()
     if (root / f"{OFFICIAL}.tgz").is_file():
-        raise TroubleError(f"{root / OFFICIAL}.tgz is still packed; unpack it there: tar -xzf {OFFICIAL}.tgz")
-    raise TroubleError(
-        f"there are no {' and '.join(PICTURES)} folders, and no {PACKED[0]} and {PACKED[1]}, in {root}; "
+        raise EnvironmentFailure(f"{root / OFFICIAL}.tgz is still packed; unpack it there: tar -xzf {OFFICIAL}.tgz")
+    raise EnvironmentFailure(
+        f"there are no {' and '.join(IMAGES)} folders, and no {PACKED[0]} and {PACKED[1]}, in {root}; "
         "name their folder with root, or leave root out to download them"
     )
 
 
-def _pictures(place: Path) -> list[Path]:
+def _images(place: Path) -> list[Path]:
     return sorted(path for path in place.glob("*.JPEG") if not path.name.startswith("."))
 
 
 def standard(*, root: Path | None = None, seed: int = 0, validation: float = 0.0) -> Splits:
-    """ImageNette by its own split: 3,925 validation pictures ask; the 9,469 others are learned from and searched."""
+    """ImageNette by its own split: 3,925 validation images ask; the 9,469 others are learned from and searched."""
     whole, first = pool(root)
     return whole.official("imagenette", first, seed=seed, validation=validation)
 

@@ -1,4 +1,4 @@
-"""The list files of earlier hashing benchmarks, a line a picture: its path, then its labels as 0 and 1.
+"""The list files of earlier hashing benchmarks, a line an image: its path, then its labels as 0 and 1.
 
 HashNet's (Cao et al., ICCV 2017) and those of swuxyj/DeepHash-pytorch. Each is pinned to a commit that holds it; sizes
 and checksums are of the files as stored there, with bare line feeds.

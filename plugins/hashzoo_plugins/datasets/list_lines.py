@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.errors import TroubleError
+from hashzoo.errors import EnvironmentFailure
 
 CLASSES = 1 << 16  # class numbers from here on are taken for a damaged line, not for a table of so many columns
 
-#: Where published lists have the pictures on the machines of their authors.
+#: Where published lists have the images on the machines of their authors.
 _MACHINE = re.compile(
     r"(?:.*/)?(?:data|datasets?)/(?:coco|imagenet|nus_?wide(?:_\d+)?(?:_m)?|cifar-?10|mirflickr|voc2012)/"
 )
@@ -43,25 +43,25 @@ class Lines:
 
 
 def read(file: Path) -> Lines:
-    """A list file. TroubleError naming the file and the line where it is none."""
+    """A list file. EnvironmentFailure naming the file and the line where it is none."""
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise TroubleError(f"cannot read {file}: {error.strerror or error}") from error
+        raise EnvironmentFailure(f"cannot read {file}: {error.strerror or error}") from error
     stripped = [line.rstrip() for line in data.removeprefix(_MARK).splitlines()]
     numbers = [number for number, line in enumerate(stripped, 1) if line]
     lines = [stripped[number - 1] for number in numbers]
     if not lines:
-        raise TroubleError(f"{file} lists no picture; a line is a path and its labels")
+        raise EnvironmentFailure(f"{file} lists no image; a line is a path and its labels")
     columns = _count(lines[0])
     if not columns:
-        raise TroubleError(f"{file} line {numbers[0]} has no labels; a line is a path, a blank and its labels")
+        raise EnvironmentFailure(f"{file} line {numbers[0]} has no labels; a line is a path, a blank and its labels")
     heads, labels, odd = _columns(lines, columns)
     for row in odd:
         try:
             heads[row], labels[row] = _odd(lines[row], columns, numbers[0])
         except ValueError as error:
-            raise TroubleError(f"{file} line {numbers[row]}: {error}") from error
+            raise EnvironmentFailure(f"{file} line {numbers[row]}: {error}") from error
     return Lines(file, numbers, [_text(file, n, head) for n, head in zip(numbers, heads, strict=True)], labels)
 
 
@@ -110,15 +110,15 @@ def _text(file: Path, number: int, head: bytes) -> str:
             return head.decode()
     except UnicodeDecodeError:
         pass
-    raise TroubleError(f"{file} line {number}: the path is not plain text in UTF-8; save the list as UTF-8")
+    raise EnvironmentFailure(f"{file} line {number}: the path is not plain text in UTF-8; save the list as UTF-8")
 
 
 def name(path: str, strip: str = "") -> str:
-    """What a picture is called in every list, whatever machine the list was written on: its path without the machine's.
+    """What an image is called in every list, whatever machine the list was written on: its path without the machine's.
 
-    Paths are made plain (``\\`` to ``/``, no ``.``, no ``//``); then the folder that published lists have the data set
-    in is left out with all before it: ``data/``, ``dataset/`` or ``datasets/`` and the name of a known data set. With
-    ``strip`` it is the first folder of that name, or those several, instead. Nothing else is guessed: two pictures with
+    Paths are made plain (``\\`` to ``/``, no ``.``, no ``//``); then the folder that published lists have the dataset
+    in is left out with all before it: ``data/``, ``dataset/`` or ``datasets/`` and the name of a known dataset. With
+    ``strip`` it is the first folder of that name, or those several, instead. Nothing else is guessed: two images with
     the same file name in different folders stay two.
 
     >>> name("/home/caozhangjie/run-czj/dataset/coco/train2014/1.jpg"), name("./data/coco/train2014/1.jpg")

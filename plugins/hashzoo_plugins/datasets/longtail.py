@@ -1,4 +1,4 @@
-"""Long-tailed training sets of any single-label data set: classes of exponentially falling size.
+"""Long-tailed training sets of any single-label dataset: classes of exponentially falling size.
 
 The profile of Cao et al. (LDAM, NeurIPS 2019). The queries stay balanced, and so does the database, which is the
 whole training split that the long tail was drawn from: rare classes are rare to learn from, not to find.
@@ -25,7 +25,7 @@ TITLES = {"cifar10": "CIFAR-10", "imagenette": "ImageNette"}
 
 
 def sizes(largest: int, factor: float, classes: int) -> list[int]:
-    """Pictures of each class: floor(largest * factor^(-c / (C - 1))), in double precision.
+    """Images of each class: floor(largest * factor^(-c / (C - 1))), in double precision.
 
     >>> sizes(5000, 100, 10)
     [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
@@ -48,22 +48,22 @@ def draw(data: Splits, factor: float, shuffle: Permuting, database: Literal["bal
     """The splits with a long-tailed part of their training split to learn from.
 
     The first class is as large as the smallest class of that split. ``database`` is all of that split, or, as
-    "longtail", what is learned from. ValueError where a class would be left without a picture.
+    "longtail", what is learned from. ValueError where a class would be left without an image.
     """
     if data.multilabel:
-        raise ValueError("a long tail is drawn of pictures with one label each; this data set has several")
+        raise ValueError("a long tail is drawn of images with one label each; this dataset has several")
     classes = data.train.labels.argmax(1)
     counts = torch.bincount(classes, minlength=data.train.labels.shape[1])
     wanted = sizes(int(counts.min()), factor, len(counts))
     if min(wanted) < 1:
         raise ValueError(
-            f"an imbalance of {factor:g} leaves classes without a picture: the smallest class has {int(counts.min())}"
+            f"an imbalance of {factor:g} leaves classes without an image: the smallest class has {int(counts.min())}"
         )
     own = [np.flatnonzero(classes.numpy() == c) for c in range(len(wanted))]
     rows = np.concatenate([shuffle.permutation(those)[:size] for those, size in zip(own, wanted, strict=True)])
     train = data.train.take(torch.from_numpy(shuffle.permutation(rows)))
     kept = data.train if database == "balanced" else train
-    notes = {"long tail": f"classes of {', '.join(map(str, wanted))} pictures", "database": database}
+    notes = {"long tail": f"classes of {', '.join(map(str, wanted))} images", "database": database}
     return replace(data, train=train, database=kept, notes={**data.notes, **notes})
 
 
@@ -95,6 +95,6 @@ def protocols(
     for factor in FACTORS:
         one = partial(longtail if files is None else of_files, factor)
         title = TITLES.get(name, name.capitalize())
-        one.__doc__ = f"{title}, long-tailed: the largest class has {factor} times the pictures of the smallest."
+        one.__doc__ = f"{title}, long-tailed: the largest class has {factor} times the images of the smallest."
         made[f"{name}.lt{factor}"] = one
     return made

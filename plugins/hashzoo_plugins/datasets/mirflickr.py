@@ -1,7 +1,7 @@
 """Labels of MIRFLICKR-25k from its official annotations (Huiskes & Lew, MIR 2008), version 0.80.
 
-One text file a concept lists the numbers of the pictures that show it. 24 concepts are annotated in the wide sense; of
-14 there is a second file ``_r1`` with the pictures that the concept is relevant for. Papers use 24 or all 38.
+One text file a concept lists the numbers of the images that show it. 24 concepts are annotated in the wide sense; of
+14 there is a second file ``_r1`` with the images that the concept is relevant for. Papers use 24 or all 38.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hashzoo.errors import TroubleError
+from hashzoo.errors import EnvironmentFailure
 
-PICTURES = 25_000
+IMAGES = 25_000
 FOLDER = "mirflickr25k_annotations_v080"
 PUBLISHED = "https://press.liacs.nl/mirflickr/mirdownload.html"
 
@@ -33,39 +33,42 @@ ALL = tuple(sorted(POTENTIAL + RELEVANT))
 def annotated(root: Path, concepts: Sequence[str]) -> Tensor:
     """Which concepts are annotated, (25000, C) float; the row of ``im1.jpg`` is 0.
 
-    The files lie in ``root`` or in its folder of the official name. TroubleError naming the file, and the line, where
-    one is missing or damaged.
+    The files lie in ``root`` or in its folder of the official name. EnvironmentFailure naming the file, and the line,
+    where one is missing or damaged.
     """
     place = next((p for p in (root / FOLDER, root / "annotations", root) if (p / "sky.txt").is_file()), root / FOLDER)
-    labels = torch.zeros(PICTURES, len(concepts))
+    labels = torch.zeros(IMAGES, len(concepts))
     for column, concept in enumerate(concepts):
         file = place / f"{concept}.txt"
         try:
             lines = file.read_bytes().split(b"\n")
         except OSError as error:
-            raise TroubleError(
+            raise EnvironmentFailure(
                 f"cannot read {file}: {error.strerror or error}; unpack {FOLDER}.zip of {PUBLISHED} there"
             ) from error
         for number, line in enumerate(map(bytes.strip, lines), 1):
             if not line:
                 continue
-            if not re.fullmatch(rb"\d{1,5}", line) or not 1 <= int(line) <= PICTURES:
-                raise TroubleError(f"{file} line {number} is no number of a picture, 1 to {PICTURES}; unpack it anew")
+            if not re.fullmatch(rb"\d{1,5}", line) or not 1 <= int(line) <= IMAGES:
+                raise EnvironmentFailure(
+                    f"{file} line {number} is no number of an image, 1 to {IMAGES}; unpack it anew"
+                )
             labels[int(line) - 1, column] = 1
     return labels
 
 
-def of_pictures(names: Sequence[str], root: Path, concepts: Sequence[str]) -> Tensor:
-    """The annotations (N, C) of pictures named ``im1.jpg`` and so on. TroubleError naming one that is called otherwise.
+def of_images(names: Sequence[str], root: Path, concepts: Sequence[str]) -> Tensor:
+    """The annotations (N, C) of images named ``im1.jpg`` and so on. EnvironmentFailure naming one that is called
+    otherwise.
 
     Errors as of ``annotated``.
     """
     rows = []
     for name in names:
         found = re.fullmatch(r"(?:.*/)?im(\d{1,5})\.jpg", name)
-        if found is None or not 1 <= int(found[1]) <= PICTURES:
-            raise TroubleError(
-                f"the lists name {name!r}, which is none of im1.jpg to im{PICTURES}.jpg of MIRFLICKR-25k"
+        if found is None or not 1 <= int(found[1]) <= IMAGES:
+            raise EnvironmentFailure(
+                f"the lists name {name!r}, which is none of im1.jpg to im{IMAGES}.jpg of MIRFLICKR-25k"
             )
         rows.append(int(found[1]) - 1)
     return annotated(root, concepts)[torch.tensor(rows)]

@@ -1,4 +1,4 @@
-"""MNIST (LeCun et al., 1998) and Fashion-MNIST (Xiao et al., 2017): 70,000 grey pictures of 28 x 28 pixels each.
+"""MNIST (LeCun et al., 1998) and Fashion-MNIST (Xiao et al., 2017): 70,000 grey images of 28 x 28 pixels each.
 
 ``root`` is a folder with the four official ``idx`` files, packed (``.gz``) or not, or torchvision's folder with
 ``MNIST/raw`` or ``FashionMNIST/raw``; without it they are downloaded, from where torchvision has them.
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashzoo.errors import TroubleError
+from hashzoo.errors import EnvironmentFailure
 from hashzoo.types import Splits
 from hashzoo_plugins.datasets.carve import Pool
 from hashzoo_plugins.datasets.download import Remote, data_folder
@@ -27,7 +27,7 @@ QUERIES, TRAIN = 1000, 5000
 
 @dataclass(frozen=True)
 class IdxFiles:
-    """The files of one of the two: training pictures and labels, then test pictures and labels."""
+    """The files of one of the two: training images and labels, then test images and labels."""
 
     name: str
     folder: str  # torchvision's
@@ -35,7 +35,7 @@ class IdxFiles:
     classes: tuple[str, ...]
     mirrors: tuple[str, ...]
     md5: dict[str, str]
-    pictures: tuple[int, int] = (60_000, 10_000)
+    counts: tuple[int, int] = (60_000, 10_000)
 
     @property
     def remotes(self) -> list[Remote]:
@@ -43,7 +43,7 @@ class IdxFiles:
         return [Remote(tuple(m + file for m in self.mirrors), file, md5=md5) for file, md5 in self.md5.items()]
 
     def paths(self, root: Path | None) -> list[Path]:
-        """Where the four files lie. TroubleError where one does not."""
+        """Where the four files lie. EnvironmentFailure where one does not."""
         if root is None:
             return [remote.fetch(data_folder(self.name), [*self.md5]) for remote in self.remotes]
         for place in (root, root / self.folder / "raw"):
@@ -51,24 +51,24 @@ class IdxFiles:
             if any(found):
                 missing = [f for f, path in zip(self.md5, found, strict=True) if path is None]
                 if missing:
-                    raise TroubleError(f"{place} lacks {', '.join(missing)}; leave root out to download all")
+                    raise EnvironmentFailure(f"{place} lacks {', '.join(missing)}; leave root out to download all")
                 return [path for path in found if path]
-        raise TroubleError(f"there is no {', '.join(self.md5)} in {root}; leave root out to download them")
+        raise EnvironmentFailure(f"there is no {', '.join(self.md5)} in {root}; leave root out to download them")
 
     def pool(self, root: Path | None) -> tuple[Pool, int]:
-        """All pictures (N, 1, 28, 28), the official training pictures first, and how many these are."""
-        paths, (first, second) = self.paths(root), self.pictures
+        """All images (N, 1, 28, 28), the official training images first, and how many these are."""
+        paths, (first, second) = self.paths(root), self.counts
         images = [read(path, (n, 28, 28)) for path, n in zip(paths[::2], (first, second), strict=True)]
         labels = np.concatenate([read(path, (n,)) for path, n in zip(paths[1::2], (first, second), strict=True)])
         if labels.max() >= len(self.classes):
-            raise TroubleError(f"a label in {paths[1].parent} is {labels.max()}, expected below 10; get it anew")
+            raise EnvironmentFailure(f"a label in {paths[1].parent} is {labels.max()}, expected below 10; get it anew")
         one_hot = torch.eye(10)[torch.from_numpy(labels.astype(np.int64))]
-        pictures = torch.from_numpy(np.concatenate(images))[:, None]
-        # unpacked files cannot be told: those of one data set are called like those of the other
+        stacked = torch.from_numpy(np.concatenate(images))[:, None]
+        # unpacked files cannot be told: those of one dataset are called like those of the other
         known = all(
             self.md5.get(p.name) == hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest() for p in paths
         )
-        return Pool(pictures, one_hot, self.classes, self.source if known else f"{self.source} (own files)"), first
+        return Pool(stacked, one_hot, self.classes, self.source if known else f"{self.source} (own files)"), first
 
     def disjoint(self, root: Path | None, seed: int, validation: float) -> Splits:
         """Stratified parts."""
@@ -82,14 +82,14 @@ class IdxFiles:
 
 
 def read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An idx file of unsigned bytes in this shape. TroubleError for anything else."""
+    """An idx file of unsigned bytes in this shape. EnvironmentFailure for anything else."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise TroubleError(f"{path} cannot be read: {error}; remove it to download it again") from error
+        raise EnvironmentFailure(f"{path} cannot be read: {error}; remove it to download it again") from error
     header = np.array([0x0800 + len(shape), *shape], dtype=">i4").tobytes()
     if data[: len(header)] != header or len(data) != len(header) + math.prod(shape):
-        raise TroubleError(f"{path} is no idx file of shape {shape}; remove it to download it again")
+        raise EnvironmentFailure(f"{path} is no idx file of shape {shape}; remove it to download it again")
     return np.frombuffer(data, dtype=np.uint8, offset=len(header)).reshape(shape)
 
 
@@ -127,7 +127,7 @@ def disjoint(*, root: Path | None = None, seed: int = 0, validation: float = 0.0
 
 
 def official(*, root: Path | None = None, seed: int = 0, validation: float = 0.0) -> Splits:
-    """MNIST by its own split: 10,000 test pictures ask; the 60,000 others are learned from and searched."""
+    """MNIST by its own split: 10,000 test images ask; the 60,000 others are learned from and searched."""
     return MNIST.official(root, seed, validation)
 
 
@@ -137,5 +137,5 @@ def fashion_disjoint(*, root: Path | None = None, seed: int = 0, validation: flo
 
 
 def fashion_official(*, root: Path | None = None, seed: int = 0, validation: float = 0.0) -> Splits:
-    """Fashion-MNIST by its own split: 10,000 test pictures ask; the 60,000 others are learned from and searched."""
+    """Fashion-MNIST by its own split: 10,000 test images ask; the 60,000 others are learned from and searched."""
     return FASHION.official(root, seed, validation)

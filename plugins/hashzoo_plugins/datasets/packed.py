@@ -1,4 +1,4 @@
-"""Pictures packed into one .npz: ``jpeg`` holds the files one after another, ``offsets`` where each begins."""
+"""Images packed into one .npz: ``jpeg`` holds the files one after another, ``offsets`` where each begins."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from hashzoo.errors import TroubleError
-from hashzoo.picture_files import PictureFiles
+from hashzoo.data.image_files import ImageFiles
+from hashzoo.errors import EnvironmentFailure
 
 
-class Packed(PictureFiles):
-    """The picture files inside one .npz, by row; ``extra`` are its other arrays (labels, names, classes)."""
+class Packed(ImageFiles):
+    """The image files inside one .npz, by row; ``extra`` are its other arrays (labels, names, classes)."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -21,7 +21,7 @@ class Packed(PictureFiles):
             self._bytes, self._offsets = arrays.pop("jpeg"), arrays.pop("offsets")
             size, modified = path.stat().st_size, path.stat().st_mtime_ns
         except (OSError, ValueError, KeyError, EOFError) as error:
-            raise TroubleError(f"{path} is no .npz of packed pictures: {error}") from error
+            raise EnvironmentFailure(f"{path} is no .npz of packed images: {error}") from error
         self.path, self.extra = path, arrays
         self._stamp = f"{path.resolve()} {size} {modified}"
 
@@ -33,7 +33,7 @@ class Packed(PictureFiles):
         return bytes(self._bytes[self._offsets[row] : self._offsets[row + 1]])
 
     def name(self, row: int) -> str:
-        """The picture's own name where the file has it, else its row."""
+        """The image's own name where the file has it, else its row."""
         names: Any = self.extra.get("names")
         return f"{self.path}: {names[row] if names is not None else row}"
 

@@ -1,15 +1,15 @@
-"""Picture files that lie in folders, one file a picture."""
+"""Image files that lie in folders, one file an image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from hashzoo.picture_files import PictureFiles
+from hashzoo.data.image_files import ImageFiles
 
 
-class Paths(PictureFiles):
-    """The picture files at these paths, in this order. None is opened before it is asked for."""
+class Paths(ImageFiles):
+    """The image files at these paths, in this order. None is opened before it is asked for."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)

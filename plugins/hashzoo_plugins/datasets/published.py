@@ -1,7 +1,7 @@
 """Benchmarks by published list files: ImageNet-100, COCO, NUS-WIDE, MIRFLICKR-25k and VOC 2012.
 
-``root`` is a folder with the pictures, as the lists name them. The list files lie in it, in its folder ``lists``, or,
-for several protocols on the same pictures, in ``lists/hashnet``, ``lists/csq`` and so on. The parts are those of the
+``root`` is a folder with the images, as the lists name them. The list files lie in it, in its folder ``lists``, or,
+for several protocols on the same images, in ``lists/hashnet``, ``lists/csq`` and so on. The parts are those of the
 lists, faults included; the numbers of their lines are checked.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hashzoo.errors import TroubleError
+from hashzoo.errors import EnvironmentFailure
 from hashzoo.types import Splits
 from hashzoo_plugins.datasets import archives, class_names, mirflickr
 from hashzoo_plugins.datasets.carve import Pool
@@ -35,7 +35,7 @@ class Published:
     """
 
     doc: str
-    pictures: str
+    images: str
     columns: int
     sizes: Mapping[str, int]
     lists: str
@@ -45,15 +45,15 @@ class Published:
     below: tuple[str, ...] = (".",)
     concepts: tuple[str, ...] = ()
     multilabel: bool = True
-    download: tuple[str, str] | None = None  # the archives of pictures and lists, where both may be had
+    download: tuple[str, str] | None = None  # the archives of images and lists, where both may be had
 
 
-_imagenet = partial(Published, pictures="ImageNet-100", columns=100, pretraining=("ImageNet",), multilabel=False)
-_coco = partial(Published, pictures="COCO 2014", columns=80, classes=class_names.COCO)
-_nus = partial(Published, pictures="NUS-WIDE")
+_imagenet = partial(Published, images="ImageNet-100", columns=100, pretraining=("ImageNet",), multilabel=False)
+_coco = partial(Published, images="COCO 2014", columns=80, classes=class_names.COCO)
+_nus = partial(Published, images="NUS-WIDE")
 _mirflickr = partial(
     Published,
-    pictures="MIRFLICKR-25k",
+    images="MIRFLICKR-25k",
     columns=38,
     sizes={"train": 4000, "query": 1000, "database": 20_000},
     lists=f"{_SWUXYJ}/tree/master/data/mirflickr",
@@ -97,7 +97,7 @@ BENCHMARKS: dict[str, Published] = {
         columns=21,
         sizes={"train": 10_500, "query": 2100},
         lists=f"{_SWUXYJ}/tree/master/data/nuswide_21",
-        database="code.py beside them makes it: all pictures of NUS-WIDE-21 but the queries",
+        database="code.py beside them makes it: all images of NUS-WIDE-21 but the queries",
     ),
     "nus-wide-81.hashnet": _nus(
         "NUS-WIDE, all 81 concepts, by HashNet's lists: 5,000 queries, 10,000 to train on; one in five has no label.",
@@ -120,7 +120,7 @@ BENCHMARKS: dict[str, Published] = {
     ),
     "voc2012.standard": Published(
         "VOC 2012 by swuxyj's lists: 1,000 queries, 4,000 to train on, the 6,540 others as the database.",
-        pictures="VOC 2012",
+        images="VOC 2012",
         columns=20,
         sizes={"train": 4000, "query": 1000, "database": 6540},
         lists=f"{_SWUXYJ}/tree/master/data/voc2012",
@@ -131,28 +131,30 @@ BENCHMARKS: dict[str, Published] = {
 
 
 def folders(name: str, benchmark: Published, root: Path | None) -> tuple[Path, Path]:
-    """The folder of the pictures and that of the list files, downloaded where they can be and no root is given.
+    """The folder of the images and that of the list files, downloaded where they can be and no root is given.
 
-    TroubleError saying what to put where.
+    EnvironmentFailure saying what to put where.
     """
     if root is None and benchmark.download:
-        pictures, lists = benchmark.download
+        images, lists = benchmark.download
         try:
-            return archives.folder(pictures), archives.folder(lists)
-        except TroubleError as error:
-            raise TroubleError(
-                f"{error} that holds the unpacked pictures of {benchmark.pictures} and, in its folder lists, the list "
+            return archives.folder(images), archives.folder(lists)
+        except EnvironmentFailure as error:
+            raise EnvironmentFailure(
+                f"{error} that holds the unpacked images of {benchmark.images} and, in its folder lists, the list "
                 f"files of {benchmark.lists}"
             ) from error
     if root is None:
-        raise TroubleError(
-            f"{name} needs files of your own: name with root a folder with the pictures of {benchmark.pictures} and, "
+        raise EnvironmentFailure(
+            f"{name} needs files of your own: name with root a folder with the images of {benchmark.images} and, "
             f"in its folder lists, the list files of {benchmark.lists}"
         )
     for place in (root / "lists" / name.partition(".")[2], root / "lists", root):
         if files(place, "train"):
             return root, place
-    raise TroubleError(f"there is no train.txt in {root} nor in {root / 'lists'}; {name} has it from {benchmark.lists}")
+    raise EnvironmentFailure(
+        f"there is no train.txt in {root} nor in {root / 'lists'}; {name} has it from {benchmark.lists}"
+    )
 
 
 def _read(name: str, benchmark: Published, place: Path) -> Listed:
@@ -160,14 +162,16 @@ def _read(name: str, benchmark: Published, place: Path) -> Listed:
     for part in NAMES:
         if not found[part]:
             where = benchmark.database if part == "database" and benchmark.database else f"see {benchmark.lists}"
-            raise TroubleError(f"there is no {NAMES[part][0]}.txt in {place}, which {name} needs; {where}")
+            raise EnvironmentFailure(f"there is no {NAMES[part][0]}.txt in {place}, which {name} needs; {where}")
     listed = gather(found)
     if (columns := listed.labels.shape[1]) != benchmark.columns:
-        raise TroubleError(f"the lists in {place} have {columns} labels a line, those of {name} {benchmark.columns}")
+        raise EnvironmentFailure(
+            f"the lists in {place} have {columns} labels a line, those of {name} {benchmark.columns}"
+        )
     for part, expected in benchmark.sizes.items():
         if (size := len(listed.rows[part])) != expected:
-            raise TroubleError(
-                f"the {part} lists in {place} name {size:,} pictures, those of {name} {expected:,}; "
+            raise EnvironmentFailure(
+                f"the {part} lists in {place} name {size:,} images, those of {name} {expected:,}; "
                 f"take them from {benchmark.lists}"
             )
     return listed
@@ -181,19 +185,19 @@ def build(
     seed: int = 0,
     validation: float = 0.0,
 ) -> Splits:
-    """The parts of a published benchmark. TroubleError where its files are not there or are not those."""
+    """The parts of a published benchmark. EnvironmentFailure where its files are not there or are not those."""
     benchmark = BENCHMARKS[name]
     where, place = folders(name, benchmark, root)
     listed = _read(name, benchmark, place)
     base = next((b for b in benchmark.below if (where / b / listed.names[0]).is_file()), benchmark.below[0])
     labels = listed.labels
     if benchmark.concepts:
-        labels = mirflickr.of_pictures(listed.names, where, benchmark.concepts)
+        labels = mirflickr.of_images(listed.names, where, benchmark.concepts)
     pool = Pool(
         Paths([where / base / one for one in listed.names]),
         labels,
         benchmark.concepts or benchmark.classes or _synsets(listed) or tuple(map(str, range(benchmark.columns))),
-        benchmark.pictures,
+        benchmark.images,
         multilabel=benchmark.multilabel,
         pretraining=benchmark.pretraining,
         names=listed.names,
@@ -205,7 +209,7 @@ def build(
 
 
 def _synsets(listed: Listed) -> tuple[str, ...]:
-    """ImageNet's names of the classes, where the training pictures are called by them, as ``n02256656_1.JPEG``."""
+    """ImageNet's names of the classes, where the training images are called by them, as ``n02256656_1.JPEG``."""
     seen: dict[int, set[str]] = {c: set() for c in range(listed.labels.shape[1])}
     classes = listed.labels.argmax(1)
     for row in listed.rows["train"].tolist():

@@ -1,4 +1,4 @@
-"""Several real digits on one canvas: pictures with more than one label, made the same everywhere.
+"""Several real digits on one canvas: images with more than one label, made the same everywhere.
 
 Each scene holds 1 to 4 of scikit-learn's scanned digits at random places and sizes, never overlapping;
 its labels are the digits present, and the box of each is kept. A scanned digit is used in one part only
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from hashzoo.types import Split, Splits
 from hashzoo_plugins.datasets.carve import stratified
-from hashzoo_plugins.datasets.digits import CLASSES, pictures
+from hashzoo_plugins.datasets.digits import CLASSES, load
 
 SIDE = 32
 SCALES = (8, 10, 12, 14)  # sides of a pasted digit, in pixels
 
 
 def resized(digit: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A square picture (s, s) at (side, side) by bilinear sampling at pixel centres, in exact integer arithmetic.
+    """A square image (s, s) at (side, side) by bilinear sampling at pixel centers, in exact integer arithmetic.
 
     Integers make the scenes the same to the last bit on every machine.
 
@@ -28,7 +28,7 @@ def resized(digit: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     [0, 25, 75, 100]
     """
     before = len(digit)
-    # the centre of target pixel t lies at ((2t + 1) * before - side) / (2 * side) in source pixels
+    # the center of target pixel t lies at ((2t + 1) * before - side) / (2 * side) in source pixels
     at = np.clip((2 * np.arange(side) + 1) * before - side, 0, 2 * side * (before - 1))
     low, part = np.divmod(at, 2 * side)
     high = np.minimum(low + 1, before - 1)
@@ -60,7 +60,7 @@ def scene(
 
 def draw(sizes: dict[str, int], seed: int) -> Splits:
     """Parts of ``sizes`` scenes, each from scanned digits of its own."""
-    images, classes = pictures()
+    images, classes = load()
     generator = np.random.default_rng(seed)
     pools = stratified(classes, [297, 700, 800], generator)
     parts, start = {}, 0

@@ -10,14 +10,14 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from hashzoo.errors import TroubleError
+from hashzoo.errors import EnvironmentFailure
 
 
 def unpack(archive: Path, folder: Path) -> Path:
     """The content of a tar or zip as a new folder, which appears when all of it is there.
 
-    Where the archive holds one folder of that very name, the content is that folder's. TroubleError for an archive
-    that is damaged, cut off, or names files outside of itself, and where the disk has no room.
+    Where the archive holds one folder of that very name, the content is that folder's. EnvironmentFailure for an
+    archive that is damaged, cut off, or names files outside of itself, and where the disk has no room.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -31,11 +31,11 @@ def unpack(archive: Path, folder: Path) -> Path:
             one = work / folder.name
             os.replace(one if [*work.iterdir()] == [one] and one.is_dir() else work, folder)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        raise TroubleError(
+        raise EnvironmentFailure(
             f"{archive} cannot be unpacked: {error or type(error).__name__}; remove it to download it again"
         ) from error
     except OSError as error:
-        raise TroubleError(
+        raise EnvironmentFailure(
             f"cannot unpack {archive} into {folder.parent}: {error.strerror or error}; it needs a folder with room"
         ) from error
     return folder

@@ -1,7 +1,7 @@
-"""Classes that were never learned, of any single-label data set: does a code say more than the training classes?
+"""Classes that were never learned, of any single-label dataset: does a code say more than the training classes?
 
 The protocols of Sablayrolles, Douze, Usunier & Jegou (ICASSP 2017): learn on some classes, then ask and search among
-pictures of the others, or of all. On the classes learned from, a classifier whose class is the code is hard to beat; on
+images of the others, or of all. On the classes learned from, a classifier whose class is the code is hard to beat; on
 others it says little.
 """
 
@@ -36,12 +36,12 @@ def unseen_classes(name: str, count: int, classes: int, seed: int) -> list[int]:
 def draw(data: Splits, name: str, asked: Asked, unseen: int, train: int, queries: int, seed: int) -> Splits:
     """The splits of data whose training split is also its database, learned without the classes left out.
 
-    ``train`` pictures of seen classes are learned from and are not in the database; ``queries`` ask, of the unseen
+    ``train`` images of seen classes are learned from and are not in the database; ``queries`` ask, of the unseen
     classes or, for "seen-all", of the others; the database is of unseen classes ("unseen") or of all. The classes
-    are in the order seen, unseen. ValueError for data with several labels, or too few pictures.
+    are in the order seen, unseen. ValueError for data with several labels, or too few images.
     """
     if data.multilabel:
-        raise ValueError("unseen classes need pictures with one label each; this data set has several")
+        raise ValueError("unseen classes need images with one label each; this dataset has several")
     total = data.train.labels.shape[1]
     if not 0 < unseen < total - 1:
         raise ValueError(f"of {total} classes 1 to {total - 2} can be left out, not {unseen}")

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from hashzoo.method import Backbone
+from hashzoo.backbone import Backbone
 from hashzoo.types import Features, Output, Setting
 
 

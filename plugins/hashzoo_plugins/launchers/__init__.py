@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hashzoo import hookimpl
-from hashzoo.local import Local
+from hashzoo.execution.local import Local
 from hashzoo_plugins.launchers.ray import Ray
 from hashzoo_plugins.launchers.slurm import Slurm
 

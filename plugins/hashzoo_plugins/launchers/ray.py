@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hashzoo import launch
-from hashzoo.bench import Job
-from hashzoo.errors import TroubleError
-from hashzoo.launcher import Limits
+from hashzoo.bench.job import Job
+from hashzoo.errors import EnvironmentFailure
+from hashzoo.execution import remote
+from hashzoo.execution.base import Limits
 from hashzoo_plugins.extras import wanted
 
 #: What a Ray of this machine alone reads: nothing is told to its makers; it listens on 127.0.0.1, as it does by itself
@@ -94,7 +94,7 @@ class Ray:
         if self.here:
             there = self._ray.cluster_resources()
             if gpus > there.get("GPU", 0):
-                raise TroubleError(
+                raise EnvironmentFailure(
                     f"launcher ray: a cell is to have {gpus:g} GPUs, and there are {there.get('GPU', 0):g}"
                 )
         self._task = self._ray.remote(measured)
@@ -115,11 +115,13 @@ class Ray:
         except Exception as error:  # Ray raises bare ones, among them after 30 s on a machine that is very busy
             self.close()
             why = str(error).strip().split("\n")[0]
-            raise TroubleError(f"Ray does not start here ({why}); run the same command again, or without it") from error
+            raise EnvironmentFailure(
+                f"Ray does not start here ({why}); run the same command again, or without it"
+            ) from error
         heard = {node["NodeManagerAddress"] for node in self._ray.nodes()}
         if heard != {LOOPBACK}:
             self.close()
-            raise TroubleError(
+            raise EnvironmentFailure(
                 f"Ray listens on {', '.join(sorted(heard))} and not on this machine alone; start a cluster with "
                 "`ray start --head` and name it with --set ray.address=ADDRESS"
             )
@@ -132,7 +134,7 @@ class Ray:
             self._ray.init(address=self.address, logging_level="ERROR")
         except Exception as error:
             why = str(error).strip().split("\n")[0]
-            raise TroubleError(f"there is no Ray cluster at {self.address} ({why}); check ray.address") from error
+            raise EnvironmentFailure(f"there is no Ray cluster at {self.address} ({why}); check ray.address") from error
 
 
 @dataclass
@@ -165,7 +167,7 @@ class Sent:
     def fate(self) -> tuple[str, str]:
         """How it ended; its files are kept."""
         if self.files:
-            launch.received(self.job, self.folder, self.files)
+            remote.store_files(self.job, self.folder, self.files)
         return self.result or ("crashed", "it has not ended")
 
     def end(self) -> None:
@@ -195,7 +197,7 @@ def measured(job: Job, limits: Limits, where: str) -> dict[str, bytes]:
     """What a node does: one cell, and its files by name."""
     with suppress(OSError):  # where folders are shared, relative paths mean the same
         os.chdir(where)
-    return launch.carried(job, limits)
+    return remote.measure_to_files(job, limits)
 
 
 @contextmanager

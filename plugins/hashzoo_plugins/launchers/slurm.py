@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hashzoo import cells, launch
-from hashzoo.bench import Job
-from hashzoo.errors import HashzooError, TroubleError
-from hashzoo.launcher import Limits
+from hashzoo.bench.job import Job
+from hashzoo.errors import EnvironmentFailure, HashzooError
+from hashzoo.execution import remote
+from hashzoo.execution.base import Limits
+from hashzoo.results import store
 from hashzoo_plugins.extras import wanted
 
 USUAL = 60  # minutes of a job where no --timeout is given
@@ -67,7 +68,7 @@ class Slurm:
             task = self._executor.submit(measured, job, folder, self.limits)
         except self._submitit.core.utils.FailedJobError as error:
             why = str(error).strip().split("\n")[-1]
-            raise TroubleError(f"Slurm does not take a job ({why}); check the options slurm.*") from error
+            raise EnvironmentFailure(f"Slurm does not take a job ({why}); check the options slurm.*") from error
         self._out = [one for one in self._out if not one.over]
         self._out.append(Submitted(job, folder, task, self.minutes))
         return self._out[-1]
@@ -89,7 +90,7 @@ class Slurm:
         try:
             executor = self._submitit.AutoExecutor(folder=folder, cluster=self.cluster)
         except RuntimeError as error:
-            raise TroubleError(f"there is no Slurm here ({error}); run this where sbatch is found") from error
+            raise EnvironmentFailure(f"there is no Slurm here ({error}); run this where sbatch is found") from error
         executor.update_parameters(
             name="hashzoo",
             timeout_min=self.minutes,
@@ -121,13 +122,13 @@ class Submitted:
         return self.over
 
     def fate(self) -> tuple[str, str]:
-        """How it ended; TroubleError where the node could not keep the result."""
+        """How it ended; EnvironmentFailure where the node could not keep the result."""
         failure = self.task.exception()
         if failure is not None:
             return self._unfinished(failure)
         created, trouble = self.task.result()
         if trouble:
-            raise TroubleError(trouble)
+            raise EnvironmentFailure(trouble)
         until = time.monotonic() + LATE
         while not self._arrived(created):
             if time.monotonic() > until:
@@ -146,7 +147,7 @@ class Submitted:
 
     def _arrived(self, created: str) -> bool:
         list(self.folder.joinpath("cells").iterdir())  # a network folder shows a new file to who lists it
-        found, _ = cells.find(self.folder, self.job.identity, self.job.benchmark)
+        found, _ = store.find(self.folder, self.job.identity, self.job.benchmark)
         return found is not None and found.created == created
 
     def _unfinished(self, failure: Exception) -> tuple[str, str]:
@@ -163,6 +164,6 @@ class Submitted:
 def measured(job: Job, folder: Path, limits: Limits) -> tuple[str, str]:
     """What a node does: one cell. When it was written, and what stood in the way of that."""
     try:
-        return launch.one(job, folder, limits).created, ""
+        return remote.measure_claimed(job, folder, limits).created, ""
     except HashzooError as error:
         return "", str(error)

@@ -1,21 +1,21 @@
 """BBN: Bilateral-Branch Network with Cumulative Learning for Long-Tailed Visual Recognition (Zhou, Cui, Wei & Chen,
 CVPR 2020), adapted to hashing.
 
-Two last blocks share a trunk. One sees pictures as they come, the other mostly pictures of small classes; a code is
+Two last blocks share a trunk. One sees images as they come, the other mostly images of small classes; a code is
 made of both, and training turns from the first to the second.
 
-    f_c, f_r  = blocks of a picture of the plain sampler and of one of the reversed sampler    (B, D) each
+    f_c, f_r  = blocks of an image of the plain sampler and of one of the reversed sampler    (B, D) each
     reversed: P(c) = w_c / sum w,  w_c = n_max / n_c, then uniform inside the class
     alpha     = 1 - p^2,   p the progress of training, 0 to 1
     h         = tanh(BN(W 2 [alpha f_c ; (1 - alpha) f_r]))                                    (B, K)
     L         = alpha CE(W_c h, y_c) + (1 - alpha) CE(W_c h, y_r) + 0.1 mean (|h| - 1)^2
-    b         = sgn(h) of one picture in both blocks, alpha = 0.5
+    b         = sgn(h) of one image in both blocks, alpha = 0.5
 
 Resolved: BBN classifies; the hash layer on the mixed feature, which the classifier reads, and the quantization term are
 the adaptation. An arbitrary backbone has no last block to double, so a block is x + relu(W x) on its pooled
-feature. alpha follows steps (the paper: (T - 1) / T_max of epochs T). Training mixes two pictures and ends at
+feature. alpha follows steps (the paper: (T - 1) / T_max of epochs T). Training mixes two images and ends at
 alpha = 0, encoding mixes one with itself at 0.5: the batch statistics of training are those of other inputs, so the
-hash layer's are taken anew over the training pictures, as they are encoded, after the last step. On another split of
+hash layer's are taken anew over the training images, as they are encoded, after the last step. On another split of
 digits.lt50 (32 bits, seed = 10, three runs) that raised map@all from 0.805 to 0.838, of large classes from 0.902 to
 0.969, and lowered that of small ones from 0.579 to 0.545.
 
@@ -30,7 +30,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.run import Run
 from hashzoo.types import Batch, Features, Output, Setting, Split
 from hashzoo_plugins.longtail import sampling
@@ -59,7 +60,7 @@ class Bilateral(nn.Module):
         self.norm = nn.BatchNorm1d(setting.bits)
 
     def mixed(self, plain: Features, rare: Features, alpha: float) -> Tensor:
-        """2 [alpha f_c ; (1 - alpha) f_r] (B, 2 D) of pictures for each branch."""
+        """2 [alpha f_c ; (1 - alpha) f_r] (B, 2 D) of images for each branch."""
         branches = alpha * self.conventional(plain.pooled), (1 - alpha) * self.rebalancing(rare.pooled)
         return 2 * torch.cat(branches, 1)
 
@@ -68,7 +69,7 @@ class Bilateral(nn.Module):
         return Output(torch.tanh(self.norm(self.hash(mixed))))
 
     def forward(self, features: Features) -> Output:
-        """``code`` (B, K) of the same pictures in both branches, alike."""
+        """``code`` (B, K) of the same images in both branches, alike."""
         return self.code(self.mixed(features, features, 0.5))
 
 
@@ -112,7 +113,7 @@ class BBN(Deep):
 
     @torch.no_grad()
     def settle(self, train: Split, run: Run) -> None:
-        """Mean and variance of the hash layer over the training pictures, at alpha = 0.5."""
+        """Mean and variance of the hash layer over the training images, at alpha = 0.5."""
         self.eval()
         seen = (self.backbone(batch.images) for batch in run.blank(train))
         z = torch.cat([self.head.hash(self.head.mixed(f, f, 0.5)) for f in seen])  # (N, K)

@@ -2,7 +2,7 @@
 to hashing.
 
 Supervised contrast in which every class weighs the same: a class is in the denominator as its mean, not as its sum, and
-every class is in every batch, through a centre that is made from the classifier's weights. Beside it a classifier whose
+every class is in every batch, through a center that is made from the classifier's weights. Beside it a classifier whose
 scores are shifted by how frequent the classes are.
 
     h    = tanh(BN(W f))                                                                     (B, K)
@@ -15,8 +15,8 @@ scores are shifted by how frequent the classes are.
 
 Resolved: the hash layer, which both heads read, and the quantization term are the adaptation. Weights 1 and 0.35 and
 tau = 0.07 are those for ImageNet-LT. The authors' code has three views, one for the classifier and two for the
-contrast; here the classifier reads the two. The classifier is plain (theirs: of cosines). A class without pictures
-counts as one picture in pi, so that its score stays finite; its centre takes part. The loss ``bcl`` by itself has one
+contrast; here the classifier reads the two. The classifier is plain (theirs: of cosines). A class without images
+counts as one image in pi, so that its score stays finite; its center takes part. The loss ``bcl`` by itself has one
 view.
 
 Public code: agrees with the formula in the denominators, the anchor taken out of the count of its own class.
@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.types import Batch, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import two_views
@@ -37,14 +38,14 @@ from hashzoo_plugins.longtail.hashing import projection, quantization, require_o
 from hashzoo_plugins.pointwise.views import Views
 
 
-def balanced_contrast(z: Tensor, centres: Tensor, classes: Tensor, temperature: float) -> Tensor:
-    """L_B of z (M, K) with classes (M,) and the centres (C, K) of all classes, all of length 1.
+def balanced_contrast(z: Tensor, centers: Tensor, classes: Tensor, temperature: float) -> Tensor:
+    """L_B of z (M, K) with classes (M,) and the centers (C, K) of all classes, all of length 1.
 
     >>> balanced_contrast(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 1.0)  # - log e / (e + 1), twice
     tensor(0.3133)
     """
-    keys = torch.cat([z, centres])
-    whose = torch.cat([classes, torch.arange(len(centres), device=classes.device)])  # (M + C,)
+    keys = torch.cat([z, centers])
+    whose = torch.cat([classes, torch.arange(len(centers), device=classes.device)])  # (M + C,)
     alike = (classes[:, None] == whose[None]).to(z)  # (M, M + C)
     size = torch.bincount(whose)[whose].to(z) - alike  # |B_ij| of each key's class
     alike = alike - torch.eye(*alike.shape, device=z.device, dtype=z.dtype)  # P_i
@@ -52,7 +53,7 @@ def balanced_contrast(z: Tensor, centres: Tensor, classes: Tensor, temperature: 
 
 
 class BalancedContrast(nn.Module):
-    """Class-averaged contrast with class centres and logit-adjusted cross-entropy (Zhu et al., CVPR 2022)."""
+    """Class-averaged contrast with class centers and logit-adjusted cross-entropy (Zhu et al., CVPR 2022)."""
 
     log_prior: Tensor
 
@@ -78,10 +79,10 @@ class BalancedContrast(nn.Module):
         """Terms ``classification``, ``contrast`` and ``quantization`` of (B, K) codes of one view or two."""
         codes, classes, _ = two_views.together(output, batch)
         z = normalize(self.projection(codes), dim=1)
-        centres = normalize(self.centring(self.classifier.weight), dim=1)
+        centers = normalize(self.centring(self.classifier.weight), dim=1)
         terms = {
             "classification": cross_entropy(self.classifier(codes) + self.log_prior, classes),
-            "contrast": balanced_contrast(z, centres, classes, self.temperature),
+            "contrast": balanced_contrast(z, centers, classes, self.temperature),
             "quantization": quantization(codes),
         }
         return {name: self.weights[name] * term for name, term in terms.items()}

@@ -1,4 +1,4 @@
-"""Contrast among the pictures of a batch: whom an anchor is drawn to, and with whom they are compared."""
+"""Contrast among the images of a batch: whom an anchor is drawn to, and with whom they are compared."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def same(classes: Tensor) -> Tensor:
     return alike / alike.sum(1, keepdim=True).clamp(min=1)
 
 
-def k_positive(classes: Tensor, pictures: Tensor, k: int) -> Tensor:
-    """(M, M) weights of k-positive contrast: the picture's other view, and k others of its class, 1 / (k + 1) each.
+def k_positive(classes: Tensor, images: Tensor, k: int) -> Tensor:
+    """(M, M) weights of k-positive contrast: the image's other view, and k others of its class, 1 / (k + 1) each.
 
     The k are not drawn: each of the m others gets the mean of its weight over all draws, min(k, m) / m of one.
 
     >>> k_positive(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 1, 2, 0]), 1)[0]
     tensor([0.0000, 0.2500, 0.2500, 0.5000])
     """
-    views = pictures[:, None] == pictures[None]
+    views = images[:, None] == images[None]
     others = ((classes[:, None] == classes[None]) & ~views).float()
     own = views.float().fill_diagonal_(0)
     m = others.sum(1, keepdim=True)

@@ -12,9 +12,9 @@ from hashzoo_plugins.quantization import gap
 
 
 def require_one_label(name: str, setting: Setting) -> None:
-    """ValueError for pictures with several labels."""
+    """ValueError for images with several labels."""
     if setting.multilabel:
-        raise ValueError(f"{name} counts each picture for one class; use a data set with one label a picture")
+        raise ValueError(f"{name} counts each image for one class; use a dataset with one label an image")
 
 
 def quantization(code: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Contrastive Learning based Hybrid Networks for Long-Tailed Image Classification (Wang, Han, Wei, Zhang & Wang,
 CVPR 2021), adapted to hashing.
 
-One branch learns features by contrast of pictures as they come, the other a classifier of pictures whose classes are
+One branch learns features by contrast of images as they come, the other a classifier of images whose classes are
 drawn equally often; training turns from the first to the second.
 
     h     = tanh(BN(W f))                                                              (B, K)
@@ -17,7 +17,7 @@ drawn equally often; training turns from the first to the second.
 
 Resolved: the hash layer, which both branches read, and the quantization term, over the codes of both, are the
 adaptation. The samplers are plain for the contrast and class-balanced for the classifier (unverified). The contrast
-sees two views of a picture, so that a class with one picture has a positive; an anchor without one is left out. alpha
+sees two views of an image, so that a class with one image has a positive; an anchor without one is left out. alpha
 follows steps, not epochs. tau is 0.1; PSC's is 0.1 for CIFAR-100 and 1 for CIFAR-10. The loss ``hybrid-sc`` by itself
 has one view and the plain sampler for both.
 
@@ -32,7 +32,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.run import Run
 from hashzoo.types import Batch, Output, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
@@ -54,7 +55,7 @@ def prototypical(z: Tensor, prototypes: Tensor, classes: Tensor, temperature: fl
 
 
 class Hybrid(nn.Module):
-    """Contrast of pictures first, cross-entropy later; one view, one sampler (Wang et al., CVPR 2021)."""
+    """Contrast of images first, cross-entropy later; one view, one sampler (Wang et al., CVPR 2021)."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class Hybrid(nn.Module):
             self.prototypes = nn.Parameter(torch.randn(setting.classes, setting.bits))
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The three terms of (B, K) codes, the same pictures in both branches."""
+        """The three terms of (B, K) codes, the same images in both branches."""
         return self.terms(output, batch, output, batch)
 
     def terms(self, plain: Output, seen: Batch, even: Output, drawn: Batch) -> dict[str, Tensor]:

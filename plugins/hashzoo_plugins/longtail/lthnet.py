@@ -1,8 +1,8 @@
 """Long-Tail Hashing (Chen, Hou, Leng, Zhang, Lin & Zhang, SIGIR 2021).
 
-A memory of class prototypes lends small classes what their few pictures do not show: the feature of a picture is
+A memory of class prototypes lends small classes what their few images do not show: the feature of an image is
 joined by a mixture of prototypes, as far as a selector lets it, and the hash layer reads the sum. Cross-entropy of the
-classes, weighted by the effective number of their pictures, is all that is minimised.
+classes, weighted by the effective number of their images, is all that is minimised.
 
     v  = relu(W_v relu(f))               direct feature (B, M), M = 2000, of the pooled feature f (B, D)
     P  = class means of v                prototypes (C, M), taken in eval mode before every epoch
@@ -15,10 +15,10 @@ classes, weighted by the effective number of their pictures, is all that is mini
 Resolved: ``beta`` is 0 as in the authors' code, which makes the weights 1 and the loss plain cross-entropy; their help
 text says 0.99. There is no quantization term and no normalisation of the code, as in the paper; the optimizer and its
 schedule are the budget's (the authors': RMSprop 1e-5, cosine to a hundredth, batches of 128, 100 epochs). A class
-without pictures has a prototype of zeros and no weight. The head needs labels between epochs, so it is no head by
+without images has a prototype of zeros and no weight. The head needs labels between epochs, so it is no head by
 itself; the loss is (``lthnet``).
 
-Public code: the prototype of a class without pictures is 0/0; the logarithm of the soft-max output is taken without
+Public code: the prototype of a class without images is 0/0; the logarithm of the soft-max output is taken without
 a bound (here log-softmax); ``topk = -1`` slices the last item of the database off; precision and recall curves leave
 queries without a hit out; the query set is scored every epoch and the best kept.
 """
@@ -29,25 +29,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.run import Run
 from hashzoo.types import Batch, Features, Output, Setting, Split
 from hashzoo_plugins.longtail.hashing import require_one_label
 
 
 def effective(counts: Tensor, beta: float) -> Tensor:
-    """(C,) weights (1 - beta) / (1 - beta^n_c) over the largest of them; 0 for a class without pictures.
+    """(C,) weights (1 - beta) / (1 - beta^n_c) over the largest of them; 0 for a class without images.
 
     >>> effective(torch.tensor([5000, 500, 50, 0]), 0.99)
     tensor([0.3950, 0.3976, 1.0000, 0.0000], dtype=torch.float64)
     """
-    numbers = (1 - beta ** counts.clamp(min=1).double()) / (1 - beta)  # of n_c pictures that overlap
+    numbers = (1 - beta ** counts.clamp(min=1).double()) / (1 - beta)  # of n_c images that overlap
     w = torch.where(counts > 0, 1 / numbers, 0.0)
     return w / w.max()
 
 
 def prototypes(sums: Tensor, counts: Tensor) -> Tensor:
-    """(C, M) class means of sums (C, M) over counts (C,); zeros for a class without pictures.
+    """(C, M) class means of sums (C, M) over counts (C,); zeros for a class without images.
 
     >>> prototypes(torch.tensor([[2.0, 4.0], [0.0, 0.0]]), torch.tensor([2, 0]))
     tensor([[1., 2.],
@@ -97,7 +98,7 @@ class ClassBalanced(nn.Module):
         self.register_buffer("weights", effective(setting.class_counts, beta).float())
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Term ``classification`` of (B, K) codes: a sum of weighted pictures, over B and not over their weights."""
+        """Term ``classification`` of (B, K) codes: a sum of weighted images, over B and not over their weights."""
         y = batch.labels.argmax(1)
         losses = cross_entropy(self.classifier(output.code), y, reduction="none")  # (B,)
         return {"classification": (self.weights[y] * losses).mean()}

@@ -1,4 +1,4 @@
-"""Which pictures a step sees: samplers that favour small classes, and how training turns from one to another."""
+"""Which images a step sees: samplers that favour small classes, and how training turns from one to another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def balanced(counts: Tensor) -> Tensor:
-    """(C,) probabilities of the classes, the same for every class that has pictures.
+    """(C,) probabilities of the classes, the same for every class that has images.
 
     >>> balanced(torch.tensor([8, 2, 0]))
     tensor([0.5000, 0.5000, 0.0000], dtype=torch.float64)
@@ -17,7 +17,7 @@ def balanced(counts: Tensor) -> Tensor:
 
 
 def inverse(counts: Tensor) -> Tensor:
-    """(C,) probabilities of the reversed sampler: w_c / sum w, w_c = n_max / n_c, 0 for a class without pictures.
+    """(C,) probabilities of the reversed sampler: w_c / sum w, w_c = n_max / n_c, 0 for a class without images.
 
     >>> inverse(torch.tensor([8, 2, 0]))
     tensor([0.2000, 0.8000, 0.0000], dtype=torch.float64)
@@ -27,7 +27,7 @@ def inverse(counts: Tensor) -> Tensor:
 
 
 def weights(labels: Tensor, probabilities: Tensor) -> Tensor:
-    """(N,) weights for ``run.batches`` that draw classes (C,) so, and pictures (N, C) of a class alike.
+    """(N,) weights for ``run.batches`` that draw classes (C,) so, and images (N, C) of a class alike.
 
     >>> weights(torch.eye(2)[[0, 0, 1]], torch.tensor([0.4, 0.6]))
     tensor([0.2000, 0.2000, 0.6000])

@@ -10,7 +10,7 @@ settled while training, so that classes move as little as may be.
     m_c = normalised 0.9 m_c + 0.1 (normalised mean of the z of class c)                     after every batch
     s   = argmax over permutations of sum_c m_c t_{s(c)}                                     Hungarian matching
     L_K = mean_i - 1/(k+1) sum_{p in V_i} log( e^{z_i p / tau} / sum_{j != i} e^{z_i z_j / tau} )
-          V_i: the other view of the picture and k others of its class
+          V_i: the other view of the image and k others of its class
     L_T = mean_i - log( e^{z_i t_{s(y_i)} / tau} / (sum_{j != i} e^{z_i z_j / tau} + sum_c e^{z_i t_c / tau}) )
     L   = L_K + 0.2 L_T + 0.1 mean (|h| - 1)^2
     b   = sgn(h)
@@ -23,7 +23,7 @@ would in the mean over all draws, which is the same loss without its noise; a cl
 negatives are those of the batch, as in the authors' code for CIFAR (theirs for ImageNet has a queue and a momentum
 encoder). A class not yet seen has no direction and takes a target that is left.
 
-Public code: both terms have the same denominator, pictures and targets, and are divided by k + 2, the number of all
+Public code: both terms have the same denominator, images and targets, and are divided by k + 2, the number of all
 positives; classes not yet seen start from random directions.
 """
 
@@ -33,7 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.run import Run
 from hashzoo.types import Batch, Output, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
@@ -65,12 +66,12 @@ class Targeted(nn.Module):
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``contrast``, ``target`` and ``quantization`` of (B, K) codes of one view or two."""
-        codes, classes, pictures = two_views.together(output, batch)
+        codes, classes, images = two_views.together(output, batch)
         z = normalize(self.projection(codes), dim=1)  # (M, K)
         goal = one_hot(self.assignment[classes], len(self.targets)).to(z)  # (M, C)
         drawn = torch.cat([z.new_zeros(len(z), len(z)), goal], 1)
         return {
-            "contrast": contrast(z, z, k_positive(classes, pictures, self.k), self.temperature),
+            "contrast": contrast(z, z, k_positive(classes, images, self.k), self.temperature),
             "target": self.pull * contrast(z, torch.cat([z, self.targets]), drawn, self.temperature),
             "quantization": self.quantization * quantization(codes),
         }
@@ -114,7 +115,7 @@ class TSC(Deep):
         self.views, self.steps = [Views(strength, flip, crop)] * 2, steps
 
     def fit(self, train: Split, run: Run) -> None:
-        """Targets first; then two views of every picture, and the matching anew with every batch."""
+        """Targets first; then two views of every image, and the matching anew with every batch."""
         classes, bits = self.loss.targets.shape
         self.loss.targets = spread(classes, bits, self.steps, run.generator).to(self.loss.targets)
         optimizer = run.optimizer(self.backbone, self.head, self.loss)

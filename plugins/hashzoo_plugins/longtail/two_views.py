@@ -1,4 +1,4 @@
-"""The codes of two views of every picture, taken together by a loss."""
+"""The codes of two views of every image, taken together by a loss."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hashzoo.types import Batch, Output
 
 
 def together(output: Output, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes (M, K), classes (M,) and the pictures they show (M,), view after view: M is 2 B, or B for one view.
+    """Codes (M, K), classes (M,) and the images they show (M,), view after view: M is 2 B, or B for one view.
 
     >>> one = Batch((None,), torch.eye(2), torch.arange(2))
     >>> [part.tolist() for part in together(Output(torch.ones(2, 1), extra={"second": torch.zeros(2, 1)}), one)]
     [[[1.0], [1.0], [0.0], [0.0]], [0, 1, 0, 1], [0, 1, 0, 1]]
     """
     codes = [output.code, output.extra["second"]] if "second" in output.extra else [output.code]
-    pictures = torch.arange(len(batch), device=output.code.device)
-    return torch.cat(codes), batch.labels.argmax(1).repeat(len(codes)), pictures.repeat(len(codes))
+    images = torch.arange(len(batch), device=output.code.device)
+    return torch.cat(codes), batch.labels.argmax(1).repeat(len(codes)), images.repeat(len(codes))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hashzoo import OfCodes, hookimpl
+from hashzoo import CodeMetric, hookimpl
 from hashzoo_plugins.metrics.bits import bit_balance, bit_correlation, distinct, distortion, quantization
 from hashzoo_plugins.metrics.distances import inter, intra
 from hashzoo_plugins.metrics.rprecision import rprecision
@@ -14,12 +14,12 @@ def hashzoo_metrics() -> dict[str, Any]:
     """The metrics of this family."""
     return {
         "rprecision": rprecision,
-        "bit-balance": OfCodes(bit_balance),
-        "bit-correlation": OfCodes(bit_correlation),
-        "distinct": OfCodes(distinct),
-        "quantization": OfCodes(quantization),
-        "distortion": OfCodes(distortion),
-        "intra": OfCodes(intra),
-        "inter": OfCodes(inter),
-        "transfer": OfCodes(transfer, higher_is_better=True, cutoff=True),
+        "bit-balance": CodeMetric(bit_balance),
+        "bit-correlation": CodeMetric(bit_correlation),
+        "distinct": CodeMetric(distinct),
+        "quantization": CodeMetric(quantization),
+        "distortion": CodeMetric(distortion),
+        "intra": CodeMetric(intra),
+        "inter": CodeMetric(inter),
+        "transfer": CodeMetric(transfer, higher_is_better=True, cutoff=True),
     }

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from hashzoo.counting import pack
-from hashzoo.diagnostics import Coded
+from hashzoo.evaluation.code_metrics import CodeSample
+from hashzoo.hamming.counting import pack
 
 ROWS = 1 << 16  # codes looked at in one go where they are needed as numbers
 
 
-def bit_balance(coded: Coded) -> float:
+def bit_balance(coded: CodeSample) -> float:
     """Share of the rarer value of a bit, mean over the bits of the database: 0 all constant, .5 all balanced.
 
     >>> codes = np.array([[0, 1], [0, 1], [0, 0], [0, 0]], bool)
@@ -23,7 +23,7 @@ def bit_balance(coded: Coded) -> float:
     return float(np.minimum(ones, 1 - ones).mean())
 
 
-def bit_correlation(coded: Coded) -> float:
+def bit_correlation(coded: CodeSample) -> float:
     """Absolute correlation of two bits of the database, mean over all pairs of bits: 0 uncorrelated, 1 all the same.
 
     Bits that are constant over the database say nothing and are left out; NaN with fewer than two others.
@@ -48,7 +48,7 @@ def bit_correlation(coded: Coded) -> float:
     return float(correlation[~np.eye(len(ones), dtype=bool)].mean())
 
 
-def distinct(coded: Coded) -> float:
+def distinct(coded: CodeSample) -> float:
     """Different codes in the database, as a share of its items: 1 / N one code for all, 1 each its own.
 
     >>> codes = np.array([[0, 1], [0, 1], [0, 0], [1, 0]], bool)
@@ -58,7 +58,7 @@ def distinct(coded: Coded) -> float:
     return len(np.unique(pack(coded.database), axis=0)) / len(coded.database)
 
 
-def quantization(coded: Coded) -> float:
+def quantization(coded: CodeSample) -> float:
     """Mean of (|u| - 1)^2 over all values u of the queries' relaxed codes: 0 where each is -1 or +1.
 
     That is |b - u|^2 / K with b the signs of u. It has a meaning for methods whose relaxed code is meant to reach -1
@@ -73,7 +73,7 @@ def quantization(coded: Coded) -> float:
     return float(np.square(np.abs(coded.relaxed.astype(np.float64)) - 1).mean())
 
 
-def distortion(coded: Coded) -> float:
+def distortion(coded: CodeSample) -> float:
     """Share of a relaxed code u that its signs b lose at the best scale: mean of min over s of |u - s b|^2 / |u|^2.
 
     It is 1 - |u|_1^2 / (K |u|_2^2), the same for u and any multiple of it, and 0 where all values of a code are

@@ -7,13 +7,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.counting import hamming_counts, pack, relevance
-from hashzoo.diagnostics import Coded
+from hashzoo.evaluation.code_metrics import CodeSample
+from hashzoo.hamming.counting import hamming_counts, pack, relevance
 
 QUERIES = 1024  # counted in one go
 
 
-def intra(coded: Coded) -> float:
+def intra(coded: CodeSample) -> float:
     """Hamming distance / K of a query and an item that share a label, mean over all such pairs: 0 to 1, small is dense.
 
     NaN where no pair shares a label.
@@ -25,7 +25,7 @@ def intra(coded: Coded) -> float:
     return _mean(_pairs(coded)[0])
 
 
-def inter(coded: Coded) -> float:
+def inter(coded: CodeSample) -> float:
     """Hamming distance / K of a query and an item that share no label, mean over all such pairs; .5 for random codes.
 
     NaN where every pair shares a label.
@@ -42,7 +42,7 @@ def _mean(pairs: NDArray[np.int64]) -> float:
     return float(pairs @ np.arange(bits + 1) / (total * bits)) if total else math.nan
 
 
-def _pairs(coded: Coded) -> NDArray[np.int64]:
+def _pairs(coded: CodeSample) -> NDArray[np.int64]:
     """(2, K + 1) pairs at each distance that share a label, and that do not."""
     bits, database = coded.database.shape[1], pack(coded.database)
     labels = relevance(coded.query_labels, coded.database_labels)

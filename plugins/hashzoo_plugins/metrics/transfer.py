@@ -7,17 +7,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.diagnostics import Coded
+from hashzoo.evaluation.code_metrics import CodeSample
 
 MOST = 10_000  # codes learned from, unless another number is asked for
 
 
-def transfer(coded: Coded, cutoff: int | None) -> float:
+def transfer(coded: CodeSample, cutoff: int | None) -> float:
     """Accuracy on the queries' codes of a linear classifier that learned from labelled codes of the database.
 
     The hash is done when this begins: of classes that it never saw, as on ``NAME.unseen``, it says whether the code
     tells more apart than the classes it was made for. Logistic regression on -1 and +1, L2 with C = 1, on ``cutoff``
-    pictures or 10,000 (see :func:`chosen`). NaN for pictures with several labels or none, or of one class only.
+    images or 10,000 (see :func:`chosen`). NaN for images with several labels or none, or of one class only.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -1,4 +1,4 @@
-"""Methods that learn from pairs or triplets of pictures, similar or not."""
+"""Methods that learn from pairs or triplets of images, similar or not."""
 
 from typing import Any
 

@@ -1,19 +1,19 @@
 """Asymmetric Deep Supervised Hashing (Jiang & Li, AAAI 2018).
 
-Only queries go through the network; the codes of the training pictures, which are the database in the paper, are free
+Only queries go through the network; the codes of the training images, which are the database in the paper, are free
 variables learned from their labels.
 
     loss on the network, V fixed:  mean over i in the batch and j in train of (<u_i, v_j> - K S_ij)^2
                                    + gamma / n mean over i of |v_i - u_i|^2,  u = tanh(W f + c)  (B, K)
     V, U fixed:  v_k = -sgn(2 V_rest U_rest' u_k + q_k),  Q = -2 K S' U - 2 gamma (U on its own rows)
     S = s (1 + r) - r,  r = sum s / sum (1 - s): 1 for similar pairs, -r for the others, sum 0
-    code = sgn(u);  for a training picture in the database its row of V
+    code = sgn(u);  for a training image in the database its row of V
 
-Resolved: V is solved each time ``sample`` pictures have passed through the network (or all training pictures, if they
+Resolved: V is solved each time ``sample`` images have passed through the network (or all training images, if they
 are fewer), from the values of U that they had then; the paper passes three times over each sample. A column keeps its
-bit on a zero argument. Rates and decay of the paper unverified. V has seen the labels of pictures that may be in the
-database: where a protocol has training pictures in the database the row is marked, and not comparable with methods
-that encode every picture by the network. Where it has not, V only helps to train.
+bit on a zero argument. Rates and decay of the paper unverified. V has seen the labels of images that may be in the
+database: where a protocol has training images in the database the row is marked, and not comparable with methods
+that encode every image by the network. Where it has not, V only helps to train.
 
 Public code: scores on such databases stand beside those of inductive methods; another toolkit's ``adsh`` is a different
 method (Angular Deep Supervised Hashing).
@@ -24,7 +24,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashzoo.method import Backbone, Card, Deep, bits
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Output, Setting, Split, signs
 from hashzoo_plugins.heads.linear import Tanh
@@ -33,7 +34,7 @@ CHUNK = 4096  # rows of the table of pairs that are counted at once
 
 
 def ratio(labels: Tensor) -> float:
-    """r, similar over dissimilar pairs of pictures with labels (n, C); 1 where no pair is dissimilar.
+    """r, similar over dissimilar pairs of images with labels (n, C); 1 where no pair is dissimilar.
 
     >>> ratio(torch.eye(4))
     0.3333333333333333
@@ -44,7 +45,7 @@ def ratio(labels: Tensor) -> float:
 
 
 def targets(a: Tensor, b: Tensor, r: float) -> Tensor:
-    """(m, n) S = s (1 + r) - r of pictures with labels (m, C) and (n, C): 1 for similar pairs, -r for the others.
+    """(m, n) S = s (1 + r) - r of images with labels (m, C) and (n, C): 1 for similar pairs, -r for the others.
 
     >>> targets(torch.eye(2)[:1], torch.eye(2), 0.5)
     tensor([[ 1.0000, -0.5000]])
@@ -61,7 +62,7 @@ def update(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tenso
     """V (n, K) after each of its columns has been solved with the others fixed; never raises :func:`objective`."""
     v, bits_ = v.clone(), v.shape[1]
     q = -2 * bits_ * s.T @ u  # (n, K)
-    q.index_add_(0, rows, -2 * gamma * u)  # a picture may have been seen twice
+    q.index_add_(0, rows, -2 * gamma * u)  # an image may have been seen twice
     for k in range(bits_):
         rest = torch.arange(bits_, device=v.device) != k
         slope = 2 * v[:, rest] @ (u[:, rest].T @ u[:, k]) + q[:, k]  # (n,)
@@ -70,7 +71,7 @@ def update(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tenso
 
 
 class Asymmetric(nn.Module):
-    """Squared error of inner products with learned codes, in a table (pool, K); 0 where a picture has none."""
+    """Squared error of inner products with learned codes, in a table (pool, K); 0 where an image has none."""
 
     codes: Tensor
     labels: Tensor
@@ -106,7 +107,7 @@ class ADSH(Deep):
         """The network on a sample, then all codes, in turn."""
         table, device = self.loss.codes, run.device
         ids, labels = train.ids.to(device), train.labels.to(device)
-        place = torch.zeros(len(table), dtype=torch.long, device=device)  # of an id among the training pictures
+        place = torch.zeros(len(table), dtype=torch.long, device=device)  # of an id among the training images
         place[ids] = torch.arange(len(ids), device=device)
         table[ids] = signs(torch.randn(len(ids), table.shape[1], generator=run.generator)).to(table)
         self.loss.labels[ids], self.loss.r = labels, ratio(labels)
@@ -125,7 +126,7 @@ class ADSH(Deep):
                 seen, outputs = [], []
 
     def encode(self, batch: Batch) -> Codes:
-        """sgn(u); of a training picture whose id the database gives, its learned code."""
+        """sgn(u); of a training image whose id the database gives, its learned code."""
         code = bits(self.relaxed(batch))
         known = self.loss.codes[batch.ids.clamp(min=0)]
         learned = (batch.ids >= 0) & (known.abs().sum(1) > 0)

@@ -1,13 +1,13 @@
 """Supervised Hashing for Image Retrieval via Image Representation Learning (Xia, Pan, Lai, Liu & Yan, AAAI 2014).
 
-Two stages: codes for the training pictures are found from the table of their similarities alone, by coordinate
+Two stages: codes for the training images are found from the table of their similarities alone, by coordinate
 descent; then a network learns to predict them.
 
     stage 1:  min over H in [-1, 1]^(n x K) of  |S - H H' / K|^2,  S = +1 similar, -1 not;  then B = sgn(H)
     stage 2:  mean binary cross-entropy between z = W f + v  (B, K), as log-odds, and the bits of B
     code = sgn(z)
 
-Resolved: the table is n x n, so ``sample`` training pictures are used in both stages (all, if fewer). One entry moves
+Resolved: the table is n x n, so ``sample`` training images are used in both stages (all, if fewer). One entry moves
 at a time by a Newton step clipped to [-1, 1], ten sweeps from a random start; a step that would raise the objective is
 not taken. The further output for classes of CNNH+ is not part of this. Defaults of the paper unverified.
 
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.run import Run
 from hashzoo.types import Batch, Output, Setting, Split
 from hashzoo_plugins.heads.linear import Linear
@@ -68,7 +69,7 @@ def decompose(similar: Tensor, bits: int, sweeps: int, generator: torch.Generato
 
 
 class Given(nn.Module):
-    """Binary cross-entropy towards codes given by picture, in a table (pool, K) of 0 and 1."""
+    """Binary cross-entropy towards codes given by image, in a table (pool, K) of 0 and 1."""
 
     bits: Tensor
 

@@ -1,6 +1,6 @@
 """Deep Cauchy Hashing for Hamming Space Retrieval (Cao, Long, Liu & Wang, CVPR 2018).
 
-A Cauchy distribution in place of the logistic: its probability falls steeply near distance 0, so similar pictures are
+A Cauchy distribution in place of the logistic: its probability falls steeply near distance 0, so similar images are
 pressed into a small ball, where lookup within a radius finds them.
 
     d(z, z') = K / 2 (1 - cos(z, z')),  p = gamma / (gamma + d),  z = W f + v  (B, K)
@@ -13,7 +13,7 @@ equal codes; d is at least 1e-6 where codes are dissimilar. ``quantization``, th
 released scripts have 0).
 
 Public code: released scripts use the squared Euclidean distance of unnormalised codes, and no quantization; ports count
-each picture as its own similar pair.
+each image as its own similar pair.
 """
 
 from __future__ import annotations
@@ -64,5 +64,5 @@ METHOD = deep(
     "linear",
     DCH,
     card=Card("deep", "pairs", paper="Cao et al., CVPR 2018", year=2018),
-    doc="Deep Cauchy Hashing: similar pictures within a small Hamming ball (Cao et al., CVPR 2018)",
+    doc="Deep Cauchy Hashing: similar images within a small Hamming ball (Cao et al., CVPR 2018)",
 )

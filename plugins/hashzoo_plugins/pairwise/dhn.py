@@ -9,7 +9,7 @@ Maximum a posteriori codes: a logistic likelihood of pairs and a bimodal Laplaci
 
 Resolved: where the paper is silent, or public code differs: the inner product carries no factor 1/2; pairs are
 unordered, without the diagonal, and their mean is taken, so the counterpart of the quantization sum is
-2/B sum_i (every picture is in B - 1 pairs); the prior's L1 is smoothed to log cosh(|u| - 1) as in the paper's
+2/B sum_i (every image is in B - 1 pairs); the prior's L1 is smoothed to log cosh(|u| - 1) as in the paper's
 eq. 7. ``weight`` is the paper's lambda, cross-validated there.
 
 Its variants, also of the paper: DHN-B ranks by the real values, DHN-Q has no quantization term, DHN-E squared error
@@ -17,7 +17,7 @@ instead of cross-entropy. Whether DHN-E's targets are {-1, 1} or {0, 1} the pape
 codes to be orthogonal, so ``dissimilar`` is -1.
 
 Public code: pairs with themselves are counted as similar ones, a hidden quantization term; forward and backward
-passes weigh the terms differently; a memory bank that starts as zeros is counted as pictures; one is DHN-Q under the
+passes weigh the terms differently; a memory bank that starts as zeros is counted as images; one is DHN-Q under the
 name of DHN. Inner products of long codes saturate the logistic: at 64 bits a wrong pair's gradient no longer grows.
 """
 
@@ -26,8 +26,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hashzoo.backbone import Backbone
 from hashzoo.index import Distance, Index, Scan
-from hashzoo.method import Backbone, Card, Deep, deep
+from hashzoo.method import Card, Deep, deep
 from hashzoo.types import Batch, Codes, Output, Setting
 from hashzoo_plugins.heads.linear import Tanh
 from hashzoo_plugins.pairwise import pairs
@@ -83,7 +84,7 @@ class InnerProduct(Distance):
     stored = ("relaxed",)
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) float32; rounded from float64 so that equal pictures are equally far wherever they stand."""
+        """(Q, N) float32; rounded from float64 so that equal images are equally far wherever they stand."""
         return -(query["relaxed"].double() @ database["relaxed"].double().T).float()
 
 

@@ -21,7 +21,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashzoo.method import Backbone, Card, deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, deep
 from hashzoo.types import Batch, Features, Output, Setting
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.triplets import triplets

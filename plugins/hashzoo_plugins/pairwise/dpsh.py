@@ -5,14 +5,14 @@ codes from their signs is added.
 
     theta_ij = <u_i, u_j> / 2,  u = W f + v  (B, K)
     loss = mean over i < j of softplus(theta_ij) - s_ij theta_ij  +  eta / n mean over i of |sgn(u_i) - u_i|^2
-    code = sgn(u);  n training pictures, eta = 10
+    code = sgn(u);  n training images, eta = 10
 
-Resolved: pairs are those inside the batch. The authors pair a batch with the stored codes of all n training pictures
-and divide by n B, which gives the quantization the weight eta / n; that is kept (n counts labels where pictures have
+Resolved: pairs are those inside the batch. The authors pair a batch with the stored codes of all n training images
+and divide by n B, which gives the quantization the weight eta / n; that is kept (n counts labels where images have
 several), but no code that an older network made takes part.
 
 Public code: a release evaluates in training mode, so a code depends on its batch; ports start the memory bank with
-zeros and count them as pictures; one adds HashNet's weights under the name of DPSH.
+zeros and count them as images; one adds HashNet's weights under the name of DPSH.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DPSH(nn.Module):
 
 
 def quantization_weight(eta: float, setting: Setting) -> float:
-    """eta / n: what a sum over pictures weighs beside a mean over pairs; n counts labels where pictures have several.
+    """eta / n: what a sum over images weighs beside a mean over pairs; n counts labels where images have several.
 
     >>> import torch
     >>> quantization_weight(10.0, Setting(16, 2, False, torch.tensor([300, 200]), 500))

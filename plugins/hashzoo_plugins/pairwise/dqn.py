@@ -1,7 +1,7 @@
 """Deep Quantization Network for Efficient Image Retrieval (Cao, Long, Wang, Zhu & Wen, AAAI 2016).
 
 Not a Hamming code: a bottleneck z is cut into parts, each replaced by the nearest of 256 words of a codebook, so a
-picture is stored as K / 8 bytes; a query keeps its real z and is compared with the words.
+image is stored as K / 8 bytes; a query keeps its real z and is compared with the words.
 
     loss = mean over i < j of (s_ij - cos(z_i, z_j))^2 + lambda mean over i of |z_i - C b_i|^2,  s = +1 or -1
     z = W f + v  (B, 300);  C b_i: in each part the word nearest to z_i
@@ -9,7 +9,7 @@ picture is stored as K / 8 bytes; a query keeps its real z and is compared with 
 
 Resolved: the codebook is solved after every epoch, from the values of z that the epoch's batches gave: k-means in each
 part, from the words before. With K bits and words of ``word_bits`` there are K / word_bits parts; the bottleneck is
-the largest multiple of that within ``width``. Fewer training pictures than words leave words unused. The paper's
+the largest multiple of that within ``width``. Fewer training images than words leave words unused. The paper's
 numbers are unverified.
 
 Public code: scores of the asymmetric distance, where the query is not quantized, stand in tables of Hamming codes.
@@ -24,8 +24,10 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
+from hashzoo.backbone import Backbone
+from hashzoo.errors import NonFiniteError
 from hashzoo.index import Distance, Index, Scan
-from hashzoo.method import Backbone, Card, Deep, NonFiniteError
+from hashzoo.method import Card, Deep
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Features, Output, Setting, Split
 from hashzoo_plugins.pairwise import pairs
@@ -79,7 +81,7 @@ class DQNLoss(nn.Module):
 
 
 class Quantized(Distance):
-    """Squared distance of a query's real z to the words stored of a picture."""
+    """Squared distance of a query's real z to the words stored of an image."""
 
     stored = ("code",)
 
@@ -87,7 +89,7 @@ class Quantized(Distance):
         self.codebook = codebook.detach().cpu().double()  # (M, words, d)
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) float32; rounded from float64 so that equal pictures are equally far wherever they stand."""
+        """(Q, N) float32; rounded from float64 so that equal images are equally far wherever they stand."""
         words = numbers(database["code"], len(self.codebook))  # (N, M)
         parts = query["z"].double().unflatten(1, (len(self.codebook), -1)).transpose(0, 1)  # (M, Q, d)
         tables = (parts[:, :, None] - self.codebook[:, None]).square().sum(3)  # (M, Q, words)
@@ -168,7 +170,7 @@ class DQN(Deep):
                 warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than words
                 found = KMeans(count, init=start, n_init=1, max_iter=STEPS, random_state=seed).fit(points)
             words = torch.from_numpy(found.cluster_centers_).to(self.codebook)
-            self.codebook[m] = words[0]  # words without pictures repeat the first, which is taken before them
+            self.codebook[m] = words[0]  # words without images repeat the first, which is taken before them
             self.codebook[m, :count] = words
 
     def encode(self, batch: Batch) -> Codes:

@@ -1,6 +1,6 @@
 """Deep Supervised Discrete Hashing (Li, Sun, He & Tan, NeurIPS 2017).
 
-The likelihood of pairs trains the network; beside it stand binary codes of the training pictures, from which the
+The likelihood of pairs trains the network; beside it stand binary codes of the training images, from which the
 labels must be linearly readable, found by discrete cyclic coordinate descent. Both are drawn to each other.
 
     loss on the network, B fixed:  mean over i < j of softplus(theta_ij) - s_ij theta_ij,  theta_ij = <u_i, u_j> / 2
@@ -9,11 +9,11 @@ labels must be linearly readable, found by discrete cyclic coordinate descent. B
     W = (B'B + nu / mu I)^-1 B'Y;  b_k by descent with Q = Y W' + eta / mu U
     u = W f + v  (B, K);  code = sgn(u)
 
-Resolved: eta weighs a mean over pictures against a mean over pairs. As sums over all n training pictures, as they are
-printed, the weight would be eta / n, 2e-6 for 5,000 pictures: the codes would not reach the network, and no bit would
-differ from those of DPSH with the same weight (measured on the pictures of the plugin contract; as means 0.9 % of them
+Resolved: eta weighs a mean over images against a mean over pairs. As sums over all n training images, as they are
+printed, the weight would be eta / n, 2e-6 for 5,000 images: the codes would not reach the network, and no bit would
+differ from those of DPSH with the same weight (measured on the images of the plugin contract; as means 0.9 % of them
 do, and 5 to 10 % with mu from 0.1 to 1). The codes are solved anew after every epoch, from the values of U that the
-epoch's batches gave; until a picture has been seen, its code is the sign of its own u. Rows are samples here, columns
+epoch's batches gave; until an image has been seen, its code is the sign of its own u. Rows are samples here, columns
 in the paper.
 
 Public code: a port leaves the classification without any way to the network, and drops eta |B - U|^2, so that it trains
@@ -25,7 +25,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.run import Run
 from hashzoo.types import Batch, Output, Setting, Split, signs
 from hashzoo_plugins.heads.linear import Linear
@@ -47,7 +48,7 @@ def objective(b: Tensor, u: Tensor, y: Tensor, w: Tensor, mu: float, nu: float, 
 
 
 class TowardCodes(nn.Module):
-    """Likelihood of pairs and the distance to codes given by picture, in a table (pool, K); 0 where there is none."""
+    """Likelihood of pairs and the distance to codes given by image, in a table (pool, K); 0 where there is none."""
 
     codes: Tensor
 
@@ -88,7 +89,7 @@ class DSDH(Deep):
     def fit(self, train: Split, run: Run) -> None:
         """Network and codes in turn, an epoch each."""
         table = self.loss.codes
-        u = torch.zeros_like(table)  # what each picture's output was when it was last seen
+        u = torch.zeros_like(table)  # what each image's output was when it was last seen
         optimizer = run.optimizer(self.backbone, self.head)
         for batch in run.batches(train):
             output = self.head(self.backbone(batch.images))

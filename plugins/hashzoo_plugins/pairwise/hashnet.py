@@ -8,7 +8,7 @@ pairs are weighted so that the few similar ones count as much as the many dissim
     w_ij = |S| / |S_1| for similar pairs, |S| / |S_0| for the others;  code = sgn(z)
 
 Resolved: pairs are the unordered ones of one batch (the authors cross two batches). Their beta is sqrt(1 + 0.005 n)
-after n of 10,000 steps, raised every 200; here the same end, sqrt(51), is reached continuously. For pictures with
+after n of 10,000 steps, raised every 200; here the same end, sqrt(51), is reached continuously. For images with
 several labels the paper multiplies by the Jaccard index of the label sets: here of similar pairs only, since it would
 erase the dissimilar ones. Where a batch has no similar or no dissimilar pair, the weights are 1.
 

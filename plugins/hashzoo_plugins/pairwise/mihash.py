@@ -1,6 +1,6 @@
 """MIHash: hashing with mutual information (Cakir, He, Bargal & Sclaroff, ICCV 2017; TPAMI 2019).
 
-For every picture of a batch, the distances to the others fall into two distributions, of neighbours and of
+For every image of a batch, the distances to the others fall into two distributions, of neighbours and of
 strangers; the mutual information between distance and neighbourhood is maximised, with soft histograms that have a
 gradient.
 
@@ -9,11 +9,11 @@ gradient.
     loss = - mean over i of  H(p(D)) - p_+ H(p(D | neighbour)) - p_- H(p(D | stranger)),  log 2
     code = sgn(z)
 
-Resolved: the picture itself is left out. ``slope`` is a; the number of bins is K / 2. A batch without neighbours (or
+Resolved: the image itself is left out. ``slope`` is a; the number of bins is K / 2. A batch without neighbours (or
 strangers) has no information to gain and gives 0.
 
 Public code: a toolkit returns the information itself as the loss, and so minimises it; drops the last bin, where
-opposite codes are; and counts a picture as a stranger to itself. One measures average precision without the first rank.
+opposite codes are; and counts an image as a stranger to itself. One measures average precision without the first rank.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def histogram(phi: Tensor, bins: int) -> Tensor:
     """(B, B, bins + 1) shares of each pair's distance among the triangles; they sum to 1. ``phi`` (B, K) in [-1, 1]."""
     width = phi.shape[1] / bins
     distance = (phi.shape[1] - phi @ phi.T) / 2  # (B, B)
-    centres = width * torch.arange(bins + 1).to(phi)
-    return (1 - (distance[:, :, None] - centres).abs() / width).clamp(min=0)
+    centers = width * torch.arange(bins + 1).to(phi)
+    return (1 - (distance[:, :, None] - centers).abs() / width).clamp(min=0)
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def entropy(p: Tensor) -> Tensor:
 
 
 def information(phi: Tensor, similar: Tensor, bins: int) -> Tensor:
-    """(B,) mutual information, in bits, between distance and neighbourhood; a picture is not its own neighbour."""
+    """(B,) mutual information, in bits, between distance and neighbourhood; an image is not its own neighbour."""
     others = 1 - torch.eye(len(phi)).to(phi)  # (B, B)
     shares = histogram(phi, bins)  # (B, B, n + 1)
     total = others.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What losses over pairs of pictures share."""
+"""What losses over pairs of images share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SMALL = 1e-6  # the length below which a code counts as this long, so that its d
 
 
 def require(method: str, batch: Batch) -> None:
-    """ValueError for a batch of one picture, which has no pair."""
+    """ValueError for a batch of one image, which has no pair."""
     if len(batch) < 2:
-        raise ValueError(f"{method} learns from pairs: a batch needs two pictures or more")
+        raise ValueError(f"{method} learns from pairs: a batch needs two images or more")
 
 
 def upper(pairs: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def balance(similar: Tensor) -> Tensor:
 
 
 def jaccard(labels: Tensor) -> Tensor:
-    """(B, B) shared labels over all labels of two pictures (B, C); 0 where neither has any.
+    """(B, B) shared labels over all labels of two images (B, C); 0 where neither has any.
 
     >>> jaccard(torch.tensor([[1.0, 1, 0], [1, 1, 1]]))[0]
     tensor([1.0000, 0.6667])

@@ -1,4 +1,4 @@
-"""What losses over triplets of pictures share."""
+"""What losses over triplets of images share."""
 
 from __future__ import annotations
 

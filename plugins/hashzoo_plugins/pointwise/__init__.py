@@ -1,4 +1,4 @@
-"""Methods that learn from one picture at a time: from its class, from its features, or from two views of it."""
+"""Methods that learn from one image at a time: from its class, from its features, or from two views of it."""
 
 from typing import Any
 

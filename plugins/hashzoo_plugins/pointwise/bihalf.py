@@ -6,10 +6,10 @@ of these codes are matched to cosines of features.
     B_ik = +1 if z_ik is among the floor(n / 2) largest of its bit, -1 otherwise,  z = W f + v  (n, K)
     backward:  dL/dz = dL/dB + gamma (z - B) / (n K)
     loss = mean over i < j of (cos(b_i, b_j) - cos(f_i, f_j))^2
-    code = sgn(z): a picture is encoded alone, by its sign
+    code = sgn(z): an image is encoded alone, by its sign
 
 Resolved: all unordered pairs of the batch are matched; the features get no gradient from it. Ties stand in the order
-of the batch. Features are centred by the batch's mean (``center = False``: as they are), since cosines of features
+of the batch. Features are centerd by the batch's mean (``center = False``: as they are), since cosines of features
 behind a ReLU are never negative and those of codes are.
 
 Public code: codes of queries made by sorting depend on the other queries; a port had a mistake in
@@ -66,7 +66,7 @@ class BiHalf(nn.Module):
         self.gamma, self.center = gamma, center
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The term ``cosine`` of (B, K) codes, beside the features of the same pictures."""
+        """The term ``cosine`` of (B, K) codes, beside the features of the same images."""
         pairs.require("bihalf", batch)
         return {"cosine": mismatch(halves(output.code, self.gamma), read("bihalf", output, self.center))}
 

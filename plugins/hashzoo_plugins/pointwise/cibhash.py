@@ -1,6 +1,6 @@
 """Unsupervised Hashing with Contrastive Information Bottleneck (Qiu, Su, Ou, Yu & Chen, IJCAI 2021).
 
-Two views of a picture should have one code, and different pictures different ones; the bits' probabilities under both
+Two views of an image should have one code, and different images different ones; the bits' probabilities under both
 views are drawn together, which keeps out of the code what the views do not share.
 
     p = sigmoid(z),  z = MLP(f)  (B, K);  b = sgn(p - 1/2) with its gradient passed straight through
@@ -10,8 +10,8 @@ views are drawn together, which keeps out of the code what the views do not shar
 
 Resolved: the second distribution of each divergence is fixed, as in the authors' code (its value is the same). The MLP
 has one hidden layer of 1024 units. Views are those of Deep Hash Distillation at full strength, with
-crops of half of the picture or more; where features are
-stored both views are the same, and only different pictures are told apart.
+crops of half of the image or more; where features are
+stored both views are the same, and only different images are told apart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.types import Batch, Features, Output, Setting
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.views import Views

@@ -1,15 +1,15 @@
 """Central Similarity Quantization (Yuan, Wang, Zhang, Tay, Jie, Liu & Feng, CVPR 2020).
 
-Every class has a binary centre, rows of a Hadamard matrix, far from each other; codes are learned towards the centre of
+Every class has a binary center, rows of a Hadamard matrix, far from each other; codes are learned towards the center of
 their class, bit by bit.
 
-    t_i = centre of the class of i; of several labels, the sign of the sum of their centres
+    t_i = center of the class of i; of several labels, the sign of the sum of their centers
     loss = mean over i, k of  BCE((h_ik + 1) / 2, (t_ik + 1) / 2)  +  lambda Q,  h = tanh(W f + v)  (B, K)
     Q = mean over i, k of (|h_ik| - 1)^2, or mean over i of sum_k log cosh(|h_ik| - 1);  code = sgn(h)
 
 Resolved: the quantization is the squared one of the released code (``quantizer = "log-cosh"``: the paper's); lambda is
-0.05. Where a sum of centres is 0, one fixed random vector decides. Without a power of two of bits, or with more than
-2 K classes, centres are coin tosses, each the farthest of 100 from those before. Row 0 of a Hadamard matrix is all
+0.05. Where a sum of centers is 0, one fixed random vector decides. Without a power of two of bits, or with more than
+2 K classes, centers are coin tosses, each the farthest of 100 from those before. Row 0 of a Hadamard matrix is all
 ones and is used. A probability is kept 1e-6 from 0 and 1, where its logarithm has no slope.
 
 Public code: the lists published with it have 4,983 queries for ImageNet instead of 5,000.
@@ -24,16 +24,16 @@ from torch.nn.functional import binary_cross_entropy
 
 from hashzoo.method import Card, deep
 from hashzoo.types import Batch, Output, Setting
-from hashzoo_plugins.pointwise.centres import Kind, centres, random_rows, require_labels, vote
+from hashzoo_plugins.pointwise.centers import Kind, centers, random_rows, require_labels, vote
 from hashzoo_plugins.quantization import gap, log_cosh
 
 SURE = 1e-6
 
 
 class CSQ(nn.Module):
-    """Cross-entropy of each bit with the centre of its class, and quantization (Yuan et al., CVPR 2020)."""
+    """Cross-entropy of each bit with the center of its class, and quantization (Yuan et al., CVPR 2020)."""
 
-    centres: Tensor
+    centers: Tensor
     ties: Tensor
 
     def __init__(
@@ -42,27 +42,27 @@ class CSQ(nn.Module):
         *,
         quantization: float = 0.05,
         quantizer: Literal["squared", "log-cosh"] = "squared",
-        centre: Kind = "auto",
+        center: Kind = "auto",
     ) -> None:
         super().__init__()
         self.weight, self.quantizer = quantization, quantizer
-        self.register_buffer("centres", centres(centre, setting.classes, setting.bits))
+        self.register_buffer("centers", centers(center, setting.classes, setting.bits))
         self.register_buffer("ties", random_rows(1, setting.bits)[0])
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms ``centre`` and ``quantization`` of (B, K) codes in [-1, 1]."""
+        """Terms ``center`` and ``quantization`` of (B, K) codes in [-1, 1]."""
         h = output.code
         require_labels("csq", batch.labels)
-        target = vote(batch.labels, self.centres, self.ties).to(h)  # (B, K)
+        target = vote(batch.labels, self.centers, self.ties).to(h)  # (B, K)
         p = ((h + 1) / 2).clamp(SURE, 1 - SURE)
         away = gap(h)
         q = away.square().mean() if self.quantizer == "squared" else log_cosh(away).sum(1).mean()
-        return {"centre": binary_cross_entropy(p, (target + 1) / 2), "quantization": self.weight * q}
+        return {"center": binary_cross_entropy(p, (target + 1) / 2), "quantization": self.weight * q}
 
 
 METHOD = deep(
     "tanh",
     CSQ,
     card=Card("deep", "classes", paper="Yuan et al., CVPR 2020", year=2020),
-    doc="Central Similarity Quantization: Hadamard centres of classes (Yuan et al., CVPR 2020)",
+    doc="Central Similarity Quantization: Hadamard centers of classes (Yuan et al., CVPR 2020)",
 )

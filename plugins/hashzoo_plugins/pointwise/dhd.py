@@ -1,20 +1,20 @@
 """Deep Hash Distillation for Image Retrieval (Jang, Gu, Ko, Kang & Cho, ECCV 2022).
 
-Codes of a weakly and a strongly transformed view of a picture are drawn together, the weak one teaching; a trainable
+Codes of a weakly and a strongly transformed view of an image are drawn together, the weak one teaching; a trainable
 proxy a class says where its codes belong, and a binary cross-entropy pulls every bit to its side.
 
     h = tanh(LayerNorm(W f))  (B, K), of the weak view h_T and of the strong view h_S;  S(u, v) = cosine
     loss = mean over i of  - sum_c y_c / |y| log softmax(S(p_c, h_T) / tau)_c         proxies p (C, K)
            + lambda_1 (1 - S(sg[h_T], h_S))                                             distillation
            + lambda_2 / K sum_k (|h| - 1)^2 / (2 sigma^2) - log(1 - exp(-(|h| + 1)^2 / (2 sigma^2)))   of h_T
-    code = sgn(h) of the picture itself
+    code = sgn(h) of the image itself
 
 Resolved: tau 0.2, sigma 0.5, weights 0.1 and 0.1 are the authors' code's. The weak view scales the probability of every
-transform by 0.5, the strong one by 1; the blur shrinks with the picture. Two passes, each with statistics of its own.
+transform by 0.5, the strong one by 1; the blur shrinks with the image. Two passes, each with statistics of its own.
 Where features are stored both views are the same, and the distillation is 0.
 
 Public code: the cosine schedule's period counts batches but is stepped by epochs, so that the rate comes back up; the
-label tensor is divided in place; a picture without a label gives NaN; the best epoch on the test set is reported.
+label tensor is divided in place; an image without a label gives NaN; the best epoch on the test set is reported.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, log_softmax, normalize
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.types import Batch, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
-from hashzoo_plugins.pointwise.centres import shares
+from hashzoo_plugins.pointwise.centers import shares
 from hashzoo_plugins.pointwise.views import Views
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hashzoo.method import Card, deep
 from hashzoo.types import Batch, Output, Setting
-from hashzoo_plugins.pointwise.centres import Kind, centres, random_rows, require_labels, vote
+from hashzoo_plugins.pointwise.centers import Kind, centers, random_rows, require_labels, vote
 
 
 def polarization(code: Tensor, target: Tensor, margin: float) -> Tensor:
@@ -40,7 +40,7 @@ class DPN(nn.Module):
     def __init__(self, setting: Setting, *, margin: float = 1.0, targets: Kind = "random") -> None:
         super().__init__()
         self.margin = margin
-        self.register_buffer("targets", centres(targets, setting.classes, setting.bits))
+        self.register_buffer("targets", centers(targets, setting.classes, setting.bits))
         self.register_buffer("ties", random_rows(1, setting.bits)[0])
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:

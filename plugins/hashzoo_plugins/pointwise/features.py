@@ -1,4 +1,4 @@
-"""What losses without labels compare codes with: the features of the same pictures."""
+"""What losses without labels compare codes with: the features of the same images."""
 
 from __future__ import annotations
 

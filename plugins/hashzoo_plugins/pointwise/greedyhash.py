@@ -8,10 +8,10 @@ labels, cosines of codes are matched to cosines of features instead.
     without labels:  mean over i < j of (cos(b_i, b_j) - cos(f_i, f_j))^2  +  alpha mean |z - b|^3
     code = sgn(z)
 
-Resolved: pictures with several labels have a binary cross-entropy a label. alpha is 0.1, the paper's for CIFAR (1 for
-ImageNet). The features are what is matched and get no gradient from it; they are centred by the batch's mean (``center
+Resolved: images with several labels have a binary cross-entropy a label. alpha is 0.1, the paper's for CIFAR (1 for
+ImageNet). The features are what is matched and get no gradient from it; they are centerd by the batch's mean (``center
 = False``: as they are), without which codes of non-negative features came out nearly all alike on scattering features
-of digits (map@all 0.143, chance 0.106; centred 0.640).
+of digits (map@all 0.143, chance 0.106; centerd 0.640).
 
 Public code: sgn(0) = 0 gives codes that are neither bit.
 """
@@ -58,7 +58,7 @@ class Unsupervised(nn.Module):
         self.alpha, self.center = alpha, center
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms ``cosine`` and ``quantization`` of (B, K) codes, beside the features of the same pictures."""
+        """Terms ``cosine`` and ``quantization`` of (B, K) codes, beside the features of the same images."""
         pairs.require("greedyhash-u", batch)
         b = straight_through(output.code)
         return {

@@ -8,7 +8,7 @@ from the others' is classification and quantization in one loss. Batch normalisa
     loss = mean over i of  - log softmax( s cos(angle(z_i, t_c) + m [c = y_i]) )_{y_i}   (OrthoArc)
     code = sgn(z);  s = 8, m = 0.2
 
-Resolved: codewords are coin tosses (``codebook = "hadamard"`` where bits allow). Pictures with several labels aim at
+Resolved: codewords are coin tosses (``codebook = "hadamard"`` where bits allow). Images with several labels aim at
 equal shares of them, the margin at each. Cosines are kept 1e-6 from 1 before the angle is taken, which has no slope
 there.
 
@@ -26,14 +26,14 @@ from torch.nn.functional import log_softmax, normalize
 from hashzoo.method import Card, deep
 from hashzoo.types import Batch, Output, Setting
 from hashzoo_plugins.pairwise.pairs import SMALL
-from hashzoo_plugins.pointwise.centres import Kind, centres, shares
+from hashzoo_plugins.pointwise.centers import Kind, centers, shares
 
 PAPER = "Hoe et al., NeurIPS 2021"
 FLAT = 1e-6
 
 
 def scores(code: Tensor, codebook: Tensor, labels: Tensor, margin: float, kind: Literal["cos", "arc"]) -> Tensor:
-    """(B, C) cosines of codes (B, K) with codewords (C, K), those of a picture's labels (B, C) less the margin."""
+    """(B, C) cosines of codes (B, K) with codewords (C, K), those of an image's labels (B, C) less the margin."""
     cosine = normalize(code, dim=1, eps=SMALL) @ normalize(codebook.to(code), dim=1).T
     own = (labels > 0).to(cosine)
     if kind == "cos":
@@ -57,7 +57,7 @@ class OrthoHash(nn.Module):
     ) -> None:
         super().__init__()
         self.scale, self.margin, self.kind = scale, margin, kind
-        self.register_buffer("codebook", centres(codebook, setting.classes, setting.bits))
+        self.register_buffer("codebook", centers(codebook, setting.classes, setting.bits))
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The term ``codeword`` of (B, K) codes."""

@@ -1,4 +1,4 @@
-"""Transformed views of pictures, weak and strong, as Deep Hash Distillation takes them."""
+"""Transformed views of images, weak and strong, as Deep Hash Distillation takes them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FULL = 224  # pixels for which the blur is meant
 
 @dataclass(frozen=True)
 class Views:
-    """One view of a picture: DHD's group of transforms, each with its probability scaled by ``strength``.
+    """One view of an image: DHD's group of transforms, each with its probability scaled by ``strength``.
 
     Random resized crop 1, flip 0.5, colour jitter 0.8, greyscale 0.2, Gaussian blur 0.5. ``flip = False`` is for
-    pictures that mean something else in a mirror, ``crop`` the smallest share of the area that a crop keeps.
+    images that mean something else in a mirror, ``crop`` the smallest share of the area that a crop keeps.
     """
 
     strength: float
@@ -27,9 +27,9 @@ class Views:
         if not 0 <= self.strength <= 1:
             raise ValueError(f"the strength of a view is a multiple of probabilities, 0 to 1, not {self.strength}")
 
-    def __call__(self, picture: Tensor) -> Tensor:
-        """A (C, H, W) uint8 picture in, one of the same shape out; randomness is torch's global generator."""
-        a, (channels, height, width) = self.strength, picture.shape
+    def __call__(self, image: Tensor) -> Tensor:
+        """A (C, H, W) uint8 image in, one of the same shape out; randomness is torch's global generator."""
+        a, (channels, height, width) = self.strength, image.shape
         side = min(height, width)
         half = min(round(12 * side / FULL), side - 1)
         steps: list[tuple[float, nn.Module]] = [
@@ -44,5 +44,5 @@ class Views:
         draws = torch.rand(5)
         for draw, (probability, step) in zip(draws, steps, strict=False):
             if float(draw) < probability:
-                picture = step(picture)
-        return picture
+                image = step(image)
+        return image

@@ -1,4 +1,4 @@
-"""RBF features on anchors: a picture is described by how near it is to some of the training pictures."""
+"""RBF features on anchors: an image is described by how near it is to some of the training images."""
 
 from __future__ import annotations
 

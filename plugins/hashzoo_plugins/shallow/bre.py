@@ -3,7 +3,7 @@
 Hamming distances that reconstruct the distances of the data: each bit is the sign of a weighted sum of kernels with a
 few random anchors, and one weight after another is set to where the error is smallest.
 
-    x centred and of unit length,  kappa(a, x) = <a, x>,  h_k(x) = [sum_q W_kq kappa(x_kq, x) >= 0]
+    x centerd and of unit length,  kappa(a, x) = <a, x>,  h_k(x) = [sum_q W_kq kappa(x_kq, x) >= 0]
     d_ij = |x_i - x_j|^2 / 2,  or 0 / 1 for a pair that shares a label or not
     d'_ij = 1/K sum_k (h_k(x_i) - h_k(x_j))^2
     minimise over W (K, s):  sum over i < j of (d_ij - d'_ij)^2
@@ -13,7 +13,7 @@ its diagonal 0, and the objective is a constant minus s_k' A s_k / (4 K^2). As o
 infinity, each point's sign flips once, where its sum is 0; between these breakpoints the objective is constant. One
 pass over the flips gives all its values, and the best interval is found exactly.
 
-Resolved: formulas from memory (unverified). ``points`` training pictures are drawn by seed, since time and memory are
+Resolved: formulas from memory (unverified). ``points`` training images are drawn by seed, since time and memory are
 quadratic in them, and all their pairs count; anchors are drawn among them for each bit. The weight goes to the middle
 of its interval. Coordinate descent ends after ``sweeps`` or when a sweep changes nothing. A linear kernel makes each
 bit one direction, which is what is stored. ``supervised`` takes the labels' distances instead of the data's, and marks
@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split, signs
 from hashzoo_plugins.shallow import projection, similarity

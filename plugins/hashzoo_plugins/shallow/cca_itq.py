@@ -9,7 +9,7 @@ its correlation, and the rotation of ITQ does the rest.
     E = (X - mean) W_1..K diag(r_1..K)  (N, K),  rotation Q of ITQ on E
     code = sgn((f - mean) W_1..K diag(r) Q)
 
-Resolved: r is the correlation, the root of the eigenvalue, and it multiplies. Pictures with several labels have
+Resolved: r is the correlation, the root of the eigenvalue, and it multiplies. Images with several labels have
 several ones in Y. More bits than features are refused.
 
 C classes of single labels give at most C - 1 correlations that are not zero; the columns beyond them are multiplied
@@ -26,7 +26,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split
 from hashzoo_plugins.shallow import projection
@@ -38,7 +39,7 @@ ZERO = 1e-6  # a correlation below this is one that the labels do not have
 def canonical(x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     """Directions W (D, D) with W' (C_xx + ridge I) W = I and correlations r (D,), largest first.
 
-    Of centred features (N, D) and centred labels (N, C).
+    Of centerd features (N, D) and centerd labels (N, C).
     """
     c_xx, c_xy, c_yy = (a.T @ b / (len(x) - 1) for a, b in ((x, x), (x, y), (y, y)))
     c_xx, c_yy = (c + ridge * torch.eye(len(c)).to(c) for c in (c_xx, c_yy))

@@ -1,13 +1,13 @@
 """Column sampling based discrete supervised hashing (Kang, Li & Zhou, AAAI 2016).
 
 Codes whose inner products are the similarities, learned without relaxing them: every round draws a few columns of the
-similarity matrix, so that the cost is linear in the number of pictures, and alternates between the codes of the
-drawn pictures and those of all others.
+similarity matrix, so that the cost is linear in the number of images, and alternates between the codes of the
+drawn images and those of all others.
 
     objective = | K S[:, O] - B B_O' |^2,  S_ij = 1 for similar, -r for dissimilar pairs; |O| = K columns are drawn
     drawn:   for each bit k, the others fixed,  b maximises  b' E b + p' b  over {-1, +1}^|O|
              E = K S_OO - sum_(j != k) b_j b_j',   p = E_G' g_k,  E_G = K S_GO - sum_(j != k) g_j b_j'
-             b_j, g_j: bit j of the drawn pictures and of all others G
+             b_j, g_j: bit j of the drawn images and of all others G
     others:  B_G = sgn(S_GO B_O), a bit with a vote of 0 stays
     code = sgn( z W ),  W = (Z'Z + I)^-1 Z'B,  z the features with mean 0 and variance 1
     10 rounds of 3 alternations
@@ -34,7 +34,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split, signs
 from hashzoo_plugins.shallow import labelled, projection, similarity
@@ -73,9 +74,9 @@ def quadratic(e: Tensor, p: Tensor, b: Tensor) -> Tensor:
 
 
 def columns(s: Tensor, b: Tensor, drawn: Tensor) -> Tensor:
-    """New codes (n, K) of the drawn pictures, bit by bit, for columns (N, n) and codes (N, K) of all."""
+    """New codes (n, K) of the drawn images, bit by bit, for columns (N, n) and codes (N, K) of all."""
     own, among, count = b[drawn].double(), s[drawn].double(), b.shape[1]
-    votes = cross(s, b) - among.T @ own  # (n, K) of all others for each drawn picture and bit
+    votes = cross(s, b) - among.T @ own  # (n, K) of all others for each drawn image and bit
     gram = cross(b, b) - own.T @ own  # (K, K) inner products of the others' bits
     for k in range(count):
         bit = own[:, k]
@@ -110,7 +111,7 @@ class COSDISH(Method):
         self.register_buffer("projection", torch.zeros(backbone.dim, setting.bits))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Codes of the training pictures from random ones, then their regression on standardised features."""
+        """Codes of the training images from random ones, then their regression on standardised features."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         labels = train.labels.to(x)
         b = signs(torch.randn(len(x), self.bits, generator=run.generator)).to(x)  # (N, K)

@@ -10,7 +10,7 @@ have a closed form together and no bit-by-bit descent is needed.
     B = sgn(Y W + nu phi(X) P)
     code = sgn(phi(x) P),  phi as in sdh
 
-Resolved: features, anchors and weights as in sdh. With nu = 1e-5 all pictures with the same labels get one code, and
+Resolved: features, anchors and weights as in sdh. With nu = 1e-5 all images with the same labels get one code, and
 a class's code is the majority vote of its random starting codes: the first step decides nearly everything, so that
 codes of classes are random, not spread apart, and depend on the seed. Where the votes tie, the small term
 nu phi P decides, and where that is 0 too the bit is 1. In multi-label data Y is the multi-hot matrix: codes of labels
@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split, signs
 from hashzoo_plugins.shallow import anchors

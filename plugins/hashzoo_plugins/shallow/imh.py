@@ -3,9 +3,9 @@
 A manifold is learned for a few anchors only, and everything else takes the weighted mean of the embeddings of the
 anchors near it.
 
-    anchors a_j: m k-means centres;  embeddings e_j (m, K) of them by t-SNE or Laplacian eigenmaps, centred
+    anchors a_j: m k-means centers;  embeddings e_j (m, K) of them by t-SNE or Laplacian eigenmaps, centerd
     w_j(x) = exp(-|x - a_j|^2 / sigma^2) for the s nearest anchors, scaled to a sum of 1
-    sigma  = mean distance of training pictures to their s-th nearest anchor, also used for queries
+    sigma  = mean distance of training images to their s-th nearest anchor, also used for queries
     code   = sgn( sum_j w_j(x) e_j )
 
     t-SNE:      the anchors' top max(20, K) principal components; perplexity 10, the exact algorithm
@@ -14,11 +14,11 @@ anchors near it.
                 W_SS (m, m): 20 nearest anchors, the larger of both directions;  W_RS (N, m): s nearest anchors,
                 Wbar_RS its rows with a sum of 1;  D: diagonal, sums of W_SS and of the columns of W_RS
 
-Resolved: t-SNE is the default: on a validation part of digits.standard at 32 bits, where every training picture is an
+Resolved: t-SNE is the default: on a validation part of digits.standard at 32 bits, where every training image is an
 anchor, the mean of map@all over three seeds is 0.657 with it and 0.647 with the Laplacian (random hyperplanes 0.505).
 Its cost grows with m^2 K, whatever N is. Its kernel has K - 1 degrees of freedom, as scikit-learn's does (van der
 Maaten, AISTATS 2009); the authors' has one (unverified). All weights have the width sigma. k-means ends after 20
-iterations. With fewer training pictures than anchors each picture is an anchor; the Laplacian then needs more of them
+iterations. With fewer training images than anchors each image is an anchor; the Laplacian then needs more of them
 than bits.
 
 Public code: one port fixes the weights at exp(-d / 512), whatever the features. The name is also that of inter-media
@@ -36,7 +36,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split
 from hashzoo_plugins.shallow import anchors, projection
@@ -49,11 +50,11 @@ def seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**31 - 1, (1,), generator=generator))
 
 
-def centres(x: Tensor, count: int, iterations: int, generator: torch.Generator) -> Tensor:
-    """(m, D) k-means centres of rows (N, D); m is ``count``, or N where that is less."""
+def centers(x: Tensor, count: int, iterations: int, generator: torch.Generator) -> Tensor:
+    """(m, D) k-means centers of rows (N, D); m is ``count``, or N where that is less."""
     solver = KMeans(min(count, len(x)), n_init=1, max_iter=iterations, random_state=seed(generator))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # equal pictures: fewer places than centres
+        warnings.simplefilter("ignore", ConvergenceWarning)  # equal images: fewer places than centers
         return torch.from_numpy(solver.fit(x.cpu().numpy()).cluster_centers_).to(x)
 
 
@@ -77,9 +78,9 @@ def interpolated(squared: Tensor, embedding: Tensor, sigma: Tensor, count: int) 
 
 
 def tsne(a: Tensor, dimensions: int, generator: torch.Generator) -> Tensor:
-    """(m, K) t-SNE of anchors (m, D), centred."""
-    centred = a - a.mean(0)
-    reduced = centred @ projection.principal(centred, min(max(COMPONENTS, dimensions), *a.shape))
+    """(m, K) t-SNE of anchors (m, D), centerd."""
+    centerd = a - a.mean(0)
+    reduced = centerd @ projection.principal(centerd, min(max(COMPONENTS, dimensions), *a.shape))
     perplexity = min(PERPLEXITY, (len(a) - 1) / 3)
     solver = TSNE(dimensions, perplexity=perplexity, init="random", method="exact", random_state=seed(generator))
     embedding = torch.from_numpy(solver.fit_transform(reduced.double().cpu().numpy())).to(a)
@@ -93,7 +94,7 @@ def affinity(squared: Tensor, sigma: Tensor, count: int) -> Tensor:
 
 
 def laplacian(a: Tensor, squared: Tensor, sigma: Tensor, count: int) -> Tensor:
-    """(m, m) of anchors (m, D), squared distances (N, m) of pictures to them, and each picture's ``count`` nearest."""
+    """(m, m) of anchors (m, D), squared distances (N, m) of images to them, and each image's ``count`` nearest."""
     mutual = anchors.squared_distances(a, a).double().fill_diagonal_(float("inf"))
     w = affinity(mutual, sigma, NEIGHBOURS)
     w = torch.maximum(w, w.T)
@@ -142,12 +143,12 @@ class IMH(Method):
         self.register_buffer("anchors", torch.zeros(anchors, backbone.dim))
         self.register_buffer("embedding", torch.zeros(anchors, setting.bits))
         self.register_buffer("sigma", torch.ones(()))
-        self.register_buffer("count", torch.tensor(anchors))  # rows in use: fewer with fewer training pictures
+        self.register_buffer("count", torch.tensor(anchors))  # rows in use: fewer with fewer training images
 
     def fit(self, train: Split, run: Run) -> None:
         """Anchors, the width of their weights, and an embedding of them."""
         x = run.features(self.backbone, train).pooled  # (N, D)
-        a = centres(x, self.most, self.iterations, run.generator)
+        a = centers(x, self.most, self.iterations, run.generator)
         squared = anchors.squared_distances(x, a)  # (N, m)
         farthest = nearest(squared, self.nearest)[0][:, -1]  # (N,) to the s-th nearest
         self.sigma = farthest.double().sqrt().mean().to(x).clamp(min=1e-6)

@@ -10,7 +10,7 @@ PCA, then the rotation that bends the data least onto the corners of the cube.
 
 Resolved: R starts as a random rotation, as the authors' does; ``iterations`` is their 50. The error never rises.
 
-Public code: the authors' returns the codes from before the last rotation: here pictures are encoded with the rotation
+Public code: the authors' returns the codes from before the last rotation: here images are encoded with the rotation
 that is stored. A toolkit mixes up ``torch.svd``, which gives T, with ``torch.linalg.svd``, which gives T': its error
 rises and falls, and its ITQ is no better than PCAH. Centring is essential.
 """
@@ -20,7 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split, signs
 from hashzoo_plugins.shallow import projection

@@ -1,20 +1,20 @@
 """Supervised hashing with kernels (Liu, Wang, Ji, Jiang & Chang, CVPR 2012).
 
-A hash function over kernel values to m anchors, learned bit by bit from a sample of l labelled pictures: every bit is
+A hash function over kernel values to m anchors, learned bit by bit from a sample of l labelled images: every bit is
 fitted to what the bits before it leave of the similarity matrix.
 
-    kappa(x, y) = exp(-|x - y|^2 / (2 sigma)),  sigma = mean squared distance of training pictures to anchors
+    kappa(x, y) = exp(-|x - y|^2 / (2 sigma)),  sigma = mean squared distance of training images to anchors
     objective   = | S - H H' / K |^2,  S_ij = +1 for similar, -1 for dissimilar pairs  (l, l)
     R_0 = K S;  bit k maximises h' R h, h = sgn(Kbar a);  R <- R - h h'
-    code_k = sgn( sum_j a_jk (kappa(x_j, x) - mu_j) ),  mu_j the mean kernel value of the training pictures
+    code_k = sgn( sum_j a_jk (kappa(x_j, x) - mu_j) ),  mu_j the mean kernel value of the training images
 
 A bit starts from the top generalised eigenvector of (Kbar' R Kbar, Kbar' Kbar), scaled to a' Kbar' Kbar a = l, and
 descends on -phi' R phi with phi = 2 / (1 + exp(-Kbar a)) - 1; the better of both by h' R h is kept.
 
 Resolved: sigma is the mean squared distance and is not squared again. A ridge of 1e-6 of the mean diagonal keeps
-Kbar' Kbar invertible where there are as many anchors as pictures. The smooth objective is descended by L-BFGS, where
+Kbar' Kbar invertible where there are as many anchors as images. The smooth objective is descended by L-BFGS, where
 the paper has Nesterov's method: same objective and bound on iterations, no step size to choose. Fewer training
-pictures than anchors or than the sample: all of them are taken. In multi-label data a shared label makes a pair
+images than anchors or than the sample: all of them are taken. In multi-label data a shared label makes a pair
 similar. A bit is 1 where the value is >= 0; the authors' code has > 0.
 
 Public code: the authors' ends a bit's descent at the first step that gains less than l / 100 (unverified), as is done
@@ -31,7 +31,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split, signs
 from hashzoo_plugins.shallow import anchors, labelled, similarity
@@ -104,7 +105,7 @@ class KSH(Method):
         super().__init__()
         if anchors < 1 or sample < 2 or iterations < 1:
             raise ValueError(
-                "ksh needs an anchor, two pictures to pair and an iteration, "
+                "ksh needs an anchor, two images to pair and an iteration, "
                 f"not {anchors} anchors, sample {sample}, iterations {iterations}"
             )
         self.backbone, self.bits, self.count = backbone, setting.bits, anchors
@@ -115,7 +116,7 @@ class KSH(Method):
         self.register_buffer("coefficients", torch.zeros(anchors, setting.bits))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Anchors, kernel and its mean from all training pictures, the bits from a sample of them."""
+        """Anchors, kernel and its mean from all training images, the bits from a sample of them."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         drawn = anchors.draw(x, self.count, run.generator)
         self.scale = 2 * anchors.squared_distances(x, drawn).double().mean().to(x).clamp(min=1e-12)
@@ -124,8 +125,8 @@ class KSH(Method):
         rows = labelled.sample(len(x), self.sample, run.generator)
         labels = train.labels[rows].to(x.device).double()
         found = []
-        centred = kernel[rows.to(x.device)].double() - mean  # (l, m)
-        for a, _, r in greedy(centred, similarity.signed(labels, labels), self.bits, self.iterations):
+        centerd = kernel[rows.to(x.device)].double() - mean  # (l, m)
+        for a, _, r in greedy(centerd, similarity.signed(labels, labels), self.bits, self.iterations):
             found.append(a)
             run.log({"residual": r.square().mean().sqrt() / self.bits})
         self.anchors, self.mean = anchors.padded(drawn, self.count), anchors.padded(mean.to(x), self.count)

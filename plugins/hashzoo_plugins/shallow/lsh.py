@@ -1,6 +1,6 @@
 """LSH: Similarity Estimation Techniques from Rounding Algorithms (Charikar, STOC 2002), random hyperplanes.
 
-Each bit says on which side of a random hyperplane a picture lies; nothing is learned but the mean.
+Each bit says on which side of a random hyperplane an image lies; nothing is learned but the mean.
 
     w_k ~ N(0, I)  (D,)
     code_k = sgn(<w_k, f - mean>),  P[code_k(f) != code_k(g)] = angle(f - mean, g - mean) / pi
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import torch
 
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split
 from hashzoo_plugins.shallow import projection

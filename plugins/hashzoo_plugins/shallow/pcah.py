@@ -5,7 +5,7 @@ The principal components of the features, cut at the mean.
     U (D, K) = the top K eigenvectors of the covariance of the training features
     code = sgn(U' (f - mean))
 
-Resolved: the mean is that of the training pictures, for queries too. An eigenvector's sign is arbitrary; its largest
+Resolved: the mean is that of the training images, for queries too. An eigenvector's sign is arbitrary; its largest
 entry is made positive. More bits than features are refused.
 
 Every bit counts the same however little its component varies, so longer codes become worse. Measured: on the pixels of
@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import torch
 
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split
 from hashzoo_plugins.shallow import projection

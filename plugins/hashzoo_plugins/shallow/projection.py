@@ -1,11 +1,12 @@
-"""What the linear methods share: codes as the signs of a centred projection, and the directions of PCA."""
+"""What the linear methods share: codes as the signs of a centerd projection, and the directions of PCA."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from hashzoo.method import Backbone, bits
+from hashzoo.backbone import Backbone
+from hashzoo.method import bits
 from hashzoo.types import Batch, Codes, Setting
 
 
@@ -38,7 +39,7 @@ def leading(m: Tensor, count: int) -> Tensor:
 
 
 def principal(x: Tensor, count: int) -> Tensor:
-    """The top ``count`` principal directions (D, count) of centred rows (N, D).
+    """The top ``count`` principal directions (D, count) of centerd rows (N, D).
 
     Each direction's largest entry is positive. ValueError where there are fewer rows than directions: the rest
     would be arbitrary.
@@ -47,6 +48,6 @@ def principal(x: Tensor, count: int) -> Tensor:
     tensor([[1., 0.]])
     """
     if count > min(x.shape):
-        raise ValueError(f"{count} principal directions need as many pictures and features; there are {len(x)}")
+        raise ValueError(f"{count} principal directions need as many images and features; there are {len(x)}")
     wide = x.double()  # a covariance squares the condition: in single precision the small directions would be noise
     return leading(wide.T @ wide, count).to(x)

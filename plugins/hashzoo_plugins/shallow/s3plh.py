@@ -2,14 +2,14 @@
 
 One direction after another, as in ``ssh``, and each bit attends to the pairs that the one before got wrong.
 
-    X (n, D), X_l (l, D) centred;  S (l, l): 1 for a pair that shares a label, -1 for one that does not, 0 diagonal
+    X (n, D), X_l (l, D) centerd;  S (l, l): 1 for a pair that shares a label, -1 for one that does not, 0 diagonal
     for each bit:  M = X' X / n + eta X_l' S X_l / l,  w = the top eigenvector of M
                    P = X_l w w' X_l',  S <- S - P where P S < 0,  X <- X (I - w w')
     code = sgn(W' (f - mean))
 
 Resolved: ``eta`` multiplies the supervised part here, as in the authors' code. X_l is not deflated, so that a
 direction can come again while its pairs are wrong, and more bits than features are possible. X enters
-through its covariance alone, which is deflated in its place. ``labelled`` pictures are drawn by seed; S is l x l.
+through its covariance alone, which is deflated in its place. ``labelled`` images are drawn by seed; S is l x l.
 
 P is quadratic in the features and S is not, so the method as written depends on their scale. With small features S
 hardly moves and the same direction comes again and again: on a validation part of ``digits.standard``, pixels
@@ -21,8 +21,8 @@ Measured: on the pixels of ``digits.standard`` it is level with ``itq``, without
 0.413 at 16 and 32 bits of a validation part against 0.582 and 0.610: directions come again (cosine 0.9997 between two
 of 32), and none is rotated. Rotated as ITQ does, the same directions give 0.588 and 0.601.
 
-Public code: the authors' computes the mean without removing it, and cuts at 0: centre first. An unsupervised sequel,
-with pseudo-labels from pictures near and far from the cut, is another method.
+Public code: the authors' computes the mean without removing it, and cuts at 0: center first. An unsupervised sequel,
+with pseudo-labels from images near and far from the cut, is another method.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashzoo.method import Backbone, Card, Method
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split
 from hashzoo_plugins.shallow import projection, similarity
@@ -40,7 +41,7 @@ TINY = 1e-12  # the scale of features that are all alike
 
 
 def sequential(covariance: Tensor, some: Tensor, s: Tensor, eta: float, count: int) -> Tensor:
-    """Directions W (D, count) one by one, of X' X / n (D, D), labelled pictures (l, D) and their pairs (l, l)."""
+    """Directions W (D, count) one by one, of X' X / n (D, D), labelled images (l, D) and their pairs (l, l)."""
     chosen = []
     for _ in range(count):
         w = projection.leading(covariance + eta * some.T @ (s @ some) / len(some), 1)  # (D, 1)
@@ -60,7 +61,7 @@ class S3PLH(Method):
     def __init__(self, setting: Setting, backbone: Backbone, *, labelled: int = 1000, eta: float = 0.2) -> None:
         super().__init__()
         if labelled < 2:
-            raise ValueError(f"s3plh learns from pairs: it needs two labelled pictures or more, not {labelled}")
+            raise ValueError(f"s3plh learns from pairs: it needs two labelled images or more, not {labelled}")
         self.backbone, self.bits, self.labelled, self.eta = backbone, setting.bits, labelled, eta
         self.register_buffer("mean", torch.zeros(backbone.dim))
         self.register_buffer("projection", torch.zeros(backbone.dim, setting.bits))

@@ -10,9 +10,9 @@ form, and a kernel regression then learns to produce the codes.
     b_k = sgn( q_k - B_\k W_\k w_k' ),  Q = Y W' + nu F,  the other bits fixed; at most 10 sweeps over the bits
     code = sgn(phi(x) P),  phi(x) = (1, exp(-|x - a_j|^2 / (2 sigma^2)) for anchors a_j), x at unit length
 
-Resolved: features are brought to unit length, not centred, since the width sigma = 0.4 is meant for unit norm; the
+Resolved: features are brought to unit length, not centerd, since the width sigma = 0.4 is meant for unit norm; the
 factor 2 sigma^2 and the random starting codes are choices of this file (unverified against the paper). A bit whose
-argument is 0 keeps its value. With fewer training pictures than anchors all of them are anchors. In multi-label data Y
+argument is 0 keeps its value. With fewer training images than anchors all of them are anchors. In multi-label data Y
 is the multi-hot matrix. The hinge-loss variant is left out.
 
 Public code: another sdh (Liong et al. 2015, supervised deep hashing) goes by the same name.
@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split, signs
 from hashzoo_plugins.shallow import anchors

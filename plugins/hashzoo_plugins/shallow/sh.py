@@ -1,6 +1,6 @@
 """Spectral Hashing (Weiss, Torralba & Fergus, NIPS 2008).
 
-Balanced and uncorrelated bits of similar pictures are eigenvectors of a graph Laplacian; for data that fill a box
+Balanced and uncorrelated bits of similar images are eigenvectors of a graph Laplacian; for data that fill a box
 uniformly they are known in closed form, waves along the sides. The box is that of the principal components.
 
     v = U' (f - mean)  (n,), U the top n = min(K, D) principal directions
@@ -10,8 +10,8 @@ uniformly they are known in closed form, waves along the sides. The box is that 
 
 Resolved: the constant wave is left out. The paper's product over sides has one factor that is not 1, since waves
 along more than one side are not among its candidates. Equal eigenvalues are taken in the order of components. The
-ranges are those of the training pictures, for queries too; a query outside goes on along the wave. n is also at most
-the number of training pictures.
+ranges are those of the training images, for queries too; a query outside goes on along the wave. n is also at most
+the number of training images.
 
 The first wave of a component cuts at the middle of its range, not at the mean; further waves cut it into bands. Codes
 become worse with length. Measured: on the pixels of ``digits.standard`` map@all is 0.420, 0.429, 0.402 and 0.385 at 8,
@@ -29,7 +29,8 @@ import math
 import torch
 from torch import Tensor
 
-from hashzoo.method import Backbone, Card, Method, bits
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Method, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Setting, Split
 from hashzoo_plugins.shallow.projection import principal

@@ -1,4 +1,4 @@
-"""Which pairs of training pictures are similar."""
+"""Which pairs of training images are similar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def signed(a: Tensor, b: Tensor) -> Tensor:
-    """(N, M) +1 where pictures with labels (N, C) and (M, C) share one, else -1.
+    """(N, M) +1 where images with labels (N, C) and (M, C) share one, else -1.
 
     >>> signed(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0]]))
     tensor([[-1.],

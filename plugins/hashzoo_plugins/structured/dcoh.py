@@ -2,7 +2,7 @@
 
 Codes that can be computed with: linear maps of two codes stand for the union, the intersection and the difference of
 their label sets, so that a query can be "this and that" or "this without that". Three criteria: distances follow the
-overlap of label sets, labels can be read from codes, and generated codes look like codes of pictures to a
+overlap of label sets, labels can be read from codes, and generated codes look like codes of images to a
 discriminator.
 
 The papers' formulas were not to be had; resolved: similarity of label sets is their Jaccard index (``similarity =
@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu
 
-from hashzoo.method import Backbone, Card, Deep, bits
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep, bits
 from hashzoo.run import Run
 from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split, signs
 from hashzoo_plugins.datasets.composed import algebra
@@ -41,7 +42,7 @@ def overlap(labels: Tensor, similarity: Literal["jaccard", "count"]) -> Tensor:
     tensor([1.0000, 0.6667])
     """
     if not (labels.sum(1) > 0).all():
-        raise ValueError("dcoh compares label sets: a picture without a label is in the batch; leave such pictures out")
+        raise ValueError("dcoh compares label sets: an image without a label is in the batch; leave such images out")
     shared = labels @ labels.T
     if similarity == "count":
         return shared / shared.max()
@@ -109,14 +110,14 @@ class Operators(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Tells codes of pictures from generated ones: K -> 128 -> 1, as logits."""
+    """Tells codes of images from generated ones: K -> 128 -> 1, as logits."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(bits, 128), nn.Linear(128, 1)
 
     def forward(self, code: Tensor) -> Tensor:
-        """(B,) log-odds that a code is a picture's."""
+        """(B,) log-odds that a code is an image's."""
         logits: Tensor = self.second(leaky_relu(self.first(code), 0.2))
         return logits[:, 0]
 
@@ -191,7 +192,7 @@ class DCOH(Deep):
         """``warmup`` is the share of the training without operators."""
         if not setting.multilabel:
             raise ValueError(
-                "dcoh composes label sets: it needs pictures with several labels; take a data set such as scenes.union"
+                "dcoh composes label sets: it needs images with several labels; take a dataset such as scenes.union"
             )
         head = FullyConnected(backbone, setting, hidden=hidden)
         operators, discriminator = Operators(setting.bits, tie), Discriminator(setting.bits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hashzoo.method import Backbone
+from hashzoo.backbone import Backbone
 
 
 def require(head: str, backbone: Backbone, levels: int) -> tuple[int, ...]:

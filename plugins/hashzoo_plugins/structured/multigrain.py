@@ -25,7 +25,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hashzoo.method import Backbone, Card, Deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, Deep
 from hashzoo.run import Run
 from hashzoo.types import Batch, Features, Output, Setting, Split
 from hashzoo_plugins.pairwise.pairs import contrastive, require, upper
@@ -92,7 +93,7 @@ class Contrastive(nn.Module):
 
 
 def balanced(train: Split) -> Tensor:
-    """(N,) weights under which every class is drawn equally often; a picture of several classes by its rarest.
+    """(N,) weights under which every class is drawn equally often; an image of several classes by its rarest.
 
     >>> balanced(Split(torch.zeros(3, 1, 1, 1), torch.tensor([[1.0, 0], [1, 0], [0, 1]]), torch.arange(3)))
     tensor([0.5000, 0.5000, 1.0000])

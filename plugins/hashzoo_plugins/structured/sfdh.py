@@ -2,7 +2,7 @@
 
 The mean over channels of the last map says where the network is active; what stands out of it is pooled by a small
 branch of its own and joined to the pooled map; the codes of both are learned by similarity, quantization,
-classification and distance to trainable class centres.
+classification and distance to trainable class centers.
 
 Resolved where the note is silent or contradicts itself: the threshold on the saliency is absolute (0.7), which
 depends on the scale of the activations, so ``threshold = "mean"`` is offered; the local branch sees the one-channel
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo.method import Backbone, Card, deep
+from hashzoo.backbone import Backbone
+from hashzoo.method import Card, deep
 from hashzoo.types import Batch, Features, Output, Setting
 from hashzoo_plugins.structured import maps
 
@@ -78,7 +79,7 @@ class Saliency(nn.Module):
 
 
 class SFDH(nn.Module):
-    """Similarity, quantization, classification and distance to trainable centres, 1 / 0.1 / 0.5 / 0.01."""
+    """Similarity, quantization, classification and distance to trainable centers, 1 / 0.1 / 0.5 / 0.01."""
 
     def __init__(
         self,
@@ -87,32 +88,32 @@ class SFDH(nn.Module):
         similarity: float = 1.0,
         quantization: float = 0.1,
         classification: float = 0.5,
-        centre: float = 0.01,
+        center: float = 0.01,
         weighting: Literal["fixed", "uncertainty", "dwa"] = "fixed",
         dissimilar_target: float = 0.0,
         diagonal: bool = True,
     ) -> None:
         super().__init__()
         if setting.multilabel:
-            raise ValueError("sfdh has one centre a class: it takes one label a picture; use a data set that has one")
+            raise ValueError("sfdh has one center a class: it takes one label an image; use a dataset that has one")
         self.weights = {
             "similarity": similarity,
             "quantization": quantization,
             "classification": classification,
-            "centre": centre,
+            "center": center,
         }
         self.weighting, self.dissimilar_target, self.diagonal = weighting, dissimilar_target, diagonal
-        self.pictures = int(setting.class_counts.sum())
-        self.centres = nn.Parameter(torch.randn(setting.classes, setting.bits))
+        self.images = int(setting.class_counts.sum())
+        self.centers = nn.Parameter(torch.randn(setting.classes, setting.bits))
         if weighting == "uncertainty":
             self.log_variances = nn.Parameter(torch.zeros(len(self.weights)))
         if weighting == "dwa":
             self.register_buffer("sums", torch.zeros(len(self.weights) + 1))  # of the terms, and how many steps
             self.register_buffer("means", torch.ones(2, len(self.weights)))  # of the last two epochs, latest first
-            self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # pictures of this epoch; epochs ended
+            self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # images of this epoch; epochs ended
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The four terms, weighted; (B, K) codes, (B, C) logits, one label a picture."""
+        """The four terms, weighted; (B, K) codes, (B, C) logits, one label an image."""
         terms = self.terms(output, batch)
         if self.weighting == "uncertainty":
             s = self.log_variances.clamp(-BOUND, BOUND)  # one a term
@@ -136,7 +137,7 @@ class SFDH(nn.Module):
             "similarity": residual.square().mean() if residual.numel() else h.sum() * 0,
             "quantization": (h.abs() - 1).square().mean(),
             "classification": cross_entropy(output.logits, y),
-            "centre": (h - self.centres[y].to(h)).square().sum(1).mean(),
+            "center": (h - self.centers[y].to(h)).square().sum(1).mean(),
         }
 
     def _shares(self, terms: dict[str, Tensor], batch: int) -> Tensor:
@@ -144,9 +145,9 @@ class SFDH(nn.Module):
         ratio = self.means[0] / self.means[1] if self.seen[1] >= 2 else torch.ones_like(self.means[0])
         share = len(terms) * torch.softmax(ratio / TEMPERATURE, 0)
         if self.training and torch.is_grad_enabled():
-            self.sums += torch.stack([*(term.detach() for term in terms.values()), torch.ones_like(terms["centre"])])
+            self.sums += torch.stack([*(term.detach() for term in terms.values()), torch.ones_like(terms["center"])])
             self.seen[0] += batch
-            if self.seen[0] >= self.pictures - 1:  # a last batch of one picture is dropped
+            if self.seen[0] >= self.images - 1:  # a last batch of one image is dropped
                 self.means = torch.stack([self.sums[:-1] / self.sums[-1], self.means[0]])
                 self.sums = torch.zeros_like(self.sums)
                 self.seen = torch.stack([torch.zeros_like(self.seen[0]), self.seen[1] + 1])
@@ -157,6 +158,6 @@ METHOD = deep(
     Saliency,
     SFDH,
     card=Card("deep", "classes", multilabel=False, paper="architecture note, authors unknown"),
-    doc="Saliency-fused deep hashing: a branch for what stands out, four-term loss with class centres",
+    doc="Saliency-fused deep hashing: a branch for what stands out, four-term loss with class centers",
     loss_rate=0.5,
 )

@@ -7,9 +7,9 @@ Resolved: the hash layer has batch normalisation as the source says (DHD's code 
 "layer"``). The weak view teaches and gets no gradient from the distillation. Equation 11 lacks the plus between its
 two cross-entropies, and its minus must cover both. Temperature 0.2, deviation 0.5, weights 0.1 and 0.1 are DHD's;
 the source gives none. Views scale the probability of each transform by their strength, 0.5 and 1, not its size; the
-blur is for 224 pixels and shrinks with the picture. The ranking by classifier confidence is named in the source
+blur is for 224 pixels and shrinks with the image. The ranking by classifier confidence is named in the source
 without a formula: ``ranking = "weighted"`` adds ``mu`` K/2 (1 - <pi_q, pi_i>) to the Hamming distance, "tie-break"
-uses it inside equal distances only. Both store C more numbers a picture, use the classifier, and are marked so.
+uses it inside equal distances only. Both store C more numbers an image, use the classifier, and are marked so.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import softmax
 
+from hashzoo.backbone import Backbone
 from hashzoo.index import Distance, Hamming, Index, Scan
-from hashzoo.method import Backbone, Card, Deep, bits
+from hashzoo.method import Card, Deep, bits
 from hashzoo.types import Batch, Codes, Operation, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pointwise.dhd import DHD, proxy_scores
@@ -36,7 +37,7 @@ class Confident(Distance):
         self.weight, self.hamming = weight, Hamming("code")
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) float32; rounded from float64 so that equal pictures are equally far wherever they stand."""
+        """(Q, N) float32; rounded from float64 so that equal images are equally far wherever they stand."""
         agreement = query["confidence"].double() @ database["confidence"].double().T
         return (self.hamming(query, database) + self.weight * (1 - agreement)).float()
 
@@ -84,7 +85,7 @@ class SwinDualStream(Deep):
         self.mark = "" if ranking == "hamming" else "uses the classifier"
 
     def encode(self, batch: Batch) -> Codes:
-        """sgn(h) of the picture itself; with a ranking by confidence, the softmax over proxies too."""
+        """sgn(h) of the image itself; with a ranking by confidence, the softmax over proxies too."""
         h = self.relaxed(batch)
         if self.ranking == "hamming":
             return {"code": bits(h)}

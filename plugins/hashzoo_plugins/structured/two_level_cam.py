@@ -7,7 +7,7 @@ The full text was not to be had; resolved: the local maps are a 1 x 1 convolutio
 non-negative maps every local bit would be 1); a local bit is the sign of its pooled map over its running mean; the
 global code is linear in the pooled maps, which is what makes a CAM exact; both codes learn by the contrastive loss of
 DSH (margin twice their length), and, as an option, a classifier on each code, without which a network that is not
-pretrained may learn nothing from pairs of pictures with several labels (``classification``). The mean of the signed
+pretrained may learn nothing from pairs of images with several labels (``classification``). The mean of the signed
 CAMs is the literal one (``cam``; "signed" turns each by the bit's value, "abs" takes its size); the region is the
 largest connected component of what exceeds the mean (``region``, ``theta``, ``connectivity``), as step 1 of the source
 says and its equation 2.4 does not. A constant map has no region: then all local bits count. The database stores both
@@ -26,8 +26,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from hashzoo.backbone import Backbone
 from hashzoo.index import Cascade, Hamming, Index
-from hashzoo.method import Backbone, Card, Deep, bits
+from hashzoo.method import Card, Deep, bits
 from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting
 from hashzoo_plugins.pairwise.pairs import contrastive, require, upper
 from hashzoo_plugins.quantization import gap
@@ -179,7 +180,7 @@ class TwoLevelCAM(Deep):
         return average_cam(output.extra["maps"], self.head.hash.weight, output.code, self.cam)
 
     def regions(self, output: Output) -> Tensor:
-        """(B, h, w) bool: where each picture is attended to."""
+        """(B, h, w) bool: where each image is attended to."""
         found = [
             attended(average, self.region, self.connectivity, self.theta)
             for average in self.average(output).double().cpu().numpy()
@@ -187,11 +188,11 @@ class TwoLevelCAM(Deep):
         return torch.from_numpy(np.stack(found)).to(output.code.device)
 
     def encode(self, batch: Batch) -> Codes:
-        """Both codes, and the mask over the local one, which counts where the picture is a query."""
+        """Both codes, and the mask over the local one, which counts where the image is a query."""
         output: Output = self.head(self.backbone(batch.images))
         regions = self.regions(output)
         if empty := int((~regions.any((1, 2))).sum()):
-            log.info("%d of %d pictures have no region; all of their local bits count", empty, len(regions))
+            log.info("%d of %d images have no region; all of their local bits count", empty, len(regions))
         mask = select(map_scores(output.extra["maps"], regions), self.selected)
         return {"global": bits(output.code), "local": bits(output.extra["local"]), "mask": mask}
 

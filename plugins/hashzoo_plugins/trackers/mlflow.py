@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hashzoo.cells import Cell
+from hashzoo.results.cell import Cell
 from hashzoo_plugins.extras import wanted
 from hashzoo_plugins.trackers.telling import asked, numbers, title
 

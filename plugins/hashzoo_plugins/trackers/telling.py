@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from hashzoo.cells import Cell
+from hashzoo.results.cell import Cell
 
 
 def title(cell: Cell) -> str:

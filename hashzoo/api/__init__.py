@@ -1,0 +1,1 @@
+"""What a notebook or a script calls: a benchmark, its board, its progress."""

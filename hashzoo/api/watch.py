@@ -1,0 +1,140 @@
+"""The live table of a sweep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hashzoo.api.progress import EVERY, bar
+from hashzoo.bench.job import Job
+from hashzoo.results.cell import Cell
+from hashzoo.types import ProgressCallback
+
+
+def encoding_progress(values: Mapping[str, float]) -> str:
+    """What is said of a cell that encodes images; empty for any other report.
+
+    >>> encoding_progress({"encoded": 5120, "of": 60000, "images/s": 812.4})
+    '5120 of 60000 encoded, 812 images/s, about 68 s left'
+    >>> encoding_progress({"pair": 0.3})
+    ''
+    """
+    if "images/s" not in values:
+        return ""
+    done, count, rate = (values[name] for name in ("encoded", "of", "images/s"))
+    left = (count - done) / max(rate, 1e-9)
+    return f"{done:.0f} of {count:.0f} encoded, {rate:.0f} images/s, about {left:.0f} s left"
+
+
+class Screen:
+    """An observer that shows a sweep: a live table in a terminal or notebook, plain lines anywhere else."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.table: Watch | None = None
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, style="yellow", markup=False, soft_wrap=True)
+
+    def features(self, what: str) -> AbstractContextManager[ProgressCallback]:
+        """A bar with the rate and the time left."""
+        return bar(what, self.console)
+
+    def cells(self, jobs: Sequence[Job]) -> AbstractContextManager[Watch]:
+        """The live table of these cells."""
+        self.table = Watch(self.console, jobs)
+        return self.table
+
+    def event(self, job: Job, kind: str, value: Any) -> None:
+        """Pass on to the live table what happened to a cell."""
+        if self.table:
+            self.table.event(job, kind, value)
+
+
+class Watch:
+    """The live table of a sweep in a terminal; one plain line a finished cell anywhere else."""
+
+    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
+        self.console, self.metric, self.total = console, jobs[0].metrics[0], len(jobs)
+        self.several = len({job.identity.dataset for job in jobs}) > 1
+        self.live = console.is_terminal
+        self.running: dict[str, str] = {}  # cells, and what takes them long
+        self.last = time.monotonic()
+        self.finished = 0
+        self.started = time.monotonic()
+        self.scores: dict[str, dict[int, list[str]]] = {}
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task("cells", total=len(jobs))
+        self.screen: Live | None = None
+
+    def __enter__(self) -> Watch:
+        if self.live:
+            self.screen = Live(self._view(), console=self.console, refresh_per_second=4, transient=True)
+            self.screen.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.screen:
+            self.screen.stop()
+
+    def _name(self, job: Job, name: str) -> str:
+        return f"{name} on {job.identity.dataset}" if self.several else name
+
+    def event(self, job: Job, kind: str, value: Any) -> None:
+        """Take in what happened to a cell."""
+        name = self._name(job, job.title)
+        if kind == "progress":
+            self.running[name] = encoding_progress(value[1])
+            self._said(name)
+        elif kind == "started":
+            self.running[name] = ""
+        else:
+            self.running.pop(name, None)
+            self.finished += 1
+            self._line(job, value, kind == "elsewhere")
+        shown = ", ".join(f"{name}: {what}" if what else name for name, what in self.running.items())
+        self.bar.update(self.task, completed=self.finished, description=shown or "cells")
+        if self.screen:
+            self.screen.update(self._view())
+
+    def _said(self, name: str) -> None:
+        """Where there is no screen, a line now and then of a cell that encodes for long."""
+        if self.running[name] and not self.live and time.monotonic() - self.last > EVERY:
+            self.last = time.monotonic()
+            print(f"{name}: {self.running[name]}", flush=True)
+
+    def _line(self, job: Job, cell: Cell, elsewhere: bool) -> None:
+        score = cell.metrics.get(self.metric)
+        text = f"{score:.4f}" if score is not None and cell.status == "ok" else cell.status
+        self.scores.setdefault(self._name(job, job.identity.method), {}).setdefault(job.identity.bits, []).append(text)
+        if self.live:
+            return
+        left = (time.monotonic() - self.started) / self.finished * (self.total - self.finished)
+        still = f"; about {left:.0f} s left" if self.finished < self.total else ""
+        what = f"{self.metric} {text}" if cell.status == "ok" else f"{cell.status}: {cell.reason}"
+        by = " (done by another sweep)" if elsewhere else ""
+        name = self._name(job, job.title)
+        print(f"[{self.finished}/{self.total}] {name}: {what}{by}{still}", flush=True)
+
+    def _view(self) -> Group:
+        widths = sorted({bits for row in self.scores.values() for bits in row})
+        table = Table(title=self.metric, title_justify="left", box=None)
+        for name in ["method", *(f"{bits} bits" for bits in widths)]:
+            table.add_column(name)
+        for method, row in sorted(self.scores.items()):
+            table.add_row(method, *(" ".join(row.get(bits, [])) for bits in widths))
+        return Group(table, self.bar)

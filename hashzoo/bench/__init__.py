@@ -1,0 +1,1 @@
+"""One cell: plan it, measure it."""

@@ -1,0 +1,135 @@
+"""A benchmark file: which methods, on which data, at which bits and budget."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
+from hashzoo.training.budget import Budget
+
+
+class Quick(BaseModel):
+    """What ``--quick`` changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str | list[str] | None = None
+    epochs: int | None = Field(None, ge=1)
+    bits: list[int] | None = None
+    seeds: list[int] | None = None
+
+
+class Benchmark(BaseModel):
+    """One benchmark file. ``set`` gives options by plugin name, as ``[set.dhn] weight = 0.2``.
+
+    ``dataset`` is one or several; ``on`` changes keys for one of them, as ``[on."digits.lt50".train] epochs = 40``.
+    ``baselines`` and ``controls`` are on every board of it, whatever methods are asked for. ``backbones`` gives a
+    backbone to a kind of method, or to one method by name, whose row then says so; ``backbone`` is for the rest.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    title: str = ""
+    dataset: str | list[str]
+    on: dict[str, dict[str, Any]] = {}
+    methods: list[str] = ["*"]
+    baselines: list[str] = []
+    controls: list[str] = []
+    bits: list[int] = Field([16, 32], min_length=1)
+    seeds: list[int] = Field([0], min_length=1)
+    metrics: list[str] = Field(["map@all"], min_length=1)
+    backbone: str | None = None
+    backbones: dict[str, str] = {}
+    budget: Literal["equal", "paper"] = "equal"
+    train: Budget = Budget()  # type: ignore[call-arg]
+    quick: Quick = Quick()  # type: ignore[call-arg]
+    set: dict[str, dict[str, Any]] = {}
+
+    @property
+    def datasets(self) -> list[str]:
+        """The datasets, one or several."""
+        return [self.dataset] if isinstance(self.dataset, str) else self.dataset
+
+    def each(self) -> list[Benchmark]:
+        """A benchmark for each dataset, with what ``on`` changes for it. UsageError for what it cannot change."""
+        if not self.datasets or len(set(self.datasets)) < len(self.datasets):
+            raise UsageError(f"{self.name}: dataset names one dataset or several different ones, not {self.dataset}")
+        for name, changes in self.on.items():
+            if fixed := sorted(changes.keys() & {"name", "dataset", "on", "quick"}):
+                raise UsageError(f"{self.name}: on.{name}: {fixed[0]} is the same for all datasets of a benchmark")
+        whole = self.model_dump(exclude_unset=True, exclude={"on"})
+        return [
+            checked(merged(whole, self.on.get(name, {})) | {"dataset": name}, f"on.{name}") for name in self.datasets
+        ]
+
+    def backbone_for(self, method: str, kind: Literal["shallow", "deep"]) -> str:
+        """The backbone that a method of a kind gets."""
+        name = self.backbones.get(method) or self.backbones.get(kind) or self.backbone
+        if name is None:
+            raise UsageError(f'benchmark {self.name} gives no backbone to {kind} methods: add backbone = "NAME"')
+        return name
+
+
+def shipped() -> dict[str, Path]:
+    """The benchmark files that come with hashzoo, by name: from a checkout or from an installed wheel."""
+    here = Path(__file__).parents[1]
+    folder = here / "benchmarks" if (here / "benchmarks").is_dir() else here.parent / "benchmarks"
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.toml"))}
+
+
+def read(given: str) -> Benchmark:
+    """A benchmark by name or file. UsageError in one line for what is wrong in it."""
+    path = Path(given)
+    if path.suffix != ".toml":
+        known = shipped()
+        if given not in known:
+            raise UsageError(unknown_name("benchmark", given, known) + " (or give a FILE.toml)")
+        path = known[given]
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {given}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{given} is not TOML: {error}") from error
+    except OSError as error:
+        raise EnvironmentFailure(f"cannot read {given}: {error.strerror}") from error
+    values.setdefault("name", path.stem)
+    benchmark = checked(values, given)
+    for name in benchmark.on.keys() - set(benchmark.datasets):
+        raise UsageError(f"{given}: on.{name}: {unknown_name('dataset of this benchmark', name, benchmark.datasets)}")
+    benchmark.each()  # says what is wrong in the changes
+    return benchmark
+
+
+def checked(values: Mapping[str, Any], where: str) -> Benchmark:
+    """The benchmark of a table of values. UsageError naming the key, and the nearest one for an unknown key."""
+    try:
+        return Benchmark.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            models: dict[str, type[BaseModel]] = {"train": Budget, "quick": Quick}
+            known = models.get(place[0], Benchmark) if len(place) > 1 else Benchmark
+            raise UsageError(f"{where}: {unknown_name('key', place[-1], known.model_fields)}") from error
+        text = first["msg"][0].lower() + first["msg"][1:]
+        raise UsageError(f"{where}: {'.'.join(place)}: {text}, not {first['input']!r}") from error
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged, everything else replaced.
+
+    >>> merged({"train": {"lr": 1, "epochs": 2}, "bits": [16]}, {"train": {"lr": 3}, "bits": [32]})
+    {'train': {'lr': 3, 'epochs': 2}, 'bits': [32]}
+    """
+    made = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(made.get(key), Mapping)
+        made[key] = merged(made[key], value) if both else value
+    return made

@@ -1,0 +1,165 @@
+"""What ``hashzoo list`` prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args, get_type_hints
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hashzoo.bench.benchmark_file import read, shipped
+from hashzoo.errors import HashzooError, UsageError
+from hashzoo.hookspecs import Family
+from hashzoo.method import Card
+from hashzoo.registry.zoo import Zoo
+
+BUILT_IN_METRICS = {
+    "map@all, map@R": "average precision, ties in expectation, divided by min(relevant items, R)",
+    "map@R:hits": "divided by the hits among the first R, as many tables have it",
+    "map@R:best, map@R:worst": "the band that an order of ties could have given",
+    "p@R, r@R": "precision and recall of the first R places",
+    "p@hD, r@hD, empty@hD": "precision and recall within Hamming distance D; rate of empty balls",
+    "ndcg@R, acg@R, wap@all": "graded relevance: the number of shared labels",
+}
+
+#: What the filters on methods can ask for.
+CHOICES: dict[str, tuple[str, ...]] = {
+    **{name: get_args(get_type_hints(Card)[name]) for name in ("kind", "supervision")},
+    "labels": ("single", "multi"),
+}
+UNLIMITED = 10_000  # characters a line, where no terminal sets a limit
+SPARE = ("plugin", "paper", "labels", "year")  # what a narrow terminal can do without; the first goes first
+CITED = 32  # characters of a paper's name, unless there is no limit
+LEGIBLE = 44  # characters of a sentence below which a column gives way to it
+
+
+def rows(kind: str, zoo: Zoo, pattern: str | None) -> list[dict[str, Any]]:
+    """One dict a line of the listing; families of backbones are spelled out when a pattern asks for one."""
+    if kind == "plugins":
+        return [
+            {
+                "name": p.name,
+                "version": p.version,
+                "origin": p.origin,
+                "offers": len(p.offers),
+                "status": p.reason or "ok",
+            }
+            for p in zoo.plugins
+        ]
+    if kind == "benchmarks":
+        return [{"name": name, "what": _title(name)} for name in shipped()]
+    found: list[dict[str, Any]] = []
+    if kind == "metrics":
+        found += [{"name": name, "plugin": "hashzoo", "what": what} for name, what in BUILT_IN_METRICS.items()]
+    for name, entry in sorted(zoo.catalogue(kind).items()):
+        row: dict[str, Any] = {"name": name, "plugin": entry.plugin, "what": entry.doc}
+        if kind == "methods":
+            card = entry.card
+            labels = ", ".join(["single"] * card.single + ["multi"] * card.multilabel)
+            row |= {
+                "kind": card.kind,
+                "supervision": card.supervision,
+                "labels": labels,
+                "year": card.year or "",
+                "paper": card.paper,
+            }
+        found.append(row)
+        prefix = name.removesuffix("*")
+        if isinstance(entry.factory, Family) and pattern and pattern.startswith(prefix):
+            found += [{**row, "name": prefix + one, "what": ""} for one in entry.factory.names()]
+    return found
+
+
+def _title(name: str) -> str:
+    try:
+        return read(name).title
+    except HashzooError as error:
+        return str(error)
+
+
+def selected(kind: str, found: list[dict[str, Any]], wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The methods whose cards say what is wanted: by ``CHOICES``, or by ``year``, one or a range.
+
+    UsageError for a value that no card can have, and for a listing of something else than methods.
+
+    >>> both = [{"name": "a", "labels": "single", "year": 2017}, {"name": "b", "labels": "single, multi", "year": ""}]
+    >>> [[row["name"] for row in selected("methods", both, w)] for w in ({"labels": "multi"}, {"year": "2015-2018"})]
+    [['b'], ['a']]
+    """
+    if wanted and kind != "methods":
+        raise UsageError(f"--{next(iter(wanted))} chooses among methods, not {kind}; leave it out or list methods")
+    for name, value in wanted.items():
+        if name == "year":
+            years = _years(value)
+            found = [row for row in found if row["year"] in years]
+        elif value in CHOICES[name]:
+            found = [row for row in found if value in row[name].split(", ")]
+        else:
+            raise UsageError(f"--{name} is one of {', '.join(CHOICES[name])}, not {value!r}")
+    return found
+
+
+def _years(text: str) -> range:
+    given = re.fullmatch(r"(\d{4})(?:-(\d{4}))?", text)
+    years = range(int(given[1]), int(given[2] or given[1]) + 1) if given else range(0)
+    if not years:
+        raise UsageError(f"--year takes a year such as 2017 or a range such as 2015-2018, not {text!r}")
+    return years
+
+
+def wide() -> Console:
+    """A console as wide as the terminal; where there is none, and no COLUMNS, without limit."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=UNLIMITED)
+
+
+def show(kind: str, found: list[dict[str, Any]]) -> None:
+    """Print the listing as wide as the terminal; where there is none, and no COLUMNS, in full."""
+    console = wide()
+    lines, gone = fitted(found, console.width) if kind == "methods" else (found, [])
+    console.print(f"{len(found)} {kind}")
+    if lines:
+        console.print(table(lines))
+    if gone:
+        console.print(f"without {', '.join(gone)}: a wider terminal or --json shows all", style="dim")
+
+
+def fitted(found: list[dict[str, Any]], width: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Methods as lines of ``width`` characters, and the columns that had to go for it.
+
+    Columns of SPARE go until a sentence has LEGIBLE characters; a longer sentence is cut, as is the name of a paper.
+    """
+    lines = [{**row, "labels": row["labels"].replace("single, multi", "both")} for row in found]
+    lines = [{**row, "what": row["what"].replace(f" ({row['paper']})", "").removesuffix(".")} for row in lines]
+    if width < UNLIMITED:
+        lines = [{**row, "paper": _cut(row["paper"], CITED)} for row in lines]
+    gone = [name for i, name in enumerate(SPARE) if _room(lines, SPARE[:i], width) < LEGIBLE]
+    room = max(_room(lines, gone, width), LEGIBLE // 2)
+    lines = [{name: text for name, text in row.items() if name not in gone} for row in lines]
+    return [{**row, "what": _cut(row["what"], room)} for row in lines], gone
+
+
+def _room(lines: Sequence[Mapping[str, Any]], without: Sequence[str], width: int) -> int:
+    """Characters that the other columns leave for the sentence; two stand between columns."""
+    columns = [[name, *(str(row[name]) for row in lines)] for name in lines[0]] if lines else []
+    return width - sum(2 + max(map(len, one)) for one in columns if one[0] not in ("what", *without))
+
+
+def _cut(text: str, room: int) -> str:
+    return textwrap.shorten(text, room, placeholder=" ...", break_on_hyphens=False)
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> Table:
+    """The lines as columns, the sentence last."""
+    made = Table(box=None, pad_edge=False)
+    order = sorted(found[0], key="what".__eq__)
+    for name in order:
+        made.add_column(name, no_wrap=name == "name", overflow="fold")
+    for row in found:
+        made.add_row(*(Text(str(row[name])) for name in order))
+    return made

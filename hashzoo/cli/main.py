@@ -1,0 +1,168 @@
+"""The command line. Nothing here imports torch or pandas until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hashzoo._version import __version__
+from hashzoo.cli.bench import bench
+from hashzoo.cli.data import data
+from hashzoo.cli.develop import check, new_plugin
+from hashzoo.cli.options import parted, plugin_option
+from hashzoo.cli.report import plot, report
+from hashzoo.cli.results import compare, show
+from hashzoo.cli.search import encode, export, index, search
+from hashzoo.cli.serve import serve
+from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, printable
+
+KINDS = (
+    *("methods", "backbones", "heads", "losses", "datasets", "metrics"),
+    *("launchers", "trackers", "benchmarks", "plugins"),
+)
+INTERRUPTED = 130
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+class Group(click.Group):
+    """The command group: errors meant for people become one line and their exit code, unless --debug."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command and exit with its code."""
+        debug = "--debug" in sys.argv[1:]
+        with suppress(ValueError):  # not in the main thread: then signals are another's business
+            signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the children end, the board is written
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.Exit as error:
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted; no file is half written, and the same command does what is left", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except HashzooError as error:
+            if debug:
+                raise
+            click.echo(f"hashzoo: {printable(error)}", err=True)
+            sys.exit(error.exit_code)
+        except (OSError, MemoryError, ImportError) as error:
+            if debug:
+                raise
+            click.echo(f"hashzoo: {type(error).__name__}: {printable(error)}", err=True)
+            sys.exit(EnvironmentFailure.exit_code)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hashzoo")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Train and measure methods that learn to hash images, and compare them fairly."""
+
+
+for _command in (bench, data, show, compare, encode, index, search, export, serve, report, plot, check, new_plugin):
+    main.add_command(_command)
+
+
+@main.command("list")
+@click.argument("listed", type=click.Choice(KINDS))
+@click.argument("pattern", required=False)
+@click.option("--kind", metavar="shallow|deep", help="Methods of this kind.")
+@click.option("--supervision", metavar="none|pairs|classes", help="Methods that learn from these.")
+@click.option("--labels", metavar="single|multi", help="Methods for images with one label or with several.")
+@click.option("--year", metavar="Y|Y-Y", help="Methods of a year, or of a range such as 2015-2018.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@plugin_option
+def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, ...], **cards: str | None) -> None:
+    """What there is: methods, backbones, heads, losses, datasets, metrics, and what else plugins bring."""
+    from fnmatch import fnmatchcase
+
+    from hashzoo.cli import listing
+    from hashzoo.registry import zoo
+
+    wanted = {name: value for name, value in cards.items() if value is not None}
+    found = listing.selected(listed, listing.rows(listed, zoo.load_plugins(plugins), pattern), wanted)
+    if pattern:
+        glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+        found = [row for row in found if fnmatchcase(str(row["name"]), glob)]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        listing.show(listed, found)
+
+
+@main.command()
+@click.argument("codes", type=click.Path(path_type=Path), metavar="CODES.npz")
+@click.option("--metrics", default="map@all,map@100,p@h2", show_default=True, metavar="M,...")
+@click.option("--bits", type=click.IntRange(min=1), help="Bits of packed codes, where not all of each byte are used.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write means and per-query values as .json.")
+def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -> None:
+    """Score codes from elsewhere: an .npz of query_codes, database_codes, query_labels and database_labels."""
+    from hashzoo.evaluation.codes_file import read_codes
+    from hashzoo.evaluation.metrics import evaluate as score
+    from hashzoo.storage.files import replace_bytes
+
+    query, database, query_labels, database_labels = read_codes(codes)
+    try:
+        found = score(query, database, query_labels, database_labels, parted(metrics), bits)
+    except ValueError as error:
+        raise UsageError(f"{codes}: {error}") from error
+    for name, value in found.means.items():
+        click.echo(f"{name}\t{value!r}")
+    click.echo(f"queries_without_relevant\t{found.excluded}")
+    target = output or codes.with_suffix(".metrics.json")
+    plain: Callable[[float], float | None] = lambda v: None if v != v else v  # noqa: E731 - NaN is no JSON
+    content = {
+        "schema": 1,
+        "means": {name: plain(value) for name, value in found.means.items()},
+        "queries_without_relevant": found.excluded,
+        "per_query": {name: [plain(float(v)) for v in values] for name, values in found.per_query.items()},
+    }
+    replace_bytes(target, json.dumps(content, indent=1).encode())
+    click.echo(f"written to {target}")
+
+
+@main.command()
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE...]")
+@click.option("--run", "cell", required=True, type=click.Path(path_type=Path), metavar="CELL", help="A cell's .json.")
+@click.option(
+    "--figure",
+    type=click.Choice(["looks", "classes", "confusion", "pr"]),
+    default="looks",
+    show_default=True,
+    help="Where it looks; training images a class; what is taken for what; PR curve.",
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg")
+@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="Where the files of the cell's data lie.")
+@plugin_option
+def explain(
+    images: tuple[Path, ...], cell: Path, figure: str, output: Path, root: Path | None, plugins: tuple[str, ...]
+) -> None:
+    """Show where a trained method looks in IMAGEs, or what a cell's data and results look like.
+
+    `looks` and `confusion` need a cell of `hashzoo bench --save-weights`; `looks` needs images.
+    """
+    from hashzoo.report import figures
+    from hashzoo.report.draw import draw
+
+    figures.check_name(output)
+    if (figure == "looks") != bool(images):
+        raise UsageError("name an IMAGE to see where a method looks" if not images else f"{figure} takes no IMAGE")
+    drawing = draw(figure, cell, images, plugins, root)
+    figures.save(drawing, output)
+    click.echo(f"written to {output}")

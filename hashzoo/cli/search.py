@@ -1,0 +1,266 @@
+"""Commands that use a trained method, and take it elsewhere. Heavy imports wait for a command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hashzoo.cli.options import device_option, insist_on_room, insist_on_root, plugin_option
+from hashzoo.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from hashzoo.retrieval.code_file import KeptCodes
+    from hashzoo.retrieval.image_index import ImageIndex
+    from hashzoo.retrieval.results_page import Answer
+
+LEFT_OUT = 1
+ENGINES = ("auto", "exact", "faiss-flat", "faiss-ivf")
+TARGETS = ("onnx", "faiss", "parquet", "pgvector", "lancedb")
+
+file = click.Path(path_type=Path)
+run_argument = click.argument("run", metavar="RUN", type=file)
+images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGES...", type=file)
+engine_option = click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
+bad_option = click.option(
+    "--on-bad-image",
+    type=click.Choice(["skip", "stop"]),
+    default="skip",
+    show_default=True,
+    help="What to do about images that do not decode: leave them out, or write nothing.",
+)
+
+
+@click.command()
+@run_argument
+@images_argument
+@click.option("-o", "--output", required=True, type=file, metavar="CODES.npz")
+@bad_option
+@device_option
+@plugin_option
+def encode(
+    run: Path, images: tuple[Path, ...], output: Path, on_bad_image: str, device: str, plugins: tuple[str, ...]
+) -> None:
+    """The codes of IMAGES, files or folders, by the trained method of a cell.
+
+    RUN is a .json in the folder cells of a `hashzoo bench --save-weights`. Exit code 1: some images were left out.
+    """
+    from hashzoo.api.progress import bar
+    from hashzoo.retrieval.encoder import load_encoder
+    from hashzoo.retrieval.image_index import gathered
+
+    insist_on_room(output)
+    encoder = load_encoder(run, device=device, plugins=plugins)
+    with bar("images") as tell:
+        kept, refused = gathered(encoder, images, None, tell, stop=on_bad_image == "stop")
+    _written(kept, refused, output)
+
+
+@click.group()
+def index() -> None:
+    """Make images searchable."""
+
+
+@index.command()
+@run_argument
+@images_argument
+@click.option("-o", "--output", required=True, type=file, metavar="MY.index")
+@engine_option
+@bad_option
+@device_option
+@plugin_option
+def build(
+    run: Path,
+    images: tuple[Path, ...],
+    output: Path,
+    engine: str,
+    on_bad_image: str,
+    device: str,
+    plugins: tuple[str, ...],
+) -> None:
+    """An index of IMAGES, files or folders, by the trained method of a cell, for `hashzoo search`.
+
+    RUN is a .json in the folder cells of a `hashzoo bench --save-weights`; the index needs it to encode queries. The
+    images stay where they are. Exit code 1: some do not decode and were left out.
+    """
+    from hashzoo.api.progress import bar
+    from hashzoo.retrieval.encoder import load_encoder
+    from hashzoo.retrieval.image_index import build as built
+
+    insist_on_room(output)
+    encoder = load_encoder(run, device=device, plugins=plugins)
+    with bar("images") as tell:
+        kept, refused = built(encoder, images, engine, tell, stop=on_bad_image == "stop")
+    _written(kept, refused, output)
+
+
+def _written(kept: KeptCodes, refused: list[str], output: Path) -> None:
+    """Write codes and say so, and which images are not among them."""
+    from hashzoo.retrieval import code_file
+
+    code_file.write(output, kept)
+    for line in refused:
+        click.echo(f"left out: {printable(line)}", err=True)
+    codes = ", ".join(
+        f"{name}: {told['bits']} bits" if "bits" in told else f"{name}: {told['type']} {told['shape']}"
+        for name, told in kept.about["codes"].items()
+    )
+    gone = f", {len(refused)} left out" if refused else ""
+    click.echo(f"{len(kept)} image{'s' * (len(kept) != 1)}{gone}; {codes}; written to {printable(output)}")
+    if refused:
+        sys.exit(LEFT_OUT)
+
+
+@click.command()
+@click.argument("index", metavar="MY.index", type=file)
+@click.argument("queries", nargs=-1, required=True, metavar="QUERY...", type=file)
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Images to find.")
+@click.option(
+    "--op",
+    "operation",
+    type=click.Choice(["union", "intersection", "difference"]),
+    help="Ask once, with two images: what either, both, or only the first shows.",
+)
+@engine_option
+@click.option("--html", is_flag=True, help="Write the images that are found as one page, too.")
+@click.option("-o", "--output", type=file, metavar="FILE.html", help="The page of --html.  [default: found.html]")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@click.option("--run", type=file, metavar="RUN", help="The cell of the index, where it was moved.")
+@click.option("--root", type=file, metavar="DIR", help="The folder of the images, where it was moved.")
+@device_option
+@plugin_option
+def search(
+    index: Path,
+    queries: tuple[Path, ...],
+    top: int,
+    operation: str | None,
+    html: bool,
+    output: Path | None,
+    as_json: bool,
+    **opening: Any,
+) -> None:
+    """The images of an index that are nearest to each QUERY image, nearest first.
+
+    For a method that ranks by more than one Hamming distance, the number beside an image orders them and no more.
+    """
+    from hashzoo.retrieval.image_index import open_index
+    from hashzoo.storage.files import replace_bytes
+
+    if operation and len(queries) != 2:
+        raise UsageError(f"--op {operation} takes two images, not {len(queries)}")
+    if output and not html:
+        raise UsageError(f"{output} is to be the page of --html; add --html")
+    output = output or Path("found.html")
+    if folder := next((path for path in queries if path.is_dir()), None):
+        raise UsageError(f"{folder} is a folder; name the images to search with")
+    if missing := next((path for path in queries if not path.exists()), None):
+        raise UsageError(f"there is no file {missing}")
+    insist_on_root(opening["root"])
+    opened = open_index(index, **opening)
+    found = _answers(opened, queries, top, operation)
+    what = "distance" if opened.integer else "score"
+    if html:
+        from hashzoo.retrieval.results_page import page
+
+        title = f"{opened.about['method']}, {opened.about['bits']} bits: {len(opened):,} images"
+        replace_bytes(output, page(title, found, what).encode("utf-8", "backslashreplace"))
+    if as_json:
+        told = [
+            {"query": [str(path) for path in one.asked], "found": [_plain(hit) for hit in one.hits]} for one in found
+        ]
+        click.echo(json.dumps({"method": opened.about["method"], "engine": opened.engine, "answers": told}, indent=2))
+    else:
+        _tell(found, what)
+    if html:
+        click.echo(f"written to {output}", err=as_json)
+
+
+def _answers(opened: ImageIndex, queries: tuple[Path, ...], top: int, operation: Any) -> list[Answer]:
+    from hashzoo.retrieval.results_page import Answer
+
+    if operation:
+        first, second = queries
+        heading = f"{operation} of {printable(first)} and {printable(second)}"
+        return [Answer(heading, queries, opened.compose(operation, first, second, top))]
+    hits = opened.search(list(queries), top)
+    return [Answer(printable(path), [path], one) for path, one in zip(queries, hits, strict=True)]
+
+
+def _plain(hit: Any) -> dict[str, Any]:
+    return {"row": hit.row, "path": str(hit.path), "distance": hit.distance}
+
+
+def _tell(found: list[Answer], what: str) -> None:
+    for one in found:
+        click.echo(one.heading)
+        click.echo(f"{'rank':>6}  {what:>8}  image")
+        for rank, hit in enumerate(one.hits, 1):
+            click.echo(f"{rank:>6}  {hit.distance:>8g}  {printable(hit.path)}")
+
+
+@click.command()
+@click.argument("source", metavar="RUN|MY.index", type=file)
+@click.option("--to", "target", required=True, type=click.Choice(TARGETS))
+@click.option("-o", "--output", required=True, type=file, metavar="FILE|DIR")
+@click.option("--code", default="", metavar="NAME", help="Of several codes, the one that is searched by.")
+@click.option("--check", "checked", multiple=True, type=file, metavar="IMAGES", help="Check ONNX with these images.")
+@click.option("--root", type=file, metavar="DIR", help="Where the files of the cell's data lie, to check ONNX with.")
+@plugin_option
+def export(
+    source: Path,
+    target: str,
+    output: Path,
+    code: str,
+    checked: tuple[Path, ...],
+    root: Path | None,
+    plugins: tuple[str, ...],
+) -> None:
+    """A trained method as ONNX, or the codes of an index for another program, with a manifest.
+
+    `onnx` takes RUN, a cell's .json, and checks the result against torch with the queries of the cell's data, or with
+    the images that --check names. The others take an index, or what `hashzoo encode` wrote.
+    """
+    if target == "onnx":
+        from hashzoo.export import onnx
+        from hashzoo.retrieval.encoder import load_encoder
+
+        if code:
+            raise UsageError("--to onnx holds all codes; leave out --code")
+        insist_on_room(output)
+        if source.suffix in (".npz", ".index"):
+            raise UsageError(f"--to onnx exports a method: name a cell's .json, not {source}")
+        found = onnx.export(load_encoder(source, plugins=plugins), output, checked, root)
+        click.echo(
+            f"checked against torch with {found.images:,} images: {found.differing} of {found.bits:,} bits differ"
+            + (f", none of them {onnx.NEAR:g} or more from its threshold" if found.differing else "")
+        )
+        click.echo(f"written to {output}")
+        return
+    from hashzoo.retrieval import code_file
+
+    if checked or root:
+        raise UsageError("--check and --root are for --to onnx")
+    if source.suffix == ".json":
+        raise UsageError(f"--to {target} exports codes: name an index or what hashzoo encode wrote, not {source}")
+    click.echo(f"written to {_exported(target, code_file.read(source), output, code)}")
+
+
+def _exported(target: str, kept: KeptCodes, output: Path, code: str) -> str:
+    if target == "faiss":
+        from hashzoo.export import faiss
+
+        files = faiss.export(kept, output, code)
+    elif target == "pgvector":
+        from hashzoo.export import postgresql
+
+        files = postgresql.export(kept, output, code)
+    else:
+        from hashzoo.export import lancedb, parquet
+
+        if code:
+            raise UsageError(f"--to {target} holds all codes; leave out --code")
+        files = (lancedb if target == "lancedb" else parquet).export(kept, output)
+    return ", ".join(map(str, files))

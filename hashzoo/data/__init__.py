@@ -1,0 +1,1 @@
+"""Images and splits: decode, transform, verify, audit."""

@@ -1,0 +1,1 @@
+"""Many cells: schedule, isolate, resume."""

@@ -1,0 +1,124 @@
+"""From jobs to a leaderboard: skip the cells that are there, measure the rest, write the CSVs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pandas import DataFrame
+
+from hashzoo.bench.job import Job, load_job_data
+from hashzoo.data import split_file
+from hashzoo.errors import UsageError
+from hashzoo.execution import prefetch, scheduler
+from hashzoo.execution.base import Launcher, Limits, Observer, Silent
+from hashzoo.execution.trackers import TrackerThreads
+from hashzoo.hookspecs import Tracker
+from hashzoo.registry import zoo
+from hashzoo.results import leaderboard, store
+from hashzoo.results.cell import Cell
+from hashzoo.results.provenance import versions
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How a sweep runs: where, within which limits, what is measured again, and who is told.
+
+    ``launcher`` is this machine's unless given; ``trackers`` receive each cell that is finished here. ``rerun`` is
+    "failed", "stale", "all" or None.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    launcher: Launcher | None = None
+    trackers: Mapping[str, Tracker] = field(default_factory=dict)
+    rerun: str | None = None
+
+
+def sweep(
+    jobs: Sequence[Job], folder: Path, how: Sweep | None = None, observer: Observer | None = None
+) -> tuple[list[Cell], DataFrame]:
+    """Measure the cells that ``folder`` does not hold yet, and write ``cells.csv`` and ``leaderboard.csv``.
+
+    Args:
+        jobs: The cells of the benchmark.
+        folder: The results folder; it is made if needed.
+        how: Where and within which limits cells run.
+        observer: Shows progress and warnings.
+
+    Returns:
+        The cells of these jobs, and the board of all cells in the folder.
+    """
+    how, observer = how or Sweep(), observer or Silent()
+    store.prepare(folder)
+    done, todo = _sorted_out(jobs, folder, how.rerun, observer)
+    if done and todo:
+        observer.note(f"{len(done)} of {len(jobs)} cells are there already")
+    try:
+        keep_splits(todo, folder)
+        if todo:
+            if how.launcher is None or how.launcher.here:
+                prefetch.extract_features(todo, observer.features)
+            done += _measured(todo, folder, how, observer)
+    finally:  # also after Ctrl-C or on a full disk: finished cells are on the board
+        cells, messages = store.read_all(folder)
+        board = leaderboard.write(folder, cells)
+    for message in messages:
+        observer.note(message)
+    return done, board
+
+
+def _sorted_out(
+    jobs: Sequence[Job], folder: Path, rerun: str | None, observer: Observer
+) -> tuple[list[Cell], list[Job]]:
+    """The cells that the folder holds already, and the jobs to do."""
+    done, todo = list[Cell](), list[Job]()
+    for job in jobs:
+        found, messages = store.find(folder, job.identity, job.benchmark)
+        for message in messages:
+            observer.note(message)
+        if found is None or again(found, job, rerun, folder):
+            todo.append(job)
+        else:
+            done.append(found)
+    return done, todo
+
+
+def _measured(todo: Sequence[Job], folder: Path, how: Sweep, observer: Observer) -> list[Cell]:
+    with observer.cells(todo), TrackerThreads(how.trackers, observer.note) as trackers:
+
+        def event(job: Job, kind: str, value: Any) -> None:
+            observer.event(job, kind, value)
+            if kind == "done":
+                trackers.finished(value)
+
+        return scheduler.run_cells(todo, folder, launcher=how.launcher, limits=how.limits, event=event)
+
+
+def keep_splits(jobs: Sequence[Job], folder: Path) -> None:
+    """Write who is in which part, one small file a dataset, where ``folder`` does not have it yet.
+
+    Queries composed of two images are drawn anew from the protocol that they are composed of; it is not kept.
+    """
+    for job in {job.identity.data: job for job in jobs}.values():
+        file = folder / "splits" / f"{job.identity.dataset}.{job.identity.data}.npz"
+        if file.exists():
+            continue
+        data, _ = load_job_data(job, zoo.load_plugins(job.plugins))
+        with suppress(UsageError):  # what splits.save cannot keep
+            file.parent.mkdir(exist_ok=True)
+            split_file.save(data, file)
+
+
+def again(found: Cell, job: Job, rerun: str | None, folder: Path) -> bool:
+    """Whether a finished cell must be measured again: asked to, or it lacks what is asked for now.
+
+    ``stale`` means made with other versions of the libraries than are installed here.
+    """
+    if rerun == "all" or (rerun == "failed" and found.status != "ok"):
+        return True
+    if scheduler.lacking(found, job, folder):
+        return True
+    return rerun == "stale" and found.provenance.get("versions") != versions()

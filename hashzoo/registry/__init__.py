@@ -1,0 +1,1 @@
+"""Names to objects: plugins, datasets, backbones, saved methods, scaffolds."""

@@ -1,0 +1,1 @@
+"""What a run stands on: budget, checkpoints, stored features, process groups, process state."""

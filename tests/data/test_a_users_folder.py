@@ -1,0 +1,333 @@
+"""A stranger's folder of photos: every odd file is handled or named, no bytes crash anything, memory stays small."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hashzoo_plugins.datasets.folder import folder
+from PIL import Image
+
+from hashzoo.bench.benchmark_file import read
+from hashzoo.bench.plan import plan
+from hashzoo.cli.options import rooted
+from hashzoo.data.image_files import PIXELS, decode
+from hashzoo.data.integrity import inspect
+from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.registry import zoo
+from tests.cli.command import hashzoo
+from tests.data import odd_images
+from tests.data.odd_images import bad, deep, faded, good, scene, stored, turned
+
+PHOTOS = Path("/work/shared/data/imagenette224_val.npz")
+GREY = ("grey", "deep", "float", "clear grey")
+GOOD, BAD = good(), bad()
+BITS = ("bit", "fax")
+
+
+def difference(found: Image.Image, wanted: Image.Image) -> float:
+    return float(np.abs(np.asarray(found, float) - np.asarray(wanted.convert("RGB"), float)).mean())
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_every_kind_of_file_becomes_the_image_that_was_stored(name):
+    one = wanted = scene(0)
+    if name.startswith(GREY):
+        wanted = one.convert("L")
+    if name.startswith(BITS):
+        wanted = one.convert("1")
+    if name.startswith("clear") and "palette" not in name:
+        wanted = Image.alpha_composite(Image.new("RGBA", one.size, "white"), faded(wanted.convert("RGB")))
+    if name.startswith("turned"):
+        wanted = wanted.transpose(TURNS[number]) if (number := int(name[7])) in TURNS else wanted
+    found = decode(GOOD[name])
+    assert (found.mode, found.size) == ("RGB", wanted.size)
+    coarse = ("palette", "colour", ".gif", "deeper")  # few colours, or no say what white is
+    loose = 20 if name == "clear palette.png" else 9 if any(word in name for word in coarse) else 3
+    assert difference(found, wanted) < loose
+
+
+#: What EXIF 2.3 says a viewer must do, by orientation.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_image_stored_in_any_orientation_is_read_upright(orientation):
+    """One whose pixels are stored turned, with the EXIF that undoes it, is the same upright image in each kind."""
+    upright = scene(3)
+    back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    lying = upright.transpose(back.get(orientation, TURNS.get(orientation))) if orientation > 1 else upright
+    for kind, options in (("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
+        found = decode(stored(lying, kind, **options, **turned(lying, orientation)))
+        assert found.size == upright.size
+        assert difference(found, upright) < 3
+
+
+def test_see_through_colours_stand_on_white():
+    names = [name for name in GOOD if name.startswith("clear") and "palette" not in name]
+    for name in names:
+        assert decode(GOOD[name]).getpixel((5, 5)) == (255, 255, 255), name
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 9, 9, 9])
+    assert decode(stored(palette, "PNG", transparency=1)).getpixel((0, 0)) == (255, 255, 255)
+    assert decode(stored(palette, "PNG", transparency=0)).getpixel((0, 0)) == (9, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [*((np.int32, most) for most in (255, 65535, 2**31 - 1)), *((np.float32, most) for most in (1, 255, 3e38))],
+)
+def test_deeper_images_are_scaled_and_not_clipped(dtype, most):
+    ramp = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (4, 1)))
+    found = np.asarray(decode(stored(deep(ramp, dtype, most), "TIFF")))[0, :, 0].astype(int)
+    assert abs(found - np.arange(256)).max() <= 1
+    assert found.max() == 255
+
+
+def test_floats_that_are_no_numbers_are_black_or_white():
+    for values in ([np.nan, 0, 1, np.inf, -np.inf], [np.nan] * 5, [-2, -1, 0, 7, 3e38]):
+        found = np.asarray(decode(stored(Image.fromarray(np.array([values], np.float32)), "TIFF")))
+        assert found.shape == (1, 5, 3)
+
+
+def test_the_inverted_cmyk_of_adobe_and_its_marker_are_read_alike():
+    data = stored(scene(0).convert("CMYK"), "JPEG", quality=95)
+    at = data.index(b"\xff\xee")
+    length = int.from_bytes(data[at + 2 : at + 4], "big")
+    plain = data[:at] + data[at + 2 + length :]
+    assert difference(decode(data), scene(0)) < 2
+    assert difference(decode(plain), scene(0)) < 2
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_what_holds_no_image_is_refused_in_one_line_of_words(name):
+    with pytest.raises(EnvironmentFailure) as caught:
+        decode(BAD[name])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value).split()) >= 4
+
+
+def test_damaged_exif_turns_nothing():
+    data = stored(scene(0), "JPEG", quality=95, exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 90)
+    assert difference(decode(data), scene(0)) < 3
+
+
+def test_no_warning_escapes_whatever_is_set_and_from_any_thread():
+    odd = [
+        stored(scene(0).quantize(20), "PNG", transparency=bytes([0, 128] * 10)),
+        stored(scene(0), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0" + b"\xff" * 40),
+        stored(scene(0), "TIFF")[:-3] + b"\0\0\0",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with ThreadPoolExecutor(8) as pool:
+            sizes = [image.size for image in pool.map(decode, odd * 30)]
+    assert sizes == [scene(0).size] * 90
+
+
+def test_a_photo_of_108_megapixels_is_read_at_half_its_sides_and_other_kinds_are_refused():
+    data = stored(scene(0).resize((12_000, 9_000)), "JPEG", quality=50)
+    found = decode(data)
+    assert found.size == (6_000, 4_500)
+    assert difference(found.resize((96, 64)), scene(0)) < 9
+    side = int(PIXELS**0.5) + 8
+    with pytest.raises(
+        EnvironmentFailure, match=f"it has {side} x {side} pixels; at most {PIXELS} are read; make it smaller"
+    ):
+        decode(stored(Image.new("1", (side, side)), "PNG"))
+
+
+MUTATE = """
+import random, sys
+from hashzoo.errors import EnvironmentFailure
+from hashzoo.data.image_files import decode
+from tests.data.odd_images import bad, good, mutated
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+files, dice, before = list(good().values()), random.Random(2024), peak()
+whole = refused = 0
+for turn in range(int(sys.argv[1])):
+    try:
+        image = decode(mutated(files[turn % len(files)], dice.choice(files), dice))
+        assert image.mode == "RGB" and image.width * image.height > 0
+        image.load()
+        whole += 1
+    except EnvironmentFailure as error:
+        assert str(error) and "\\n" not in str(error)
+        refused += 1
+for data in bad().values():
+    try:
+        decode(data)
+    except EnvironmentFailure:
+        continue
+    sys.exit("a file without an image decodes")
+print(whole, refused, round(peak() - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_1800_damaged_files_and_every_bomb_decode_or_are_refused_within_a_gibibyte():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", MUTATE, "1800"],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole, refused, mebibytes = map(int, done.stdout.split())
+    assert whole + refused == 1800
+    assert min(whole, refused) > 300
+    assert mebibytes < 1024
+
+
+LARGEST = """
+import sys
+from hashzoo.data.image_files import decode
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+with open(sys.argv[1], "rb") as file:
+    data = file.read()
+before = peak()
+print(decode(data).width, round(peak() - before))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize("kind", ["cmyk progressive", "clear png", "float tiff", "clear webp", "200 megapixels"])
+def test_the_largest_images_that_are_read_take_less_than_a_gibibyte(kind, tmp_path):
+    side = int(PIXELS**0.5)
+    file = tmp_path / "large"
+    if kind == "cmyk progressive":
+        data = stored(scene(0, (side, side)).convert("CMYK"), "JPEG", progressive=True, subsampling=0)
+    elif kind == "clear png":
+        data = stored(faded(scene(0, (side, side))), "PNG", compress_level=1)
+    elif kind == "float tiff":
+        data = stored(deep(scene(0, (side, side)), np.float32, 1e6), "TIFF")
+    elif kind == "clear webp":
+        data = stored(faded(scene(0, (side // 2, side))), "WEBP", quality=20, method=0)
+    else:
+        data = stored(scene(0, (16_320, 12_240)), "JPEG")
+    file.write_bytes(data)
+    del data
+    done = subprocess.run(
+        [sys.executable, "-c", LARGEST, str(file)], cwd=Path(__file__).parents[2], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[1]) < 1024
+
+
+def images(root: Path) -> tuple[int, list[str]]:
+    """Fill a folder with three classes of every kind of file and all bad ones; how many are good, which are bad."""
+    count = 0
+    for number, kind in enumerate(("beach", "猫 & co", "new\nline")):
+        (root / kind).mkdir(parents=True)
+        for name, data in good(10 * number).items():
+            (root / kind / name).write_bytes(data)
+            count += 1
+    for name, data in BAD.items():
+        (root / "beach" / name).write_bytes(data)
+    (root / "beach" / "notes.txt").write_text("not an image")
+    return count, sorted(BAD)
+
+
+def photos(root: Path) -> int:
+    """Add real photos, some of them grey."""
+    with np.load(PHOTOS, allow_pickle=False) as packed:
+        offsets, labels, data = packed["offsets"], packed["labels"], packed["jpeg"]
+    for label, kind in ((0, "tench"), (1, "springer")):
+        (root / kind).mkdir()
+        for row in np.flatnonzero(labels == label)[:30]:
+            (root / kind / f"{row}.jpg").write_bytes(data[offsets[row] : offsets[row + 1]].tobytes())
+    return 60
+
+
+@pytest.mark.parametrize("with_photos", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_command_works_on_a_strangers_folder(with_photos, tmp_path):
+    if with_photos and not PHOTOS.is_file():
+        pytest.skip("the real photographs are not on this machine")
+    root = tmp_path / "my photos"
+    count, wrong = images(root)
+    if with_photos:
+        count += photos(root)
+    asked = (
+        *("bench", "--dataset", "folder", "--root", "my photos", "--bits", "16"),
+        *("--methods", "itq,dhn" if with_photos else "itq"),
+        *("--epochs", "2", "--no-baselines", "--jobs", "1", "--results", "r"),
+    )
+    stopped = hashzoo(*asked, "--dry-run", cwd=tmp_path)
+    assert stopped.returncode == 3
+    assert any(name in stopped.stderr for name in wrong)
+    assert "--on-bad-image skip" in stopped.stderr
+    assert len(stopped.stderr.strip().splitlines()) == 1
+    done = hashzoo(*asked, "--on-bad-image", "skip", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    with (tmp_path / "r" / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert {row["status"] for row in rows.values()} == {"ok"}
+    for cell in (tmp_path / "r" / "cells").glob("*.json"):
+        facts = json.loads(cell.read_text())["cell"]["facts"]
+        assert facts["train"] + facts["database"] + facts["queries"] == count
+        assert facts["bad_pictures"] == len(wrong)
+    assert float(rows["itq"]["map@all"]) > 0.4
+
+
+def test_root_reaches_the_data_sets_that_have_one_and_no_other(tmp_path):
+    house = zoo.load_plugins()
+    given = rooted(["digits.small", "folder"], house, Path("p=q"))
+    assert given == (f"folder.root={Path.cwd() / 'p=q'}",)
+    with pytest.raises(UsageError, match=r"digits\.small takes no root"):
+        rooted(["digits.small"], house, Path("p"))
+
+
+def test_the_benchmark_for_ones_own_images_asks_for_them_and_plans(tmp_path):
+    house, file = zoo.load_plugins(), read("folder")
+    with pytest.raises(UsageError, match="--root FOLDER"):
+        plan(file, house)
+    for number in range(40):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(stored(scene(number, (40 + number, 50)), "PNG"))
+    jobs = plan(file.model_copy(update={"set": {"folder": {"root": tmp_path, "size": 32}}}), house)
+    assert not [job.refusal for job in jobs if job.refusal]
+    assert {job.identity.method for job in jobs} > {"lsh", "dhn", "chance"}
+
+
+def test_features_of_images_cut_to_another_size_are_other_features(tmp_path):
+    for number in range(8):
+        path = tmp_path / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(stored(scene(number), "PNG"))
+    small, again, large = (inspect(folder(root=tmp_path, size=size)).pools for size in (32, 32, 64))
+    assert small == again
+    assert not set(small.values()) & set(large.values())
+
+
+def test_images_are_told_apart_by_their_first_bytes_and_no_program_is_started(monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", None)
+    for start in (b"%!PS-Adobe-3.0 EPSF", b"8BPS\0\1", b"SIMPLE  =", b"\x80\x02]q\0.", b"II\x1a\0"):
+        with pytest.raises(EnvironmentFailure, match="it is no JPEG, PNG, GIF, WebP, TIFF or BMP"):
+            decode(start + bytes(1000))
+    assert Image.open(io.BytesIO(odd_images.tiff(5, 5))).size == (5, 5)

@@ -1,0 +1,51 @@
+"""The page on comparing results: its commands run, and its numbers are those of the boards it speaks of."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from tests.cli.command import hashzoo
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "comparing.md").read_text()
+
+
+def plain(text: str) -> str:
+    """Words without marks of tables, so that what is printed and what is written can be compared."""
+    return " ".join(re.sub(r"[|`│]", " ", text).split())
+
+
+def test_every_command_of_the_page_runs(tmp_path):
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    commands = re.findall(r"^    hashzoo (.*)$", PAGE, re.M)
+    assert len(commands) >= 7
+    said = {}
+    for command in commands:
+        words = [word.strip("'") for word in command.split()]
+        fewer = ["--no-baselines"] if words[0] == "bench" else []
+        result = hashzoo(*words, *fewer, cwd=tmp_path, timeout=900)
+        assert result.returncode == 0, (command, result.stdout, result.stderr)
+        said[command] = result.stdout
+        if command.startswith("bench"):
+            shutil.copytree(tmp_path / "before", tmp_path / "after")
+    assert "itq -> lsh" in said["compare before --between dhn,itq,lsh"]
+    assert "p training" in said["compare before --between dhn,itq,lsh"]
+    assert "the same score of each query" in said["compare before after"]
+    assert "in a CSV" in said["compare before/leaderboard.csv after/leaderboard.csv"]
+
+
+def test_the_ranks_of_the_page_are_those_of_the_boards():
+    command = re.search(r"^    hashzoo (show .*--rank.*)$", PAGE, re.M)
+    assert command
+    told = [plain(line) for line in re.findall(r"^\| `[\w-]+` \| \d\.\d\d \|.*$", PAGE, re.M)]
+    printed = plain(hashzoo(*command[1].split(), cwd=ROOT).stdout.replace("ab", "a b"))
+    assert len(told) == 5
+    assert " ".join(told) in printed
+
+
+def test_the_example_of_a_lucky_seed_is_that_of_the_board():
+    result = hashzoo("compare", "results/source-methods", "--between", "sfdh,multigrain", cwd=ROOT)
+    [line, _] = [line for line in result.stdout.splitlines() if "multigrain" in line]
+    assert "-0.3497  -0.8818 +0.1824   <0.001*       0.106" in line

@@ -1,0 +1,65 @@
+"""Every command and the Python of docs/using.md, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hashzoo.cli.main import main
+from hashzoo.registry import zoo
+from tests.cli.command import hashzoo
+
+PAGE = (Path(__file__).parents[2] / "docs" / "using.md").read_text()
+NEEDS = {"onnx": "onnxscript", "faiss": "faiss", "faiss-ivf": "faiss", "parquet": "pyarrow", "lancedb": "lancedb"}
+COMMANDS = re.findall(r"^    (hashzoo .*)$", PAGE, re.M)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder where the first command of the page has been run, with images; and the cell that it made."""
+    folder = tmp_path_factory.mktemp("page")
+    images = zoo.load_plugins().dataset("digits.small").factory().database.images
+    (folder / "photos").mkdir()
+    names = ["query.jpg", "other.jpg", *(f"photos/{row}.jpg" for row in range(80))]
+    for row, name in enumerate(names):
+        Image.fromarray(images[row, 0].numpy()).resize((48, 32)).save(folder / name)
+    done = hashzoo(*shlex.split(COMMANDS[0])[1:], cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (cell,) = (folder / "hashzoo-results" / "digits" / "cells").glob("*.dhn.*.json")
+    return folder, cell
+
+
+def test_every_command_of_the_page_runs_in_its_order(place, monkeypatch, capsys):
+    folder, cell = place
+    monkeypatch.chdir(folder)
+    ran = 0
+    for command in COMMANDS[1:]:
+        words = [str(cell) if word == "CELL" else word for word in shlex.split(command)[1:]]
+        if any(find_spec(NEEDS[word]) is None for word in words if word in NEEDS):
+            continue
+        if words[:2] == ["search", "lists.index"] and not Path("lists.index").exists():
+            continue  # since faiss is not there
+        main(words, standalone_mode=False)
+        ran += 1
+    assert ran >= 8
+    assert "data:image/jpeg" in (folder / "found.html").read_text()
+
+
+def test_the_python_of_the_page_runs(place, monkeypatch, capsys):
+    folder, cell = place
+    monkeypatch.chdir(folder)
+    pytest.importorskip("captum")
+    main(["index", "build", str(cell), "photos", "-o", "my.index"], standalone_mode=False)
+    snippet = re.findall(r"```python\n(.*?)```", PAGE, re.S)[0]
+    capsys.readouterr()
+    names: dict[str, object] = {}
+    exec(snippet.replace('"CELL"', repr(str(cell))), names)  # noqa: S102 - the page's own
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert names["codes"]["code"].shape == (2, 64)
+    assert names["ranking"].rows.shape == (1, 5)
+    assert names["where"].shape == (1, 8, 8)

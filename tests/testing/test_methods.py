@@ -1,0 +1,186 @@
+"""The contract finds what it must, for the right reason, and passes what is sound."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from hashzoo import Card, Method, bits
+from hashzoo.registry import zoo
+from hashzoo.testing import check_backbone, check_head, check_loss, check_method
+
+HOUSE = zoo.load_plugins()
+
+
+class Sound(Method):
+    """Random hyperplanes."""
+
+    card = Card("shallow", "none")
+    width = 1
+
+    def __init__(self, setting, backbone):
+        super().__init__()
+        self.backbone, self.bits = backbone, setting.bits
+        self.register_buffer("mean", torch.zeros(backbone.dim))
+        self.register_buffer("w", torch.zeros(backbone.dim, self.width * setting.bits))
+
+    def fit(self, train, run):
+        self.mean = run.features(self.backbone, train).pooled.mean(0)
+        self.w = torch.randn(self.w.shape, generator=run.generator)
+
+    def relaxed(self, batch):
+        return (self.backbone(batch.images).pooled - self.mean) @ self.w
+
+    def encode(self, batch):
+        return {"code": bits(self.relaxed(batch))}
+
+
+class WrongRows(Sound):
+    def encode(self, batch):
+        return {"code": bits(self.relaxed(batch))[:-1]}
+
+
+class NoBits(Sound):
+    def encode(self, batch):
+        return {"code": self.relaxed(batch)}
+
+
+class Unseeded(Sound):
+    def fit(self, train, run):
+        super().fit(train, run)
+        self.w = torch.tensor([[random.gauss(0, 1) for _ in range(self.bits)] for _ in range(self.backbone.dim)])
+
+
+class Stateless(Sound):
+    def fit(self, train, run):
+        super().fit(train, run)
+        self.hidden, self.w = self.w, torch.zeros_like(self.w)
+
+    def encode(self, batch):
+        w = getattr(self, "hidden", self.w)
+        return {"code": bits((self.backbone(batch.images).pooled - self.mean) @ w)}
+
+
+class BatchDependent(Sound):
+    def encode(self, batch):
+        x = self.relaxed(batch)
+        return {"code": x > x.mean(0)}
+
+
+class OverBudget(Sound):
+    width = 2
+
+
+class LabelDependent(Sound):
+    def encode(self, batch):
+        code = bits(self.relaxed(batch))
+        code[:, : batch.labels.shape[1]] ^= batch.labels.bool()
+        return {"code": code}
+
+
+class RemembersIds(Sound):
+    def encode(self, batch):
+        code = bits(self.relaxed(batch))
+        known = (batch.ids >= 0) & (batch.ids < 240)  # the ids of train
+        return {"code": torch.where(known[:, None], ~code, code)}
+
+
+class ChanceLevel(Sound):
+    def encode(self, batch):
+        noise = batch.images.flatten(1).sum(1, keepdim=True) * 1e4
+        return {"code": (torch.sin(noise * torch.arange(1, self.bits + 1)) > 0)}
+
+
+class Exits(Sound):
+    def fit(self, train, run):
+        raise SystemExit(1)
+
+
+def failures(factory, **how):
+    return {f.check: f.why for f in check_method(factory, **how) if not f.ok}
+
+
+def test_a_sound_method_passes_every_point():
+    assert failures(Sound) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "check", "says"),
+    [
+        (WrongRows, "rows", "79 rows of 'code' for 80 images"),
+        (NoBits, "bits", "encode gave no bits"),
+        (Unseeded, "seeded", "run.generator"),
+        (Stateless, "state", "register_buffer"),
+        (BatchDependent, "batch", "other images of a batch"),
+        (OverBudget, "budget", "32 bits an image are stored, 16 were asked"),
+        (LabelDependent, "labels", "labels or ids"),
+        (RemembersIds, "labels", "labels or ids"),
+        (ChanceLevel, "level", "where chance is"),
+        (Exits, "fit and encode", "SystemExit"),
+    ],
+)
+def test_a_broken_method_fails_at_the_right_point_with_the_reason(method, check, says):
+    found = failures(method)
+    assert check in found
+    assert says in found[check]
+
+
+def test_the_callers_generators_come_back_as_they_were():
+    torch.manual_seed(3)
+    random.seed(3)
+    expected = torch.rand(1), random.random()
+    torch.manual_seed(3)
+    random.seed(3)
+    check_method(Sound)
+    assert (torch.rand(1), random.random()) == expected
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("name", sorted(HOUSE.methods))
+def test_every_built_in_method_keeps_the_contract(name, multilabel):
+    entry = HOUSE.method(name)
+    if not (entry.card.multilabel if multilabel else entry.card.single):
+        pytest.skip("takes several labels an image, or one, but not these")
+    assert failures(entry.factory, multilabel=multilabel) == {}
+
+
+@pytest.mark.parametrize("name", sorted(HOUSE.heads))
+def test_every_built_in_head_keeps_the_contract(name):
+    assert [f for f in check_head(HOUSE.heads[name].factory) if not f.ok] == []
+
+
+@pytest.mark.parametrize("name", sorted(HOUSE.losses))
+def test_every_built_in_loss_keeps_the_contract(name):
+    given = {"extra": lambda code: {"local": code}} if name == "two-level" else {}  # what only its own head gives
+    found = check_loss(HOUSE.losses[name].factory, **given)
+    assert [f for f in found if not f.ok] == []
+
+
+@pytest.mark.parametrize("name", ["tiny", "pixels", "scattering"])
+def test_every_small_backbone_keeps_the_contract(name):
+    assert [f for f in check_backbone(HOUSE.backbones[name].factory) if not f.ok] == []
+
+
+def test_a_method_that_needs_several_labels_is_checked_on_such_images():
+    class Several(Sound):
+        card = Card("shallow", "none", single=False)
+
+        def __init__(self, setting, backbone):
+            assert setting.multilabel
+            super().__init__(setting, backbone)
+
+    assert failures(Several) == {}
+
+
+def test_a_loss_that_changes_the_labels_is_found():
+    class Greedy(torch.nn.Module):
+        def __init__(self, setting):
+            super().__init__()
+
+        def forward(self, output, batch):
+            batch.labels.div_(2)
+            return {"x": (output.code.sum(1) * batch.labels.sum(1)).sum()}
+
+    assert "twice" in {f.check for f in check_loss(Greedy) if not f.ok}
