@@ -77,6 +77,7 @@ class Zoo:
     launchers: dict[str, Entry] = field(default_factory=dict)
     trackers: dict[str, Entry] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
+    extra: tuple[str, ...] = ()  # plugin files and modules that were loaded in addition to the installed ones
 
     def catalogue(self, kind: str) -> dict[str, Entry]:
         """The entries of one kind, a key of ``KINDS``."""
@@ -164,7 +165,8 @@ def load_plugins(extra: Iterable[str] = ()) -> Zoo:
     An installed plugin that does not load is kept with its reason in ``zoo.plugins``. One of ``extra``, a file or
     a module named by the user, raises UsageError instead.
     """
-    zoo = Zoo()
+    extra = tuple(extra)
+    zoo = Zoo(extra=extra)
     points = importlib.metadata.entry_points(group="hashzoo")
     found = sorted({(p.dist.name if p.dist else "", p.name, p.value): p for p in points}.values(), key=_rank)
     for point in found:
