@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Run:
     """What a fit may use. One run a cell; its generator is the only source of randomness a method needs.
 
-    With ``ranks`` it is one of several processes, each on its device; with ``checkpoints``, a fit may be resumed.
+    With ``process_group`` it is one of several processes, each on its device; with ``checkpoints``, a fit can resume.
     Raises ValueError where a precision is asked for that the device does not have.
     """
 
@@ -42,19 +42,21 @@ class Run:
         device: str = "cpu",
         workers: int = 0,
         report: Report | None = None,
-        ranks: ProcessGroup | None = None,
+        process_group: ProcessGroup | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         if train.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
             raise ValueError("this GPU has no bf16; use precision = 'fp32'")
-        self.train, self.ranks = train, ranks or ProcessGroup()
+        self.train, self.process_group = train, process_group or ProcessGroup()
         self.fabric = Fabric(
             accelerator="cuda" if device.startswith("cuda") else "cpu",
-            devices=self.ranks.count,
-            strategy="auto" if self.ranks.count == 1 else DDPStrategy(cluster_environment=LightningEnvironment()),
+            devices=self.process_group.count,
+            strategy="auto"
+            if self.process_group.count == 1
+            else DDPStrategy(cluster_environment=LightningEnvironment()),
             precision="bf16-mixed" if train.precision == "bf16" else "32-true",
         )
-        if self.ranks.count > 1:
+        if self.process_group.count > 1:
             self.fabric.launch()  # the processes are there already, and have met: it takes its device
         self.device: torch.device = self.fabric.device
         self.generator = torch.Generator().manual_seed(seed)
@@ -159,9 +161,9 @@ class Run:
             seeds = torch.randint(2**62, (len(split),), generator=self.generator)
             rows = list(torch.split(order, size))[: len(groups_of)]
             lots = list(torch.split(seeds, size))[: len(groups_of)]
-            seen, drawn = ([self.ranks.share(part) for part in parts] for parts in (rows, lots))
+            seen, drawn = ([self.process_group.share(part) for part in parts] for parts in (rows, lots))
             for group, ready in zip(rows, self._load(split, seen, drawn, chosen), strict=True):
-                self.ranks.begin(len(group))
+                self.process_group.begin(len(group))
                 self._advance(step / steps)
                 step += 1
                 yield replace(self._batch(split, group, ready), ends_epoch=step % len(groups_of) == 0)
@@ -170,10 +172,10 @@ class Run:
             if self.after_epoch:
                 self.after_epoch()
             if (
-                self._checkpoints and kept and self._begun == mine and self.ranks.rank == 0
+                self._checkpoints and kept and self._begun == mine and self.process_group.rank == 0
             ):  # another beside it has a place of its own
                 self._checkpoints.after_epoch(self, kept)
-        self.ranks.divided = False
+        self.process_group.divided = False
         self._advance(1.0)
 
     def gathered(self, output: Output, batch: Batch) -> Output:
@@ -182,7 +184,7 @@ class Run:
         A loop of a method's own that asks for it before each loss may say so in its card (``Card(gathers=True)``).
         ValueError for an entry of ``extra`` that does not have one row an image.
         """
-        return self.ranks.gather(output, len(batch))
+        return self.process_group.gather(output, len(batch))
 
     def resume(self, method: nn.Module) -> None:
         """Say that all state of the loop to come is in this method, the optimizers made so far, and the generator.
@@ -192,7 +194,7 @@ class Run:
         """
         if self._checkpoints:
             self._kept, self._first = method, self._checkpoints.begin(self, method)
-            self.ranks.agree("the epoch to go on from", torch.tensor([self._first], device=self.device))
+            self.process_group.agree("the epoch to go on from", torch.tensor([self._first], device=self.device))
 
     def step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
         """One step down the sum of the named terms. Raises NonFiniteError naming a term that is not finite."""
@@ -208,12 +210,12 @@ class Run:
             )
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * rate(self._schedule, self.progress)
-        if not self.ranks.gathered:
+        if not self.process_group.gathered:
             raise ValueError("this loop does not ask for run.gathered, so it trains in one process: use --devices 1")
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(total)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.ranks.average(parameters)
+        self.process_group.average(parameters)
         if self.train.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
         optimizer.step()

@@ -53,16 +53,16 @@ def measure(
     keep: Path | None = None,
     *,
     checkpoints: Checkpoints | None = None,
-    ranks: ProcessGroup | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> tuple[Cell, dict[str, np.ndarray[Any, Any]]]:
     """The cell of a job, and its per-query arrays. Errors are the caller's to turn into a status.
 
     With ``keep``, the trained method is written there (see :mod:`hashzoo.registry.saved_method`). Of several processes
-    that train together, ``ranks``, the first alone encodes and scores; what the others return says nothing.
+    that train together, ``process_group``, the first alone encodes and scores; what the others return says nothing.
     The process is left as it was found: see :func:`hashzoo.training.process_state.untouched`.
     """
     with untouched(), deterministic(job.deterministic):
-        return _measured(job, report, keep, checkpoints, ranks or ProcessGroup())
+        return _measured(job, report, keep, checkpoints, process_group or ProcessGroup())
 
 
 def _measured(
@@ -83,7 +83,7 @@ def _measured(
         device=job.device,
         workers=job.workers,
         report=report,
-        ranks=together,
+        process_group=together,
         checkpoints=checkpoints,
     )
     if run.device.type == "cuda":

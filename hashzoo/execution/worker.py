@@ -210,9 +210,14 @@ def _member(
             pipe.send(("progress", (progress, values)))
 
     try:
-        ranks = ProcessGroup(rank, job.devices)
-        ranks.join(meeting, "nccl" if job.device == "cuda" else "gloo")
-        pipe.send(("done", measure(job, report, keep if rank == 0 else None, checkpoints=checkpoints, ranks=ranks)))
+        process_group = ProcessGroup(rank, job.devices)
+        process_group.join(meeting, "nccl" if job.device == "cuda" else "gloo")
+        pipe.send(
+            (
+                "done",
+                measure(job, report, keep if rank == 0 else None, checkpoints=checkpoints, process_group=process_group),
+            )
+        )
     except BaseException as error:
         traceback.print_exc()
         refused = str(error) if isinstance(error, DiskError) else None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as group
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -44,7 +44,7 @@ class ProcessGroup:
 
     def join(self, meeting: Path, backend: str) -> None:
         """Meet the others by a file that does not exist yet, in a folder that all processes see."""
-        group.init_process_group(
+        dist.init_process_group(
             backend, init_method=f"file://{meeting}", rank=self.rank, world_size=self.count, timeout=PATIENCE
         )
 
@@ -112,7 +112,7 @@ class ProcessGroup:
         if self.count > 1:
             state = [*method.parameters(), *method.buffers()]
             self.agree("what was learned", torch.stack([t.detach().double().sum() for t in state]))
-            group.destroy_process_group()
+            dist.destroy_process_group()
             self.divided = False
 
 
@@ -120,7 +120,7 @@ def summed(mine: Tensor) -> Tensor:
     """The sum of a tensor over all processes, the same bits in each. LostError where one is gone."""
     total = mine.detach().clone().contiguous()
     try:
-        group.all_reduce(total)
+        dist.all_reduce(total)
     except RuntimeError as error:
         raise LostError(f"the other processes cannot be reached: {str(error).splitlines()[0]}") from error
     return total
@@ -137,7 +137,7 @@ class Gather(torch.autograd.Function):
         padded[: len(mine)] = mine
         parts = [torch.empty_like(padded) for _ in sizes]
         try:
-            group.all_gather(parts, padded)
+            dist.all_gather(parts, padded)
         except RuntimeError as error:
             raise LostError(f"the other processes cannot be reached: {str(error).splitlines()[0]}") from error
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
@@ -154,13 +154,13 @@ class WholeNorms(TorchFunctionMode):
     torch's own SyncBatchNorm is for GPUs only, and takes the place of torch's modules, not of those that extend them.
     """
 
-    def __init__(self, ranks: ProcessGroup) -> None:
+    def __init__(self, group: ProcessGroup) -> None:
         super().__init__()
-        self.ranks = ranks
+        self.group = group
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Everything else passes."""
-        if func is nn.functional.batch_norm and self.ranks.divided:
+        if func is nn.functional.batch_norm and self.group.divided:
             return whole_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 

@@ -59,12 +59,12 @@ class OwnLoop(Deep):
             run.step(optimizer, {"x": self.loss(output, batch)["memory"] / 2})
 
 
-def fitted(case, ranks):
+def fitted(case, process_group):
     """The losses of every step and the state that a case of training ends with; Tiny has batch normalisation."""
     data, steps = synthetic_splits(), []
     train = replace(data.train.take(torch.arange(50)))  # batches of 16, 16, 16 and 2
     budget = {"epochs": 2, "batch": 16, "lr": 1e-2, "clip": 1.0, "optimizer": "sgd"}
-    run = Run(Budget(**budget), 0, ranks=ranks)
+    run = Run(Budget(**budget), 0, process_group=process_group)
     setting = data.setting(8)
     torch.manual_seed(0)
     backbone = HOUSE.backbone("tiny").factory((1, 8, 8), width=4)
@@ -83,9 +83,9 @@ def fitted(case, ranks):
 
     run.step = stepped
     method.train()
-    with ranks.norms():
+    with process_group.norms():
         method.fit(train, run)
-    ranks.agree("the state", torch.stack([value.double().sum() for value in method.state_dict().values()]))
+    process_group.agree("the state", torch.stack([value.double().sum() for value in method.state_dict().values()]))
     return {"steps": torch.tensor(steps), **method.state_dict()}
 
 
@@ -94,18 +94,18 @@ def fitted_alone(case):
     return fitted(case, ProcessGroup())
 
 
-def normed(ranks):
+def normed(process_group):
     """What batch normalisation gives of a batch: values, slopes for it and for the weight, running statistics."""
     x = torch.randn(7, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     weights = torch.randn(7, 3, 2, 2, generator=torch.Generator().manual_seed(1))
-    ranks.begin(len(x))
-    mine, norm = ranks.share(x).requires_grad_(), BatchNormAct2d(3)  # not torch's, and it bends the values too
-    with ranks.norms():
+    process_group.begin(len(x))
+    mine, norm = process_group.share(x).requires_grad_(), BatchNormAct2d(3)  # not torch's, and it bends the values too
+    with process_group.norms():
         y = norm(mine)
-        whole = ranks.gather(Output(y), len(x)).code
+        whole = process_group.gather(Output(y), len(x)).code
         (weights * whole.square()).sum().backward()
-    ranks.average([norm.weight])
-    gathered = ranks.gather(Output(mine.grad), len(x)).code / ranks.count
+    process_group.average([norm.weight])
+    gathered = process_group.gather(Output(mine.grad), len(x)).code / process_group.count
     return {"y": whole, "x": gathered, "weight": norm.weight.grad, "mean": norm.running_mean, "var": norm.running_var}
 
 
@@ -117,14 +117,14 @@ def member(rank, folder):
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     for count in range(3, max(rank, 1), -1):
-        ranks = ProcessGroup(rank, count)
-        ranks.join(folder / f"meeting {count}", "gloo")
-        found = {case: fitted(case, ranks) for case in CASES} | {"norm": normed(ranks)}
+        process_group = ProcessGroup(rank, count)
+        process_group.join(folder / f"meeting {count}", "gloo")
+        found = {case: fitted(case, process_group) for case in CASES} | {"norm": normed(process_group)}
         if rank == 0:
             torch.save(found, folder / f"{count}.pt")
         with pytest.raises(HashzooError, match=f"the {count} processes of this cell do not agree on who they are"):
-            ranks.agree("who they are", torch.tensor([float(rank)]))
-        ranks.leave(nn.BatchNorm1d(1))
+            process_group.agree("who they are", torch.tensor([float(rank)]))
+        process_group.leave(nn.BatchNorm1d(1))
 
 
 @pytest.fixture(scope="module")
@@ -163,24 +163,24 @@ def test_batch_normalisation_is_that_of_the_whole_batch_whoever_calls_it(count, 
 
 def test_shares_differ_by_one_image_and_a_batch_of_fewer_than_processes_is_not_divided():
     several = [ProcessGroup(rank, 3) for rank in range(3)]
-    assert [len(ranks.share(torch.arange(16))) for ranks in several] == [6, 5, 5]
-    assert torch.cat([ranks.share(torch.arange(16)) for ranks in several]).tolist() == list(range(16))
-    assert [len(ranks.share(torch.arange(2))) for ranks in several] == [2, 2, 2]
+    assert [len(process_group.share(torch.arange(16))) for process_group in several] == [6, 5, 5]
+    assert torch.cat([process_group.share(torch.arange(16)) for process_group in several]).tolist() == list(range(16))
+    assert [len(process_group.share(torch.arange(2))) for process_group in several] == [2, 2, 2]
 
 
 def test_a_loop_that_does_not_join_what_was_seen_takes_no_step():
     run, layer = Run(Budget(), 0), nn.Linear(1, 1)
-    run.ranks = ProcessGroup(0, 2)
-    run.ranks.begin(8)
+    run.process_group = ProcessGroup(0, 2)
+    run.process_group.begin(8)
     with pytest.raises(ValueError, match=r"does not ask for run\.gathered.* use --devices 1"):
         run.step(run.optimizer(layer), {"x": layer.weight.sum()})
 
 
 def test_what_a_head_gives_beside_codes_must_have_a_row_for_each_image():
-    ranks = ProcessGroup(0, 2)
-    ranks.begin(8)
+    process_group = ProcessGroup(0, 2)
+    process_group.begin(8)
     with pytest.raises(ValueError, match=r"the head's 'code' has shape \(3, 2\) for 4 images"):
-        ranks.gather(Output(torch.zeros(3, 2)), 8)
+        process_group.gather(Output(torch.zeros(3, 2)), 8)
 
 
 def test_methods_with_a_loop_of_their_own_and_closed_forms_stay_in_one_process():
