@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hashzoo.backbone import Backbone
     from hashzoo.bench.job import Job
     from hashzoo.data.image_files import ImageFiles
+    from hashzoo.data.image_paths import IMAGE_SUFFIXES, files_below, read_image_file
     from hashzoo.errors import (
         ComposeError,
         DiskError,
@@ -25,16 +26,29 @@ if TYPE_CHECKING:
     from hashzoo.evaluation.metrics import evaluate
     from hashzoo.evaluation.scoring import encode
     from hashzoo.execution.base import Attempt, Launcher, Limits
+    from hashzoo.execution.local import LocalLauncher
+    from hashzoo.execution.remote import find_cell, measure_claimed, measure_to_files, store_files
     from hashzoo.hamming.counting import Counts, hamming_counts, pack, relevance
     from hashzoo.hookspecs import Family, Tracker, hookimpl
     from hashzoo.index import Cascade, Cosine, Distance, Hamming, Index, Scan
-    from hashzoo.method import Card, Composition, Deep, Method, bits, bitwise, deep
+    from hashzoo.method import Card, Composition, Deep, Method, bits, bitwise, deep, options
+    from hashzoo.registry.build import convert_options
+    from hashzoo.registry.zoo import load_plugins
     from hashzoo.results.cell import Cell, Identity
     from hashzoo.retrieval.encoder import Encoder, load_encoder
     from hashzoo.retrieval.image_index import ImageIndex, open_index
     from hashzoo.run import Run
     from hashzoo.storage.cache import cache_folder
-    from hashzoo.testing import Finding, check_backbone, check_dataset, check_head, check_loss, check_method
+    from hashzoo.testing import (
+        Finding,
+        Probe,
+        check_backbone,
+        check_dataset,
+        check_head,
+        check_loss,
+        check_method,
+        synthetic_splits,
+    )
     from hashzoo.training.budget import Budget
     from hashzoo.types import (
         Batch,
@@ -57,6 +71,7 @@ _WHERE = {
     "backbone": ("Backbone",),
     "bench.job": ("Job",),
     "data.image_files": ("ImageFiles",),
+    "data.image_paths": ("IMAGE_SUFFIXES", "files_below", "read_image_file"),
     "errors": (
         "ComposeError",
         "DiskError",
@@ -71,16 +86,29 @@ _WHERE = {
     "evaluation.metrics": ("evaluate",),
     "evaluation.scoring": ("encode",),
     "execution.base": ("Attempt", "Launcher", "Limits"),
+    "execution.local": ("LocalLauncher",),
+    "execution.remote": ("find_cell", "measure_claimed", "measure_to_files", "store_files"),
     "hamming.counting": ("Counts", "hamming_counts", "pack", "relevance"),
     "hookspecs": ("Family", "Tracker", "hookimpl"),
     "index": ("Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan"),
-    "method": ("Card", "Composition", "Deep", "Method", "bits", "bitwise", "deep"),
+    "method": ("Card", "Composition", "Deep", "Method", "bits", "bitwise", "deep", "options"),
+    "registry.build": ("convert_options",),
+    "registry.zoo": ("load_plugins",),
     "results.cell": ("Cell", "Identity"),
     "retrieval.encoder": ("Encoder", "load_encoder"),
     "retrieval.image_index": ("ImageIndex", "open_index"),
     "run": ("Run",),
     "storage.cache": ("cache_folder",),
-    "testing": ("Finding", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method"),
+    "testing": (
+        "Finding",
+        "Probe",
+        "check_backbone",
+        "check_dataset",
+        "check_head",
+        "check_loss",
+        "check_method",
+        "synthetic_splits",
+    ),
     "training.budget": ("Budget",),
     "types": (
         "Batch",
@@ -104,21 +132,27 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Backbone",
     "Job",
     "ImageFiles",
+    "IMAGE_SUFFIXES", "files_below", "read_image_file",
     "ComposeError", "DiskError", "EnvironmentFailure", "HashzooError", "NonFiniteError", "UsageError", "printable",
     "unknown_name", "CodeMetric", "CodeSample",
     "evaluate",
     "encode",
     "Attempt", "Launcher", "Limits",
+    "LocalLauncher",
+    "find_cell", "measure_claimed", "measure_to_files", "store_files",
     "Counts", "hamming_counts", "pack", "relevance",
     "Family", "Tracker", "hookimpl",
     "Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan",
-    "Card", "Composition", "Deep", "Method", "bits", "bitwise", "deep",
+    "Card", "Composition", "Deep", "Method", "bits", "bitwise", "deep", "options",
+    "convert_options",
+    "load_plugins",
     "Cell", "Identity",
     "Encoder", "load_encoder",
     "ImageIndex", "open_index",
     "Run",
     "cache_folder",
-    "Finding", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",
+    "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",
+    "synthetic_splits",
     "Budget",
     "Batch", "Codes", "Features", "Input", "Operation", "Output", "Pairs", "Ranking", "Setting", "Split", "Splits",
     "View", "signs",

@@ -12,16 +12,27 @@ from PIL import Image
 from hashzoo.data.image_files import decode
 from hashzoo.errors import EnvironmentFailure, UsageError, printable
 
-#: What the name of an image ends with, in any case.
-ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
+#: File name suffixes of images; compared in lower case.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib",
+)  # fmt: skip
 
 LARGEST = 256 << 20  # bytes of a file: a TIFF of as many pixels as are decoded
 
 
-def below(root: Path) -> Iterator[PurePath]:
-    """Every file below a folder, relative to it. Links are followed, and no folder is entered twice.
+def files_below(root: Path) -> Iterator[PurePath]:
+    """Yield every file in a folder and its subfolders, in no order.
 
-    Hidden ones are passed over. EnvironmentFailure for a folder that cannot be read.
+    Hidden files and folders are skipped. Links are followed, and no folder is visited twice.
+
+    Args:
+        root: The folder.
+
+    Yields:
+        Paths relative to ``root``.
+
+    Raises:
+        EnvironmentFailure: If a folder cannot be read.
     """
     entered = set()
     stack = [PurePath()]
@@ -55,13 +66,22 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a file. OSError where they cannot be read, EnvironmentFailure where they are too many or have no
-    end.
+def read_image_file(path: Path) -> bytes:
+    """Read an image file, without decoding it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        OSError: If the file cannot be read.
+        EnvironmentFailure: If it is not a regular file, or has more than 256 MiB.
     """
     known = path.stat()
     if not stat.S_ISREG(known.st_mode):  # a device, a pipe
-        raise EnvironmentFailure("it is no file")
+        raise EnvironmentFailure("not a regular file")
     if known.st_size > LARGEST:
         raise EnvironmentFailure(f"the file has {known.st_size} bytes; at most {LARGEST} are read")
     return path.read_bytes()
@@ -70,7 +90,7 @@ def read(path: Path) -> bytes:
 def opened(path: Path) -> Image.Image:
     """The image in a file, upright, in RGB. EnvironmentFailure naming a file that does not decode as one."""
     try:
-        return decode(read(path))
+        return decode(read_image_file(path))
     except OSError as error:
         raise EnvironmentFailure(f"{printable(path)} cannot be read: {error.strerror or error}") from error
     except EnvironmentFailure as error:
@@ -88,10 +108,10 @@ def found(given: Sequence[Path]) -> tuple[Path, list[PurePath]]:
     for path in given:
         absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they were named
         if absolute.is_dir():
-            inside = sorted(below(absolute), key=lambda relative: os.fsencode(relative.as_posix()))
-            kept = [absolute / relative for relative in inside if relative.suffix.lower() in ENDINGS]
+            inside = sorted(files_below(absolute), key=lambda relative: os.fsencode(relative.as_posix()))
+            kept = [absolute / relative for relative in inside if relative.suffix.lower() in IMAGE_SUFFIXES]
             if not kept:
-                raise UsageError(f"no image lies in {printable(path)}; images end with {', '.join(ENDINGS)}")
+                raise UsageError(f"no image lies in {printable(path)}; images end with {', '.join(IMAGE_SUFFIXES)}")
             whole |= dict.fromkeys(kept)
         elif absolute.exists():
             whole[absolute] = None

@@ -22,7 +22,7 @@ GRACE = 5.0  # seconds between asking a process to end and ending it
 LOG = 1 << 24  # bytes that a cell may print: beyond, what it said is dropped
 
 
-class Local:
+class LocalLauncher:
     """One process a cell on this machine; on several GPUs the cells take turns."""
 
     here = True

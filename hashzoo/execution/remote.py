@@ -1,4 +1,4 @@
-"""Measure a cell on another machine: claim, measure, and copy its files back."""
+"""What launchers for other machines build on: measure a cell there, and bring its files back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hashzoo.bench.job import Job
 from hashzoo.execution.base import Limits
-from hashzoo.execution.local import Local
+from hashzoo.execution.local import LocalLauncher
 from hashzoo.execution.scheduler import PAUSE, _settle
 from hashzoo.results import store
 from hashzoo.results.cell import Cell
@@ -18,8 +18,23 @@ from hashzoo.storage.files import replace_bytes
 
 
 def measure_claimed(job: Job, folder: Path, limits: Limits) -> Cell:
-    """Measure one cell that is claimed already, in a process of its own: what a launcher runs on another machine."""
-    launcher = Local(limits)
+    """Measure one cell in a process of its own, and store it in a results folder.
+
+    A launcher calls this on the machine that runs the cell, if that machine shares the results folder. The caller
+    holds the lease of the cell.
+
+    Args:
+        job: The cell to measure.
+        folder: The results folder.
+        limits: The time and memory that the cell may use.
+
+    Returns:
+        The cell, whatever its status.
+
+    Raises:
+        EnvironmentFailure: If the cell cannot be written to ``folder``.
+    """
+    launcher = LocalLauncher(limits)
     child = launcher.start(job, folder, 0)
     try:
         while not child.ended():
@@ -31,7 +46,21 @@ def measure_claimed(job: Job, folder: Path, limits: Limits) -> Cell:
 
 
 def measure_to_files(job: Job, limits: Limits) -> dict[str, bytes]:
-    """The files of one cell measured by :func:`one`, by name: for machines that do not share the results folder."""
+    """Measure one cell in a process of its own, and return its files instead of storing them.
+
+    A launcher calls this on the machine that runs the cell, if that machine does not share the results folder, and
+    passes the files to :func:`store_files` on the machine that does.
+
+    Args:
+        job: The cell to measure.
+        limits: The time and memory that the cell may use.
+
+    Returns:
+        The content of each file of the cell, by file name.
+
+    Raises:
+        EnvironmentFailure: If the disk of this machine fails.
+    """
     with tempfile.TemporaryDirectory(prefix="hashzoo-") as place:
         store.prepare(Path(place))
         measure_claimed(job, Path(place), limits)
@@ -39,14 +68,37 @@ def measure_to_files(job: Job, limits: Limits) -> dict[str, bytes]:
 
 
 def store_files(job: Job, folder: Path, files: Mapping[str, bytes]) -> None:
-    """Keep in a results folder the files that :func:`carried` gave of a cell, and no other of it: its JSON last."""
+    """Store the files of one cell in a results folder, in place of any earlier files of that cell.
+
+    Args:
+        job: The cell that was measured.
+        folder: The results folder.
+        files: What :func:`measure_to_files` returned for ``job``.
+
+    Raises:
+        EnvironmentFailure: If a file cannot be written.
+    """
     target = store.path(folder, job.identity, job.benchmark)
     former = {
         file for file in target.parent.glob(f"{target.stem}.*") if file.suffix in (".npz", ".log", ".safetensors")
     }
-    for name, data in sorted(files.items(), key=lambda item: item[0] == target.name):
+    for name, data in sorted(files.items(), key=lambda item: item[0] == target.name):  # the JSON last: it completes
         replace_bytes(target.with_name(Path(name).name), data)
     for file in former:
         if file.name not in files:
-            with suppress(OSError):  # a file too many is no harm
+            with suppress(OSError):  # a leftover file does no harm
                 file.unlink(missing_ok=True)
+
+
+def find_cell(job: Job, folder: Path) -> Cell | None:
+    """Read the cell of a job from a results folder.
+
+    Args:
+        job: The cell that was asked for.
+        folder: The results folder.
+
+    Returns:
+        The cell, or None if the folder has no readable cell for this job.
+    """
+    found, _ = store.find(folder, job.identity, job.benchmark)
+    return found

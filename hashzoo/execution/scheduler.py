@@ -15,7 +15,7 @@ from typing import Any
 from hashzoo.bench.job import Job, blank
 from hashzoo.execution.base import Attempt, Launcher, Limits
 from hashzoo.execution.leases import Leases
-from hashzoo.execution.local import Local
+from hashzoo.execution.local import LocalLauncher
 from hashzoo.registry import saved_method
 from hashzoo.results import provenance, store
 from hashzoo.results.cell import Cell
@@ -104,7 +104,7 @@ def run_cells(
     stay, and the interrupt goes on.
     """
     limits = limits or Limits()
-    launcher = launcher or Local(limits)
+    launcher = launcher or LocalLauncher(limits)
     finished: list[Cell] = []
 
     def done(job: Job, cell: Cell, kind: str = "done") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from hashzoo.errors import EnvironmentFailure
+from hashzoo import EnvironmentFailure
 
 
 def wanted(what: str, module: str, extra: str) -> Any:

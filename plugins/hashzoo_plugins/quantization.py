@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from hashzoo.types import signs
+from hashzoo import signs
 
 
 def gap(code: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from hashzoo import hookimpl
-from hashzoo.hookspecs import Family
+from hashzoo import Family, hookimpl
 from hashzoo_plugins.backbones import dual_stream, timm, torchvision
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.scattering import Scattering

@@ -11,10 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.errors import UsageError
-from hashzoo.method import options
-from hashzoo.types import Features, Input
+from hashzoo import Backbone, Features, Input, UsageError, convert_options, load_plugins, options
 from hashzoo_plugins.backbones.maps import width
 from hashzoo_plugins.backbones.timm import Timm
 from hashzoo_plugins.backbones.torchvision import Torchvision, chopped
@@ -66,10 +63,7 @@ def build(
 
     ``local`` and ``context`` are names of backbones; their weights are "default", "random" or a file.
     """
-    from hashzoo.registry import zoo
-    from hashzoo.registry.build import convert_options
-
-    house = zoo.load_plugins()
+    house = load_plugins()
     made = []
     for name, weights in ((local, local_weights), (context, context_weights)):
         if name.startswith("dual-stream"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hashzoo.backbone import Backbone
-from hashzoo.types import Features, Input
+from hashzoo import Backbone, Features, Input
 
 
 class Pixels(Backbone):

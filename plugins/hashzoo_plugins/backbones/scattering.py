@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, conv2d, pad
 
-from hashzoo.backbone import Backbone
-from hashzoo.types import Features, Input
+from hashzoo import Backbone, Features, Input
 
 SCALES, ORIENTATIONS = 2, 8
 LIGHT = 4.0  # of the mean light, 0..1, beside standardised coefficients

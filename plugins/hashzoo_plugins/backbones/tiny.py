@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.types import Features, Input
+from hashzoo import Backbone, Features, Input
 
 
 class Tiny(Backbone):

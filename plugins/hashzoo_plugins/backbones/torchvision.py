@@ -10,9 +10,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.errors import EnvironmentFailure
-from hashzoo.types import Features, Input
+from hashzoo import Backbone, EnvironmentFailure, Features, Input
 from hashzoo_plugins.backbones import weights as files
 from hashzoo_plugins.backbones.maps import Tap, Taps, width
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo import EnvironmentFailure, UsageError
 
 SHOWN = 5  # keys listed in an error
 

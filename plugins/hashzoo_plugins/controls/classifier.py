@@ -8,11 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from hashzoo.backbone import Backbone
-from hashzoo.index import Distance, Index, Scan
-from hashzoo.method import Card, Method
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split
+from hashzoo import Backbone, Batch, Card, Codes, Distance, Index, Method, Run, Scan, Setting, Split
 
 
 class SameClass(Distance):

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hashzoo.backbone import Backbone
-from hashzoo.index import Cosine, Index, Scan
-from hashzoo.method import Card, Method
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split
+from hashzoo import Backbone, Batch, Card, Codes, Cosine, Index, Method, Run, Scan, Setting, Split
 
 
 class Unquantized(Method):

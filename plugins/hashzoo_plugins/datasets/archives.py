@@ -11,7 +11,7 @@ from pathlib import Path
 
 import filelock
 
-from hashzoo.errors import EnvironmentFailure, unknown_name
+from hashzoo import EnvironmentFailure, unknown_name
 from hashzoo_plugins.datasets.download import Remote, data_folder
 from hashzoo_plugins.datasets.list_files import LISTS
 from hashzoo_plugins.datasets.unpack import unpack

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo.types import Split, Splits
+from hashzoo import Split, Splits
 
 #: The note of a protocol whose training images are searched as well.
 INSIDE = {"train": "inside the database"}

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hashzoo.types import Splits
+from hashzoo import Splits
 from hashzoo_plugins.datasets.carve import Pool
 from hashzoo_plugins.datasets.cifar_files import CIFAR10
 from hashzoo_plugins.datasets.packed import Packed

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from hashzoo.errors import EnvironmentFailure
-from hashzoo.types import Splits
+from hashzoo import EnvironmentFailure, Splits
 from hashzoo_plugins.datasets.carve import Pool
 from hashzoo_plugins.datasets.cifar_files import CIFAR100
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo.errors import EnvironmentFailure
+from hashzoo import EnvironmentFailure
 from hashzoo_plugins.datasets.download import Remote, data_folder
 
 IMAGE = 3 * 32 * 32

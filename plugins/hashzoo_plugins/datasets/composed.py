@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hashzoo.types import Operation, Pairs, Splits
+from hashzoo import Operation, Pairs, Splits
 
 OPERATIONS: tuple[Operation, ...] = ("union", "intersection", "difference")
 CANDIDATES = 1 << 20  # pairs looked at, where there are more

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashzoo.types import Split, Splits
+from hashzoo import Split, Splits
 from hashzoo_plugins.datasets.carve import stratified
 
 CLASSES = tuple(str(digit) for digit in range(10))

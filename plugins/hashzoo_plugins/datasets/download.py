@@ -22,8 +22,7 @@ from pathlib import Path
 
 import filelock
 
-from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.storage.cache import cache_folder
+from hashzoo import EnvironmentFailure, UsageError, cache_folder
 from hashzoo_plugins.datasets.progress import Progress
 
 TIMEOUT = 30.0  # seconds without a byte

@@ -18,10 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from hashzoo.data import image_paths
-from hashzoo.data.image_paths import ENDINGS, below
-from hashzoo.errors import EnvironmentFailure, UsageError, printable
-from hashzoo.types import Splits
+from hashzoo import IMAGE_SUFFIXES, EnvironmentFailure, Splits, UsageError, files_below, printable, read_image_file
 from hashzoo_plugins.datasets.carve import INSIDE, Pool, Shuffle, stratified
 from hashzoo_plugins.datasets.image_table import PARTS, TABLES, Table, read_table
 from hashzoo_plugins.datasets.paths import Paths
@@ -44,7 +41,7 @@ class Squares(Paths):
 
     def read(self, row: int) -> bytes:
         """The bytes of one file. OSError where they cannot be read, EnvironmentFailure where they are too many."""
-        return image_paths.read(self.paths[row])
+        return read_image_file(self.paths[row])
 
     def name(self, row: int) -> str:
         """The path, on one line."""
@@ -107,8 +104,8 @@ def walked(root: Path) -> Table:
     """The images below the class folders of ``root``, sorted by the bytes of their paths."""
     if not root.is_dir():
         raise EnvironmentFailure(f"there is no folder {printable(root)}; name the folder of your images with --root")
-    found = sorted(below(root), key=lambda relative: os.fsencode(relative.as_posix()))
-    kept = [relative for relative in found if relative.suffix.lower() in ENDINGS]
+    found = sorted(files_below(root), key=lambda relative: os.fsencode(relative.as_posix()))
+    kept = [relative for relative in found if relative.suffix.lower() in IMAGE_SUFFIXES]
     inside = [relative for relative in kept if len(relative.parts) > 1]
     if not inside:
         raise EnvironmentFailure(f"no images found in folders of {printable(root)}: {_instead(found, kept)}")

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo.errors import EnvironmentFailure, UsageError, printable
+from hashzoo import EnvironmentFailure, UsageError, printable
 
 TABLES = (".csv", ".tsv", ".parquet")
 PARTS = ("train", "database", "query", "validation")

@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hashzoo.data.image_files import ImageFiles
-from hashzoo.errors import EnvironmentFailure
-from hashzoo.types import Splits
+from hashzoo import EnvironmentFailure, ImageFiles, Splits
 from hashzoo_plugins.datasets.archives import folder
 from hashzoo_plugins.datasets.carve import Pool
 from hashzoo_plugins.datasets.packed import Packed

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.errors import EnvironmentFailure
+from hashzoo import EnvironmentFailure
 
 CLASSES = 1 << 16  # class numbers from here on are taken for a damaged line, not for a table of so many columns
 

@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo.errors import EnvironmentFailure
-from hashzoo.types import Splits
+from hashzoo import EnvironmentFailure, Splits
 from hashzoo_plugins.datasets.carve import INSIDE, Pool, Shuffle
 from hashzoo_plugins.datasets.list_lines import Lines, name, read
 from hashzoo_plugins.datasets.paths import Paths

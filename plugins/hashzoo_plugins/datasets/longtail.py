@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashzoo.types import Splits
+from hashzoo import Splits
 from hashzoo_plugins.datasets.carve import Permuting, Shuffle, held_out
 
 FACTORS = (10, 50, 100)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hashzoo.errors import EnvironmentFailure
+from hashzoo import EnvironmentFailure
 
 IMAGES = 25_000
 FOLDER = "mirflickr25k_annotations_v080"

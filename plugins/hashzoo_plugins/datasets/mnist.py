@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashzoo.errors import EnvironmentFailure
-from hashzoo.types import Splits
+from hashzoo import EnvironmentFailure, Splits
 from hashzoo_plugins.datasets.carve import Pool
 from hashzoo_plugins.datasets.download import Remote, data_folder
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hashzoo.data.image_files import ImageFiles
-from hashzoo.errors import EnvironmentFailure
+from hashzoo import EnvironmentFailure, ImageFiles
 
 
 class Packed(ImageFiles):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hashzoo.data.image_files import ImageFiles
+from hashzoo import ImageFiles
 
 
 class Paths(ImageFiles):

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hashzoo.errors import EnvironmentFailure
-from hashzoo.types import Splits
+from hashzoo import EnvironmentFailure, Splits
 from hashzoo_plugins.datasets import archives, class_names, mirflickr
 from hashzoo_plugins.datasets.carve import Pool
 from hashzoo_plugins.datasets.lists import NAMES, Database, Listed, files, gather

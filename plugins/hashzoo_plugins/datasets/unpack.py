@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from hashzoo.errors import EnvironmentFailure
+from hashzoo import EnvironmentFailure
 
 
 def unpack(archive: Path, folder: Path) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hashzoo.types import Split, Splits
+from hashzoo import Split, Splits
 from hashzoo_plugins.datasets.carve import Shuffle, held_out, stratified
 from hashzoo_plugins.datasets.longtail import TITLES
 

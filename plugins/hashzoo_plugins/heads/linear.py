@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.types import Features, Output, Setting
+from hashzoo import Backbone, Features, Output, Setting
 
 
 class Linear(nn.Module):

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hashzoo import hookimpl
-from hashzoo.execution.local import Local
+from hashzoo import LocalLauncher, hookimpl
 from hashzoo_plugins.launchers.ray import Ray
 from hashzoo_plugins.launchers.slurm import Slurm
 
@@ -12,4 +11,4 @@ from hashzoo_plugins.launchers.slurm import Slurm
 @hookimpl
 def hashzoo_launchers() -> Mapping[str, Callable[..., Any]]:
     """This machine, a Ray cluster, a Slurm cluster."""
-    return {"local": Local, "ray": Ray, "slurm": Slurm}
+    return {"local": LocalLauncher, "ray": Ray, "slurm": Slurm}

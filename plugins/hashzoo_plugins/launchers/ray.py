@@ -15,10 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hashzoo.bench.job import Job
-from hashzoo.errors import EnvironmentFailure
-from hashzoo.execution import remote
-from hashzoo.execution.base import Limits
+from hashzoo import EnvironmentFailure, Job, Limits, measure_to_files, store_files
 from hashzoo_plugins.extras import wanted
 
 #: What a Ray of this machine alone reads: nothing is told to its makers; it listens on 127.0.0.1, as it does by itself
@@ -167,7 +164,7 @@ class Sent:
     def fate(self) -> tuple[str, str]:
         """How it ended; its files are kept."""
         if self.files:
-            remote.store_files(self.job, self.folder, self.files)
+            store_files(self.job, self.folder, self.files)
         return self.result or ("crashed", "it has not ended")
 
     def end(self) -> None:
@@ -197,7 +194,7 @@ def measured(job: Job, limits: Limits, where: str) -> dict[str, bytes]:
     """What a node does: one cell, and its files by name."""
     with suppress(OSError):  # where folders are shared, relative paths mean the same
         os.chdir(where)
-    return remote.measure_to_files(job, limits)
+    return measure_to_files(job, limits)
 
 
 @contextmanager

@@ -10,11 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hashzoo.bench.job import Job
-from hashzoo.errors import EnvironmentFailure, HashzooError
-from hashzoo.execution import remote
-from hashzoo.execution.base import Limits
-from hashzoo.results import store
+from hashzoo import EnvironmentFailure, HashzooError, Job, Limits, find_cell, measure_claimed
 from hashzoo_plugins.extras import wanted
 
 USUAL = 60  # minutes of a job where no --timeout is given
@@ -147,7 +143,7 @@ class Submitted:
 
     def _arrived(self, created: str) -> bool:
         list(self.folder.joinpath("cells").iterdir())  # a network folder shows a new file to who lists it
-        found, _ = store.find(self.folder, self.job.identity, self.job.benchmark)
+        found = find_cell(self.job, self.folder)
         return found is not None and found.created == created
 
     def _unfinished(self, failure: Exception) -> tuple[str, str]:
@@ -164,6 +160,6 @@ class Submitted:
 def measured(job: Job, folder: Path, limits: Limits) -> tuple[str, str]:
     """What a node does: one cell. When it was written, and what stood in the way of that."""
     try:
-        return remote.measure_claimed(job, folder, limits).created, ""
+        return measure_claimed(job, folder, limits).created, ""
     except HashzooError as error:
         return "", str(error)

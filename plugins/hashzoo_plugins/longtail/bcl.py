@@ -28,9 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep
-from hashzoo.types import Batch, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import two_views
 from hashzoo_plugins.longtail.contrast import contrast

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from hashzoo.types import Setting
+from hashzoo import Setting
 from hashzoo_plugins.quantization import gap
 
 

@@ -32,10 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Output, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import sampling, two_views
 from hashzoo_plugins.longtail.contrast import contrast, same

@@ -29,10 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Features, Output, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Features, Output, Run, Setting, Split
 from hashzoo_plugins.longtail.hashing import require_one_label
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashzoo.types import Batch, Output
+from hashzoo import Batch, Output
 
 
 def together(output: Output, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

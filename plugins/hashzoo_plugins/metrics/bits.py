@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from hashzoo.evaluation.code_metrics import CodeSample
-from hashzoo.hamming.counting import pack
+from hashzoo import CodeSample, pack
 
 ROWS = 1 << 16  # codes looked at in one go where they are needed as numbers
 

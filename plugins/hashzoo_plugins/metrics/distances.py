@@ -7,8 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.evaluation.code_metrics import CodeSample
-from hashzoo.hamming.counting import hamming_counts, pack, relevance
+from hashzoo import CodeSample, hamming_counts, pack, relevance
 
 QUERIES = 1024  # counted in one go
 

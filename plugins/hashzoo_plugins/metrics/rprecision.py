@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.hamming.counting import Counts
+from hashzoo import Counts
 
 
 def rprecision(counts: Counts, cutoff: int | None) -> NDArray[np.float64]:
@@ -13,7 +13,6 @@ def rprecision(counts: Counts, cutoff: int | None) -> NDArray[np.float64]:
 
     ``cutoff`` is not used: the cut-off is each query's own. (Q,), NaN for a query without a relevant item.
 
-    >>> from hashzoo.hamming.counting import Counts
     >>> counts = Counts(np.array([[1, 2, 2]]), np.array([[1, 1, 0]]), None, True)
     >>> rprecision(counts, None)
     array([0.75])

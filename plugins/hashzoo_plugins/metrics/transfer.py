@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.evaluation.code_metrics import CodeSample
+from hashzoo import CodeSample
 
 MOST = 10_000  # codes learned from, unless another number is asked for
 

@@ -24,10 +24,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep, bits
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Output, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Codes, Deep, Output, Run, Setting, Split, bits, signs
 from hashzoo_plugins.heads.linear import Tanh
 
 CHUNK = 4096  # rows of the table of pairs that are counted at once

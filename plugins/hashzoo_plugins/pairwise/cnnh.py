@@ -22,10 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Output, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import Linear
 
 

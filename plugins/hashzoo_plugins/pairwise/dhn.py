@@ -26,10 +26,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.index import Distance, Index, Scan
-from hashzoo.method import Card, Deep, deep
-from hashzoo.types import Batch, Codes, Output, Setting
+from hashzoo import Backbone, Batch, Card, Codes, Deep, Distance, Index, Output, Scan, Setting, deep
 from hashzoo_plugins.heads.linear import Tanh
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.pairs import upper

@@ -21,9 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, deep
-from hashzoo.types import Batch, Features, Output, Setting
+from hashzoo import Backbone, Batch, Card, Features, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.triplets import triplets
 

@@ -24,12 +24,22 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.errors import NonFiniteError
-from hashzoo.index import Distance, Index, Scan
-from hashzoo.method import Card, Deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Features, Output, Setting, Split
+from hashzoo import (
+    Backbone,
+    Batch,
+    Card,
+    Codes,
+    Deep,
+    Distance,
+    Features,
+    Index,
+    NonFiniteError,
+    Output,
+    Run,
+    Scan,
+    Setting,
+    Split,
+)
 from hashzoo_plugins.pairwise import pairs
 
 STEPS = 10  # of k-means after an epoch: the words only follow the network

@@ -25,10 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Output, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Deep, Output, Run, Setting, Split, signs
 from hashzoo_plugins.heads.linear import Linear
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.dpsh import half_likelihood

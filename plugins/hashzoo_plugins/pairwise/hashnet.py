@@ -21,8 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashzoo.method import Card, deep
-from hashzoo.types import Batch, Output, Setting
+from hashzoo import Batch, Card, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
-from hashzoo.types import Batch
+from hashzoo import Batch
 
 SMALL = 1e-6  # the length below which a code counts as this long, so that its direction has a gradient
 

@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import hadamard
 from torch import Tensor
 
-from hashzoo.types import signs
+from hashzoo import signs
 
 DRAWS = 100  # random centers tried for one that is far from those before
 

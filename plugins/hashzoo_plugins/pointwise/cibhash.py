@@ -20,9 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep
-from hashzoo.types import Batch, Features, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Features, Output, Setting
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.views import Views
 from hashzoo_plugins.quantization import straight_through

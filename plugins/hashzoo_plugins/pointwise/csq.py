@@ -22,8 +22,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
-from hashzoo.method import Card, deep
-from hashzoo.types import Batch, Output, Setting
+from hashzoo import Batch, Card, Output, Setting, deep
 from hashzoo_plugins.pointwise.centers import Kind, centers, random_rows, require_labels, vote
 from hashzoo_plugins.quantization import gap, log_cosh
 

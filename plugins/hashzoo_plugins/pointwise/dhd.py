@@ -23,9 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, log_softmax, normalize
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep
-from hashzoo.types import Batch, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pointwise.centers import shares
 from hashzoo_plugins.pointwise.views import Views

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from hashzoo.method import Card, deep
-from hashzoo.types import Batch, Output, Setting
+from hashzoo import Batch, Card, Output, Setting, deep
 from hashzoo_plugins.pointwise.centers import Kind, centers, random_rows, require_labels, vote
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hashzoo.types import Output
+from hashzoo import Output
 from hashzoo_plugins.pairwise.pairs import cosines, upper
 
 

@@ -21,8 +21,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from hashzoo.method import Card, deep
-from hashzoo.types import Batch, Output, Setting
+from hashzoo import Batch, Card, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.features import mismatch, read
 from hashzoo_plugins.quantization import gap, straight_through

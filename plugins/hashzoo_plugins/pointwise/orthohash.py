@@ -23,8 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize
 
-from hashzoo.method import Card, deep
-from hashzoo.types import Batch, Output, Setting
+from hashzoo import Batch, Card, Output, Setting, deep
 from hashzoo_plugins.pairwise.pairs import SMALL
 from hashzoo_plugins.pointwise.centers import Kind, centers, shares
 

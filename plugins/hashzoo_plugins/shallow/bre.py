@@ -32,10 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Method
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, signs
 from hashzoo_plugins.shallow import projection, similarity
 from hashzoo_plugins.shallow.labelled import sample
 

@@ -26,10 +26,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Method
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split
+from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
 from hashzoo_plugins.shallow import projection
 from hashzoo_plugins.shallow.itq import rotations
 

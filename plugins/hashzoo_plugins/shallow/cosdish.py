@@ -34,10 +34,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Method
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, signs
 from hashzoo_plugins.shallow import labelled, projection, similarity
 from hashzoo_plugins.shallow.discrete import kept
 from hashzoo_plugins.shallow.ridge import cross, ridge

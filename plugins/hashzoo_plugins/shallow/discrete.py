@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashzoo.types import signs
+from hashzoo import signs
 
 
 def kept(x: Tensor, old: Tensor, small: float = 0.0) -> Tensor:

@@ -36,10 +36,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Method, bits
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split
+from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits
 from hashzoo_plugins.shallow import anchors, projection
 
 PERPLEXITY, COMPONENTS, NEIGHBOURS, FLOOR = 10.0, 20, 20, 1e-3

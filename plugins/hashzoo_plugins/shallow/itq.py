@@ -20,10 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Method
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, signs
 from hashzoo_plugins.shallow import projection
 
 

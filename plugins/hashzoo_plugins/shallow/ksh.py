@@ -31,10 +31,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Method, bits
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits, signs
 from hashzoo_plugins.shallow import anchors, labelled, similarity
 
 GAIN = 0.01  # a step that lowers the smooth objective by less than this times l is the last

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import bits
-from hashzoo.types import Batch, Codes, Setting
+from hashzoo import Backbone, Batch, Codes, Setting, bits
 
 
 def encode(backbone: Backbone, mean: Tensor, projection: Tensor, batch: Batch) -> Codes:

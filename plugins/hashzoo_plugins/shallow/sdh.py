@@ -24,10 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Method, bits
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits, signs
 from hashzoo_plugins.shallow import anchors
 from hashzoo_plugins.shallow.discrete import descent
 from hashzoo_plugins.shallow.ridge import factor, ridge, solve

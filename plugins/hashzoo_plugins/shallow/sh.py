@@ -29,10 +29,7 @@ import math
 import torch
 from torch import Tensor
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Method, bits
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split
+from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits
 from hashzoo_plugins.shallow.projection import principal
 
 

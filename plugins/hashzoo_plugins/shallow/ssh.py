@@ -28,10 +28,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Method
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Setting, Split
+from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
 from hashzoo_plugins.shallow import projection, similarity
 from hashzoo_plugins.shallow.labelled import sample
 

@@ -25,10 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep, bits
-from hashzoo.run import Run
-from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Codes, Deep, Features, Operation, Output, Run, Setting, Split, bits, signs
 from hashzoo_plugins.datasets.composed import algebra
 from hashzoo_plugins.quantization import gap
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hashzoo.backbone import Backbone
+from hashzoo import Backbone
 
 
 def require(head: str, backbone: Backbone, levels: int) -> tuple[int, ...]:

@@ -25,10 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, Deep
-from hashzoo.run import Run
-from hashzoo.types import Batch, Features, Output, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Features, Output, Run, Setting, Split
 from hashzoo_plugins.pairwise.pairs import contrastive, require, upper
 from hashzoo_plugins.quantization import gap, straight_through
 from hashzoo_plugins.structured import maps

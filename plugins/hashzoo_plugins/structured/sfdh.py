@@ -21,9 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo.backbone import Backbone
-from hashzoo.method import Card, deep
-from hashzoo.types import Batch, Features, Output, Setting
+from hashzoo import Backbone, Batch, Card, Features, Output, Setting, deep
 from hashzoo_plugins.structured import maps
 
 LOCAL = 16  # channels of the local branch

@@ -19,10 +19,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import softmax
 
-from hashzoo.backbone import Backbone
-from hashzoo.index import Distance, Hamming, Index, Scan
-from hashzoo.method import Card, Deep, bits
-from hashzoo.types import Batch, Codes, Operation, Setting
+from hashzoo import Backbone, Batch, Card, Codes, Deep, Distance, Hamming, Index, Operation, Scan, Setting, bits
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pointwise.dhd import DHD, proxy_scores
 from hashzoo_plugins.pointwise.views import Views

@@ -26,10 +26,21 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from hashzoo.backbone import Backbone
-from hashzoo.index import Cascade, Hamming, Index
-from hashzoo.method import Card, Deep, bits
-from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting
+from hashzoo import (
+    Backbone,
+    Batch,
+    Card,
+    Cascade,
+    Codes,
+    Deep,
+    Features,
+    Hamming,
+    Index,
+    Operation,
+    Output,
+    Setting,
+    bits,
+)
 from hashzoo_plugins.pairwise.pairs import contrastive, require, upper
 from hashzoo_plugins.quantization import gap
 from hashzoo_plugins.structured import maps

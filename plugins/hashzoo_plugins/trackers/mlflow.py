@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hashzoo.results.cell import Cell
+from hashzoo import Cell
 from hashzoo_plugins.extras import wanted
 from hashzoo_plugins.trackers.telling import asked, numbers, title
 

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from hashzoo.results.cell import Cell
+from hashzoo import Cell
 
 
 def title(cell: Cell) -> str:

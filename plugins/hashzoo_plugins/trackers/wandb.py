@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hashzoo.results.cell import Cell
+from hashzoo import Cell
 from hashzoo_plugins.extras import wanted
 from hashzoo_plugins.trackers.telling import asked, numbers, title
 
