@@ -17,11 +17,12 @@ method_pages.write(zoo.load_plugins(), HERE / "methods", HERE.parent / "results"
 project = "hashzoo"
 author = "the hashzoo developers"
 copyright = "the hashzoo developers"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_click"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_click"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 html_theme = "furo"
 smartquotes = False  # in a formula ' is a transpose and -- no dash
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+napoleon_numpy_docstring = False
 exclude_patterns = ["_build"]
 suppress_warnings = ["ref.python"]

@@ -55,7 +55,7 @@ def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: S
 
 @final
 class Encoder:
-    """A trained method that encodes images and composes codes; :func:`hashzoo.load` makes it.
+    """A trained method that encodes images and composes codes; :func:`hashzoo.load_encoder` makes it.
 
     ``trained`` is the method with its cell, ``cell`` the path of the cell's JSON, ``plugins`` what was loaded for it.
     """

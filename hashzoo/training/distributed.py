@@ -201,10 +201,10 @@ class WholeNorm(torch.autograd.Function):
         sums = summed(torch.cat([x.sum(around), x.new_tensor([x.numel() / x.shape[1]])]))
         count = sums[-1]
         mean = sums[:-1] / count
-        centerd = x - mean.view(shape)
-        variance = summed(centerd.square().sum(around)) / count
+        centered = x - mean.view(shape)
+        variance = summed(centered.square().sum(around)) / count
         scale = (variance + eps).rsqrt()
-        y = centerd * scale.view(shape)
+        y = centered * scale.view(shape)
         ctx.save_for_backward(y, scale, count)
         ctx.mark_non_differentiable(mean, variance, count)
         return y, mean, variance, count

@@ -149,7 +149,7 @@ def test_the_epoch_that_is_scored_does_not_depend_on_the_queries(monkeypatch, tm
     measure.measure(job)
     data, found = load_job_data(job, HOUSE)
     mixed = replace(data.query, labels=data.query.labels.flip(0))
-    monkeypatch.setattr(measure, "data_of", lambda *given: (replace(data, query=mixed), found))
+    monkeypatch.setattr(measure, "load_job_data", lambda *given: (replace(data, query=mixed), found))
     measure.measure(job)
     assert torch.equal(seen[0], seen[1])
 

@@ -77,7 +77,7 @@ def test_the_state_after_the_best_epoch_comes_back_and_modes_stay_as_they_were()
     chosen = BestState(method, run, data, data.query, {})
     method.fit(data.train, run)
     assert (chosen.epoch, float(method.good)) == (2, 0.0)
-    chosen.put_back()
+    chosen.load_best()
     assert float(method.good) == 1.0
 
 

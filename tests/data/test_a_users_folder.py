@@ -68,7 +68,7 @@ TURNS = {
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_image_stored_in_any_orientation_is_read_upright(orientation):
+def test_an_image_stored_in_any_orientation_is_read_upright(orientation):
     """One whose pixels are stored turned, with the EXIF that undoes it, is the same upright image in each kind."""
     upright = scene(3)
     back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}

@@ -165,11 +165,11 @@ def test_a_fact_that_data_declare_is_said_and_is_no_fault():
 def written(folder: Path, ending: str = ".txt") -> Path:
     """Twelve image files with lists of them: 4 to train on, 6 stored, 2 queries."""
     draw = np.random.default_rng(0)
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     lines = []
     for n in range(12):
         coarse = Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        coarse.resize((40, 30), Image.Resampling.BICUBIC).save(folder / "pictures" / f"{n}.png")
+        coarse.resize((40, 30), Image.Resampling.BICUBIC).save(folder / "images" / f"{n}.png")
         lines.append(f"images/{n}.png {n % 2} {1 - n % 2}\n")
     for name, rows in (("train", slice(0, 4)), ("database", slice(4, 10)), ("test", slice(10, 12))):
         (folder / f"{name}{ending}").write_text("".join(lines[rows]))
@@ -225,8 +225,8 @@ def test_sound_files_give_exit_code_0(folder, checked):
 
 
 def test_a_damaged_and_a_missing_image_are_named(folder, checked):
-    (folder / "pictures" / "3.png").write_bytes(b"no image")
-    (folder / "pictures" / "11.png").unlink()
+    (folder / "images" / "3.png").write_bytes(b"no image")
+    (folder / "images" / "11.png").unlink()
     _, lines = checked(folder)
     assert set(lines) == {"damaged", "missing"}
     assert "images/3.png" in lines["damaged"]["examples"][0]
@@ -235,7 +235,7 @@ def test_a_damaged_and_a_missing_image_are_named(folder, checked):
 
 
 def test_lists_without_any_image_are_told_so_once_and_pass(folder, checked):
-    for file in (folder / "pictures").iterdir():
+    for file in (folder / "images").iterdir():
         file.unlink()
     told, lines = checked(folder)
     assert told["ok"]
@@ -244,9 +244,9 @@ def test_lists_without_any_image_are_told_so_once_and_pass(folder, checked):
 
 
 def test_a_copy_in_another_file_format_and_one_scaled_down_are_found(folder, checked):
-    with Image.open(folder / "pictures" / "10.png") as image:
-        image.save(folder / "pictures" / "5.bmp")
-        image.resize((80, 60), Image.Resampling.BICUBIC).save(folder / "pictures" / "6.png")
+    with Image.open(folder / "images" / "10.png") as image:
+        image.save(folder / "images" / "5.bmp")
+        image.resize((80, 60), Image.Resampling.BICUBIC).save(folder / "images" / "6.png")
     text = (folder / "database.txt").read_text()
     (folder / "database.txt").write_text(text.replace("5.png", "5.bmp"))
     _, lines = checked(folder)
@@ -259,7 +259,7 @@ def test_a_copy_in_another_file_format_and_one_scaled_down_are_found(folder, che
     assert set(checked(folder, "--near")[1]) == {"query-near-database"}
 
 
-def test_a_image_in_several_parts_is_decoded_once(monkeypatch):
+def test_an_image_in_several_parts_is_decoded_once(monkeypatch):
     data = replace(DATA, database=DATA.train)
     seen = []
     monkeypatch.setattr(near_duplicates._Look, "prints", lambda self, image: seen.append(1) or (0, 0, 0, ""))
@@ -349,7 +349,7 @@ def in_class_folders(folder: Path) -> Path:
     written(folder, ".none")
     for n in range(12):
         (folder / "ab"[n % 2]).mkdir(exist_ok=True)
-        (folder / "pictures" / f"{n}.png").rename(folder / "ab"[n % 2] / f"{n}.png")
+        (folder / "images" / f"{n}.png").rename(folder / "ab"[n % 2] / f"{n}.png")
     return folder
 
 

@@ -28,7 +28,7 @@ def test_the_crop_keeps_the_middle_of_the_shorter_side():
     assert (prepare(framed, Input(size=28, crop=0.875)) == 1).all()
 
 
-def test_a_image_of_the_right_size_is_only_scaled_and_normalised():
+def test_an_image_of_the_right_size_is_only_scaled_and_normalised():
     image = torch.randint(256, (3, 9, 7), dtype=torch.uint8)
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
     expected = (image.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)

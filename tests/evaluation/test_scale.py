@@ -187,7 +187,7 @@ def test_rows_of_a_split_take_eight_bytes_a_image():
 
 
 def test_a_long_encoding_says_how_far_it_is_and_how_fast(monkeypatch):
-    monkeypatch.setattr("hashzoo.run.OFTEN", -1.0)
+    monkeypatch.setattr("hashzoo.evaluation.scoring.OFTEN", -1.0)
     said = []
     run = Run(Budget(epochs=1), 0, report=lambda progress, values: said.append(values))
 
@@ -203,7 +203,7 @@ def test_a_long_encoding_says_how_far_it_is_and_how_fast(monkeypatch):
 
 @pytest.mark.parametrize("live", [False, True])
 def test_a_sweep_shows_what_is_being_encoded_and_how_fast(live, monkeypatch, capsys):
-    monkeypatch.setattr("hashzoo.execution.sweep.EVERY", -1.0)
+    monkeypatch.setattr("hashzoo.api.watch.EVERY", -1.0)
     identity = SimpleNamespace(dataset="digits", method="lsh", bits=8)
     job = SimpleNamespace(metrics=("map@all",), identity=identity, title="lsh 8 bits seed 0")
     watch = Watch(Console(force_terminal=live, width=120), [job])

@@ -20,7 +20,7 @@ NAMES = [f"{kind}/{n}.png" for kind in ("cat", "dog") for n in range(10)]
 
 @pytest.fixture
 def root(tmp_path):
-    return filled(tmp_path / "pictures", NAMES)
+    return filled(tmp_path / "images", NAMES)
 
 
 def filled(root, names):

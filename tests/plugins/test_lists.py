@@ -105,7 +105,7 @@ def test_a_path_that_is_no_utf8_and_a_list_that_is_a_folder_are_refused(tmp_path
 
 
 @given(st.sampled_from(PREFIXES), st.sampled_from(PREFIXES), FOLDER, FOLDER)
-def test_a_image_has_the_same_name_behind_any_prefix_of_a_published_list(one, other, folder, file):
+def test_an_image_has_the_same_name_behind_any_prefix_of_a_published_list(one, other, folder, file):
     tail = f"{folder}/{file}.jpg"
     assert list_lines.name(one + tail) == list_lines.name(other + tail) == tail
 
@@ -139,7 +139,7 @@ def test_ids_are_the_same_in_every_part_whatever_machine_wrote_it(tmp_path):
 def test_ids_stand_for_paths_as_listed_and_other_paths_are_another_digest(tmp_path):
     data, other = lists.lists(root=small(tmp_path / "one")), small(tmp_path / "other")
     assert data.names == ["a/1.jpg", "a/2.jpg", "b/1.jpg"]
-    assert split_digest(lists.lists(root=other, images=tmp_path)) == split_digest(data)
+    assert split_digest(lists.lists(root=other, pictures=tmp_path)) == split_digest(data)
     for file in other.iterdir():
         file.write_text(file.read_text().replace("a/", "c/"))
     assert split_digest(lists.lists(root=other)) != split_digest(data)
@@ -157,7 +157,7 @@ def test_lists_may_be_split_over_files_in_the_folder_test(tmp_path):
     write(tmp_path, train=["1.jpg 0", "2.jpg 2"])
     parts = {f"test{n}": [f"q{n}.jpg 1"] for n in range(2)} | {f"database{n}": [f"d{n}.jpg 2"] for n in range(11)}
     write(tmp_path / "test", **parts)
-    data = lists.lists(root=tmp_path, images=tmp_path / "elsewhere")
+    data = lists.lists(root=tmp_path, pictures=tmp_path / "elsewhere")
     assert not data.multilabel
     assert data.setting(8).classes == 3
     assert data.query.labels.tolist() == [[0, 1, 0]] * 2

@@ -125,7 +125,7 @@ def test_a_vote_of_many_labels_that_ends_even_is_decided_by_the_fixed_vector(los
 
 
 @pytest.mark.parametrize("loss", [csq.CSQ, dpn.DPN, orthohash.OrthoHash, dhd.DHD])
-def test_a_image_without_a_label_is_named_by_losses_that_aim_at_labels(loss):
+def test_an_image_without_a_label_is_named_by_losses_that_aim_at_labels(loss):
     labels = Y.clone()
     labels[1] = 0
     with pytest.raises(ValueError, match="has no label"):

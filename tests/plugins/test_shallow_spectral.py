@@ -190,9 +190,9 @@ def plain_spectral(v, train, bits):
 def test_spectral_codes_equal_the_products_over_all_sides(seed, bits):
     x, labels = clusters(seed)
     method, _ = fitted(SH, x[:80], labels[:80], bits)
-    centerd = (x - x[:80].mean(0)).double().numpy()
-    pca = principal(torch.from_numpy(centerd[:80]), min(bits, 8)).numpy()
-    expected = plain_spectral(centerd @ pca, centerd[:80] @ pca, bits)  # queries in the ranges of train
+    centered = (x - x[:80].mean(0)).double().numpy()
+    pca = principal(torch.from_numpy(centered[:80]), min(bits, 8)).numpy()
+    expected = plain_spectral(centered @ pca, centered[:80] @ pca, bits)  # queries in the ranges of train
     clear = np.abs(expected) > 1e-3
     assert (encoded(method, x).numpy() == (expected >= 0))[clear].all()
     assert clear.mean() > 0.98
@@ -212,7 +212,7 @@ def test_features_that_are_all_alike_still_give_codes():
 # CCA-ITQ
 
 
-def centerd(x, labels):
+def centered(x, labels):
     return (x - x.mean(0)).double(), (labels - labels.mean(0)).double()
 
 
@@ -222,7 +222,7 @@ def test_canonical_correlations_solve_the_generalised_eigenproblem(seed, several
     x, labels = clusters(seed)
     if several:
         labels = ((labels + (normal(seed, 120, 4) > 1)) > 0).float()
-    x, y = centerd(x, labels)
+    x, y = centered(x, labels)
     w, r = canonical(x, y, 1e-4)
     c = np.cov(x.numpy().T, y.numpy().T)
     c_xx, c_xy, c_yy = c[:8, :8] + 1e-4 * np.eye(8), c[:8, 8:], c[8:, 8:] + 1e-4 * np.eye(4)
@@ -237,7 +237,7 @@ def test_canonical_correlations_solve_the_generalised_eigenproblem(seed, several
 @given(SEEDS)
 def test_four_classes_have_exactly_three_correlations_and_the_method_says_so(seed):
     x, labels = clusters(seed)
-    _, r = canonical(*centerd(x, labels), 1e-4)
+    _, r = canonical(*centered(x, labels), 1e-4)
     assert int((r > 1e-6).sum()) == 3
     assert (r <= 1).all()
     assert (r.diff() <= 0).all()
@@ -249,7 +249,7 @@ def test_four_classes_have_exactly_three_correlations_and_the_method_says_so(see
 def test_canonical_directions_are_multiplied_by_their_correlation_and_never_divided(seed):
     x, labels = clusters(seed)
     method, _ = fitted(CCAITQ, x, labels, 5)
-    wide, y = centerd(x, labels)
+    wide, y = centered(x, labels)
     _, r = canonical(wide, y, 1e-4)
     root = torch.linalg.cholesky(wide.T @ wide / 119 + 1e-4 * torch.eye(8, dtype=D))
     found = torch.linalg.svdvals(root.T @ method.projection.double())  # of R W diag(r) Q = U diag(r) Q

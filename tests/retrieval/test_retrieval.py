@@ -81,7 +81,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 
 
 def test_images_from_files_have_the_codes_that_the_method_was_measured_with(itq, photos):
-    encoder = hashzoo.load(itq)
+    encoder = hashzoo.load_encoder(itq)
     expected = encode(encoder.trained.run, encoder.trained.method, DATA.database.take(torch.arange(COUNT)))["code"]
     files = [photos / f"{row % 3}" / f"{row:02}.png" for row in range(COUNT)]
     assert torch.equal(encoder.encode(files)["code"], expected)
@@ -91,14 +91,14 @@ def test_images_from_files_have_the_codes_that_the_method_was_measured_with(itq,
 
 
 def test_more_images_than_a_batch_keep_their_order(itq, photos):
-    encoder = hashzoo.load(itq)
+    encoder = hashzoo.load_encoder(itq)
     files = [photos / f"{row % 3}" / f"{row:02}.png" for row in range(COUNT)] * 4
     one = encoder.encode(files[:COUNT])["code"]
     assert torch.equal(encoder.encode(files)["code"], one.repeat(4, 1))
 
 
 def test_python_searches_images_among_images(itq, photos):
-    encoder = hashzoo.load(itq)
+    encoder = hashzoo.load_encoder(itq)
     ranking = encoder.search(photos / "1" / "04.png", photos / "1", k=3)
     assert (ranking.rows[0, 0], ranking.distances[0, 0]) == (1, 0)  # 01, 04, ...
 
@@ -198,7 +198,7 @@ def test_a_turned_image_has_the_code_of_the_upright_one(itq, photos, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # must be turned clockwise to stand upright
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
-    encoder = hashzoo.load(itq)
+    encoder = hashzoo.load_encoder(itq)
     a, b, c = (
         encoder.encode(x)["code"] for x in (tmp_path / "a.png", tmp_path / "b.png", Image.open(tmp_path / "b.png"))
     )
@@ -227,10 +227,10 @@ def test_a_strip_of_one_pixel_by_thousands_is_seen_in_its_middle():
     assert made[:, -1].min() > 235
 
 
-def test_a_image_that_was_only_begun_to_be_read_is_refused(itq, photos):
+def test_an_image_that_was_only_begun_to_be_read_is_refused(itq, photos):
     half = Image.open(io.BytesIO((photos / "0" / "00.png").read_bytes()[:60]))
     with pytest.raises(EnvironmentFailure, match="does not decode"):
-        hashzoo.load(itq).encode(half)
+        hashzoo.load_encoder(itq).encode(half)
 
 
 def test_a_device_without_end_is_no_image(built, capsys):
@@ -372,7 +372,7 @@ def test_the_file_of_codes_is_plain_arrays(itq, photos, tmp_path):
     assert paths == [f"0/{row:02}.png" for row in range(0, COUNT, 3)] + ["1/01.png"]
     about = json.loads(stored["about"].tobytes())
     assert about["codes"]["code"]["bits"] == 16
-    codes = hashzoo.load(itq).encode([photos / path for path in paths])["code"].numpy()
+    codes = hashzoo.load_encoder(itq).encode([photos / path for path in paths])["code"].numpy()
     np.testing.assert_array_equal(counting.unpack(stored["bits.code"], 16), codes)
 
 
@@ -417,7 +417,7 @@ def test_the_engine_is_chosen_by_size_and_by_what_is_there(monkeypatch):
 def listed(itq):
     """Two thousand codes in lists, and the encoder that they pretend to be of."""
     pytest.importorskip("faiss")
-    encoder, many = hashzoo.load(itq), Gathered()
+    encoder, many = hashzoo.load_encoder(itq), Gathered()
     many.add({"code": torch.from_numpy(counting.unpack(random_codes(2000, 16), 16))})
     paths = [Path(f"{row}.png") for row in range(2000)]
     return image_index.with_lists(many.kept(encoder.about(), Path("/photos"), paths), "code", "faiss-ivf"), encoder

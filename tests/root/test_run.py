@@ -235,7 +235,7 @@ def test_bf16_features_come_back_as_float32_and_near():
     assert torch.allclose(near, exact, atol=0.05)
 
 
-def test_a_image_that_does_not_decode_is_found_by_its_row():
+def test_an_image_that_does_not_decode_is_found_by_its_row():
     class Damaged(list):
         def __getitem__(self, row):
             if row == 3:

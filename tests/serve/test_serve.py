@@ -61,7 +61,7 @@ def hits(page: str) -> list[list[str]]:
     return [re.findall(r"<small>(.*?)</small>", one) for one in lists]
 
 
-def test_a_image_finds_itself_first_in_every_index(port):
+def test_an_image_finds_itself_first_in_every_index(port):
     status, page, headers = post(port, ("seven.png", png(7)), top="12")
     assert status == 200
     assert [len(found) for found in hits(page)] == [12, 12]

@@ -70,7 +70,7 @@ def test_choosing_a_image_asks_at_once_and_a_click_asks_with_a_neighbour(page, p
     assert [url for url in asked_for(page) if not url.startswith((f"http://127.0.0.1:{port}/", "data:"))] == []
 
 
-def test_a_image_is_dropped_anywhere_and_a_second_one_on_its_place(page):
+def test_an_image_is_dropped_anywhere_and_a_second_one_on_its_place(page):
     drop(page, "body", "one.png", 1)
     until(page, "Neighbours")
     assert texts(page, ".asked figcaption") == ["one.png"]
@@ -105,7 +105,7 @@ def test_nothing_is_wider_than_the_screen(browser, port, digit, width):
     assert wide(browser) <= width
 
 
-def test_a_image_that_is_too_large_is_refused_in_words(page, tmp_path):
+def test_an_image_that_is_too_large_is_refused_in_words(page, tmp_path):
     (tmp_path / "large.png").write_bytes(png(0) + bytes(8 * MOST))
     find(page, "#first").send_keys(str(tmp_path / "large.png"))
     until(page, "Refused")
