@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,16 +95,18 @@ class Tap:
         self._end = stages[-1][0] if stages else ""
         self._kept: dict[str, Tensor] = {}
         self.dims = tuple(channels for _, _, channels in self._found)
-        self.eyes = (nn.Identity(),) if self._found else ()
+        self.eyes: tuple[nn.Identity, ...] = (nn.Identity(),) if self._found else ()
         modules = dict(network.named_modules())
         if stages and stages[-1] not in self._found:
             modules[self._end].register_forward_hook(self._keeper(self._end, stages[-1][1], None))
         for level, (name, behind, _) in enumerate(self._found):
-            eye = self.eyes[0] if level == len(self._found) - 1 else None
+            eye = self.eyes[0] if level == len(self._found) - 1 else None  # type: ignore[misc]  # not empty in this loop
             modules[name].register_forward_hook(self._keeper(name, behind, eye))
 
-    def _keeper(self, name: str, behind: bool, eye: nn.Module | None) -> Callable[[nn.Module, Any, Tensor], Any]:
-        def keep(_module: nn.Module, _inputs: Any, out: Tensor) -> Tensor | None:
+    def _keeper(
+        self, name: str, behind: bool, eye: Callable[[Tensor], Tensor] | None
+    ) -> Callable[[nn.Module, object, Tensor], Tensor | None]:
+        def keep(_module: nn.Module, _inputs: object, out: Tensor) -> Tensor | None:
             value = channels_first(out, behind)
             if eye is None:
                 self._kept[name] = value

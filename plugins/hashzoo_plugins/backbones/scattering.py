@@ -23,6 +23,7 @@ CHANNELS = 1 + SCALES * ORIENTATIONS + ORIENTATIONS**2  # orders 0, 1 and 2
 
 def morlet(scale: int) -> Tensor:
     """(2 L, 1, s, s) real and imaginary parts of Morlet wavelets at L orientations, of width 2^scale pixels; sum 0."""
+    sigma: float
     sigma, frequency, slant = 0.8 * 2**scale, 0.75 * math.pi / 2**scale, 4 / ORIENTATIONS
     reach = math.ceil(3 * sigma)
     y, x = torch.meshgrid(*[torch.arange(-reach, reach + 1, dtype=torch.float64)] * 2, indexing="ij")
@@ -51,7 +52,7 @@ def modulus(maps: Tensor, kernels: Tensor) -> Tensor:
 
 def relative(second: Tensor, first: Tensor) -> Tensor:
     """(B, L L, h, w) averages of order 2 over those of order 1 (B, L, h, w) that they come from."""
-    parts = second.unflatten(1, (ORIENTATIONS, ORIENTATIONS))  # (B, L, L, h, w)
+    parts: Tensor = second.unflatten(1, (ORIENTATIONS, ORIENTATIONS))  # type: ignore[no-untyped-call]  # (B, L, L, h, w)
     return (parts / (first[:, :, None] + FAINT)).flatten(1, 2)
 
 

@@ -25,9 +25,9 @@ class Timm(Backbone):
 
     def __init__(self, network: Any, loaded: str, trained_on: str, taps: Taps, side: int = 0) -> None:
         super().__init__()
-        from timm.data import resolve_model_data_config
+        from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
 
-        config = resolve_model_data_config(network)
+        config: dict[str, Any] = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
         side = side or int(config["input_size"][-1])
         self.network: nn.Module = network
         self.input = Input(side, 3, tuple(config["mean"]), tuple(config["std"]), float(config["crop_pct"]))
@@ -60,7 +60,7 @@ def build(
         return Timm(timm.create_model(name, num_classes=0), "random", "", taps)
     if weights == "default":
         try:
-            network = timm.create_model(name, pretrained=True, num_classes=0)
+            network: Any = timm.create_model(name, pretrained=True, num_classes=0)
         except Exception as error:  # the hub's client raises many kinds, none of them documented
             text = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise EnvironmentFailure(

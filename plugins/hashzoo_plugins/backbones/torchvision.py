@@ -34,7 +34,7 @@ class Torchvision(Backbone):
     def __init__(self, network: nn.Module, to: Input, loaded: str, trained_on: str, taps: Taps) -> None:
         super().__init__()
         # the order in memory that convolutions on a CPU take half the time with
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.input, self.weights, self.trained_on = to, loaded, trained_on
         side = to.size or 224
         self._tap = Tap(network, side, taps)

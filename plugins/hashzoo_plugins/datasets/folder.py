@@ -34,7 +34,7 @@ class Squares(Paths):
         super().__init__(paths)
         self.side, self.form = side, f"{side} x {side}"
 
-    def __getitem__(self, row: Any) -> Image.Image:
+    def __getitem__(self, row: Any) -> Any:
         """One image, (side, side), upright, in RGB. EnvironmentFailure naming it where it does not decode."""
         image: Image.Image = super().__getitem__(row)
         return ImageOps.fit(image, (self.side, self.side), Image.Resampling.BICUBIC)

@@ -41,7 +41,8 @@ class Torch:
 
     def permutation(self, rows: Any) -> NDArray[np.int64]:
         """The rows in random order."""
-        return np.asarray(rows)[torch.randperm(len(rows), generator=self.generator).numpy()]
+        order: NDArray[np.int64] = torch.randperm(len(rows), generator=self.generator).numpy()
+        return np.asarray(rows, dtype=np.int64)[order]
 
 
 def draw(data: Splits, factor: float, shuffle: Permuting, database: Literal["balanced", "longtail"]) -> Splits:
@@ -91,7 +92,7 @@ def protocols(
         shuffle = Shuffle(f"{name} lt{factor}", seed)
         return held_out(draw(files(seed, root), factor, shuffle, database), validation, shuffle)
 
-    made = {}
+    made: dict[str, Callable[..., Splits]] = {}
     for factor in FACTORS:
         one = partial(longtail if files is None else of_files, factor)
         title = TITLES.get(name, name.capitalize())

@@ -35,7 +35,7 @@ def resized(digit: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     values = digit.astype(np.int64)
     rows = values[low] * (2 * side - part)[:, None] + values[high] * part[:, None]
     both = rows[:, low] * (2 * side - part) + rows[:, high] * part
-    return (both // (2 * side) ** 2).astype(np.uint8)
+    return np.asarray(both // (2 * side) ** 2, dtype=np.uint8)
 
 
 def scene(
@@ -76,7 +76,13 @@ def draw(sizes: dict[str, int], seed: int) -> Splits:
         ids = torch.arange(start, start + size)
         parts[name] = Split(torch.from_numpy(canvases), labels, ids, boxes)
         start += size
-    return Splits(**parts, multilabel=True, class_names=CLASSES)
+    return Splits(
+        train=parts["train"],
+        database=parts["database"],
+        query=parts["query"],
+        multilabel=True,
+        class_names=CLASSES,
+    )
 
 
 def standard(*, seed: int = 0) -> Splits:

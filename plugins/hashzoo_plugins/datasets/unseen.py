@@ -117,12 +117,12 @@ def protocols(
     ) -> Splits:
         return of_files(asked, seed=seed, unseen=unseen, train=train, queries=queries, validation=validation)
 
-    says = {
+    says: dict[Asked, str] = {
         "unseen": "queries and database are of classes that were not learned from",
         "unseen-all": "queries are of classes that were not learned from, the database is of all",
         "seen-all": "queries are of classes that were learned from, the database is of all",
     }
-    made = {}
+    made: dict[str, Callable[..., Splits]] = {}
     for asked, text in says.items():
         protocol = partial(of_files if rooted else embedded, asked)
         title = TITLES.get(name, name.capitalize())

@@ -59,7 +59,7 @@ class Bottleneck(nn.Module):
 
 def nearest(codebook: Tensor, z: Tensor) -> Tensor:
     """(B, M) the word of each part that is nearest to z (B, M d); codebook (M, words, d)."""
-    parts = z.unflatten(1, (len(codebook), -1)).transpose(0, 1)  # (M, B, d)
+    parts = z.unflatten(1, (len(codebook), -1)).transpose(0, 1)  # type: ignore[no-untyped-call]  # (M, B, d)
     return torch.cdist(parts.double(), codebook.double()).argmin(2).T
 
 
@@ -101,7 +101,8 @@ class Quantized(Distance):
     def __call__(self, query: Codes, database: Codes) -> Tensor:
         """(Q, N) float32; rounded from float64 so that equal images are equally far wherever they stand."""
         words = numbers(database["code"], len(self.codebook))  # (N, M)
-        parts = query["z"].double().unflatten(1, (len(self.codebook), -1)).transpose(0, 1)  # (M, Q, d)
+        # (M, Q, d)
+        parts = query["z"].double().unflatten(1, (len(self.codebook), -1)).transpose(0, 1)  # type: ignore[no-untyped-call]
         tables = (parts[:, :, None] - self.codebook[:, None]).square().sum(3)  # (M, Q, words)
         return torch.stack([tables[m][:, words[:, m]] for m in range(len(tables))]).sum(0).float()
 
@@ -121,7 +122,7 @@ def numbers(code: Tensor, parts: int) -> Tensor:
     >>> numbers(digits(torch.tensor([[5, 2]]), 3), 2)
     tensor([[5, 2]])
     """
-    split = code.long().unflatten(1, (parts, -1))
+    split: Tensor = code.long().unflatten(1, (parts, -1))  # type: ignore[no-untyped-call]
     return (split << torch.arange(split.shape[2], device=code.device)).sum(2)
 
 
@@ -172,7 +173,7 @@ class DQN(Deep):
     def _learn_words(self, z: Tensor, run: Run) -> None:
         seed = int(torch.randint(2**31, (1,), generator=run.generator))
         known = bool(self.codebook.any())
-        for m, part in enumerate(z.unflatten(1, (len(self.codebook), -1)).unbind(1)):
+        for m, part in enumerate(z.unflatten(1, (len(self.codebook), -1)).unbind(1)):  # type: ignore[no-untyped-call]
             points = part.double().cpu().numpy()
             count = min(self.codebook.shape[1], len(points))
             start = self.codebook[m, :count].double().cpu().numpy() if known else "k-means++"

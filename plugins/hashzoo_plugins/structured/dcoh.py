@@ -99,7 +99,7 @@ class Operators(nn.Module):
 
     def forward(self, operation: Operation, a: Tensor, b: Tensor) -> Tensor:
         """The composed code (B, K) of two (B, K); linear, so it may leave (-1, 1)."""
-        weight = self.maps[operation]
+        weight: Tensor = self.maps[operation]
         if self.tie and operation != "difference":
             half = weight[:, : a.shape[1]]
             weight = torch.cat([half, half], 1)

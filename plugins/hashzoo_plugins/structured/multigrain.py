@@ -42,7 +42,7 @@ class MultiGrain(nn.Module):
         self.relax = relax
         self.attention = nn.ModuleList(nn.Conv2d(depth, 1, 1) for depth in depths)
         for layer in self.attention:
-            nn.init.zeros_(layer.bias)  # type: ignore[union-attr, arg-type]  # so that attention starts near 1/2
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # so that attention starts near 1/2
         self.hash = nn.Linear(sum(depths), setting.bits)
 
     def forward(self, features: Features) -> Output:

@@ -146,9 +146,9 @@ class SFDH(nn.Module):
             self.sums += torch.stack([*(term.detach() for term in terms.values()), torch.ones_like(terms["center"])])
             self.seen[0] += batch
             if self.seen[0] >= self.images - 1:  # a last batch of one image is dropped
-                self.means = torch.stack([self.sums[:-1] / self.sums[-1], self.means[0]])
-                self.sums = torch.zeros_like(self.sums)
-                self.seen = torch.stack([torch.zeros_like(self.seen[0]), self.seen[1] + 1])
+                self.means: Tensor = torch.stack([self.sums[:-1] / self.sums[-1], self.means[0]])
+                self.sums: Tensor = torch.zeros_like(self.sums)
+                self.seen: Tensor = torch.stack([torch.zeros_like(self.seen[0]), self.seen[1] + 1])
         return share
 
 

@@ -70,7 +70,7 @@ def attended(
            [0, 0, 1],
            [0, 0, 1]])
     """
-    above = average > (average.mean() if theta == "mean" else SHARE * average.max())
+    above: NDArray[np.bool_] = average > (average.mean() if theta == "mean" else SHARE * average.max())
     if region == "full" or not above.any() or np.ptp(average) == 0:
         return above & (np.ptp(average) > 0)
     labels, count = ndimage.label(above, np.ones((3, 3)) if connectivity == 8 else None)

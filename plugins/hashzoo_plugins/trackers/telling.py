@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from hashzoo import Cell
@@ -17,7 +18,7 @@ def title(cell: Cell) -> str:
 
 def numbers(cell: Cell) -> dict[str, float]:
     """Scores, timings and facts that are finite numbers, each after its kind, as ``scores/map@all``."""
-    kinds = {"scores": cell.metrics, "timings": cell.timings, "facts": cell.facts}
+    kinds: dict[str, Mapping[str, object]] = {"scores": cell.metrics, "timings": cell.timings, "facts": cell.facts}
     return {
         f"{kind}/{name}": float(value)
         for kind, values in kinds.items()
