@@ -1,8 +1,9 @@
-"""Who is at a cell: a small file beside it, kept fresh while its owner lives, so that many can share one folder.
+"""Leases let several sweeps share one results folder: one lease file per cell, owned by one process at a time.
 
-A lease is made in one step that only one of many can win. Its owner touches it every few seconds. One whose owner has
-ended on this machine, or which nobody has touched for a minute, wherever its owner may be, is taken over; a lock of the
-operating system sees to it that only one does. Ages are read from the folder's own clock, since machines differ.
+A lease file is created atomically, so only one of several processes can acquire it. Its owner touches it every few
+seconds. A lease expires when its owner has ended on this machine, or when it has not been touched for a minute, on
+whatever machine its owner runs; a file lock ensures that only one process takes an expired lease over. Ages are
+measured by the clock of the folder's file system, because the clocks of machines differ.
 """
 
 from __future__ import annotations
@@ -17,25 +18,27 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 
 from hashzoo.storage.files import disk_errors
 
-BEAT = 10.0  # seconds between touches
-STALE = 60.0  # seconds without one after which an owner is taken for dead
+HEARTBEAT = 10.0  # seconds between touches
+EXPIRY = 60.0  # seconds without a touch after which an owner counts as ended
 LOCK = ".leases.lock"
+_UNKNOWN = "unknown"  # start time of a process that the operating system does not disclose
 
 
 class Leases:
-    """The leases that one process holds in a folder. Close it, or leave its ``with``, to give all back."""
+    """The leases that one process holds in a folder. Leaving the ``with`` block, or ``close``, releases all of them."""
 
-    def __init__(self, folder: Path, *, beat: float = BEAT, stale: float = STALE) -> None:
-        self.folder, self.beat, self.stale = folder, beat, stale
-        self.me = f"{machine()} {os.getpid()} {began(os.getpid())} {secrets.token_hex(8)}"
+    def __init__(self, folder: Path, *, heartbeat: float = HEARTBEAT, expiry: float = EXPIRY) -> None:
+        self.folder, self.heartbeat, self.expiry = folder, heartbeat, expiry
+        self.owner = f"{machine_id()} {os.getpid()} {process_start(os.getpid())} {secrets.token_hex(8)}"
         self._held: set[Path] = set()
         self._clock = folder / f".clock-{os.getpid()}-{secrets.token_hex(4)}"
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._heart: threading.Thread | None = None
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Leases:
         return self
@@ -43,102 +46,101 @@ class Leases:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def take(self, name: str) -> bool:
-        """Whether the lease ``name`` is ours now. EnvironmentFailure where the folder cannot be written to."""
+    def acquire(self, name: str) -> bool:
+        """Try to acquire the lease ``name``. Raises DiskError if the folder is not writable."""
         file = self.folder / name
         with disk_errors("write", file):
-            won = self._make(file) or (self._dead(file) and self._take_over(file))
-        if won:
+            acquired = self._create(file) or (self._expired(file) and self._take_over(file))
+        if acquired:
             with self._lock:
                 self._held.add(file)
-            if self._heart is None:
-                self._heart = threading.Thread(target=self._beats, name="leases", daemon=True)
-                self._heart.start()
-        return won
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._touch_held, name="leases", daemon=True)
+                self._thread.start()
+        return acquired
 
-    def give_back(self, name: str) -> None:
-        """End a lease of ours. One that has been taken over is left to who has it."""
+    def release(self, name: str) -> None:
+        """Release a lease of this process. A lease that another process has taken over stays with it."""
         file = self.folder / name
         with self._lock:
             self._held.discard(file)
         with suppress(OSError), filelock.FileLock(self.folder / LOCK):
-            if _owner(file) == self.me:
+            if _read_owner(file) == self.owner:
                 file.unlink()
 
-    def tidy(self) -> None:
-        """Clear away what the dead have left: leases, logs without a word, files that they did not finish."""
+    def clean_up(self) -> None:
+        """Delete what ended processes have left: expired leases with their empty logs, and old temporary files."""
         with suppress(OSError), filelock.FileLock(self.folder / LOCK):
             for file in sorted(self.folder.glob("*.lease")):
-                if self._dead(file):
+                if self._expired(file):
                     file.unlink()
                     log = file.with_suffix(".log")
                     if log.exists() and not log.stat().st_size:
                         log.unlink()
             for file in [file for kind in (".clock-*", ".probe-*", ".*.tmp") for file in self.folder.glob(kind)]:
-                if self._age(file) > self.stale:
+                if self._age(file) > self.expiry:
                     file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Give back every lease and stop touching them."""
-        self._over.set()
-        if self._heart is not None:
-            self._heart.join()
+        """Release every lease and stop touching them."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
         for file in sorted(self._held):
-            self.give_back(file.name)
+            self.release(file.name)
         with suppress(OSError):
             self._clock.unlink(missing_ok=True)
 
-    def _make(self, file: Path) -> bool:
+    def _create(self, file: Path) -> bool:
         try:
             handle = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return False
         try:
-            os.write(handle, json.dumps({"owner": self.me}).encode())
+            os.write(handle, json.dumps({"owner": self.owner}).encode())
         finally:
             os.close(handle)
         return True
 
-    def _dead(self, file: Path) -> bool:
-        """Whether who made a lease is gone: ended on this machine, or not heard of for long."""
+    def _expired(self, file: Path) -> bool:
+        """Whether the owner of a lease has ended on this machine or has not touched it for too long."""
         try:
-            place, pid, started, _ = _owner(file).rsplit(" ", 3)
-        except ValueError:  # cut off while it was written: only its age tells
-            place, pid, started = "", "", ""
-        if place == machine() and pid.isdigit():
-            # where the start of a process cannot be read, any process of that number counts as the owner
-            return began(int(pid)) != started
+            machine, pid, started, _ = _read_owner(file).rsplit(" ", 3)
+        except ValueError:  # truncated while it was written: only its age decides
+            machine, pid, started = "", "", ""
+        if machine == machine_id() and pid.isdigit():
+            return process_start(int(pid)) not in (started, _UNKNOWN)
         try:
-            return self._age(file) > self.stale
+            return self._age(file) > self.expiry
         except FileNotFoundError:
-            return False  # given back since; whoever asks again will get it
+            return False  # just released: the next attempt acquires it
 
     def _age(self, file: Path) -> float:
-        """Seconds since a file was touched, by the folder's own clock."""
+        """Seconds since a file was touched, by the clock of the folder's file system."""
         touched = file.stat().st_mtime
         self._clock.touch()
         return self._clock.stat().st_mtime - touched
 
     def _take_over(self, file: Path) -> bool:
         with filelock.FileLock(self.folder / LOCK):
-            if not file.exists() or not self._dead(file):
-                return False  # another was faster
-            # not replaced: a new file appears in one step too, and this one is nobody's in between
+            if not file.exists() or not self._expired(file):
+                return False  # another process was faster
+            # Deleted and created, not replaced: in between, any process can still create it atomically.
             file.unlink()
-            return self._make(file)
+            return self._create(file)
 
-    def _beats(self) -> None:
-        while not self._over.wait(self.beat):
+    def _touch_held(self) -> None:
+        while not self._closed.wait(self.heartbeat):
             with self._lock:
                 held = list(self._held)
             for file in held:
-                with suppress(OSError):  # a folder that is gone for a while is no reason to stop
-                    if _owner(file) == self.me:
+                with suppress(OSError):  # a network folder can be unavailable for a while
+                    if _read_owner(file) == self.owner:
                         os.utime(file)
 
 
-def machine() -> str:
-    """This machine, since it was started, and which processes can be seen from here; no other has the same."""
+def machine_id() -> str:
+    """Identifies this machine, its boot and its process namespace: where a process id has one meaning."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -147,29 +149,26 @@ def machine() -> str:
     return "/".join(part.replace(" ", "_") for part in parts)
 
 
-def began(pid: int) -> str:
-    """When a process of this machine began, in the kernel's ticks; empty where there is none.
+def process_start(pid: int) -> str:
+    """When a running process started, in hundredths of a second since boot; empty if no such process is running.
 
-    Of systems without ``/proc`` it is "running" of any process that there is.
+    Counted from boot, the number does not change when the system clock is set.
     """
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        with suppress(OSError, IndexError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            return "" if fields[0] in "ZX" else fields[19]  # a zombie works no more
-        return ""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        boot = psutil.boot_time()
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return ""
+        return str(round((process.create_time() - boot) * 100))
+    except psutil.NoSuchProcess:
         return ""
-    except OSError:
-        return "running"
-    return "running"
+    except psutil.AccessDenied:
+        return _UNKNOWN
 
 
-def _owner(file: Path) -> str:
+def _read_owner(file: Path) -> str:
     try:
-        found: Any = json.loads(file.read_text(encoding="utf-8"))
-        return str(found["owner"])
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        return str(content["owner"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -11,7 +11,7 @@ from hashzoo.bench import frozen_features
 from hashzoo.bench.job import Job
 from hashzoo.execution.local import GRACE
 from hashzoo.execution.processes import alone, spawn
-from hashzoo.storage.files import canonical
+from hashzoo.storage.files import canonical_json
 from hashzoo.types import ProgressCallback
 
 
@@ -47,7 +47,7 @@ def shared_features(job: Job) -> str:
         return ""
     random = identity.seed if identity.backbone_options.get("weights", "random") == "random" else 0
     parts = [identity.backbone, identity.backbone_options, random, sorted(set(found.pools.values()))]
-    return canonical([*parts, identity.budget["maps"], identity.budget["precision"]])
+    return canonical_json([*parts, identity.budget["maps"], identity.budget["precision"]])
 
 
 def _extract(job: Job, pipe: Connection, surroundings: dict[str, str]) -> None:

@@ -45,10 +45,10 @@ class Queue:
             if found := self._done(job):
                 finished.append((job, found))
             elif self._next.get(id(job), 0) <= time.monotonic():
-                if not self.leases.take(_lease(job)):
+                if not self.leases.acquire(_lease(job)):
                     self._next[id(job)] = time.monotonic() + AGAIN
                 elif found := self._done(job):  # finished between our look and our claim
-                    self.leases.give_back(_lease(job))
+                    self.leases.release(_lease(job))
                     finished.append((job, found))
                 else:
                     self.waiting.remove(job)
@@ -57,7 +57,7 @@ class Queue:
 
     def release(self, job: Job) -> None:
         """Give back the lease of a cell of ours."""
-        self.leases.give_back(_lease(job))
+        self.leases.release(_lease(job))
 
     def _done(self, job: Job) -> Cell | None:
         """The cell that has appeared since the sweep began, which takes it off the list."""
@@ -117,7 +117,7 @@ def run_cells(
     running: dict[int, Attempt] = {}
     begun: dict[int, float] = {}
     with Leases(folder / "cells") as leases:
-        leases.tidy()
+        leases.clean_up()
         queue = Queue([job for job in jobs if not job.refusal], folder, leases)
         try:
             while queue or running:

@@ -89,7 +89,7 @@ def contents(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     differs.
     """
     try:
-        text, tensors = read_tensors(file, unsealed=True)  # as 0.1.0 wrote it
+        text, tensors = read_tensors(file, allow_unsealed=True)  # as 0.1.0 wrote it
         about = json.loads(text)
         about["key"], about["plugins"]
     except Exception as error:  # whatever a damaged file makes of its readers

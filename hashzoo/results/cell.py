@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from hashzoo.errors import UsageError
-from hashzoo.storage.files import canonical, sha256
+from hashzoo.storage.files import canonical_json, sha256
 
 #: What can become of a cell, gravest last.
 STATUSES = ("ok", "skipped", "nan", "failed", "timeout", "oom", "crashed")
@@ -62,7 +62,7 @@ class Identity:
     @property
     def key(self) -> str:
         """16 hexadecimal digits, the same for the same content and no other."""
-        return sha256(canonical(asdict(self)).encode())[:16]
+        return sha256(canonical_json(asdict(self)).encode())[:16]
 
 
 @dataclass(frozen=True, kw_only=True)

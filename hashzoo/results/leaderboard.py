@@ -23,8 +23,8 @@ from hashzoo.errors import EnvironmentFailure
 from hashzoo.results import store
 from hashzoo.results.cell import STATUSES, Cell
 from hashzoo.results.store import SCHEMA
-from hashzoo.storage.files import canonical, replace_bytes
-from hashzoo.storage.schema import NewerSchemaError, known, lifted
+from hashzoo.storage.files import canonical_json, replace_bytes
+from hashzoo.storage.schema import NewerSchemaError, is_readable, migrate
 
 #: What names a row to people, in the order by which rows are sorted.
 PLACE = ("benchmark", "dataset", "backbone", "bits", "method", "settings", "budget")
@@ -232,7 +232,7 @@ def _order(cell: Cell) -> tuple[Any, ...]:
 
 
 def _without(cell: Cell, *names: str) -> str:
-    return canonical({k: v for k, v in asdict(cell.identity).items() if k not in names})
+    return canonical_json({k: v for k, v in asdict(cell.identity).items() if k not in names})
 
 
 def _metric_names(cells: Iterable[Cell]) -> list[str]:
@@ -346,6 +346,6 @@ def _lifted(path: Path, row: dict[str, str]) -> dict[str, str]:
     schema = int(row["schema"])
     if schema > SCHEMA:
         raise NewerSchemaError(path, schema, SCHEMA)
-    if not known(schema, SCHEMA, MIGRATIONS):
+    if not is_readable(schema, SCHEMA, MIGRATIONS):
         raise EnvironmentFailure(f"{path} has schema {schema}, which no hashzoo wrote; {_CURE}")
-    return lifted(row, schema, SCHEMA, MIGRATIONS)
+    return migrate(row, schema, SCHEMA, MIGRATIONS)

@@ -24,8 +24,8 @@ import numpy as np
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.results.cell import Cell, Identity, plain
 from hashzoo.storage import npz
-from hashzoo.storage.files import canonical, disk_errors, replace_bytes, sha256
-from hashzoo.storage.schema import NewerSchemaError, known, lifted, typed
+from hashzoo.storage.files import canonical_json, disk_errors, replace_bytes, sha256
+from hashzoo.storage.schema import NewerSchemaError, check_types, is_readable, migrate
 
 #: The version of the file's layout. ``schema`` and ``checksum`` keep their places in every version to come.
 SCHEMA = 1
@@ -73,7 +73,7 @@ def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) 
         packed = _pack(arrays)
         content["arrays"] = sha256(packed)
         replace_bytes(_arrays_path(target, content["arrays"]), packed)
-    content["checksum"] = sha256(canonical(content).encode())
+    content["checksum"] = sha256(canonical_json(content).encode())
     replace_bytes(target, json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode())
     if former and former != _arrays_path(target, content["arrays"]):
         with suppress(OSError):  # a file too many is no harm
@@ -171,8 +171,8 @@ def _content(path: Path) -> dict[str, Any]:
         raise NewerSchemaError(path, schema, SCHEMA)
     try:
         checksum = content.pop("checksum")
-        sound = known(schema, SCHEMA, MIGRATIONS) and checksum == sha256(canonical(content).encode())
-        content = lifted(content, schema, SCHEMA, MIGRATIONS) if sound else {}
+        sound = is_readable(schema, SCHEMA, MIGRATIONS) and checksum == sha256(canonical_json(content).encode())
+        content = migrate(content, schema, SCHEMA, MIGRATIONS) if sound else {}
     except (AttributeError, KeyError, TypeError, ValueError):
         content = {}
     if not {"arrays", "cell"} <= content.keys():
@@ -189,7 +189,7 @@ def _cell(path: Path, stored: Any) -> Cell:
         values = {name: value for name, value in stored.items() if name != "identity"}
         for name in ("metrics", "facts", "timings"):
             values[name] = {key: math.nan if v is None else v for key, v in stored[name].items()}
-        return typed(Cell(**values, identity=typed(Identity(**stored["identity"]))))
+        return check_types(Cell(**values, identity=check_types(Identity(**stored["identity"]))))
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise DamagedError(path, f"its content is not that of a cell: {error}") from None
 

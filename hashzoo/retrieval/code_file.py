@@ -22,7 +22,7 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.hamming.counting import pack, unpack
 from hashzoo.index import Packed
 from hashzoo.storage import npz
-from hashzoo.storage.files import canonical, replace_bytes
+from hashzoo.storage.files import canonical_json, replace_bytes
 from hashzoo.storage.schema import refuse_newer
 from hashzoo.types import Codes
 
@@ -123,7 +123,7 @@ def write(path: Path, kept: KeptCodes) -> None:
     arrays = {
         **kept.arrays,
         "paths": np.frombuffer(text, np.uint8),
-        "about": np.frombuffer(canonical(kept.about).encode(), np.uint8),
+        "about": np.frombuffer(canonical_json(kept.about).encode(), np.uint8),
         "schema": np.array(SCHEMA),
     }
     buffer = io.BytesIO()

@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all: atomic replacement, schemas, tensors, the cache folder."""
+"""File storage: atomic writes, schema versions, arrays and tensors, the cache folder."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+
+import platformdirs
 
 
 def cache_folder() -> Path:
-    """Where features are kept: ``HASHZOO_CACHE``, or the platform's cache folder."""
-    if given := os.environ.get("HASHZOO_CACHE"):
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "hashzoo" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "hashzoo"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hashzoo"
+    """The folder of cached files, such as the features of frozen backbones. It does not have to exist.
+
+    Returns:
+        The environment variable ``HASHZOO_CACHE`` if it is set and not empty, otherwise the platform's cache folder
+        (``~/.cache/hashzoo`` on Linux, ``~/Library/Caches/hashzoo`` on macOS).
+    """
+    if configured := os.environ.get("HASHZOO_CACHE"):
+        return Path(configured)
+    return platformdirs.user_cache_path("hashzoo", appauthor=False)

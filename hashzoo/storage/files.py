@@ -1,4 +1,4 @@
-"""Files written whole or not at all: atomic replacement, canonical JSON, digests, and errors that name the path."""
+"""Atomic writes, canonical JSON, digests, and disk errors that name the path."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import Any
 from hashzoo.errors import DiskError
 
 
-def canonical(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no spaces, no NaN; 1 and 1.0 stay apart.
+def canonical_json(value: Any) -> str:
+    """Canonical JSON text of a value: sorted keys, no spaces, no NaN. 1 and 1.0 give different texts.
 
-    >>> canonical({"b": 1, "a": [1.0, True]})
+    >>> canonical_json({"b": 1, "a": [1.0, True]})
     '{"a":[1.0,true],"b":1}'
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Puts ``data`` at ``path`` in one step: after a crash the file is the old one or the new one.
+    """Write ``data`` to ``path`` atomically: after a crash the file has either its old or its new content.
 
-    Raises EnvironmentFailure with the path and the cure, and leaves no temporary file behind.
+    Raises DiskError, which names the path and the fix, and leaves no temporary file behind.
     """
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(6)}.tmp")
     try:
@@ -37,29 +37,29 @@ def replace_bytes(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            _sync(path.parent)
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     if os.name != "posix":
-        return  # elsewhere a folder cannot be opened, and the rename is durable without
+        return  # folders cannot be opened on Windows, where a rename is durable anyway
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network folders know no fsync
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems do not support it
             raise
     finally:
         os.close(handle)
 
 
 @contextmanager
-def disk_errors(doing: str, path: Path) -> Iterator[None]:
-    """Turns an OSError into one line that names the path and the cure."""
-    cures = {
+def disk_errors(action: str, path: Path) -> Iterator[None]:
+    """Convert an OSError to a DiskError: ``cannot {action} {path}``, the reason and the fix."""
+    fixes = {
         errno.ENOSPC: "free some space, then run the same command again",
         errno.EDQUOT: "free some space, then run the same command again",
         errno.EACCES: "change its permissions or choose another folder",
@@ -69,10 +69,10 @@ def disk_errors(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cure = cures.get(error.errno or 0, "check the disk or choose another folder")
-        raise DiskError(f"cannot {doing} {path}: {error.strerror or error}; {cure}") from error
+        fix = fixes.get(error.errno or 0, "check the disk or choose another folder")
+        raise DiskError(f"cannot {action} {path}: {error.strerror or error}; {fix}") from error
 
 
 def sha256(data: bytes) -> str:
-    """The SHA-256 digest of bytes, in hexadecimal."""
+    """SHA-256 digest of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Plain arrays from an .npz that anyone may have written or damaged; nothing in it is ever run."""
+"""Safe reading of .npz files from untrusted sources: pickled objects are refused, so no code is run."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def read(source: Path | IO[bytes]) -> Arrays:
-    """Every array of an .npz, by name.
+    """All arrays of an .npz file, by name.
 
-    FileNotFoundError where there is no such file; ValueError in one line for whatever else is wrong with it: readers of
-    zip files and of arrays raise many kinds for damaged ones.
+    Raises FileNotFoundError for a missing file and ValueError (one line) for any other problem, since the readers of
+    zip files and arrays raise many types of exceptions for damaged files.
     """
     try:
         with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
-            if file.read(2) not in (b"PK", b"\x93N"):  # for all else numpy speaks of pickles, and how to load them
-                raise ValueError("it is no .npz")
+            if file.read(2) not in (b"PK", b"\x93N"):  # numpy would suggest to load anything else as a pickle
+                raise ValueError("not an .npz file")
             file.seek(0)
             stored = np.load(file, allow_pickle=False)
             if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("it is one array, not an .npz of several")
+                raise ValueError("a single array, not an .npz file")
             arrays = {name: stored[name] for name in stored.files}
-            if odd := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise ValueError(f"{odd[0]!r} in it is no array")
+            if invalid := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{invalid[0]!r} is not an array")
             return arrays
     except FileNotFoundError:
         raise

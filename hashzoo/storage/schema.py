@@ -1,4 +1,4 @@
-"""The version of a file's layout: a newer one is refused by name, a former one is brought up to date step by step."""
+"""Schema versions of files: newer schemas are refused, older ones are migrated step by step."""
 
 from __future__ import annotations
 
@@ -19,47 +19,57 @@ CACHE = "set HASHZOO_CACHE to another folder"
 
 
 class NewerSchemaError(EnvironmentFailure):
-    """A file that a later hashzoo wrote."""
+    """A file has a schema that only a later version of hashzoo can read."""
 
-    def __init__(self, path: Path, schema: int, reads: int, cure: str = RESULTS) -> None:
+    def __init__(self, path: Path, schema: int, current: int, alternative: str = RESULTS) -> None:
         super().__init__(
-            f"{path} has schema {schema} and this hashzoo reads up to {reads}; install a newer hashzoo or {cure}"
+            f"{path} has schema {schema} and this hashzoo reads up to {current}; "
+            f"install a newer hashzoo or {alternative}"
         )
 
 
-def known(schema: object, reads: int, steps: Mapping[int, Callable[[Content], Content]]) -> bool:
-    """Whether a schema is the present one, or steps lead from it to there.
+Migrations = Mapping[int, Callable[[Content], Content]]
 
-    >>> known(3, 3, {}), known(1, 3, {1: dict, 2: dict}), known(1, 3, {2: dict}), known(True, 1, {})
-    (True, True, False, False)
+
+def is_readable(schema: object, current: int, migrations: Migrations[Content]) -> bool:
+    """Whether a schema is the current one or can be migrated to it.
+
+    >>> is_readable(3, 3, {}), is_readable(1, 3, {1: dict, 2: dict}), is_readable(1, 3, {2: dict})
+    (True, True, False)
+    >>> is_readable(True, 1, {})
+    False
     """
-    return type(schema) is int and schema <= reads and all(version in steps for version in range(schema, reads))
+    return (
+        type(schema) is int and schema <= current and all(version in migrations for version in range(schema, current))
+    )
 
 
-def lifted(content: Content, schema: int, reads: int, steps: Mapping[int, Callable[[Content], Content]]) -> Content:
-    """The content of a file of a :func:`known` schema, in the present layout. ``steps[n]`` leads from n to n + 1.
+def migrate(content: Content, schema: int, current: int, migrations: Migrations[Content]) -> Content:
+    """Content of a :func:`readable <is_readable>` schema in the current one. ``migrations[n]`` leads from n to n + 1.
 
-    >>> lifted({"a": 1}, 1, 3, {1: lambda c: {"b": c["a"]}, 2: lambda c: c | {"c": 0}})
+    >>> migrate({"a": 1}, 1, 3, {1: lambda c: {"b": c["a"]}, 2: lambda c: c | {"c": 0}})
     {'b': 1, 'c': 0}
     """
-    for version in range(schema, reads):
-        content = steps[version](content)
+    for version in range(schema, current):
+        content = migrations[version](content)
     return content
 
 
-def typed(record: Record) -> Record:
-    """A dataclass whose fields hold what their annotations say. ValueError names the first that does not.
+def check_types(record: Record) -> Record:
+    """The given dataclass instance, its fields checked against their annotations.
+
+    Raises ValueError, which names the first field whose value has another type.
 
     >>> from dataclasses import make_dataclass
-    >>> typed(make_dataclass("Count", [("of", int)])("many"))
+    >>> check_types(make_dataclass("Count", [("of", int)])("many"))
     Traceback (most recent call last):
         ...
     ValueError: of: Input should be a valid integer
     """
-    of: Any = type(record)
-    for name, kind in _kinds(of).items():
+    cls: Any = type(record)
+    for name, adapter in _field_adapters(cls).items():
         try:
-            kind.validate_python(getattr(record, name), strict=True)
+            adapter.validate_python(getattr(record, name), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, [name, *first['loc']]))}: {first['msg']}") from None
@@ -67,11 +77,11 @@ def typed(record: Record) -> Record:
 
 
 @cache
-def _kinds(of: Any) -> dict[str, TypeAdapter[Any]]:
-    return {name: TypeAdapter(hint) for name, hint in get_type_hints(of, include_extras=True).items()}
+def _field_adapters(cls: Any) -> dict[str, TypeAdapter[Any]]:
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(cls, include_extras=True).items()}
 
 
-def refuse_newer(path: Path, schema: object, reads: int, cure: str) -> None:
-    """NewerSchemaError for a schema above the one that is read."""
-    if type(schema) is int and schema > reads:
-        raise NewerSchemaError(path, schema, reads, cure)
+def refuse_newer(path: Path, schema: object, current: int, alternative: str) -> None:
+    """Raise NewerSchemaError if a file's schema is above the current one."""
+    if type(schema) is int and schema > current:
+        raise NewerSchemaError(path, schema, current, alternative)

@@ -1,4 +1,4 @@
-"""Tensors and a text in one safetensors file, with a digest of both. Nothing in it runs code."""
+"""Tensors and a text in one safetensors file, with a digest of both. Reading a file runs no code from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """A digest of tensors with their names, shapes and types."""
+    """Digest of tensors with their names, shapes and dtypes."""
     total = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
@@ -21,28 +21,28 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _seal(text: str, tensors: Mapping[str, Tensor]) -> str:
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256((text + tensor_digest(tensors)).encode()).hexdigest()
 
 
 def tensor_bytes(text: str, tensors: Mapping[str, Tensor]) -> bytes:
-    """What the file holds; of the tensors, copies in the memory of the CPU."""
-    kept = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    return save(kept, {"hashzoo": text, "digest": _seal(text, kept)})
+    """The content of a file with this text and CPU copies of these tensors."""
+    copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    return save(copies, {"hashzoo": text, "digest": _digest(text, copies)})
 
 
-def read_tensors(path: Path, *, unsealed: bool = False) -> tuple[str, dict[str, Tensor]]:
-    """The text and the tensors. ValueError where they are not what was written.
+def read_tensors(path: Path, *, allow_unsealed: bool = False) -> tuple[str, dict[str, Tensor]]:
+    """The text and the tensors of a file. Raises ValueError if the file is damaged.
 
-    ``unsealed``: a file with an empty digest, or none, is read too.
+    With ``allow_unsealed``, a file without a digest, or with an empty one, is read too.
     """
     try:
-        with safe_open(path, "pt") as opened:
-            told = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
-        text, seal = told["hashzoo"], told.get("digest", "")
-    except Exception as error:  # whatever a damaged file makes of its readers
-        raise ValueError(f"it is damaged ({error})") from error
-    if seal != _seal(text, tensors) and not (unsealed and not seal):
-        raise ValueError("it is damaged (its digest does not fit its content)")
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        text, digest = metadata["hashzoo"], metadata.get("digest", "")
+    except Exception as error:  # damaged files raise many types of exceptions
+        raise ValueError(f"damaged ({error})") from error
+    if digest != _digest(text, tensors) and not (allow_unsealed and not digest):
+        raise ValueError("damaged (its digest does not match its content)")
     return text, tensors

@@ -1,4 +1,4 @@
-"""A cell has one owner at a time, and none that is dead."""
+"""Leases: one living owner per cell."""
 
 from __future__ import annotations
 
@@ -16,83 +16,83 @@ from hashzoo.execution import leases
 from hashzoo.execution.leases import Leases
 
 
-def dead() -> int:
-    """The number of a process that has been."""
+def ended_process() -> int:
+    """The process id of an ended process."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
-def test_a_lease_that_is_held_is_given_to_nobody_else(tmp_path):
+def test_only_one_process_holds_a_lease(tmp_path):
     with Leases(tmp_path) as mine, Leases(tmp_path) as other:
-        assert mine.take("a.lease")
-        assert not other.take("a.lease")
-        mine.give_back("a.lease")
-        assert other.take("a.lease")
+        assert mine.acquire("a.lease")
+        assert not other.acquire("a.lease")
+        mine.release("a.lease")
+        assert other.acquire("a.lease")
     assert not list(tmp_path.glob("*.lease"))
 
 
-def test_what_a_process_of_this_machine_held_is_free_the_moment_it_ends(tmp_path):
-    for pid, began in ((dead(), "1"), (os.getpid(), "1")):  # ended; and its number given to another since
-        (tmp_path / "a.lease").write_text(json.dumps({"owner": f"{leases.machine()} {pid} {began} 00"}))
+def test_a_lease_expires_when_its_owner_on_this_machine_ends(tmp_path):
+    for pid, started in ((ended_process(), "1"), (os.getpid(), "1")):  # ended; and a pid that another process reuses
+        (tmp_path / "a.lease").write_text(json.dumps({"owner": f"{leases.machine_id()} {pid} {started} 00"}))
         with Leases(tmp_path) as mine:
-            assert mine.take("a.lease")
+            assert mine.acquire("a.lease")
 
 
 @pytest.mark.parametrize("content", ['{"owner": "elsewhere 1 1 00"}', "", '{"own', "\x00\xff", "[]", '{"owner": 7}'])
-def test_what_another_machine_held_or_nobody_can_read_is_free_when_it_has_not_been_touched_for_long(tmp_path, content):
+def test_a_lease_of_another_machine_or_an_unreadable_one_expires_when_it_is_not_touched(tmp_path, content):
     file = tmp_path / "a.lease"
     file.write_text(content)
     with Leases(tmp_path) as mine:
-        assert not mine.take("a.lease")
+        assert not mine.acquire("a.lease")
         os.utime(file, (time.time() - 61, time.time() - 61))
-        assert mine.take("a.lease")
+        assert mine.acquire("a.lease")
 
 
 def test_a_lease_is_touched_while_its_owner_lives(tmp_path):
-    with Leases(tmp_path, beat=0.05) as mine:
-        mine.take("a.lease")
+    with Leases(tmp_path, heartbeat=0.05) as mine:
+        mine.acquire("a.lease")
         os.utime(tmp_path / "a.lease", (0, 0))
         for _ in range(100):
             if (tmp_path / "a.lease").stat().st_mtime > 1:
                 return
             time.sleep(0.05)
-        pytest.fail("nobody touched it")
+        pytest.fail("the lease was not touched")
 
 
-def test_an_owner_that_slept_through_a_takeover_leaves_the_lease_to_its_heir(tmp_path):
-    with Leases(tmp_path) as heir:
-        with Leases(tmp_path) as sleeper:
-            sleeper.take("a.lease")
+def test_an_owner_does_not_release_a_lease_that_was_taken_over(tmp_path):
+    with Leases(tmp_path) as successor:
+        with Leases(tmp_path) as sleeping:
+            sleeping.acquire("a.lease")
             (tmp_path / "a.lease").write_text('{"owner": "elsewhere 1 1 00"}')
             os.utime(tmp_path / "a.lease", (0, 0))
-            assert heir.take("a.lease")
+            assert successor.acquire("a.lease")
         assert (tmp_path / "a.lease").exists()
 
 
-def test_traces_of_the_dead_are_cleared_away_and_those_of_the_living_are_not(tmp_path):
-    for name, pid in (("dead", dead()), ("alive", os.getpid())):
-        began = leases.began(os.getpid())
-        (tmp_path / f"{name}.lease").write_text(json.dumps({"owner": f"{leases.machine()} {pid} {began} 00"}))
+def test_clean_up_deletes_the_files_of_ended_processes_only(tmp_path):
+    for name, pid in (("ended", ended_process()), ("running", os.getpid())):
+        started = leases.process_start(os.getpid())
+        (tmp_path / f"{name}.lease").write_text(json.dumps({"owner": f"{leases.machine_id()} {pid} {started} 00"}))
         (tmp_path / f"{name}.log").touch()
     for name in (".clock-1-aa", ".1-aa.tmp", ".2-aa.tmp"):
         (tmp_path / name).touch()
     for name in (".clock-1-aa", ".1-aa.tmp"):
         os.utime(tmp_path / name, (0, 0))
     with Leases(tmp_path) as mine:
-        mine.tidy()
-    assert {file.name for file in tmp_path.iterdir()} == {"alive.lease", "alive.log", ".2-aa.tmp", leases.LOCK}
+        mine.clean_up()
+    assert {file.name for file in tmp_path.iterdir()} == {"running.lease", "running.log", ".2-aa.tmp", leases.LOCK}
 
 
 def race(folder: Path, name: str, gate: object, won: object) -> None:
     gate.wait()
-    if Leases(folder).take(name):
+    if Leases(folder).acquire(name):
         won.put(os.getpid())
-    gate.wait()  # nobody's end frees a lease before all have asked
+    gate.wait()  # no process ends, which would free its lease, before all have tried
 
 
 @pytest.mark.parametrize("kind", ["free", "stale"])
-def test_of_many_that_ask_at_once_one_gets_the_lease(tmp_path, kind):
+def test_of_several_concurrent_processes_one_acquires_the_lease(tmp_path, kind):
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     rounds, many = 10, 4
     for number in range(rounds):

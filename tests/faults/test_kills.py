@@ -110,10 +110,8 @@ def assert_nothing_is_lost(folder: Path, name: str, lots: random.Random, kills: 
     assert repeated(folder / name) == repeated(folder / "whole")
     assert extra <= done
     assert len(set(ledger(folder, name))) == 2 * SEEDS
-    with Leases(
-        folder / name / "cells", stale=-1
-    ) as later:  # a file cut off in the making is cleared away after a minute
-        later.tidy()
+    with Leases(folder / name / "cells", expiry=-1) as later:  # truncated files are deleted after a minute
+        later.clean_up()
     left = [f.name for f in (folder / name / "cells").iterdir() if f.suffix not in (".json", ".npz")]
     assert left in ([], [".leases.lock"])
     return done, extra

@@ -27,7 +27,7 @@ from hashzoo.evaluation.codes_file import NAMES, read_codes
 from hashzoo.registry import saved_method, zoo
 from hashzoo.registry.build import build_backbone
 from hashzoo.results import leaderboard, store
-from hashzoo.storage.files import canonical
+from hashzoo.storage.files import canonical_json
 from hashzoo.training import feature_store
 from tests.faults.targets import cell
 from tests.root.test_house import BROKEN
@@ -132,7 +132,7 @@ def arrays_of_a_cell(data, folder):
     content = json.loads(file.read_text())
     del content["checksum"]
     content["arrays"] = hashlib.sha256(data).hexdigest()
-    content["checksum"] = hashlib.sha256(canonical(content).encode()).hexdigest()
+    content["checksum"] = hashlib.sha256(canonical_json(content).encode()).hexdigest()
     file.write_text(json.dumps(content))
     file.with_name(f"{file.stem}.{content['arrays'][:12]}.npz").write_bytes(data)
     assert store.read(file) == cell()

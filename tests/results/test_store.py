@@ -16,7 +16,7 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.results import store
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.results.store import DamagedError, NewerSchemaError
-from hashzoo.storage.files import canonical, sha256
+from hashzoo.storage.files import canonical_json, sha256
 
 numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 values = st.recursive(
@@ -259,7 +259,7 @@ def sealed(written, change):
     content = json.loads(written.read_text())
     del content["checksum"]
     change(content)
-    content["checksum"] = sha256(canonical(content).encode())
+    content["checksum"] = sha256(canonical_json(content).encode())
     written.write_text(json.dumps(content))
 
 
