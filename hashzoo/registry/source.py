@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib.util
 import inspect
+import linecache
 import re
 import sys
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hashzoo.errors import EnvironmentFailure
+from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.method import Composition
+from hashzoo.registry.syntax import Syntax, joined, reduced
+from hashzoo.storage.files import disk_errors, sha256
 
 
 def load_module(given: str) -> ModuleType:
@@ -24,61 +26,120 @@ def load_module(given: str) -> ModuleType:
         return importlib.import_module(given)
     if not path.is_file():
         raise EnvironmentFailure(f"there is no file {given}")
-    name = f"hashzoo_file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{_digest(str(path.resolve()).encode())[:8]}"
+    name = f"hashzoo_file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{sha256(str(path.resolve()).encode())[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise EnvironmentFailure(f"{given} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and type hints look their module up there
+    sys.modules[name] = module  # dataclasses and type hints look up their module there
     spec.loader.exec_module(module)
     return module
 
 
 def code_digest(*factories: Any) -> str:
-    """A digest of the source that factories are made of: their modules, and what those import of their own package.
+    """The digest of the code of factories, 16 hexadecimal digits; part of the identity of a cell.
 
-    The core is not part of it (the protocol version stands for it), nor are other packages.
+    It is the digest of the syntax trees of the modules that define the factories, and of the modules of the same
+    packages that these import, directly or not. Comments, formatting, docstrings, annotations, imports of hashzoo,
+    imports that only annotations use, names of files and error messages do not change it; error messages because no
+    score can depend on them (see :func:`hashzoo.registry.syntax.reduced`). Anything else does: a constant, operator,
+    name, default, decorator, field of a dataclass, or the order of statements.
+
+    Not part of it are hashzoo itself, for which the protocol version stands, other packages, and an imported
+    ``__init__.py``, which only lists names. Raises UsageError for a factory without readable source, and
+    EnvironmentFailure for a file that cannot be read or is not valid Python.
     """
-    # by file name, not by module name: the module of a --plugin file is named after where the file lies
-    total = "".join(f"{path.name} {_digest(path.read_bytes())}\n" for path in source_files(*factories))
-    return _digest(total.encode())[:16]
+    sources = _Sources(factories)
+    return sha256("\n".join([*sources.definitions, joined(sources.modules)]).encode())[:16]
 
 
 def source_files(*factories: Any) -> list[Path]:
-    """The files that :func:`code_digest` is of, ordered by the names of their modules."""
-    files: dict[str, Path] = {}
-    for factory in factories:
-        if isinstance(factory, Composition):
-            parts: list[Any] = [factory.head, factory.loss]
-        else:
-            parts = [factory.func if isinstance(factory, partial) else factory]
-        for part in parts:
-            if module := inspect.getmodule(part):
-                _collect(module, files)
-    return [path for _, path in sorted(files.items())]
+    """The files that :func:`code_digest` depends on, those that define the factories first."""
+    return list(_Sources(factories).files.values())
 
 
-def _collect(module: ModuleType, files: dict[str, Path]) -> None:
-    name, file = module.__name__, getattr(module, "__file__", None)
-    root = name.split(".")[0]
-    if name in files or root == "hashzoo" or not file or Path(file).suffix != ".py":
-        return
-    if Path(file).name == "__init__.py" and files:  # it only lists names: a new neighbour changes no score
-        return
-    files[name] = Path(file)
-    for node in ast.walk(ast.parse(Path(file).read_bytes())):
-        wanted: list[str] = []
-        if isinstance(node, ast.Import):
-            wanted = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            wanted = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            base = name.rsplit(".", node.level)[0] + (f".{node.module}" if node.module else "")
-            wanted = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        for other in wanted:
-            if other.split(".")[0] == root and other in sys.modules and other != root:
-                _collect(sys.modules[other], files)
+class _Sources:
+    """The modules that define factories, then those of the same packages that these import, in order of imports."""
+
+    def __init__(self, factories: Iterable[Any]) -> None:
+        self.modules: dict[str, Syntax] = {}
+        self.files: dict[str, Path] = {}
+        described = [(text, self._define(part)) for factory in factories for text, part in _parts(factory)]
+        places = {name: place for place, name in enumerate(self.modules)}
+        #: What is run first: each factory, and the place of its module.
+        self.definitions = [f"{text} in {places.get(name)}" for text, name in described]
+        queue = list(self.modules)
+        for name in queue:
+            queue += self._import(name)
+
+    def _define(self, part: Any) -> str:
+        """Add the module that defines a factory, and return its name."""
+        module = inspect.getmodule(part)
+        name = module.__name__ if module else ""
+        if module is None or name.partition(".")[0] == "hashzoo" or name in self.modules:
+            return name
+        file = getattr(module, "__file__", None)
+        if file and Path(file).suffix == ".py":
+            self._add(name, Path(file))
+        elif not file and name not in sys.builtin_module_names:
+            name, source = _interactive_source(part)
+            self.modules.setdefault(name, reduced(source, name, ""))
+        return name
+
+    def _add(self, name: str, file: Path) -> None:
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        with disk_errors("read", file):
+            source = file.read_bytes()
+        try:
+            self.modules[name] = reduced(source, name, package)
+        except SyntaxError as error:
+            raise EnvironmentFailure(f"{file} is not valid Python: {error.msg} (line {error.lineno})") from error
+        self.files[name] = file
+
+    def _import(self, name: str) -> list[str]:
+        """Add the modules of the same package that a module imports, and return their names."""
+        root, added = name.partition(".")[0], list[str]()
+        for one in self.modules[name].imports:
+            if one.module.partition(".")[0] != root:
+                continue
+            for other in (f"{one.module}.{one.name}", one.module):
+                file = None if other in self.modules else _file_of(other)
+                if file and file.name != "__init__.py":
+                    self._add(other, file)
+                    added.append(other)
+        return added
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _parts(factory: Any) -> Iterator[tuple[str, Any]]:
+    """What a factory calls, each with a text that says how."""
+    if isinstance(factory, Composition):
+        yield from _parts(factory.head)
+        yield from _parts(factory.loss)
+        yield f"loss rate {factory.loss_rate!r}", None
+    elif isinstance(factory, partial):
+        # positional arguments alone: those by name are hyperparameters, which the identity of a cell holds
+        plain = (str, int, float, bool, type(None))
+        given = [ascii(value) if isinstance(value, plain) else type(value).__qualname__ for value in factory.args]
+        yield from ((f"{text}({', '.join(given)})", part) for text, part in _parts(factory.func))
+    else:
+        yield getattr(factory, "__qualname__", type(factory).__qualname__), factory
+
+
+def _file_of(name: str) -> Path | None:
+    """The source file of a module by its name, whether it is imported yet or not."""
+    root, *below = name.split(".")
+    for folder in getattr(sys.modules.get(root), "__path__", ()):
+        for path in (Path(folder, *below, "__init__.py"), Path(folder, *below).with_suffix(".py")):
+            if path.is_file():
+                return path
+    return None
+
+
+def _interactive_source(part: Any) -> tuple[str, bytes]:
+    """The notebook cell that defines a function or class, as its name and source."""
+    members = vars(part).values() if inspect.isclass(part) else [part]
+    for function in filter(inspect.isfunction, members):
+        if lines := linecache.getlines(function.__code__.co_filename):
+            return function.__code__.co_filename, "".join(lines).encode()
+    name = getattr(part, "__qualname__", repr(part))
+    raise UsageError(f"the source of {name} cannot be read, so its results have no key; define it in a file")

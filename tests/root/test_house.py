@@ -13,7 +13,7 @@ import pytest
 from hashzoo import hookspecs
 from hashzoo.bench.benchmark_file import read, shipped
 from hashzoo.registry import zoo
-from hashzoo.registry.source import _collect, code_digest
+from hashzoo.registry.source import code_digest, source_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -208,7 +208,9 @@ def test_the_code_digest_follows_what_a_plugin_imports_of_its_own_package_and_no
     from hashzoo_plugins.shallow.itq import ITQ
     from hashzoo_plugins.shallow.lsh import LSH
 
-    files: dict[str, Path] = {}
-    _collect(__import__("hashzoo_plugins.shallow.itq", fromlist=["x"]), files)
-    assert set(files) == {"hashzoo_plugins.shallow.itq", "hashzoo_plugins.shallow.projection"}
+    files = source_files(ITQ)
+    assert [file.relative_to(file.parents[2]).as_posix() for file in files] == [
+        "hashzoo_plugins/shallow/itq.py",
+        "hashzoo_plugins/shallow/projection.py",
+    ]
     assert code_digest(ITQ) != code_digest(LSH)
