@@ -19,7 +19,7 @@ from hashzoo.data.transforms import AUGMENTATIONS, load
 from hashzoo.errors import NonFiniteError
 from hashzoo.training.budget import Budget, Schedule, rate
 from hashzoo.training.distributed import ProcessGroup
-from hashzoo.training.feature_store import Mixed, Precomputed, StoredFeatures
+from hashzoo.training.feature_store import MixedPrecisionBackbone, PrecomputedBackbone, StoredFeatures
 from hashzoo.types import Batch, Features, Input, Output, Report, Split, View
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class Run:
     def place(self, backbone: Backbone) -> Backbone:
         """The backbone on the run's device, under the run's precision."""
         backbone = backbone.to(self.device)
-        mixed = self.train.precision != "fp32" and not isinstance(backbone, Precomputed)
-        return Mixed(backbone, self.fabric) if mixed else backbone
+        mixed = self.train.precision != "fp32" and not isinstance(backbone, PrecomputedBackbone)
+        return MixedPrecisionBackbone(backbone, self.fabric) if mixed else backbone
 
     def log(self, values: dict[str, Any]) -> None:
         """Keep the latest value of named quantities, for the progress display and the cell."""
@@ -163,7 +163,7 @@ class Run:
             lots = list(torch.split(seeds, size))[: len(groups_of)]
             seen, drawn = ([self.process_group.share(part) for part in parts] for parts in (rows, lots))
             for group, ready in zip(rows, self._load(split, seen, drawn, chosen), strict=True):
-                self.process_group.begin(len(group))
+                self.process_group.begin_batch(len(group))
                 self._advance(step / steps)
                 step += 1
                 yield replace(self._batch(split, group, ready), ends_epoch=step % len(groups_of) == 0)
@@ -174,7 +174,7 @@ class Run:
             if (
                 self._checkpoints and kept and self._begun == mine and self.process_group.rank == 0
             ):  # another beside it has a place of its own
-                self._checkpoints.after_epoch(self, kept)
+                self._checkpoints.save_if_due(self, kept)
         self.process_group.divided = False
         self._advance(1.0)
 
@@ -193,8 +193,8 @@ class Run:
         :meth:`batches`.
         """
         if self._checkpoints:
-            self._kept, self._first = method, self._checkpoints.begin(self, method)
-            self.process_group.agree("the epoch to go on from", torch.tensor([self._first], device=self.device))
+            self._kept, self._first = method, self._checkpoints.restore(self, method)
+            self.process_group.require_equal("the epoch to go on from", torch.tensor([self._first], device=self.device))
 
     def step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
         """One step down the sum of the named terms. Raises NonFiniteError naming a term that is not finite."""
@@ -215,7 +215,7 @@ class Run:
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(total)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.process_group.average(parameters)
+        self.process_group.average_gradients(parameters)
         if self.train.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
         optimizer.step()
@@ -264,10 +264,10 @@ class Run:
         self, split: Split, rows: Iterable[Tensor], seeds: Iterable[Tensor], views: Sequence[View | None]
     ) -> Iterator[tuple[Any, ...]]:
         if isinstance(split.images, StoredFeatures):
-            looks = split.images.seen
+            under_view = split.images.under_view
             groups = zip(rows, seeds, strict=True)
             # each view another draw, as long as there are as many
-            return (tuple(looks(view, group, lots + i) for i, view in enumerate(views)) for group, lots in groups)
+            return (tuple(under_view(view, group, lots + i) for i, view in enumerate(views)) for group, lots in groups)
         return load(split, rows, seeds, views, self._to, self._workers)
 
     def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...]) -> Batch:

@@ -20,7 +20,7 @@ from hashzoo.errors import status_of
 from hashzoo.registry import zoo
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
-from hashzoo.training.feature_store import Precomputed, StoredFeatures
+from hashzoo.training.feature_store import PrecomputedBackbone, StoredFeatures
 from hashzoo.types import Features, Setting, Split
 
 CLASSES = 10
@@ -65,7 +65,7 @@ def main() -> None:
     print(f"N = {asked.n}, D = {asked.dim}, {asked.bits} bits")
     for name in asked.methods:
         run = Run(Budget(threads=asked.threads), 0)
-        backbone = Precomputed(Given(asked.dim), maps=False)
+        backbone = PrecomputedBackbone(Given(asked.dim), maps=False)
         run.features(backbone, split)  # not the solver's time
         torch.set_num_threads(asked.threads)  # here: compiled loops set it when they start
         started = time.perf_counter()

@@ -23,7 +23,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.method import Output
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
-from hashzoo.training.feature_store import Precomputed, StoredFeatures
+from hashzoo.training.feature_store import PrecomputedBackbone, StoredFeatures
 from hashzoo.types import Batch, Features, Setting, Split
 
 N, D, K, BATCH = 4096, 512, 64, 64
@@ -63,7 +63,7 @@ def bare(x: torch.Tensor, labels: torch.Tensor, loss: nn.Module, epochs: int) ->
 def through_run(split: Split, loss: nn.Module, epochs: int) -> float:
     """Seconds a step of the same through Run."""
     run = Run(Budget(epochs=epochs, batch=BATCH, lr=1e-3, threads=1), 0)
-    backbone, head = Precomputed(Nothing(), maps=False), nn.Linear(D, K)
+    backbone, head = PrecomputedBackbone(Nothing(), maps=False), nn.Linear(D, K)
     optimizer = run.optimizer(backbone, head)
     steps, started = 0, time.perf_counter()
     for batch in run.batches(split):

@@ -25,8 +25,16 @@ from hashzoo.registry import zoo
 from hashzoo.registry.build import build_backbone, image_shape
 from hashzoo.registry.source import code_digest
 from hashzoo.run import Run
-from hashzoo.training.budget import DRAWS, Budget
-from hashzoo.training.feature_store import Eye, Looks, Precomputed, StoredFeatures, digest_of_state, stored
+from hashzoo.training.budget import MAX_DRAWS, Budget
+from hashzoo.training.feature_store import (
+    Extractor,
+    FeatureRequest,
+    PrecomputedBackbone,
+    StoredFeatures,
+    ViewFeatures,
+    load_or_extract,
+    state_digest,
+)
 from hashzoo.training.process_state import deterministic
 from hashzoo.types import Features, ProgressCallback, Split, Splits, View
 
@@ -50,7 +58,7 @@ class Freezer:
         copies: Callable[[], Sequence[Backbone]] = list,
     ) -> None:
         self.run, self.backbone, self.tell, self.copies, self.seconds = run, backbone, tell, copies, 0.0
-        self.weights = digest_of_state(backbone)
+        self.weights = state_digest(backbone)
         network = [self.weights, repr(backbone.input), backbone.map_dims]
         made_with = [torch.__version__, PIL.__version__, DECODER]
         self.about = [*about, *network, run.train.precision, run.device.type, *made_with]
@@ -75,7 +83,7 @@ class Freezer:
                 arrays = pools[digest]
             looks = self._looks(base, rows, digest) if part == "train" and self.run.train.draws else None
             parts[part] = replace(split, images=StoredFeatures(arrays, rows, looks))
-        return replace(data, **parts), Precomputed(self.backbone, self.run.train.maps)  # type: ignore[arg-type]
+        return replace(data, **parts), PrecomputedBackbone(self.backbone, self.run.train.maps)  # type: ignore[arg-type]
 
     def _arrays(
         self,
@@ -89,16 +97,16 @@ class Freezer:
         """Features of some rows: with a view one array row each, without one for every image, the others zero."""
         split = Split(images, torch.zeros(len(images), 1), torch.arange(len(images)))
 
-        def eye(backbone: Backbone) -> Eye:
+        def eye(backbone: Backbone) -> Extractor:
             placed = self.run.place(backbone).eval()
 
             def look(group: NDArray[np.int64]) -> Features:
                 asked = group if view is None else rows[group]
-                return cast(Features, placed(self.run.prepared(split, asked, asked * DRAWS + draw, view)))
+                return cast(Features, placed(self.run.prepared(split, asked, asked * MAX_DRAWS + draw, view)))
 
             return look
 
-        def eyes() -> list[Eye]:
+        def eyes() -> list[Extractor]:
             # several threads may ask image files only, and no random view, which seeds the generator of all
             several = self.copies() if isinstance(images, ImageFiles) and view is None else []
             return [eye(backbone) for backbone in [self.backbone, *several]]
@@ -106,9 +114,9 @@ class Freezer:
         places, size = (rows, len(images)) if view is None else (np.arange(len(rows)), len(rows))
         groups = [places[start : start + at_once] for start in range(0, len(places), at_once)]
         name, maps = json.dumps([*self.about, *about, at_once]), self.run.train.maps and view is None
-        return stored(eyes, groups, size, maps=maps, name=name, tell=self.tell)
+        return load_or_extract(eyes, FeatureRequest(groups, size, maps), name, self.tell)
 
-    def _looks(self, base: Any, rows: NDArray[np.int64], digest: str) -> Looks:
+    def _looks(self, base: Any, rows: NDArray[np.int64], digest: str) -> ViewFeatures:
         """Features of the training images under views, so many random draws of each view, kept as features are."""
         known: dict[str, list[np.ndarray]] = {}
         own = np.unique(rows)

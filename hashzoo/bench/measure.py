@@ -38,8 +38,8 @@ from hashzoo.run import Run
 from hashzoo.training.budget import Budget
 from hashzoo.training.checkpoints import Checkpoints
 from hashzoo.training.distributed import ProcessGroup
-from hashzoo.training.feature_store import Standing, digest_of_state
-from hashzoo.training.process_state import deterministic, limit_threads, untouched
+from hashzoo.training.feature_store import FrozenBackbone, state_digest
+from hashzoo.training.process_state import deterministic, limit_threads, preserve_process_state
 from hashzoo.types import Report, Splits
 
 NEIGHBOURS = 100  # of each query in the search that is timed
@@ -59,9 +59,9 @@ def measure(
 
     With ``keep``, the trained method is written there (see :mod:`hashzoo.registry.saved_method`). Of several processes
     that train together, ``process_group``, the first alone encodes and scores; what the others return says nothing.
-    The process is left as it was found: see :func:`hashzoo.training.process_state.untouched`.
+    The process is left as it was found: see :func:`hashzoo.training.process_state.preserve_process_state`.
     """
-    with untouched(), deterministic(job.deterministic):
+    with preserve_process_state(), deterministic(job.deterministic):
         return _measured(job, report, keep, checkpoints, process_group or ProcessGroup())
 
 
@@ -99,9 +99,9 @@ def _measured(
         weights = freezer.weights
         data, backbone = freezer.frozen(data, inspection)
     else:
-        weights = digest_of_state(backbone)
+        weights = state_digest(backbone)
         backbone = run.place(backbone)
-        backbone = backbone if train.backbone == "full" else Standing(backbone, train.maps)
+        backbone = backbone if train.backbone == "full" else FrozenBackbone(backbone, train.maps)
     for seed in (torch.manual_seed, np.random.seed, random.seed):  # a stranger may draw from any of them
         seed(identity.seed % 2**32)
     method: Method = entry.factory(data.setting(identity.bits), backbone, **identity.hyperparameters)
@@ -112,9 +112,9 @@ def _measured(
     chosen = BestState(method, run, data, data.validation, extra) if selects and data.validation else None
     started = time.perf_counter()
     method.train()
-    with together.norms():
+    with together.sync_batch_norm():
         method.fit(data.train, run)
-    together.leave(method)
+    together.finish(method)
     if together.rank:
         return blank(job, "ok"), {}
     fit_seconds = time.perf_counter() - started + (checkpoints.seconds if checkpoints else 0.0)
@@ -175,7 +175,7 @@ def _measured(
             **provenance.machine(run.device),
             "batch": min(train.batch, len(data.train)),
             "weights": weights[:16],
-            "trained": digest_of_state(method)[:16],
+            "trained": state_digest(method)[:16],
             "last": run.logged,
             **provenance.spent(time.perf_counter() - begun, run.device),
             "resumed_after_epoch": checkpoints.epoch if checkpoints else 0,

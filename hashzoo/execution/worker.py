@@ -28,7 +28,7 @@ from hashzoo.results import provenance, store
 from hashzoo.results.cell import Cell
 from hashzoo.training import checkpoints
 from hashzoo.training.checkpoints import Checkpoints
-from hashzoo.training.distributed import LostError, ProcessGroup
+from hashzoo.training.distributed import PeerLostError, ProcessGroup
 from hashzoo.types import Report
 
 
@@ -54,7 +54,7 @@ def work(job: Job, folder: Path, memory: int | None, pipe: Connection, surroundi
 
         saved_method.path_of(log).unlink(missing_ok=True)  # of a former measurement
         former = Checkpoints(
-            checkpoints.path_of(log), {"key": job.identity.key, "device": job.device, "devices": job.devices}
+            checkpoints.checkpoint_path(log), {"key": job.identity.key, "device": job.device, "devices": job.devices}
         )
         try:
             cell, arrays = _measure_safely(job, report, saved_method.path_of(log) if job.keep else None, former, memory)
@@ -221,7 +221,7 @@ def _member(
     except BaseException as error:
         traceback.print_exc()
         refused = str(error) if isinstance(error, DiskError) else None
-        pipe.send(("failed", (status_of(error), isinstance(error, LostError), refused)))
+        pipe.send(("failed", (status_of(error), isinstance(error, PeerLostError), refused)))
 
 
 def _follow(folder: Path) -> None:

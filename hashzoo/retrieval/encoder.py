@@ -22,7 +22,7 @@ from hashzoo.errors import EnvironmentFailure, NonFiniteError, UsageError, first
 from hashzoo.registry import saved_method
 from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.retrieval import heatmaps
-from hashzoo.training.feature_store import digest_of_state
+from hashzoo.training.feature_store import state_digest
 from hashzoo.types import Batch, Codes, Operation, ProgressCallback, Ranking
 
 #: An image in memory, or the path of its file.
@@ -197,7 +197,7 @@ class Encoder:
                 "mean": list(to.mean),
                 "std": list(to.std),
             },
-            "run": {"cell": str(self.cell), "key": identity.key, "state": digest_of_state(self.trained.method)},
+            "run": {"cell": str(self.cell), "key": identity.key, "state": state_digest(self.trained.method)},
             "made_with": {
                 "hashzoo": __version__,
                 "torch": torch.__version__,

@@ -22,7 +22,7 @@ from hashzoo.run import Run
 from hashzoo.testing.fixtures import Finding, Probe, misplaced, synthetic_splits
 from hashzoo.testing.parts import check_backbone, check_dataset, check_head, check_loss
 from hashzoo.training.budget import Budget
-from hashzoo.training.process_state import untouched
+from hashzoo.training.process_state import preserve_process_state
 from hashzoo.types import Codes
 
 __all__ = [
@@ -230,7 +230,7 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
     counting.set_threads(threads)  # its first use would change the threads of torch
     torch.set_num_threads(threads)
     before = _surroundings()
-    with untouched():
+    with preserve_process_state():
         try:
             checked = _Check(factory, bits, multilabel)
             findings = [Finding("fit and encode", True)]

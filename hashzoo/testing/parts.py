@@ -16,7 +16,7 @@ from hashzoo.data.split_file import split_digest
 from hashzoo.data.transforms import as_tensor
 from hashzoo.errors import status_of
 from hashzoo.testing.fixtures import CLASSES, Finding, Probe, findings_of, misplaced, synthetic_splits
-from hashzoo.training.process_state import untouched
+from hashzoo.training.process_state import preserve_process_state
 from hashzoo.types import Batch, Features, Output, Split, Splits
 
 LOOKED_AT = 8  # images of each part of a dataset; hashzoo data check looks at all
@@ -64,7 +64,7 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         cure = "nn.BatchNorm1d remembers the mean of training, x.mean(0) takes that of the batch"
         return "" if torch.allclose(together, alone, atol=1e-4) else f"a code depends on its batch in eval mode: {cure}"
 
-    with untouched():
+    with preserve_process_state():
         torch.manual_seed(0)
         data, backbone = synthetic_splits(), Probe()
         images = data.train.images[:24].float() / 128 - 1
@@ -163,7 +163,7 @@ def check_loss(
         same, other = labels @ labels.T > 0, ~torch.eye(24, dtype=torch.bool)
         return float(near[same & other].mean() - near[~same].mean())
 
-    with untouched():
+    with preserve_process_state():
         torch.manual_seed(0)
         _Extra.asked = ()
         loss, found = _built(factory, ("setting",), synthetic_splits().setting(bits))
@@ -227,7 +227,7 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
             return f"built for images of (1, 32, 32) it does not take them: {status_of(error)[1]}: {cure}"
         return ""
 
-    with untouched(), torch.no_grad():
+    with preserve_process_state(), torch.no_grad():
         torch.manual_seed(0)
         backbone, found = _built(factory, ("shape",), shape)
         if backbone is None:
@@ -302,7 +302,7 @@ def check_dataset(factory: Callable[..., Splits]) -> list[Finding]:
         wrong = [line for line in lines if line["status"] == "found"]
         return "; ".join(f"{one['finding']} ({one['count']} of {one['of']}): {one['cure']}" for one in wrong)
 
-    with untouched():
+    with preserve_process_state():
         made, found = _built(factory, ())
         if made is None and not found[0].ok:
             return found

@@ -1,1 +1,1 @@
-"""What a run stands on: budget, checkpoints, stored features, process groups, process state."""
+"""What a training run uses: budget, checkpoints, stored features, process groups, process state."""

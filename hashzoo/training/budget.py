@@ -9,20 +9,37 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Schedule = Literal["constant", "step", "cosine"]
 
-
-#: The most draws of a view that are stored. A draw's seed is below 2^32 (torch looks at no more) up to 2^26 images.
-DRAWS = 64
+#: Maximum number of stored draws of a view: up to 2^26 images, seeds of draws stay below 2^32, which is all torch uses.
+MAX_DRAWS = 64
 
 
 class Budget(BaseModel):
-    """The budget that every method of a benchmark trains under; all of it is part of a cell's key.
+    """The training budget of a benchmark, the same for every method. All of it is part of a cell's key.
 
-    A ``frozen`` backbone learns nothing: its features are stored once, except for methods that learn from views of
-    images, which get the network as it is. ``stored`` spares these too; all their views are then the same features.
-    ``lr`` is the rate of heads and losses, ``backbone_lr`` the multiple of it that the backbone gets. ``threads``
-    stands here because the order in which a sum is taken can change its last digit. ``draws`` stores, for a frozen
-    backbone, the features of so many random draws of each view that is asked for, instead of computing each anew.
-    ``select`` names a metric: the state that was best by it on the validation images is scored beside the last one.
+    Args:
+        backbone: ``"full"`` trains the backbone. ``"frozen"`` does not: its features are stored once, except for
+            methods that train on views of images, which get the frozen network. ``"stored"`` uses stored features for
+            these methods too, so that all their views are the same features.
+        maps: Whether the backbone returns feature maps in addition to pooled features.
+        epochs: Passes over the training images.
+        batch: Images per batch.
+        optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
+        lr: Learning rate of heads and losses.
+        backbone_lr: Multiple of ``lr`` that the backbone is trained with.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of every parameter except scalars.
+        schedule: Learning-rate schedule: ``"constant"``, ``"step"`` or ``"cosine"``; see :func:`rate`.
+        clip: Largest norm of the gradient, or None for no clipping.
+        augment: Augmentation of training images: ``"none"``, ``"flip"``, ``"shift"`` or ``"crop-flip"``.
+        precision: ``"fp32"``, or ``"bf16"`` to run the backbone in mixed precision.
+        threads: CPU threads. Part of the budget because the order of a sum can change its last digit.
+        draws: With a frozen backbone, the number of random draws of each view whose features are stored and reused
+            (at most 64); 0 computes the features of every view anew.
+        select: Name of a metric, such as ``"map@all"``: the state with the best validation score is scored in addition
+            to the final one. Empty for no selection.
+
+    Raises:
+        pydantic.ValidationError: A value is out of range, or a name is unknown.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,17 +58,17 @@ class Budget(BaseModel):
     augment: Literal["none", "flip", "shift", "crop-flip"] = "none"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int = Field(1, ge=1)
-    draws: int = Field(0, ge=0, le=DRAWS)
+    draws: int = Field(0, ge=0, le=MAX_DRAWS)
     select: str = ""
 
     def recorded(self) -> dict[str, Any]:
-        """What stands in a cell's key. What came later is left out where it is not used, so that old keys stay."""
+        """The values that a cell's key contains. Fields added later are omitted if unused, which preserves old keys."""
         values = self.model_dump()
         return {name: value for name, value in values.items() if value or name not in ("draws", "select")}
 
 
 def rate(schedule: Schedule, progress: float) -> float:
-    """The multiple of the learning rate at ``progress`` 0..1: ``step`` divides by ten at 60 % and at 85 %.
+    """Multiple of the learning rate at ``progress`` in 0..1; ``step`` divides it by ten at 60 % and at 85 %.
 
     >>> [round(rate("cosine", p), 3) for p in (0, 0.5, 1)]
     [1.0, 0.5, 0.0]

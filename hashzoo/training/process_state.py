@@ -1,4 +1,4 @@
-"""What a process shares among all that runs in it: put back after a cell, and made deterministic where asked."""
+"""The global state of a process: preserved while a cell is measured, made deterministic on request."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import torch
 from hashzoo.errors import UsageError
 from hashzoo.hamming import counting
 
-#: What cuBLAS must be told to sum in one order; https://docs.nvidia.com/cuda/cublas has the meaning.
-WORKSPACE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+#: Makes cuBLAS sum in a fixed order; see "Results reproducibility" in https://docs.nvidia.com/cuda/cublas.
+CUBLAS_SETTINGS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 
 @contextmanager
-def untouched() -> Iterator[None]:
-    """Whatever is done inside, the process is afterwards as it was before.
+def preserve_process_state() -> Iterator[None]:
+    """Restore the global state of the process on exit.
 
-    That is: the state of every global generator, torch's default dtype and device, gradient mode, precision and
-    determinism, the threads of torch and of the compiled loops, the working directory and the environment.
+    This covers the global random generators, torch's default dtype and device, gradient mode, matmul precision and
+    determinism, the thread counts of torch and numba, the working directory and the environment variables.
     """
     threads, compiled = torch.get_num_threads(), counting.get_threads()
     generators = torch.get_rng_state(), np.random.get_state(), random.getstate()
@@ -33,7 +33,7 @@ def untouched() -> Iterator[None]:
     cudnn = torch.backends.cudnn
     switches = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
     environment, folder = dict(os.environ), "."
-    with suppress(OSError):  # the folder may be gone, here as below
+    with suppress(OSError):  # the folder can have been deleted, here and below
         folder = str(Path.cwd())
     try:
         yield
@@ -44,8 +44,8 @@ def untouched() -> Iterator[None]:
             del os.environ[name]
         os.environ.update(environment)
         torch.set_default_dtype(dtype)
-        # these two only where they changed: a default device that is set slows each call, even that of the start,
-        # and the switch of determinism takes seconds to import what it switches
+        # Set only if changed: setting a default device slows down every later call, and setting the deterministic
+        # mode imports modules for seconds.
         if torch.get_default_device() != device:
             torch.set_default_device(device)
         torch.set_grad_enabled(grad)
@@ -59,19 +59,19 @@ def untouched() -> Iterator[None]:
         if gpus:
             torch.cuda.set_rng_state_all(gpus)
         counting.set_threads(compiled)
-        torch.set_num_threads(threads)  # last: the compiled loops' start sets it too
+        torch.set_num_threads(threads)  # last: the first use of numba sets it too
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Where wanted, an operation that has no deterministic form is a UsageError that names it.
+    """If ``wanted``, use deterministic operations; an operation without a deterministic form raises UsageError.
 
-    Left set behind: :func:`untouched` is what puts it back.
+    The settings stay on exit: use it inside :func:`preserve_process_state`.
     """
     if not wanted:
         yield
         return
-    os.environ.update(WORKSPACE)  # read when cuBLAS starts, so in a process that has not used the GPU yet
+    os.environ.update(CUBLAS_SETTINGS)  # cuBLAS reads them when it starts: before the first use of the GPU
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     try:
@@ -81,16 +81,16 @@ def deterministic(wanted: bool) -> Iterator[None]:
         if " does not have a deterministic implementation" in text:
             name = text.split(" does not have a deterministic implementation")[0]
         elif "not deterministic because it uses CuBLAS" in text:
-            name = "a product of matrices (cuBLAS)"
+            name = "matrix multiplication (cuBLAS)"
         else:
             raise
         raise UsageError(
-            f"{name} has no deterministic form here, and --deterministic asks for one; "
-            "take --device cpu or another method, or leave --deterministic out"
+            f"{name} has no deterministic implementation on this device, which --deterministic requires; "
+            "use --device cpu or another method, or omit --deterministic"
         ) from error
 
 
 def limit_threads(count: int) -> None:
-    """Let this process compute with ``count`` threads, whatever other cells run beside it."""
+    """Limit torch and numba in this process to ``count`` threads."""
     counting.set_threads(count)
-    torch.set_num_threads(count)  # last: numba's start sets the number of the OpenMP that both use
+    torch.set_num_threads(count)  # last: the first use of numba sets the count of the OpenMP that both use

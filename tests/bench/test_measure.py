@@ -21,7 +21,7 @@ from hashzoo.evaluation.metrics import parse
 from hashzoo.evaluation.scoring import class_groups, query_codes, score_queries
 from hashzoo.registry import zoo
 from hashzoo.testing import Probe, synthetic_splits
-from hashzoo.training.feature_store import Standing
+from hashzoo.training.feature_store import FrozenBackbone
 
 HOUSE = zoo.load_plugins()
 
@@ -237,7 +237,7 @@ def test_a_frozen_network_sees_the_views_of_methods_that_learn_from_them(tmp_pat
 def test_a_frozen_network_stays_as_it_was_while_a_method_trains_on_views():
     inner = Probe()
     before = {name: value.clone() for name, value in inner.state_dict().items()}
-    standing = Standing(inner, maps=False)
+    standing = FrozenBackbone(inner, maps=False)
     standing.train()
     features = standing(torch.randn(8, 1, 12, 12))
     assert not features.pooled.requires_grad

@@ -60,7 +60,7 @@ class OwnLoop(Deep):
 
 
 def fitted(case, process_group):
-    """The losses of every step and the state that a case of training ends with; Tiny has batch normalisation."""
+    """Losses of every step and final state of one training; Tiny has batch normalisation."""
     data, steps = synthetic_splits(), []
     train = replace(data.train.take(torch.arange(50)))  # batches of 16, 16, 16 and 2
     budget = {"epochs": 2, "batch": 16, "lr": 1e-2, "clip": 1.0, "optimizer": "sgd"}
@@ -83,9 +83,11 @@ def fitted(case, process_group):
 
     run.step = stepped
     method.train()
-    with process_group.norms():
+    with process_group.sync_batch_norm():
         method.fit(train, run)
-    process_group.agree("the state", torch.stack([value.double().sum() for value in method.state_dict().values()]))
+    process_group.require_equal(
+        "the state", torch.stack([value.double().sum() for value in method.state_dict().values()])
+    )
     return {"steps": torch.tensor(steps), **method.state_dict()}
 
 
@@ -95,16 +97,16 @@ def fitted_alone(case):
 
 
 def normed(process_group):
-    """What batch normalisation gives of a batch: values, slopes for it and for the weight, running statistics."""
+    """Outputs, gradients and running statistics of batch normalisation for a batch."""
     x = torch.randn(7, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     weights = torch.randn(7, 3, 2, 2, generator=torch.Generator().manual_seed(1))
-    process_group.begin(len(x))
-    mine, norm = process_group.share(x).requires_grad_(), BatchNormAct2d(3)  # not torch's, and it bends the values too
-    with process_group.norms():
+    process_group.begin_batch(len(x))
+    mine, norm = process_group.share(x).requires_grad_(), BatchNormAct2d(3)  # a subclass of torch's with an activation
+    with process_group.sync_batch_norm():
         y = norm(mine)
         whole = process_group.gather(Output(y), len(x)).code
         (weights * whole.square()).sum().backward()
-    process_group.average([norm.weight])
+    process_group.average_gradients([norm.weight])
     gathered = process_group.gather(Output(mine.grad), len(x)).code / process_group.count
     return {"y": whole, "x": gathered, "weight": norm.weight.grad, "mean": norm.running_mean, "var": norm.running_var}
 
@@ -113,23 +115,23 @@ CASES = ["tanh+dhn", "dhd", "sfdh", "memory", "own loop"]  # pairs; proxies, two
 
 
 def member(rank, folder):
-    """One of three processes, and then of two: starting them is what takes long."""
+    """One of three processes, then of two: they are reused because starting processes is slow."""
     os.environ["LOCAL_RANK"] = str(rank)
     torch.set_num_threads(1)
     for count in range(3, max(rank, 1), -1):
         process_group = ProcessGroup(rank, count)
-        process_group.join(folder / f"meeting {count}", "gloo")
+        process_group.join(folder / f"rendezvous {count}", "gloo")
         found = {case: fitted(case, process_group) for case in CASES} | {"norm": normed(process_group)}
         if rank == 0:
             torch.save(found, folder / f"{count}.pt")
-        with pytest.raises(HashzooError, match=f"the {count} processes of this cell do not agree on who they are"):
-            process_group.agree("who they are", torch.tensor([float(rank)]))
-        process_group.leave(nn.BatchNorm1d(1))
+        with pytest.raises(HashzooError, match=f"the {count} processes of this cell do not agree on the rank"):
+            process_group.require_equal("the rank", torch.tensor([float(rank)]))
+        process_group.finish(nn.BatchNorm1d(1))
 
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """What several processes find; the last batch has an image for each of two, and too few for three."""
+    """Results of two and of three processes; the last batch has two images, too few for three processes."""
     folder = tmp_path_factory.mktemp("together")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -154,7 +156,7 @@ def test_several_processes_give_the_losses_and_the_state_of_one(case, count, tog
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_batch_normalisation_is_that_of_the_whole_batch_whoever_calls_it(count, together):
+def test_batch_normalisation_is_that_of_the_whole_batch_for_any_module(count, together):
     for name, value in normed(ProcessGroup()).items():
         torch.testing.assert_close(
             together[count]["norm"][name].detach(), value.detach(), msg=lambda m, n=name: f"{n}: {m}"
@@ -171,14 +173,14 @@ def test_shares_differ_by_one_image_and_a_batch_of_fewer_than_processes_is_not_d
 def test_a_loop_that_does_not_join_what_was_seen_takes_no_step():
     run, layer = Run(Budget(), 0), nn.Linear(1, 1)
     run.process_group = ProcessGroup(0, 2)
-    run.process_group.begin(8)
+    run.process_group.begin_batch(8)
     with pytest.raises(ValueError, match=r"does not ask for run\.gathered.* use --devices 1"):
         run.step(run.optimizer(layer), {"x": layer.weight.sum()})
 
 
 def test_what_a_head_gives_beside_codes_must_have_a_row_for_each_image():
     process_group = ProcessGroup(0, 2)
-    process_group.begin(8)
+    process_group.begin_batch(8)
     with pytest.raises(ValueError, match=r"the head's 'code' has shape \(3, 2\) for 4 images"):
         process_group.gather(Output(torch.zeros(3, 2)), 8)
 

@@ -113,7 +113,7 @@ def write_features(folder: Path, version: int) -> None:
         return  # features are never replaced: there are none, or they are these
     os.environ["HASHZOO_CACHE"] = str(folder)
     groups = [np.arange(start, start + 4) for start in range(0, 12, 4)]
-    feature_store.stored(lambda: [eye], groups, 12, maps=True, name="x")
+    feature_store.load_or_extract(lambda: [eye], feature_store.FeatureRequest(groups, 12, maps=True), "x")
 
 
 def read_features(folder: Path) -> list[Any]:

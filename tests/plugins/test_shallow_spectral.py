@@ -27,7 +27,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.run import Run
 from hashzoo.testing import check_method
 from hashzoo.training.budget import Budget
-from hashzoo.training.feature_store import Precomputed, StoredFeatures
+from hashzoo.training.feature_store import PrecomputedBackbone, StoredFeatures
 from hashzoo.types import Batch, Features, Setting, Split, signs
 
 D = torch.float64
@@ -63,7 +63,7 @@ class Given(Backbone):
 def fitted(factory, x, labels, bits, seed=0, **values):
     classes = labels.shape[1]
     setting = Setting(bits, classes, bool((labels.sum(1) > 1).any()), labels.sum(0).long(), len(x))
-    method = factory(setting, Precomputed(Given(x.shape[1]), maps=False), **values)
+    method = factory(setting, PrecomputedBackbone(Given(x.shape[1]), maps=False), **values)
     run = Run(Budget(), seed)
     method.fit(Split(StoredFeatures([x.numpy()]), labels, torch.arange(len(x))), run)
     return method, run

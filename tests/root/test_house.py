@@ -70,10 +70,6 @@ TOO_LARGE = {
     "hashzoo/testing/parts.py:check_backbone",
     "hashzoo/testing/parts.py:check_dataset",
     "hashzoo/testing/parts.py:check_loss",
-    #
-    "hashzoo/training/distributed.py:whole_norm",
-    #
-    "hashzoo/training/feature_store.py:extract",
 }
 
 

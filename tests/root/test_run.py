@@ -18,7 +18,7 @@ from hashzoo.data.transforms import AUGMENTATIONS
 from hashzoo.errors import NonFiniteError
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
-from hashzoo.training.feature_store import Precomputed, StoredFeatures
+from hashzoo.training.feature_store import PrecomputedBackbone, StoredFeatures
 from hashzoo.types import Features, Input, Split, Splits
 
 
@@ -204,7 +204,7 @@ def test_frozen_features_are_those_of_the_backbone_and_are_extracted_once(tmp_pa
     again = frozen(backbone, data, run)
     assert backbone.seen == len(data)
     assert isinstance(again.images, StoredFeatures)
-    found = run.features(Precomputed(backbone, maps=True), kept)
+    found = run.features(PrecomputedBackbone(backbone, maps=True), kept)
     assert torch.equal(found.pooled, expected.pooled)
     (batch,) = run.batches(kept)
     assert torch.equal(batch.images.maps[0], data.images[batch.ids].float() / 127.5 - 1)

@@ -114,9 +114,9 @@ def test_kept_splits_say_their_schema_and_are_read_without(tmp_path):
 
 
 def test_stored_features_say_their_schema_and_are_read_without(tmp_path):
-    groups = [np.arange(3)]
     kept = tmp_path / "kept"
-    feature_store.extract([lambda rows: Features(torch.ones(len(rows), 2))], groups, 3, False, kept)
+    request = feature_store.FeatureRequest([np.arange(3)], 3, maps=False)
+    feature_store.extract([lambda rows: Features(torch.ones(len(rows), 2))], request, kept)
     about = json.loads((kept / "features.json").read_text())
     assert about.pop("schema") == feature_store.SCHEMA
     (kept / "features.json").write_text(json.dumps(about))

@@ -1,4 +1,4 @@
-"""A fit that was ended goes on from its last checkpoint, and ends as if nothing had been."""
+"""Checkpoints: an interrupted training resumes from the last one and gives the same result."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from hashzoo.execution.worker import log_of
 from hashzoo.registry import zoo
 from hashzoo.results import store
 from hashzoo.run import Run
-from hashzoo.storage import files
 from hashzoo.testing import synthetic_splits
+from hashzoo.training import checkpoints
 from hashzoo.training.budget import Budget
-from hashzoo.training.checkpoints import Checkpoints, path_of
+from hashzoo.training.checkpoints import Checkpoints, checkpoint_path
 
 HOUSE = zoo.load_plugins()
 
@@ -38,11 +38,11 @@ def job_of(method, validation=0.0, sets=(), **train):
 
 
 class EndedError(Exception):
-    """The power is gone."""
+    """A simulated power failure."""
 
 
 def ended_after(epoch, job, path):
-    """A measurement that ends in the midst of the epochs: the last checkpoint is of the epoch before."""
+    """Interrupt a measurement during an epoch: the last checkpoint is that of the epoch before."""
 
     def report(progress, values):
         if progress >= epoch / 4 and "images/s" not in values:
@@ -73,18 +73,18 @@ def same(one, other):
         ("csq", {"validation": 0.3, "select": "map@all"}),
     ],
 )
-def test_a_fit_that_was_ended_goes_on_and_gives_the_same_bytes(method, changes, tmp_path, capsys):
+def test_an_interrupted_training_resumes_and_gives_the_same_bytes(method, changes, tmp_path, capsys):
     job, path = job_of(method, **changes), tmp_path / "x.checkpoint"
     straight = measure(job)
     ended_after(3, job, path)
     former = Checkpoints(path, job, every=0)
     resumed = measure(job, checkpoints=former)
-    assert "training goes on after epoch 2" in capsys.readouterr().out
+    assert "resuming after epoch 2" in capsys.readouterr().out
     assert resumed[0].provenance["resumed_after_epoch"] == 2
     assert former.seconds > 0
     same(resumed, straight)
     assert resumed[0].facts.get("selected_epoch") == straight[0].facts.get("selected_epoch")
-    again = Checkpoints(path, job, every=0)  # of a try that was ended after its last epoch
+    again = Checkpoints(path, job, every=0)  # of a training that was interrupted after its last epoch
     same(measure(job, checkpoints=again), straight)
     assert again.epoch == 4
 
@@ -105,7 +105,7 @@ measure(job, report, checkpoints=Checkpoints(Path(sys.argv[1]), job, every=0))
 """
 
 
-def test_a_process_that_is_killed_leaves_a_checkpoint_that_another_goes_on_from(tmp_path):
+def test_a_killed_process_leaves_a_checkpoint_to_resume_from(tmp_path):
     path = tmp_path / "x.checkpoint"
     found = subprocess.run([sys.executable, "-c", KILLED, path], check=False, capture_output=True, timeout=120)
     assert found.returncode == -9, found.stderr
@@ -122,19 +122,19 @@ def written(tmp_path):
 
 
 def begun(job, path):
-    """The epoch that is gone on from, and the method."""
+    """The epoch to resume from, and whether the method is unchanged."""
     data, run = synthetic_splits(), Run(Budget(), 0)
     torch.manual_seed(0)
     backbone = HOUSE.backbone("tiny").factory((1, 8, 8), width=4)
     method = HOUSE.method("tanh+dhn").factory(replace(data.setting(8), classes=10), backbone)
     run.optimizer(method)
     before = [value.clone() for value in method.state_dict().values()]
-    epoch = Checkpoints(path, job).begin(run, method)
-    untouched = all(torch.equal(a, b) for a, b in zip(before, method.state_dict().values(), strict=True))
-    return epoch, untouched
+    epoch = Checkpoints(path, job).restore(run, method)
+    unchanged = all(torch.equal(a, b) for a, b in zip(before, method.state_dict().values(), strict=True))
+    return epoch, unchanged
 
 
-def test_a_damaged_checkpoint_is_not_used_whatever_bit_is_damaged(written, capsys):
+def test_a_damaged_checkpoint_is_ignored(written, capsys):
     job, path = written
     sound = path.read_bytes()
     assert begun(job, path) == (2, False)
@@ -148,42 +148,42 @@ def test_a_damaged_checkpoint_is_not_used_whatever_bit_is_damaged(written, capsy
     for length in (0, 1, 7, 8, 100, len(sound) // 2, len(sound) - 1):
         path.write_bytes(sound[:length])
         assert begun(job, path) == (0, True), length
-    assert capsys.readouterr().out.count("x.checkpoint is not used: it is damaged") == len(places) + 7
+    assert capsys.readouterr().out.count("x.checkpoint ignored: damaged") == len(places) + 7
 
 
 @pytest.mark.parametrize("change", [{"devices": 2}, {"device": "cuda"}, {"identity": job_of("tanh+dch").identity}])
-def test_a_checkpoint_of_something_else_is_not_used(written, change, capsys):
+def test_a_checkpoint_of_another_cell_or_device_is_ignored(written, change, capsys):
     job, path = written
     assert begun(replace(job, **change), path) == (0, True)
-    assert "is not used: it was written for" in capsys.readouterr().out
+    assert "ignored: written for" in capsys.readouterr().out
 
 
-def test_a_checkpoint_of_a_method_that_has_changed_is_not_used(written, capsys):
+def test_a_checkpoint_of_a_changed_method_is_ignored(written, capsys):
     job, path = written
     run, method = Run(Budget(), 0), nn.Linear(2, 2)
-    assert Checkpoints(path, job).begin(run, method) == 0
-    assert "it does not fit the method as it is now" in capsys.readouterr().out
+    assert Checkpoints(path, job).restore(run, method) == 0
+    assert "it does not match the method" in capsys.readouterr().out
 
 
-def test_a_disk_without_room_for_a_checkpoint_is_no_failure(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_does_not_stop_the_training(tmp_path, monkeypatch, capsys):
     def full(path, data):
         raise EnvironmentFailure(f"cannot write {path}: No space left on device; free some space")
 
-    monkeypatch.setattr(files, "replace_bytes", full)
+    monkeypatch.setattr(checkpoints, "replace_bytes", full)
     job = job_of("tanh+dhn")
     same(measure(job, checkpoints=Checkpoints(tmp_path / "x.checkpoint", job, every=0)), measure(job))
     assert "no checkpoint after epoch 1: cannot write" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_fit_of_seconds_writes_none_and_loops_that_cannot_go_on_do_not(tmp_path):
+def test_short_trainings_and_loops_that_cannot_resume_write_no_checkpoint(tmp_path):
     for method, every in (("tanh+dhn", 60), ("dsdh", 0), ("bbn", 0), ("multigrain", 0)):
         job, path = job_of(method), tmp_path / f"{method}.checkpoint"
         measure(job, checkpoints=Checkpoints(path, job, every=every))
         assert not path.exists()
 
 
-def test_batches_that_run_side_by_side_are_not_written(tmp_path):
+def test_interleaved_loops_write_no_checkpoint(tmp_path):
     job, data, path = job_of("tanh+dhn"), synthetic_splits().train, tmp_path / "x.checkpoint"
     run = Run(Budget(epochs=2), 0, checkpoints=Checkpoints(path, job, every=0))
     run.resume(nn.Linear(2, 2))
@@ -194,12 +194,12 @@ def test_batches_that_run_side_by_side_are_not_written(tmp_path):
     assert path.exists()
 
 
-def test_beside_a_cell_a_damaged_checkpoint_is_said_and_a_finished_one_removed(tmp_path):
+def test_the_log_of_a_cell_reports_a_damaged_checkpoint_and_a_finished_cell_has_none(tmp_path):
     job = job_of("tanh+dhn")
     store.prepare(tmp_path)
-    path = path_of(store.path(tmp_path, job.identity, job.benchmark))
+    path = checkpoint_path(store.path(tmp_path, job.identity, job.benchmark))
     path.write_bytes(b"nothing of the kind")
     (cell,) = scheduler.run_cells([job], tmp_path, event=lambda *_: None)
     assert cell.status == "ok", cell.reason
-    assert "is not used: it is damaged" in log_of(job, tmp_path).read_text()
+    assert "ignored: damaged" in log_of(job, tmp_path).read_text()
     assert not path.exists()

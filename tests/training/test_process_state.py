@@ -1,4 +1,4 @@
-"""A cell measured by a function call leaves the caller's process as it was, and repeats itself."""
+"""Measuring a cell in the caller's process preserves its global state, and is reproducible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hashzoo.bench.plan import plan
 from hashzoo.errors import UsageError, status_of
 from hashzoo.hamming import counting
 from hashzoo.registry import zoo
-from hashzoo.training.process_state import WORKSPACE, deterministic, untouched
+from hashzoo.training.process_state import CUBLAS_SETTINGS, deterministic, preserve_process_state
 
 PLUGIN = '''
 import os, random
@@ -26,7 +26,7 @@ from hashzoo import Card, Method, bits, hookimpl
 
 
 class Rude(Method):
-    """Changes all that it can reach, and learns nothing but noise from every global generator."""
+    """Changes the global state and learns noise from every global generator."""
 
     card = Card("shallow", "none")
 
@@ -53,7 +53,7 @@ class Rude(Method):
 
 
 class Last(Rude):
-    """Changes what would not let it be scored, and fails."""
+    """Changes the state that scoring needs, then fails."""
 
     def fit(self, train, run):
         torch.set_default_dtype(torch.float64)
@@ -63,7 +63,7 @@ class Last(Rude):
 
 
 class Unordered(Rude):
-    """Uses an operation that has no deterministic form."""
+    """Uses an operation without a deterministic implementation."""
 
     def fit(self, train, run):
         torch.zeros(4).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
@@ -90,7 +90,7 @@ def job(tmp_path):
     return made
 
 
-def surroundings():
+def process_state():
     return {
         "torch": torch.get_rng_state().tolist(),
         "numpy": [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
@@ -108,21 +108,21 @@ def surroundings():
 
 
 @pytest.mark.parametrize("method", ["rude", "last"])
-def test_a_cell_leaves_its_caller_as_it_was_whatever_its_method_does(method, job, monkeypatch):
+def test_measuring_preserves_the_state_of_the_process(method, job, monkeypatch):
     monkeypatch.setenv("HASHZOO_KEPT", "1")
     monkeypatch.setenv("HASHZOO_CHANGED", "before")
     one = job(method)
     measure(job("rude"))  # what is loaded for the first time stays loaded
-    before = surroundings()
+    before = process_state()
     if method == "last":
         with pytest.raises(RuntimeError, match="deliberate"):
             measure(one)
     else:
         measure(one)
-    assert surroundings() == before
+    assert process_state() == before
 
 
-def test_a_method_that_draws_from_global_generators_repeats_itself_and_differs_by_seed(job):
+def test_a_method_that_uses_global_generators_is_reproducible_and_depends_on_the_seed(job):
     one = job("rude")
     first = measure(one)[0]
     torch.manual_seed(5), np.random.seed(6), random.seed(7)
@@ -134,19 +134,19 @@ def test_a_method_that_draws_from_global_generators_repeats_itself_and_differs_b
     assert measure(two)[0].provenance["trained"] != first.provenance["trained"]
 
 
-def test_an_operation_without_a_deterministic_form_is_named_with_the_cure(job):
+def test_an_operation_without_a_deterministic_implementation_is_an_error_with_the_fix(job):
     assert measure(job("unordered"))[0].status == "ok"
-    before = surroundings()
+    before = process_state()
     with pytest.raises(
-        UsageError, match=r"put_.* has no deterministic form here.* leave --deterministic out"
+        UsageError, match=r"put_.* has no deterministic implementation on this device.* omit --deterministic"
     ) as caught:
         measure(job("unordered", deterministic=True))
-    assert surroundings() == before
+    assert process_state() == before
     status, reason = status_of(caught.value)
     assert (status, "\n" in reason) == ("failed", False)
 
 
-def test_a_deterministic_cell_says_so_and_has_the_key_and_here_the_scores_of_another(job):
+def test_a_deterministic_cell_has_the_same_key_and_records_it(job):
     plain, strict = job("rude"), job("rude", deterministic=True)
     assert plain.identity.key == strict.identity.key
     found = measure(strict)[0]
@@ -154,27 +154,27 @@ def test_a_deterministic_cell_says_so_and_has_the_key_and_here_the_scores_of_ano
     assert found.metrics == measure(plain)[0].metrics
 
 
-def test_determinism_sets_what_torch_and_cublas_ask_for():
-    with untouched(), deterministic(True):
+def test_deterministic_sets_what_torch_and_cublas_require():
+    with preserve_process_state(), deterministic(True):
         assert torch.get_deterministic_debug_mode() == 2
         assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (True, False)
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == WORKSPACE["CUBLAS_WORKSPACE_CONFIG"]
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == CUBLAS_SETTINGS["CUBLAS_WORKSPACE_CONFIG"]
     assert torch.get_deterministic_debug_mode() == 0
-    with untouched(), deterministic(False):
+    with preserve_process_state(), deterministic(False):
         assert torch.get_deterministic_debug_mode() == 0
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_determinism():
-    with pytest.raises(RuntimeError, match="something else"), untouched(), deterministic(True):
+def test_other_errors_are_not_converted():
+    with pytest.raises(RuntimeError, match="something else"), preserve_process_state(), deterministic(True):
         raise RuntimeError("something else")
 
 
-def test_the_caller_may_stand_in_a_folder_that_is_gone(tmp_path, monkeypatch):
+def test_the_working_folder_can_have_been_deleted(tmp_path, monkeypatch):
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    with untouched():
+    with preserve_process_state():
         folder.rmdir()
-    with untouched():
+    with preserve_process_state():
         os.chdir(tmp_path)
     os.chdir(tmp_path)
