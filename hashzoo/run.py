@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.strategies.ddp import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
-from hashzoo.data.transforms import AUGMENTATIONS, load
+from hashzoo.data.transforms import augmentation, load
 from hashzoo.errors import NonFiniteError
 from hashzoo.training.budget import Budget, Schedule, rate
 from hashzoo.training.distributed import ProcessGroup
@@ -48,17 +45,7 @@ class Run:
         if train.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
             raise ValueError("this GPU has no bf16; use precision = 'fp32'")
         self.train, self.process_group = train, process_group or ProcessGroup()
-        self.fabric = Fabric(
-            accelerator="cuda" if device.startswith("cuda") else "cpu",
-            devices=self.process_group.count,
-            strategy="auto"
-            if self.process_group.count == 1
-            else DDPStrategy(cluster_environment=LightningEnvironment()),
-            precision="bf16-mixed" if train.precision == "bf16" else "32-true",
-        )
-        if self.process_group.count > 1:
-            self.fabric.launch()  # the processes are there already, and have met: it takes its device
-        self.device: torch.device = self.fabric.device
+        self.device = self.process_group.device(device)
         self.generator = torch.Generator().manual_seed(seed)
         self.progress = 0.0
         self.epochs = 0  # finished, of all batches together
@@ -77,7 +64,7 @@ class Run:
         """The backbone on the run's device, under the run's precision."""
         backbone = backbone.to(self.device)
         mixed = self.train.precision != "fp32" and not isinstance(backbone, PrecomputedBackbone)
-        return MixedPrecisionBackbone(backbone, self.fabric) if mixed else backbone
+        return MixedPrecisionBackbone(backbone, self.device.type) if mixed else backbone
 
     def log(self, values: dict[str, Any]) -> None:
         """Keep the latest value of named quantities, for the progress display and the cell."""
@@ -145,7 +132,7 @@ class Run:
         :meth:`gathered`.
         """
         epochs, size = epochs or self.train.epochs, size or self.train.batch
-        chosen = [AUGMENTATIONS[self.train.augment]] if views is None else list(views)
+        chosen = [augmentation(self.train.augment)] if views is None else list(views)
         if weights is not None and len(weights) != len(split):
             raise ValueError(f"{len(weights)} weights for a split of {len(split)} images")
         if len(split) < 2:
@@ -213,7 +200,7 @@ class Run:
         if not self.process_group.gathered:
             raise ValueError("this loop does not ask for run.gathered, so it trains in one process: use --devices 1")
         optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(total)
+        total.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.process_group.average_gradients(parameters)
         if self.train.clip is not None:

@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 import PIL
 import torch
-import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -158,8 +157,11 @@ def named(view: View) -> str:
             "make the view a dataclass, a transform of torchvision, or a function in a module"
         )
     where = f"{type(view).__module__}." if not function else ""
-    made_with = torchvision.__version__ if "torchvision" in where else code_digest(view if function else type(view))
-    return f"{where}{text} {made_with}"
+    if "torchvision" in where:
+        import torchvision
+
+        return f"{where}{text} {torchvision.__version__}"
+    return f"{where}{text} {code_digest(view if function else type(view))}"
 
 
 def about(job: Job, house: zoo.Zoo) -> list[Any]:

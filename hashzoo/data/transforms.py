@@ -5,36 +5,58 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
 
 from hashzoo.types import Input, Split, View
 
+# torchvision takes longer to import than torch, so functions import it where they need it
+
 LONGEST = 16  # times its shorter side that is resized of an image's longer one
+
+#: Values of ``[train] augment``.
+AUGMENTATIONS = ("none", "flip", "shift", "crop-flip")
+
+
+def augmentation(name: str) -> View | None:
+    """The view of an augmentation in ``AUGMENTATIONS``; None for ``none``.
+
+    ``shift`` rotates and translates but does not mirror, for images such as digits.
+    """
+    if name in ("none", "crop-flip"):
+        return crop_flip if name == "crop-flip" else None
+    from torchvision.transforms import v2
+
+    flip, shift = v2.RandomHorizontalFlip(), v2.RandomAffine(degrees=10, translate=(0.1, 0.1))
+    view: View = {"flip": flip, "shift": shift}[name]
+    return view
 
 
 def crop_flip(image: Tensor) -> Tensor:
-    """Pad four pixels, crop back to the image's own size, flip half the time."""
+    """Pad by four pixels, crop at random to the original size, and flip with probability 0.5."""
+    from torchvision.transforms import v2
+
     cropped = v2.RandomCrop(tuple(image.shape[-2:]), padding=4)(image)
     flipped: Tensor = v2.RandomHorizontalFlip()(cropped)
     return flipped
 
 
-#: What ``[train] augment`` may name. ``shift`` is for digits, which must not be mirrored.
-AUGMENTATIONS: dict[str, View | None] = {
-    "none": None,
-    "flip": v2.RandomHorizontalFlip(),
-    "shift": v2.RandomAffine(degrees=10, translate=(0.1, 0.1)),
-    "crop-flip": crop_flip,
-}
+def pil_to_tensor(image: Image.Image) -> Tensor:
+    """The pixels of an image, mode L or RGB, as uint8 (C, H, W).
+
+    >>> pil_to_tensor(Image.new("RGB", (3, 2), (1, 2, 3)))[:, 0, 0].tolist()
+    [1, 2, 3]
+    """
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.view(image.height, image.width, len(image.getbands())).permute(2, 0, 1)
 
 
 def as_tensor(image: Any) -> Tensor:
     """An image as uint8 (C, H, W): PIL images become RGB, tensors stay."""
-    return image if isinstance(image, Tensor) else functional.pil_to_tensor(image.convert("RGB"))
+    return image if isinstance(image, Tensor) else pil_to_tensor(image.convert("RGB"))
 
 
 def prepare(images: Tensor, to: Input) -> Tensor:
@@ -51,6 +73,8 @@ def shaped(images: Tensor, to: Input) -> Tensor:
     if to.channels == 3 and images.shape[-3] == 1:
         images = images.expand(*images.shape[:-3], 3, *images.shape[-2:])
     if to.size is not None:
+        from torchvision.transforms.v2 import functional
+
         side = round(to.size / to.crop)
         most = LONGEST * min(images.shape[-2:])
         if max(images.shape[-2:]) > most:  # one pixel by thousands would become gigabytes, of which the middle counts

@@ -16,7 +16,6 @@ from typing import Any
 #: Imported once by the server that children are forked from, so that a cell starts in milliseconds.
 PRELOAD = [
     "hashzoo.execution.worker",
-    "lightning_fabric",
     "sklearn.datasets",
     "torchvision.transforms.v2",
     "hashzoo.hamming.kernels",

@@ -203,7 +203,7 @@ def _member(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started us answers Ctrl-C
     threading.Thread(target=_follow, args=(meeting.parent,), daemon=True).start()
     os.environ.update(surroundings)
-    os.environ["LOCAL_RANK"] = str(rank)  # where Fabric looks for it
+    os.environ["LOCAL_RANK"] = str(rank)  # the name that torchrun uses, for plugins
 
     def report(progress: float, values: dict[str, float]) -> None:
         if rank == 0:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from hashzoo.data.image_files import in_rgb
+from hashzoo.data.transforms import pil_to_tensor
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line
 from hashzoo.method import Method
 from hashzoo.registry import zoo
@@ -51,8 +51,7 @@ class TrainedMethod:
         turned = upright.convert("L") if self.shape[0] == 1 else upright
         if self.input.size is None:
             turned = ImageOps.fit(turned, self.shape[:0:-1], Image.Resampling.BICUBIC)
-        made: Tensor = pil_to_tensor(turned)
-        return made
+        return pil_to_tensor(turned)
 
     def split(self, images: Sequence[Image.Image]) -> Split:
         """Images as an unlabelled split, each as :meth:`tensor` makes it."""

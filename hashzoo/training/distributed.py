@@ -50,6 +50,15 @@ class ProcessGroup:
             backend, init_method=f"file://{rendezvous}", rank=self.rank, world_size=self.count, timeout=TIMEOUT
         )
 
+    def device(self, kind: str) -> torch.device:
+        """The device of this process: the CPU, or for ``cuda`` the GPU that its rank numbers."""
+        if not kind.startswith("cuda"):
+            return torch.device("cpu")
+        device = torch.device("cuda", self.rank)
+        if self.count > 1:
+            torch.cuda.set_device(device)  # collectives take place on the current one
+        return device
+
     def share(self, rows: Tensor) -> Tensor:
         """The rows of a batch that this process computes, in order: all rows if there are fewer than processes."""
         return torch.tensor_split(rows, self.count)[self.rank] if len(rows) >= self.count else rows

@@ -21,7 +21,6 @@ from typing import Any
 import filelock
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -129,16 +128,16 @@ class MixedPrecisionBackbone(Backbone):
     of pairwise losses lose too much accuracy in 16 bits.
     """
 
-    def __init__(self, original: Backbone, fabric: Fabric) -> None:
+    def __init__(self, original: Backbone, device: str) -> None:
         super().__init__()
         self.inner = original  # the name is part of saved states
-        self._fabric = fabric
+        self._device = device
         self.dim, self.map_dims, self.input = original.dim, original.map_dims, original.input
         self.weights, self.trained_on, self.eyes = original.weights, original.trained_on, original.eyes
 
     def forward(self, images: Any) -> Features:
         """Features in float32, computed under autocast."""
-        with self._fabric.autocast():
+        with torch.autocast(self._device, dtype=torch.bfloat16):
             features = self.inner(images)
         return Features(features.pooled.float(), tuple(m.float() for m in features.maps))
 

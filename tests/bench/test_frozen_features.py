@@ -17,7 +17,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.bench.frozen_features import Freezer, named
 from hashzoo.data.image_files import ImageFiles
 from hashzoo.data.integrity import inspect, kept
-from hashzoo.data.transforms import AUGMENTATIONS
+from hashzoo.data.transforms import augmentation
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
@@ -219,7 +219,7 @@ def test_without_draws_every_view_is_the_image_itself():
 
 def test_a_view_that_cannot_be_told_from_others_is_refused():
     assert named(v2.RandomHorizontalFlip(0.3)) != named(v2.RandomHorizontalFlip(0.4))
-    assert named(AUGMENTATIONS["crop-flip"]).startswith("hashzoo.data.transforms.crop_flip ")
+    assert named(augmentation("crop-flip")).startswith("hashzoo.data.transforms.crop_flip ")
     assert named(Views(1.0, flip=True, crop=0.5)) != named(Views(1.0, flip=True, crop=0.6))
     module = torch.nn.Identity()
     for view in (lambda image: image, module, module.forward, v2.Lambda(lambda image: image)):

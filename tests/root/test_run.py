@@ -14,7 +14,7 @@ from torch import nn
 from hashzoo.backbone import Backbone
 from hashzoo.bench.frozen_features import Freezer
 from hashzoo.data.integrity import inspect, kept
-from hashzoo.data.transforms import AUGMENTATIONS
+from hashzoo.data.transforms import augmentation
 from hashzoo.errors import NonFiniteError
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
@@ -139,7 +139,7 @@ def test_augmentation_is_each_images_own_and_leaves_the_global_generator_alone()
 
 
 def test_several_views_of_a_image_come_together():
-    (batch,) = a_run(epochs=1, batch=64).batches(split(), views=[None, AUGMENTATIONS["flip"]])
+    (batch,) = a_run(epochs=1, batch=64).batches(split(), views=[None, augmentation("flip")])
     plain, flipped = batch.views
     assert all(torch.equal(a, b) or torch.equal(a.flip(-1), b) for a, b in zip(plain, flipped, strict=True))
     assert not torch.equal(plain, flipped)
