@@ -69,7 +69,7 @@ def plan(
         if named not in zoo.methods and "+" not in named:
             raise UsageError(f"backbones.{named}: {unknown_name('method or kind', named, {*kinds, *zoo.methods})}")
     always = [*benchmark.baselines, *benchmark.controls] if baselines else []
-    names = zoo.matching([*always, *benchmark.methods])
+    names = zoo.match_methods([*always, *benchmark.methods])
     chosen = {name: zoo.method(name) for name in names}
     given = _assigned(benchmark.set, zoo, names, benchmark)
     dataset_options = convert_options("dataset", dataset, zoo.dataset(dataset).factory, given.get(dataset, {}))

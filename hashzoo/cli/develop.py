@@ -86,7 +86,7 @@ def _named(house: Zoo, name: str, kind: str | None) -> list[tuple[str, Entry]]:
         if one == "backbone" and "/" in name:
             return [(one, house.backbone(name))]
         if one == "method" and (name in house.methods or any(letter in name for letter in "*?[+")):
-            return [(one, house.method(found)) for found in house.matching([name])]
+            return [(one, house.method(found)) for found in house.match_methods([name])]
     known = [n for one in ([kind] if kind else CHECKED) for n in house.catalogue(CHECKED[one])]
     raise UsageError(unknown_name(kind or "method, loss, head, backbone or dataset", name, known))
 

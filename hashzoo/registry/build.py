@@ -1,4 +1,4 @@
-"""Datasets and backbones built from their names and options."""
+"""Builds datasets and backbones from names and options."""
 
 from __future__ import annotations
 
@@ -14,38 +14,51 @@ from hashzoo.backbone import Backbone
 from hashzoo.data.integrity import Inspection, inspect
 from hashzoo.data.transforms import as_tensor
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
-from hashzoo.method import options
+from hashzoo.method import Option, options
 from hashzoo.registry.zoo import Zoo
 from hashzoo.types import ProgressCallback, Splits
 
 
 def convert_options(kind: str, name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of a factory, defaults filled in, with the given values in the declared types."""
+    """All options of a factory: the given values, converted to the declared types, and the defaults of the others.
+
+    Args:
+        kind: The kind of the factory, such as "dataset", for error messages.
+        name: Its name.
+        factory: A callable whose keyword-only parameters are its options.
+        given: Values by the name of an option.
+
+    Raises:
+        UsageError: For an unknown option, an invalid value, and a required option without a value.
+    """
     known = options(factory)
     for key in given:
         if key not in known:
-            where = f"{kind} {name} has "
-            raise UsageError(
-                where + (unknown_name("option", key, known) if known else f"no options; {key!r} was given")
-            )
-    values = {}
-    for key, option in known.items():
-        if key not in given:
-            if option.default is signatures.Parameter.empty:
-                short = "--root FOLDER or " if key == "root" else ""
-                raise UsageError(f"{kind} {name} needs its option {key}; give {short}--set {name}.{key}=VALUE")
-            values[key] = option.default
-            continue
-        try:
-            values[key] = TypeAdapter(option.annotation).validate_python(given[key])
-        except ValidationError as error:
-            text = error.errors()[0]["msg"]
-            raise UsageError(f"{name}.{key} = {given[key]!r}: {text[0].lower() + text[1:]}") from error
-    return values
+            problem = unknown_name("option", key, known) if known else f"no options; {key!r} was given"
+            raise UsageError(f"{kind} {name} has {problem}")
+    return {key: _convert_option(kind, name, option, given) for key, option in known.items()}
+
+
+def _convert_option(kind: str, name: str, option: Option, given: Mapping[str, Any]) -> Any:
+    if option.name not in given:
+        if option.default is signatures.Parameter.empty:
+            short = "--root FOLDER or " if option.name == "root" else ""
+            setting = f"{short}--set {name}.{option.name}=VALUE"
+            raise UsageError(f"{kind} {name} requires the option {option.name}; give {setting}")
+        return option.default
+    value = given[option.name]
+    try:
+        return TypeAdapter(option.annotation).validate_python(value)
+    except ValidationError as error:
+        text = error.errors()[0]["msg"]
+        raise UsageError(f"{name}.{option.name} = {value!r}: {text[0].lower() + text[1:]}") from error
 
 
 def load_data(zoo: Zoo, name: str, given: Mapping[str, Any]) -> Splits:
-    """The splits of a dataset. UsageError for options that it cannot serve, and for an empty part."""
+    """Load the splits of a dataset with all its options.
+
+    Raises UsageError for options that the dataset rejects, and for an empty split.
+    """
     try:
         data: Splits = zoo.dataset(name).factory(**given)
     except ValueError as error:
@@ -57,8 +70,13 @@ def load_data(zoo: Zoo, name: str, given: Mapping[str, Any]) -> Splits:
 
 
 def inspect_images(name: str, data: Splits, skip_bad: bool, tell: ProgressCallback | None = None) -> Inspection:
-    """What a look at every image found. EnvironmentFailure naming the first that does not decode, unless to be
-    skipped.
+    """Decode every image of a dataset.
+
+    Args:
+        name: The name of the dataset, for error messages.
+        data: Its splits.
+        skip_bad: Whether images that do not decode are left out; otherwise the first one raises EnvironmentFailure.
+        tell: Receives the progress.
     """
     found = inspect(data, tell)
     for part, bad in found.bad.items():
@@ -66,17 +84,17 @@ def inspect_images(name: str, data: Splits, skip_bad: bool, tell: ProgressCallba
             row, reason = next(iter(bad.items()))
             raise EnvironmentFailure(
                 f"image {int(data.parts()[part].ids[row])} of the {part} split of {name} does not decode: {reason}; "
-                f"mend or remove it, or use --on-bad-image skip ({found.left_out} in all)"
+                f"repair or remove it, or use --on-bad-image skip ({found.left_out} in total)"
             )
     return found
 
 
 def path_options(factory: Callable[..., Any]) -> set[str]:
-    """The options of a dataset that say where files lie.
+    """The options of a dataset that are paths.
 
     >>> from pathlib import Path
     >>> def source(*, root: Path | None = None, seed: int = 0): ...
-    >>> places(source)
+    >>> path_options(source)
     {'root'}
     """
     return {name for name, option in options(factory).items() if name == "root" or "Path" in str(option.annotation)}
@@ -85,36 +103,40 @@ def path_options(factory: Callable[..., Any]) -> set[str]:
 def without_paths(
     factory: Callable[..., Any], values: Mapping[str, Any], source: str, fingerprint: str
 ) -> dict[str, Any]:
-    """The options of a dataset as a key holds them: where its files lie is nobody's business, what they are is.
+    """The options of a dataset as the key of a cell records them: its files can be moved, so paths are replaced.
 
-    A folder that has to be given is the dataset: its fingerprint takes its place, so that two folders are two.
+    The source of the data replaces an optional path. The fingerprint of the data replaces a required path, since
+    the path alone decides which images are read.
 
     >>> from pathlib import Path
     >>> def official(*, root: Path | None = None, seed: int = 0): ...
-    >>> paths_left_out(official, {"root": Path("/home/me"), "seed": 1}, "Digits (JPEG)", "f00d")
+    >>> without_paths(official, {"root": Path("/home/me"), "seed": 1}, "Digits (JPEG)", "f00d")
     {'root': 'Digits (JPEG)', 'seed': 1}
     >>> def own(*, root: Path): ...
-    >>> paths_left_out(own, {"root": Path("/home/me")}, "a folder", "f00d")
+    >>> without_paths(own, {"root": Path("/home/me")}, "a folder", "f00d")
     {'root': 'f00d'}
     """
-    known, found = options(factory), dict(values)
+    known, recorded = options(factory), dict(values)
     for name in path_options(factory) & values.keys():
-        found[name] = fingerprint if known[name].default is signatures.Parameter.empty else source
-    return found
+        recorded[name] = fingerprint if known[name].default is signatures.Parameter.empty else source
+    return recorded
 
 
 def with_paths(factory: Callable[..., Any], values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What :func:`paths_left_out` left out, as given here or by default. UsageError for a path that has to be given."""
-    found = dict(values)
+    """Recorded options of a dataset (:func:`without_paths`) with the paths in ``given``, or their defaults.
+
+    Raises UsageError for a required path that is not given.
+    """
+    restored = dict(values)
     for name in path_options(factory):
-        found[name] = given.get(name, options(factory)[name].default)
-        if found[name] is signatures.Parameter.empty:
+        restored[name] = given.get(name, options(factory)[name].default)
+        if restored[name] is signatures.Parameter.empty:
             raise UsageError(f"this cell was measured on files in a folder ({values[name]}); name it with --{name}")
-    return found
+    return restored
 
 
 def image_shape(data: Splits) -> tuple[int, int, int]:
-    """(channels, height, width) of the first training image."""
+    """The shape (channels, height, width) of the first training image."""
     images = data.train.images
     first = images[0] if isinstance(images, Tensor) else as_tensor(images[0])
     channels, height, width = first.shape
@@ -122,7 +144,14 @@ def image_shape(data: Splits) -> tuple[int, int, int]:
 
 
 def build_backbone(zoo: Zoo, name: str, shape: tuple[int, int, int], given: Mapping[str, Any], seed: int) -> Backbone:
-    """A backbone whose random weights, if it has any, are drawn from ``seed``; the global generator is put back."""
+    """Build a backbone for images of a shape (channels, height, width).
+
+    Random weights are drawn from ``seed``; the state of the global generator does not change.
+
+    Raises:
+        UsageError: If the backbone rejects the shape or an option.
+        EnvironmentFailure: If its weights cannot be read.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -131,6 +160,6 @@ def build_backbone(zoo: Zoo, name: str, shape: tuple[int, int, int], given: Mapp
             raise UsageError(f"backbone {name}: {error}") from error
         except (HashzooError, MemoryError):
             raise
-        except Exception as error:  # the readers of damaged weights raise many kinds
+        except Exception as error:  # readers of damaged weights raise exceptions of many types
             raise EnvironmentFailure(f"backbone {name}: {type(error).__name__}: {first_line(error)}") from error
         return backbone

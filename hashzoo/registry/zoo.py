@@ -1,4 +1,7 @@
-"""Plugins in, catalogues out. One broken plugin never takes another, or the command line, down with it."""
+"""The catalogues of everything that plugins provide, and how plugins are loaded.
+
+A plugin that does not load is recorded with the reason and does not affect any other.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,16 @@ from hashzoo.method import Card, Composition, deep, options
 from hashzoo.registry.source import load_module
 
 KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics", "launchers", "trackers")
+_SINGULAR = {kind: "loss" if kind == "losses" else kind.removesuffix("s") for kind in KINDS}
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/\*)?\Z")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing of a catalogue: its factory, and who brought it."""
+    """An object of a catalogue: its name, its factory, and the plugin that provides it."""
 
     name: str
-    factory: Any  # a callable, or a Family of them
+    factory: Any  # a callable, or a Family of callables
     plugin: str
     version: str
 
@@ -45,17 +49,17 @@ class Entry:
 
     @property
     def card(self) -> Card:
-        """What one must know of a method; the default card where a factory has none."""
+        """The card of a method; the default card if its factory has none."""
         try:
             card = getattr(self.factory, "card", None)
-        except Exception:  # a stranger's, which must not take the listing down
+        except Exception:  # a plugin's attribute can raise anything, and the listing must not fail
             card = None
         return card if isinstance(card, Card) else Card()
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plugin and how its loading went; ``reason`` is empty where it went well."""
+    """A plugin and the names that it provides; ``reason`` says why it did not load and is empty if it did."""
 
     name: str
     version: str
@@ -66,7 +70,7 @@ class Plugin:
 
 @dataclass
 class Zoo:
-    """The catalogues, filled from plugins."""
+    """The catalogues of backbones, heads, losses, methods, datasets, metrics, launchers and trackers, by name."""
 
     backbones: dict[str, Entry] = field(default_factory=dict)
     heads: dict[str, Entry] = field(default_factory=dict)
@@ -80,174 +84,190 @@ class Zoo:
     extra: tuple[str, ...] = ()  # plugin files and modules that were loaded in addition to the installed ones
 
     def catalogue(self, kind: str) -> dict[str, Entry]:
-        """The entries of one kind, a key of ``KINDS``."""
+        """The entries of one of ``KINDS``, by name."""
         entries: dict[str, Entry] = getattr(self, kind)
         return entries
 
     def backbone(self, name: str) -> Entry:
-        """A backbone by name, ``family/name`` included. UsageError with the nearest name otherwise."""
+        """The backbone of this name, which can be ``family/name``. Raises UsageError if there is none."""
         if name in self.backbones:
             return self.backbones[name]
-        prefix, _, rest = name.partition("/")
+        prefix, _, member = name.partition("/")
         entry = self.backbones.get(f"{prefix}/*")
         if entry is None or not isinstance(family := entry.factory, Family):
-            raise UsageError(unknown_name("backbone", name, self.backbones))
-        if rest not in (known := family.names()):
-            raise UsageError(unknown_name("backbone", name, [f"{prefix}/{n}" for n in known]))
-        return replace(entry, name=name, factory=partial(family.build, rest))
+            raise UsageError(self.unknown("backbone", name, self.backbones))
+        if member not in (members := family.names()):
+            raise UsageError(unknown_name("backbone", name, [f"{prefix}/{one}" for one in members]))
+        return replace(entry, name=name, factory=partial(family.build, member))
 
     def dataset(self, name: str) -> Entry:
-        """A dataset by name. UsageError with the nearest name otherwise."""
-        return _one("dataset", name, self.datasets)
+        """The dataset of this name. Raises UsageError if there is none."""
+        return self._find("dataset", name, self.datasets)
 
     def method(self, name: str) -> Entry:
-        """A method by name, or head + loss as ``saliency+hashnet``."""
-        if name in self.methods:
-            entry = self.methods[name]
-            if isinstance(entry.factory, Composition):
-                entry = replace(entry, factory=self._bound(entry.factory, name))
-            return entry
-        if name.count("+") == 1:
-            head, loss = name.split("+")
-            for kind, part in (("head", head), ("loss", loss)):
-                known = self.heads if kind == "head" else self.losses
-                if part not in known:
-                    raise UsageError(f"{name}: {unknown_name(kind, part, known)}")
-            made = deep(head, loss, doc=f"the head {head} trained with the loss {loss}")
-            brought = sorted({self.heads[head].plugin, self.losses[loss].plugin})
-            version = self.losses[loss].version
-            return Entry(name, self._bound(made, name), " + ".join(brought), version)
-        raise UsageError(unknown_name("method", name, self.methods))
+        """The method of this name, or the composition ``head+loss``. Raises UsageError if there is none."""
+        if name in self.methods or name.count("+") != 1:
+            entry = self._find("method", name, self.methods)
+        else:
+            entry = self._compose(name)
+        if isinstance(entry.factory, Composition):
+            return replace(entry, factory=self._bind(entry.factory, name))
+        return entry
 
     def launcher(self, name: str) -> Entry:
-        """A launcher by name. UsageError with the nearest name otherwise."""
-        return _one("launcher", name, self.launchers)
+        """The launcher of this name. Raises UsageError if there is none."""
+        return self._find("launcher", name, self.launchers)
 
     def tracker(self, name: str) -> Entry:
-        """A tracker by name. UsageError with the nearest name otherwise."""
-        return _one("tracker", name, self.trackers)
+        """The tracker of this name. Raises UsageError if there is none."""
+        return self._find("tracker", name, self.trackers)
 
-    def matching(self, patterns: Iterable[str]) -> list[str]:
-        """Names of methods for names and patterns, in the order asked, each once."""
-        chosen: list[str] = []
+    def match_methods(self, patterns: Iterable[str]) -> list[str]:
+        """The names of the methods that names and wildcard patterns select, in this order, each once.
+
+        Raises UsageError for a name or pattern that selects no method.
+        """
+        selected: dict[str, None] = {}
         for pattern in patterns:
             if any(letter in pattern for letter in "*?["):
-                found = [name for name in sorted(self.methods) if fnmatchcase(name, pattern)]
-                if not found:
+                names = [name for name in sorted(self.methods) if fnmatchcase(name, pattern)]
+                if not names:
                     raise UsageError(f"no method matches {pattern!r}; there are: {', '.join(sorted(self.methods))}")
             else:
-                found = [self.method(pattern).name]
-            chosen += [name for name in found if name not in chosen]
-        return chosen
+                names = [self.method(pattern).name]
+            selected |= dict.fromkeys(names)
+        return list(selected)
 
     def metric_functions(self) -> dict[str, Any]:
-        """The metrics that plugins add, by name: functions of counts, and ``OfCodes``."""
+        """The metrics of plugins by name: functions of counts, and :class:`hashzoo.CodeMetric`."""
         return {name: entry.factory for name, entry in self.metrics.items()}
 
-    def _bound(self, made: Composition, name: str) -> Composition:
+    def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
+        """The message for a name that does not exist: the closest name, and the plugins that did not load."""
+        failed = [plugin.name for plugin in self.plugins if plugin.reason]
+        hint = f" ({', '.join(failed)} did not load: see hashzoo list plugins)" if failed else ""
+        return unknown_name(kind, name, known) + hint
+
+    def _find(self, kind: str, name: str, entries: Mapping[str, Entry]) -> Entry:
+        if name not in entries:
+            raise UsageError(self.unknown(kind, name, entries))
+        return entries[name]
+
+    def _compose(self, name: str) -> Entry:
+        head, loss = name.split("+")
+        for kind, part, known in (("head", head, self.heads), ("loss", loss, self.losses)):
+            if part not in known:
+                raise UsageError(f"{name}: {self.unknown(kind, part, known)}")
+        composition = deep(head, loss, doc=f"the head {head} trained with the loss {loss}")
+        plugins = sorted({self.heads[head].plugin, self.losses[loss].plugin})
+        return Entry(name, composition, " + ".join(plugins), self.losses[loss].version)
+
+    def _bind(self, composition: Composition, name: str) -> Composition:
+        heads, losses = ({n: entry.factory for n, entry in part.items()} for part in (self.heads, self.losses))
         try:
-            return made.bind(
-                {n: e.factory for n, e in self.heads.items()}, {n: e.factory for n, e in self.losses.items()}
-            )
+            return composition.bind(heads, losses)
         except ComposeError as error:
             raise UsageError(f"method {name}: {error}") from error
 
 
-def _one(kind: str, name: str, entries: Mapping[str, Entry]) -> Entry:
-    if name not in entries:
-        raise UsageError(unknown_name(kind, name, entries))
-    return entries[name]
-
-
 def load_plugins(extra: Iterable[str] = ()) -> Zoo:
-    """All plugins: built-in first, then installed ones (unless ``HASHZOO_PLUGINS=off``), then ``extra``.
+    """Load the built-in plugins, then installed ones (unless ``HASHZOO_PLUGINS=off``), then ``extra``.
 
-    An installed plugin that does not load is kept with its reason in ``zoo.plugins``. One of ``extra``, a file or
-    a module named by the user, raises UsageError instead.
+    Args:
+        extra: Plugin files or modules that are loaded in addition, as by ``--plugin``.
+
+    Returns:
+        The zoo. An installed plugin that does not load is listed in ``zoo.plugins`` with the reason.
+
+    Raises:
+        UsageError: If one of ``extra`` does not load.
     """
     extra = tuple(extra)
     zoo = Zoo(extra=extra)
     points = importlib.metadata.entry_points(group="hashzoo")
-    found = sorted({(p.dist.name if p.dist else "", p.name, p.value): p for p in points}.values(), key=_rank)
-    for point in found:
-        package = point.dist.name if point.dist else "?"
-        version = point.dist.version if point.dist else ""
+    unique = {(point.dist.name if point.dist else "", point.name, point.value): point for point in points}
+    for point in sorted(unique.values(), key=_load_order):
+        package, version = (point.dist.name, point.dist.version) if point.dist else ("?", "")
         if package != "hashzoo" and os.environ.get("HASHZOO_PLUGINS", "").lower() == "off":
             continue
         name = package if package == "hashzoo" else f"{package}:{point.name}"
-        _admit(zoo, name, version, point.value, point.load)
+        _add_plugin(zoo, Plugin(name, version, point.value), point.load)
     for given in extra:
-        reason = _admit(zoo, given, "", given, partial(load_module, given)).reason
-        if reason:
-            raise UsageError(f"--plugin {given}: {reason}")
+        plugin = _add_plugin(zoo, Plugin(given, "", given), partial(load_module, given))
+        if plugin.reason:
+            raise UsageError(f"--plugin {given}: {plugin.reason}")
     return zoo
 
 
-def _rank(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
+def _load_order(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
     package = point.dist.name if point.dist else ""
     return package != "hashzoo", package, point.name
 
 
-def _admit(zoo: Zoo, name: str, version: str, origin: str, get: Callable[[], Any]) -> Plugin:
-    """Load one plugin into the zoo, all of it or nothing; a plugin may even call sys.exit."""
+def _add_plugin(zoo: Zoo, plugin: Plugin, load: Callable[[], Any]) -> Plugin:
+    """Add everything that a plugin provides to the zoo or, if any of it is invalid, only the reason."""
     try:
-        offers = _offers(get())
-        _refuse_repeats(zoo, name, offers)
+        offers = _read_hooks(load())
+        _refuse_duplicates(zoo, plugin.name, offers)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:
+    except BaseException as error:  # loading runs the plugin's code, which can even call sys.exit
         plain, text = isinstance(error, EnvironmentFailure | UsageError), first_line(error)
-        plugin = Plugin(name, version, origin, reason=text if plain else f"{type(error).__name__}: {text}")
+        plugin = replace(plugin, reason=text if plain else f"{type(error).__name__}: {text}")
     else:
         for kind, factories in offers.items():
-            entries = {n: Entry(n, factory, name, version) for n, factory in factories.items()}
-            zoo.catalogue(kind).update(entries)
-        names = tuple(f"{kind[:-1] if kind != 'losses' else 'loss'} {n}" for kind in offers for n in offers[kind])
-        plugin = Plugin(name, version, origin, names)
+            zoo.catalogue(kind).update(
+                {name: Entry(name, factory, plugin.name, plugin.version) for name, factory in factories.items()}
+            )
+        plugin = replace(plugin, offers=tuple(f"{_SINGULAR[kind]} {name}" for kind in offers for name in offers[kind]))
     zoo.plugins.append(plugin)
     return plugin
 
 
-def _offers(module: Any) -> dict[str, dict[str, Any]]:
-    """What one plugin offers, by kind. Each plugin gets a manager of its own, so none can disturb another."""
-    manager = pluggy.PluginManager("hashzoo")
+def _read_hooks(module: Any) -> dict[str, dict[str, Any]]:
+    """The factories that the hooks of a plugin return, by kind and name.
+
+    Raises UsageError for a hook that does not exist, an invalid name or factory, and a plugin without hooks.
+    """
+    manager = pluggy.PluginManager("hashzoo")  # one for each plugin, so that none can affect another
     manager.add_hookspecs(hookspecs)
     manager.register(module)
     hooks = [name for name in dir(hookspecs) if name.startswith("hashzoo_")]
-    for name, answer in inspect.getmembers(module, inspect.isroutine):
-        if getattr(answer, "hashzoo_impl", None) and name not in hooks:
+    for name, function in inspect.getmembers(module, inspect.isroutine):
+        if getattr(function, "hashzoo_impl", None) and name not in hooks:
             raise UsageError(unknown_name("hook", name, hooks))
     callers = manager.get_hookcallers(module) or []
     if not callers:
-        bare = [n for n in dir(module) if n.startswith("hashzoo_") and callable(getattr(module, n))]
-        hint = f"decorate {bare[0]} with @hashzoo.hookimpl" if bare else "see the hooks in hashzoo.hookspecs"
+        plain = [name for name in dir(module) if name.startswith("hashzoo_") and callable(getattr(module, name))]
+        hint = f"decorate {plain[0]} with @hashzoo.hookimpl" if plain else "see the hooks in hashzoo.hookspecs"
         raise UsageError(f"it has no hook; {hint}")
     offers: dict[str, dict[str, Any]] = {}
     for caller in callers:
-        for answer in caller():
-            if not isinstance(answer, dict):
-                raise UsageError(f"{caller.name} must return a dict of names, not {type(answer).__name__}")
-            for name, factory in answer.items():
-                if not isinstance(name, str) or not NAME.match(name):
-                    raise UsageError(f"{caller.name} offers {name!r}: a name matches [a-z0-9][a-z0-9_.-]*")
-                if not callable(factory) and not isinstance(factory, Family):
-                    raise UsageError(f"{caller.name} offers {name!r}, which cannot be called")
-                if caller.name != "hashzoo_metrics" and not isinstance(factory, Family | Composition):
-                    _insist_on_options(caller.name, name, factory)
+        for factories in caller():
+            if not isinstance(factories, dict):
+                raise UsageError(f"{caller.name} must return a dict of names, not {type(factories).__name__}")
+            for name, factory in factories.items():
+                _check_offer(caller.name, name, factory)
             kind = caller.name.removeprefix("hashzoo_")
-            offers.setdefault("trackers" if kind == "finished" else kind, {}).update(answer)
+            offers.setdefault("trackers" if kind == "finished" else kind, {}).update(factories)
     return offers
 
 
-def _insist_on_options(hook: str, name: str, factory: Any) -> None:
-    """What a factory can be given must be readable, or each benchmark that asks for all methods would end there."""
+def _check_offer(hook: str, name: Any, factory: Any) -> None:
+    """Raise UsageError for an invalid name, or a factory that cannot be called or whose options cannot be read."""
+    if not isinstance(name, str) or not NAME.match(name):
+        raise UsageError(f"{hook} offers {name!r}; a name must match [a-z0-9][a-z0-9_.-]*")
+    if not callable(factory) and not isinstance(factory, Family):
+        raise UsageError(f"{hook} offers {name!r}, which cannot be called")
+    if hook == "hashzoo_metrics" or isinstance(factory, Family | Composition):
+        return
     try:
-        options(factory)
+        options(factory)  # now, since a benchmark of all methods would fail later
     except Exception as error:
         raise UsageError(f"{hook} offers {name!r}, whose options cannot be read: {first_line(error)}") from error
 
 
-def _refuse_repeats(zoo: Zoo, plugin: str, offers: dict[str, dict[str, Any]]) -> None:
+def _refuse_duplicates(zoo: Zoo, plugin: str, offers: Mapping[str, Mapping[str, Any]]) -> None:
     for kind, factories in offers.items():
         known = zoo.catalogue(kind)
         for name in factories:

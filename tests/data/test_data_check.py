@@ -309,7 +309,7 @@ def test_findings_are_a_table_and_a_sentence_each(folder, say):
         (["digits.small", "--root", "."], 2, "dataset digits.small has no option 'root'"),
         (["digits.small", "--set", "scenes.small.seed=1"], 2, "--set scenes.small is no option of digits.small"),
         (["digits.small", "--backbone", "nothing"], 2, "no backbone 'nothing'"),
-        (["stranger.listed"], 2, "needs its option root; give --root FOLDER or --set stranger.listed.root=VALUE"),
+        (["stranger.listed"], 2, "requires the option root; give --root FOLDER or --set stranger.listed.root=VALUE"),
         (["stranger.listed", "--root", "empty"], 2, "there is no train.txt in empty"),
         (["empty"], 2, "no dataset reads the folder empty;"),
         (["empty", "--root", "x"], 2, "empty is a folder; leave out --root"),

@@ -71,7 +71,7 @@ def test_a_damaged_image_is_named_and_can_be_skipped_and_an_empty_part_is_refuse
     stopped = hashzoo(*common, "--dataset", "mine.damaged", cwd=tmp_path)
     assert stopped.returncode == 3
     assert "image-3.jpg is truncated" in stopped.stderr
-    assert "--on-bad-image skip (2 in all)" in stopped.stderr
+    assert "--on-bad-image skip (2 in total)" in stopped.stderr
     assert len(stopped.stderr.strip().splitlines()) == 1
     skipped = hashzoo(*common, "--dataset", "mine.damaged", "--on-bad-image", "skip", cwd=tmp_path)
     assert skipped.returncode == 0, skipped.stderr

@@ -158,7 +158,7 @@ BROKEN = {
     ),
     "wrong_name": (
         "from hashzoo import hookimpl\n@hookimpl\ndef hashzoo_methods(): return {'=1+1': list}",
-        "a name matches",
+        "a name must match",
     ),
 }
 

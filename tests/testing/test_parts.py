@@ -413,7 +413,7 @@ def test_a_check_of_a_file_looks_at_all_that_it_offers_and_takes_options(tmp_pat
     main(["check", "mine", "--plugin", file, "--kind", "head"])
     assert capsys.readouterr().out.startswith("head mine\n")
     for arguments, says in (
-        ([file], "needs its option queries; give --set mine.few.queries=VALUE"),
+        ([file], "requires the option queries; give --set mine.few.queries=VALUE"),
         (
             [file, "--kind", "backbone"],
             "offers nothing that has a contract to check; answer one of the hooks hashzoo_b",
