@@ -54,8 +54,8 @@ def reduced(source: bytes, name: str, package: str) -> Syntax:
 
     Removed are docstrings and other expressions that are constants, ``pass``, annotations, the messages of ``raise``
     and ``assert``, ``doc=`` texts, imports of hashzoo and ``if TYPE_CHECKING:`` blocks. An annotated name in the body
-    of a class remains, since it can be a field of a dataclass. Each import binds one name, and adjacent imports are
-    sorted by that name. Raises SyntaxError.
+    of a class remains, since it can be a field of a dataclass. Each import binds one name, adjacent imports are sorted
+    by that name, and imports of other packages count the same in a function as at the top. Raises SyntaxError.
 
     Args:
         source: The text of the module.
@@ -73,6 +73,7 @@ def reduced(source: bytes, name: str, package: str) -> Syntax:
                 setattr(node, field, _with_sorted_imports(_statements(block, in_class)))
         _reduce(node)
         stack += [(child, in_class) for child in ast.iter_child_nodes(node)]
+    _hoist_imports(tree, name.partition(".")[0])
     parts = tuple(_parts(tree, package))
     return Syntax(parts, frozenset(_used_names(tree, parts, name.partition(".")[0])))
 
@@ -156,6 +157,37 @@ def _with_sorted_imports(block: list[ast.stmt]) -> list[ast.stmt]:
             kept += [*sorted(run, key=_bound_name), one]
             run = []
     return kept + sorted(run, key=_bound_name)
+
+
+def _hoist_imports(tree: ast.Module, root: str) -> None:
+    """Move imports of other packages from the bodies of functions to the top of a module, where each counts once.
+
+    Only an import whose name has one meaning is moved: nothing else in the module binds it.
+    """
+    nodes = list(ast.walk(tree))
+    meanings: dict[str, set[str]] = {}
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            meanings.setdefault(_bound_name(node), set()).add(ast.dump(node))
+    assigned = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    assigned |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    variables = [node for node in nodes if isinstance(node, ast.Name)]
+    assigned |= {node.id for node in variables if isinstance(getattr(node, "ctx", None), ast.Store)}
+
+    def movable(node: ast.stmt) -> bool:
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            return False
+        name, module = _bound_name(node), getattr(node, "module", None) or node.names[0].name
+        other = not getattr(node, "level", 0) and module.partition(".")[0] != root
+        return other and len(meanings[name]) == 1 and name.partition(".")[0] not in assigned
+
+    moved: dict[str, ast.stmt] = {}
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            moved |= {ast.dump(one): one for one in node.body if movable(one)}
+            node.body = [one for one in node.body if not movable(one)]
+    top = [node for node in tree.body if ast.dump(node) not in moved]
+    tree.body = _with_sorted_imports([*moved.values(), *top])
 
 
 def _bound_name(node: ast.Import | ast.ImportFrom) -> str:

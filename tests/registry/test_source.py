@@ -96,6 +96,10 @@ SAME = {
     "the order of imports": edited(
         "import numpy as np\nfrom torch import nn", "from torch import nn\nimport numpy as np"
     ),
+    "an import in a function": edited("import numpy as np\n", "").replace(
+        "    total = ", "    import numpy as np\n\n    total = "
+    ),
+    "an import at the top and in a function": edited("    total = ", "    import numpy as np\n\n    total = "),
     "imports on one line each": edited("import dataclass, field", "import dataclass\nfrom dataclasses import field"),
     "an error text": edited('f"{margin} is not a margin"', 'f"the margin {margin!r} of {setting} is negative"'),
     "an error text without names": edited('f"{margin} is not a margin"', '"not a margin"'),
@@ -142,6 +146,13 @@ OTHER = {
     "the kind of an error": edited("raise ValueError", "raise TypeError"),
     "another import under the same name": edited("import numpy as np", "import torch as np"),
     "another name of hashzoo under the same name": edited("import deep, hookimpl", "import shallow as deep, hookimpl"),
+    "an import in a function under a name of the module": edited(
+        "    total = ", "    import torch as np\n\n    total = "
+    ),
+    "an import in a function of a name that is assigned": edited(
+        "        self.options = ", "        from numpy import step\n\n        self.options = "
+    ),
+    "an import in a branch": edited("        raise", "        import numpy as np\n\n        raise"),
     "a condition of an assertion": edited("assert train", "assert run"),
     "a key that is spread": edited("**Options()", "None: Options()"),
     "a branch": edited("    if margin", "    while margin"),
