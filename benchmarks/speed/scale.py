@@ -192,7 +192,7 @@ def table_of_encoding(sizes: list[int], dim: int) -> None:
         file = Path(folder) / "features.npy"
         write_features(file, sizes[-1], dim)
         print(f"Streaming encode, {dim} memory-mapped features, lsh, {BITS} bits, one thread")
-        names = ("pictures", "grown MiB", "codes MiB", "data MiB", "mapped MiB", "images/s")
+        names = ("images", "grown MiB", "codes MiB", "data MiB", "mapped MiB", "images/s")
         print(" ".join(f"{name:>11}" for name in names))
         for size in sizes:
             one = child("encode", file, size)

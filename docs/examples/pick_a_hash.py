@@ -15,7 +15,7 @@ from pathlib import Path
 from hashzoo.cli.main import main
 
 parser = argparse.ArgumentParser(description="Which hash for my folder of photos?")
-parser.add_argument("pictures", type=Path)
+parser.add_argument("images", type=Path)
 parser.add_argument("--methods", default="itq,ksh,sdh,csq")
 parser.add_argument("--bits", default="16,32,64")
 parser.add_argument("--keep", type=float, default=0.95, help="share of the best score that is good enough")
