@@ -68,7 +68,7 @@ def hashzoo_datasets() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empt
 def hashzoo_metrics() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Metrics: function(counts, cutoff) -> one value a query (Q,), asked for as ``name`` or ``name@cutoff``.
 
-    Or ``OfCodes(function)``, with function(coded) -> one number for all queries.
+    Or ``CodeMetric(function)``, with function(sample) -> one number for all queries.
     """
 
 

@@ -137,18 +137,18 @@ def test_show_groups_rows_by_the_bits_that_they_store(board):
 def test_metrics_of_codes_of_a_plugin_stand_on_the_board_and_are_starred_only_if_it_says_so(tmp_path):
     (tmp_path / "rare.py").write_text(
         textwrap.dedent("""
-        from hashzoo import OfCodes, hookimpl
+        from hashzoo import CodeMetric, hookimpl
 
-        def rare(coded):
+        def rare(sample):
             \"\"\"Bits that are seldom set.\"\"\"
-            return (coded.database.mean(0) < 0.1).mean()
+            return (sample.database.mean(0) < 0.1).mean()
 
-        def often(coded, cutoff):
+        def often(sample, cutoff):
             return 1 + cutoff
 
         @hookimpl
         def hashzoo_metrics():
-            return {"rare": OfCodes(rare), "often": OfCodes(often, higher_is_better=True, cutoff=True)}
+            return {"rare": CodeMetric(rare), "often": CodeMetric(often, higher_is_better=True, cutoff=True)}
         """)
     )
     listed = hashzoo("list", "metrics", "--plugin", "rare.py", cwd=tmp_path).stdout

@@ -154,11 +154,11 @@ def test_postgresql_finds_the_same_neighbours_with_the_example_of_the_file(kept,
     for query in QUERIES:
         lines = psql(output, "-c", example.replace("id = 0", f"id = {query}")).splitlines()
         agrees(kept, query, [tuple(map(int, line.split("\t"))) for line in lines])
-    first = psql(output, "-c", 'SELECT "code" FROM images WHERE id = 0').strip()
+    first = psql(output, "-c", 'SELECT "code" FROM pictures WHERE id = 0').strip()
     assert first == "".join(map(str, counting.unpack(kept.arrays["bits.code"][:1], BITS)[0].astype(int)))
-    path = psql(output, "-c", f"SELECT path FROM images WHERE id IN (3, {COUNT - 1}) ORDER BY id")
+    path = psql(output, "-c", f"SELECT path FROM pictures WHERE id IN (3, {COUNT - 1}) ORDER BY id")
     assert path == f"{kept.paths[3]}\ncaf\\xe9.jpg\n"
-    vector = psql(output, "-c", "SELECT vector[1] FROM images WHERE id = 2").strip()
+    vector = psql(output, "-c", "SELECT vector[1] FROM pictures WHERE id = 2").strip()
     assert float(vector) == pytest.approx(float(kept.arrays["values.vector"][2, 0]), rel=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_pgvector_finds_the_same_neighbours(kept, index, psql, tmp_path):
         pytest.skip("this PostgreSQL has no pgvector")
     output = tmp_path / "sql"
     main(["export", str(index), "--to", "pgvector", "-o", str(output)])
-    psql(output, "-c", "DROP TABLE IF EXISTS images")
+    psql(output, "-c", "DROP TABLE IF EXISTS pictures")
     psql(output, "-f", "pgvector.sql")
     example = (output / "pgvector.sql").read_text().split("rows:\n")[1].replace("-- ", "").replace("path, ", "")
     for query in QUERIES:

@@ -7,8 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -91,11 +90,9 @@ def write_weights(folder: Path, version: int) -> None:
     layer = torch.nn.Linear(3, 2)
     torch.nn.init.constant_(layer.weight, version + 0.5)
     torch.nn.init.zeros_(layer.bias)
-    job: Any = SimpleNamespace(
-        identity=SimpleNamespace(key=f"key{version}", bits=8), backbone_options={"width": 8}, plugins=()
-    )
-    method: Any = layer
-    saved_method.write(folder / "x.safetensors", method, job, parts(0), (1, 2, 2))
+    data, method = parts(0), cast(Any, layer)
+    recipe = saved_method.Recipe(f"key{version}", data.setting(8), data.class_names, (1, 2, 2), {"width": 8}, ())
+    saved_method.write(folder / "x.safetensors", method, recipe)
 
 
 def read_weights(folder: Path) -> list[Any]:

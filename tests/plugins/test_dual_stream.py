@@ -122,7 +122,7 @@ REAL = textwrap.dedent("""
     part = Split(images, torch.eye(2)[torch.arange(4) % 2], torch.arange(4))
     data = Splits(part, part, part, False, ("a", "b"))
     method = zoo.load().method("swin-dual-stream").factory(data.setting(64), backbone)
-    run = Run(Train(epochs=1, batch=4, lr=1e-4), 0, to=backbone.input)
+    run = Run(Budget(epochs=1, batch=4, lr=1e-4), 0, to=backbone.input)
     before = [p.detach().clone() for p in (backbone.alpha, *list(backbone.context.parameters())[:1])]
     method.fit(part, run)
     after = [backbone.alpha, *list(backbone.context.parameters())[:1]]

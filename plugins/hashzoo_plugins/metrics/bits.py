@@ -15,7 +15,7 @@ def bit_balance(coded: CodeSample) -> float:
     """Share of the rarer value of a bit, mean over the bits of the database: 0 all constant, .5 all balanced.
 
     >>> codes = np.array([[0, 1], [0, 1], [0, 0], [0, 0]], bool)
-    >>> bit_balance(Coded(codes, codes, np.eye(4), np.eye(4)))
+    >>> bit_balance(CodeSample(codes, codes, np.eye(4), np.eye(4)))
     0.25
     """
     ones = coded.database.mean(0)  # (K,)
@@ -28,7 +28,7 @@ def bit_correlation(coded: CodeSample) -> float:
     Bits that are constant over the database say nothing and are left out; NaN with fewer than two others.
 
     >>> codes = np.array([[0, 1, 1], [0, 0, 1], [1, 1, 1], [1, 0, 1]], bool)
-    >>> bit_correlation(Coded(codes, codes, np.eye(4), np.eye(4)))
+    >>> bit_correlation(CodeSample(codes, codes, np.eye(4), np.eye(4)))
     0.0
     """
     items, bits = coded.database.shape
@@ -51,7 +51,7 @@ def distinct(coded: CodeSample) -> float:
     """Different codes in the database, as a share of its items: 1 / N one code for all, 1 each its own.
 
     >>> codes = np.array([[0, 1], [0, 1], [0, 0], [1, 0]], bool)
-    >>> distinct(Coded(codes, codes, np.eye(4), np.eye(4)))
+    >>> distinct(CodeSample(codes, codes, np.eye(4), np.eye(4)))
     0.75
     """
     return len(np.unique(pack(coded.database), axis=0)) / len(coded.database)
@@ -64,7 +64,7 @@ def quantization(coded: CodeSample) -> float:
     and +1, such as tanh; of others see ``distortion``. NaN for a method without a relaxed code.
 
     >>> one = np.ones((1, 1), bool)
-    >>> quantization(Coded(one, one, one, one, np.array([[0.5, -1.0]])))
+    >>> quantization(CodeSample(one, one, one, one, np.array([[0.5, -1.0]])))
     0.125
     """
     if coded.relaxed is None:
@@ -79,7 +79,7 @@ def distortion(coded: CodeSample) -> float:
     equally large; at most 1 - 1 / K. Of the queries; NaN for a method without a relaxed code.
 
     >>> one = np.ones((1, 1), bool)
-    >>> distortion(Coded(one, one, one, one, np.array([[3.0, -3.0], [2.0, 0.0]])))
+    >>> distortion(CodeSample(one, one, one, one, np.array([[3.0, -3.0], [2.0, 0.0]])))
     0.25
     """
     if coded.relaxed is None:

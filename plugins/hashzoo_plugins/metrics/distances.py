@@ -18,7 +18,7 @@ def intra(coded: CodeSample) -> float:
     NaN where no pair shares a label.
 
     >>> query, items = np.array([[0, 0]], bool), np.array([[0, 1], [0, 0], [1, 1]], bool)
-    >>> intra(Coded(query, items, np.array([[1, 0]]), np.array([[1, 0], [1, 0], [0, 1]])))
+    >>> intra(CodeSample(query, items, np.array([[1, 0]]), np.array([[1, 0], [1, 0], [0, 1]])))
     0.25
     """
     return _mean(_pairs(coded)[0])
@@ -30,7 +30,7 @@ def inter(coded: CodeSample) -> float:
     NaN where every pair shares a label.
 
     >>> query, items = np.array([[0, 0]], bool), np.array([[0, 1], [0, 0], [1, 1]], bool)
-    >>> inter(Coded(query, items, np.array([[1, 0]]), np.array([[1, 0], [1, 0], [0, 1]])))
+    >>> inter(CodeSample(query, items, np.array([[1, 0]]), np.array([[1, 0], [1, 0], [0, 1]])))
     1.0
     """
     return _mean(_pairs(coded)[1])
