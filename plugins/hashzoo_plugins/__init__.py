@@ -1,1 +1,1 @@
-"""The methods, backbones, heads, losses and datasets that come with hashzoo."""
+"""The plugins that come with hashzoo: methods, losses, heads, backbones, datasets, metrics, launchers and trackers."""

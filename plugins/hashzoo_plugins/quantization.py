@@ -1,4 +1,4 @@
-"""How far relaxed codes are from bits, and how gradients pass the step between them."""
+"""The distance of relaxed codes to their bits, and gradients through the sign."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hashzoo import signs
 
 
 def gap(code: Tensor) -> Tensor:
-    """u - sgn(u) of relaxed codes, the same shape; its size is | |u| - 1 |, its slope at 0 that of sgn(0) = +1.
+    """u - sgn(u) of relaxed codes, in the same shape. Its magnitude is | |u| - 1 |; at u = 0, sgn(0) = +1.
 
     >>> import torch
     >>> gap(torch.tensor([-0.5, 0.0, 2.0]))
@@ -21,7 +21,7 @@ def gap(code: Tensor) -> Tensor:
 
 
 def straight_through(code: Tensor) -> Tensor:
-    """sgn(u), whose gradient is passed on as if it were u.
+    """sgn(u), with the gradient of the identity (straight-through estimator).
 
     >>> import torch
     >>> u = torch.tensor([-0.5, 0.0, 2.0], requires_grad=True)
@@ -33,7 +33,7 @@ def straight_through(code: Tensor) -> Tensor:
 
 
 def log_cosh(t: Tensor) -> Tensor:
-    """log cosh t without overflow: |t| + softplus(-2 |t|) - log 2.
+    """log cosh t, computed without overflow as |t| + softplus(-2 |t|) - log 2.
 
     >>> import torch
     >>> round(float(log_cosh(torch.tensor(-1.0))), 6), float(log_cosh(torch.tensor(1e3))) > 999

@@ -203,5 +203,5 @@ def test_scattering_takes_colours_and_refuses_images_too_small_to_have_any_struc
     assert colour(torch.rand(2, 3, 8, 8)).pooled.shape == (2, colour.dim)
     with pytest.raises(ValueError, match="4 x 4 pixels or more, not 3 x 8"):
         Scattering((1, 8, 3))
-    with pytest.raises(ValueError, match="grid of 1"):
+    with pytest.raises(ValueError, match="the grid must be at least 1, not 0"):
         Scattering((1, 8, 8), grid=0)

@@ -276,7 +276,7 @@ def test_at_either_end_a_mixed_feature_is_twice_one_branch_and_when_encoding_bot
     near(head(plain).code, torch.tanh(head.norm(head.hash(both))), 1e-5)
 
 
-def test_after_training_every_bit_of_bbn_is_centerd_on_the_images_as_they_are_encoded():
+def test_after_training_every_bit_of_bbn_is_centered_on_the_images_as_they_are_encoded():
     data = synthetic_splits()
     torch.manual_seed(0)
     method, run = BBN(data.setting(8), Probe()), Run(Budget(epochs=2, batch=32), 0)

@@ -53,16 +53,16 @@ def test_the_contract_holds(method, multilabel):
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: KSH(SETTING, Probe(), anchors=0), "an anchor, two images"),
-        (lambda: SDH(SETTING, Probe(), weight=0.0), "above 0"),
-        (lambda: FSDH(SETTING, Probe(), rho=0.0), "above 0"),
-        (lambda: COSDISH(SETTING, Probe(), rounds=0), "a round"),
-        (lambda: IMH(SETTING, Probe(), anchors=16, embedding="laplacian"), "need more than 16"),
-        (lambda: IMH(SETTING, Probe(), nearest=0), "nearest 0"),
-        (lambda: IMH(SETTING, Probe(), iterations=0), "iterations 0"),
-        (lambda: KSH(SETTING, Probe(), iterations=0), "iterations 0"),
-        (lambda: SDH(SETTING, Probe(), sweeps=0), "a sweep"),
-        (lambda: FSDH(SETTING, Probe(), nu=-1.0), "nu of 0 or more"),
+        (lambda: KSH(SETTING, Probe(), anchors=0), "anchors >= 1"),
+        (lambda: SDH(SETTING, Probe(), weight=0.0), "weight > 0"),
+        (lambda: FSDH(SETTING, Probe(), rho=0.0), "rho > 0"),
+        (lambda: COSDISH(SETTING, Probe(), rounds=0), "rounds >= 1"),
+        (lambda: IMH(SETTING, Probe(), anchors=16, embedding="laplacian"), "16 bits, 16 anchors"),
+        (lambda: IMH(SETTING, Probe(), nearest=0), "nearest=0"),
+        (lambda: IMH(SETTING, Probe(), iterations=0), "iterations=0"),
+        (lambda: KSH(SETTING, Probe(), iterations=0), "iterations=0"),
+        (lambda: SDH(SETTING, Probe(), sweeps=0), "sweeps >= 1"),
+        (lambda: FSDH(SETTING, Probe(), nu=-1.0), "nu >= 0"),
     ],
 )
 def test_what_cannot_be_served_is_refused(make, why):
@@ -414,7 +414,7 @@ def test_equal_images_leave_fewer_places_than_anchors_without_a_warning():
     assert imh.centers(x, 99, 20, drawn(0)).shape == (6, 2)
 
 
-def test_the_embedding_of_anchors_is_centerd_and_seeded():
+def test_the_embedding_of_anchors_is_centered_and_seeded():
     a = gaussian(drawn(0), 30, 5)
     first, again, other = (imh.tsne(a, 8, drawn(seed)) for seed in (1, 1, 2))
     near(first.mean(0), torch.zeros(8), 1e-5)

@@ -82,13 +82,13 @@ def test_the_contract_of_a_method_holds(factory, multilabel):
 @pytest.mark.parametrize("factory", [CCAITQ, SSH])
 def test_more_bits_than_features_are_refused_where_directions_run_out(factory):
     x, labels = clusters(0)
-    with pytest.raises(ValueError, match="9 bits asked, 8 features"):
+    with pytest.raises(ValueError, match="9 bits, 8 features"):
         fitted(factory, x, labels, 9)
 
 
 def test_fewer_images_than_directions_are_refused_where_directions_run_out():
     x, labels = clusters(0)
-    with pytest.raises(ValueError, match="as many training images; there are 5"):
+    with pytest.raises(ValueError, match="at least as many training images as bits: 8 bits, 5 images"):
         fitted(SSH, x[:5], labels[:5], 8)
 
 
@@ -101,11 +101,11 @@ def test_more_bits_than_features_are_served_where_they_do_not(factory):
 @pytest.mark.parametrize(
     ("factory", "values", "reason"),
     [
-        (CCAITQ, {"ridge": 0.0}, "ridge above 0"),
-        (SSH, {"labelled": 1}, "two labelled"),
-        (S3PLH, {"labelled": 1}, "two labelled"),
-        (BRE, {"points": 1}, "two points"),
-        (BRE, {"supervised": True, "halved": True}, "leave out halved"),
+        (CCAITQ, {"ridge": 0.0}, "ridge > 0"),
+        (SSH, {"labelled": 1}, "labelled must be at least 2"),
+        (S3PLH, {"labelled": 1}, "labelled must be at least 2"),
+        (BRE, {"points": 1}, "points >= 2"),
+        (BRE, {"supervised": True, "halved": True}, "leave it out with supervised"),
     ],
 )
 def test_hyperparameters_that_make_no_sense_are_refused(factory, values, reason):

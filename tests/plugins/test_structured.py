@@ -816,9 +816,9 @@ def test_dhn_b_ranks_by_what_dhn_takes_the_sign_of():
 def test_gradients_are_finite_at_the_corners_and_agree_with_finite_differences(scale):
     several = t([1.0, 1, 0], [0, 1, 0], [0, 1, 1])
     three = Setting(4, 3, True, torch.ones(3), 3)
-    centerd = SFDH(Setting(4, 3, False, torch.ones(3), 3)).double()
+    centered = SFDH(Setting(4, 3, False, torch.ones(3), 3)).double()
     made = {
-        "sfdh": (centerd, torch.eye(3, dtype=D)),
+        "sfdh": (centered, torch.eye(3, dtype=D)),
         "contrastive": (Contrastive(three, quantization=0.01), several),
         "two-level": (TwoLevelLoss(three), several),
         "dcoh": (MultiLevel(three).double(), several),

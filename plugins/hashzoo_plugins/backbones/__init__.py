@@ -1,4 +1,4 @@
-"""Networks that turn images into features."""
+"""Backbones: networks that map images to features."""
 
 from typing import Any
 

@@ -1,7 +1,8 @@
-"""Two networks on the same image, their features joined: local detail and the whole (Li & Wang, Hans 2025).
+"""Two networks on the same image, one for local detail and one for context, with concatenated features (Li & Wang,
+Hans 2025).
 
-The source's networks are EfficientNet-B3 and Swin-B at 224 pixels, each pooled, F = [alpha F_e; beta F_s] with
-learnable scalars that start at 1. (They can be absorbed by the layer behind; they change the way there only.)
+The networks of the source are EfficientNet-B3 and Swin-B at 224 pixels, each pooled: F = [alpha F_e; beta F_s] with
+learnable scalars that start at 1. The next layer can absorb these scalars; they only change the training dynamics.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hashzoo_plugins.backbones.torchvision import Torchvision, chopped
 class DualStream(Backbone):
     """Two backbones on the same images: ``pooled`` is [alpha F_local; beta F_context], the maps are the local ones.
 
-    Images come as ``input`` says, and are normalised again for the network that wants them otherwise.
+    Images are normalized as ``input`` describes, and renormalized for a network that expects other statistics.
     """
 
     def __init__(self, local: Backbone, context: Backbone, to: Input) -> None:
@@ -41,7 +42,7 @@ class DualStream(Backbone):
 
 
 def renormalised(images: Tensor, now: Input, wanted: Input) -> Tensor:
-    """Images normalised by one mean and deviation as if by another."""
+    """Images that are normalized by the statistics of ``now``, converted to those of ``wanted``."""
     if (now.mean, now.std) == (wanted.mean, wanted.std):
         return images
     mean, std, other_mean, other_std = (
@@ -61,17 +62,17 @@ def build(
 ) -> Backbone:
     """EfficientNet-B3 and Swin-B on the same image, or any two backbones, joined with learnable weights.
 
-    ``local`` and ``context`` are names of backbones; their weights are "default", "random" or a file.
+    ``local`` and ``context`` are names of backbones; their weights are "default", "random" or the path of a file.
     """
     house = load_plugins()
     made = []
     for name, weights in ((local, local_weights), (context, context_weights)):
         if name.startswith("dual-stream"):
-            raise UsageError(f"dual-stream joins two networks; {name} cannot be one of them")
+            raise UsageError(f"dual-stream cannot contain {name}: choose two other backbones")
         factory = house.backbone(name).factory
         known = "weights" in options(factory)
         if not known and weights != "default":
-            raise UsageError(f"dual-stream: {name} takes no weights; {weights!r} was given")
+            raise UsageError(f"dual-stream: {name} takes no weights, but {weights!r} was given")
         given = {"weights": weights} if known else {}
         made.append(factory((3, size, size), **convert_options("backbone", name, factory, given)))
     mean, std = made[0].input.mean, made[0].input.std
@@ -81,16 +82,18 @@ def build(
             width(stream, size)
     except (RuntimeError, AssertionError) as error:
         text = str(error).splitlines()[0]
-        raise UsageError(f"dual-stream: not both of {local} and {context} take {size} pixels: {text}") from error
+        raise UsageError(
+            f"dual-stream: {local} or {context} does not accept images of {size} pixels: {text}"
+        ) from error
     return DualStream(made[0], made[1], Input(size, 3, mean, std, crop))
 
 
 def small(shape: tuple[int, int, int]) -> Backbone:
-    """The first three stages of an EfficientNet-B0 and a small Swin transformer at 32 pixels, for CPUs and tests."""
+    """The first three stages of EfficientNet-B0 and a small Swin transformer at 32 pixels, for CPUs and tests."""
     from timm.models.swin_transformer import SwinTransformer
     from torchvision.models.efficientnet import EfficientNet, MBConvConfig
 
-    stages = [  # expansion, kernel, stride, channels in and out, layers: a map of 4 x 4 remains, all seven leave 1 x 1
+    stages = [  # expansion, kernel, stride, channels in and out, layers; the map is 4 x 4 here, 1 x 1 after all seven
         MBConvConfig(1, 3, 1, 32, 16, 1),
         MBConvConfig(6, 3, 2, 16, 24, 2),
         MBConvConfig(6, 5, 2, 24, 40, 2),

@@ -1,4 +1,4 @@
-"""Feature maps of any network: what its modules give at the three coarsest resolutions."""
+"""Feature maps of any network: the outputs of its modules at the three coarsest resolutions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Taps = Literal["stages", "convolutions"]
 
 
 def channels_first(value: Tensor, channels_last: bool) -> Tensor:
-    """(B, C, h, w), from (B, h, w, C) where a network keeps its channels last."""
+    """A map as (B, C, h, w), permuted from (B, h, w, C) if ``channels_last``."""
     return value.permute(0, 3, 1, 2) if channels_last else value
 
 
 def is_channels_last(shape: torch.Size) -> bool:
-    """Whether a map is (B, h, w, C): squares stand in front, and the last dimension differs from them.
+    """Whether a map is (B, h, w, C): the two dimensions after the batch are equal, and the last one differs.
 
     >>> is_channels_last(torch.Size([1, 7, 7, 768])), is_channels_last(torch.Size([1, 768, 7, 7]))
     (True, False)
@@ -29,7 +29,7 @@ def is_channels_last(shape: torch.Size) -> bool:
 
 
 def outputs(network: nn.Module, side: int) -> list[tuple[str, nn.Module, torch.Size]]:
-    """Every module that gives a (B, ., ., .) tensor for one blank image, in the order they end."""
+    """Every module whose output for one blank image has four dimensions, in the order of completion."""
     seen: list[tuple[str, nn.Module, torch.Size]] = []
     hooks = [
         module.register_forward_hook(
@@ -53,11 +53,11 @@ def outputs(network: nn.Module, side: int) -> list[tuple[str, nn.Module, torch.S
 
 
 def chosen(seen: list[tuple[str, nn.Module, torch.Size]], taps: Taps) -> list[tuple[str, bool, int]]:
-    """Up to three maps, coarsest last: name of the module, whether channels are last, channels.
+    """Up to three maps, coarsest last, each as (module name, whether channels are last, number of channels).
 
-    A stage is what its outermost module gives: the last of those, for what a stage does first, before it halves the
-    image, has the resolution of the stage before. Empty for a network with fewer than two resolutions: the patches
-    of a transformer are no pyramid, and a token is what it gives.
+    A stage is the last output of the outermost module at its resolution: layers before the downsampling of a stage
+    have the resolution of the previous stage. The list is empty for a network with fewer than two resolutions, such as
+    a vision transformer, whose patches are not a pyramid.
     """
     outer: dict[int, tuple[str, bool, int]] = {}
     for name, _, shape in seen:
@@ -77,16 +77,16 @@ def chosen(seen: list[tuple[str, nn.Module, torch.Size]], taps: Taps) -> list[tu
 
 
 def _aside(name: str) -> bool:
-    """Whether a convolution only fits a shortcut to its block, by the name that libraries give it."""
+    """Whether a convolution belongs to the shortcut of a block, by the names that libraries use."""
     return "downsample" in name or "shortcut" in name
 
 
 class Tap:
-    """Keeps the maps of a network's latest pass. ``dims`` are their channels; none for a network without maps.
+    """Records the maps of a network's latest forward pass.
 
-    What comes out of the last of them goes on through ``eyes``, an identity with channels first: a gradient taken
-    there tells where the network looks, whatever its own layout. What the network ends with is
-    kept too, whichever maps are taken.
+    ``dims`` are the channels of the maps; empty for a network without maps. The last map passes through ``eyes``, an
+    identity with channels first, so that Grad-CAM can take gradients there for any memory layout. The final map of the
+    network is recorded too, whichever maps are chosen.
     """
 
     def __init__(self, network: nn.Module, side: int, taps: Taps) -> None:
@@ -117,7 +117,7 @@ class Tap:
         return keep
 
     def taken(self) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """The maps of the latest pass, coarsest last, channels first, and the network's last one; forgotten then."""
+        """Return the maps of the latest pass, coarsest last and channels first, and the final map; then drop them."""
         found = tuple(self._kept[name] for name, _, _ in self._found)
         final = self._kept.get(self._end)
         self._kept.clear()
@@ -125,7 +125,7 @@ class Tap:
 
 
 def width(backbone: nn.Module, side: int) -> int:
-    """The number of features that a backbone gives for a blank image."""
+    """The number of features that a backbone computes for a blank image."""
     was = backbone.training
     backbone.eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The image itself."""
+"""The pixels of an image as its features."""
 
 from __future__ import annotations
 

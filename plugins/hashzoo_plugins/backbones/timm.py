@@ -1,4 +1,4 @@
-"""Every network of timm, without its classifier."""
+"""All networks of timm, without their classifiers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hashzoo_plugins.backbones.maps import Tap, Taps, width
 
 
 def names() -> list[str]:
-    """The models that the installed timm has."""
+    """The names of the models in the installed version of timm."""
     import timm
 
     found: list[str] = timm.list_models()
@@ -21,7 +21,7 @@ def names() -> list[str]:
 
 
 class Timm(Backbone):
-    """A timm network; ``pooled`` is what its classifier would receive. Networks of tokens have no maps."""
+    """A timm network; ``pooled`` is the input of its classifier. Vision transformers have no maps."""
 
     def __init__(self, network: Any, loaded: str, trained_on: str, taps: Taps, side: int = 0) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Timm(Backbone):
         self.dim = width(self, side)
 
     def forward(self, images: Tensor) -> Features:
-        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised images."""
+        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalized images."""
         pooled = self.network(images)
         return Features(pooled, self._tap.taken()[0])
 
@@ -50,9 +50,9 @@ def build(
     allow_missing: tuple[str, ...] = (),
     taps: Taps = "stages",
 ) -> Backbone:
-    """A timm model by name, with ``weights`` default, random, or a .safetensors or .pth file of its own keys.
+    """A timm model by name, with ``weights`` "default", "random", or a .safetensors or .pth file with its keys.
 
-    Keys that a file may lack are named by patterns in ``allow_missing``; ``taps`` says which maps it gives.
+    ``allow_missing`` holds patterns of keys that may be missing from the file; ``taps`` selects the maps.
     """
     import timm
 
@@ -61,10 +61,11 @@ def build(
     if weights == "default":
         try:
             network: Any = timm.create_model(name, pretrained=True, num_classes=0)
-        except Exception as error:  # the hub's client raises many kinds, none of them documented
+        except Exception as error:  # the hub client raises many undocumented types
             text = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise EnvironmentFailure(
-                f"cannot get the weights of timm's {name}: {text}; use --set timm/{name}.weights=FILE, or random"
+                f"cannot download the weights of timm/{name}: {text}; "
+                f"use --set timm/{name}.weights=FILE or weights=random"
             ) from error
         tag = str(network.pretrained_cfg.get("tag", ""))
         return Timm(network, f"{name}.{tag}", "ImageNet" if "in1k" in tag or "in2" in tag else tag, taps)

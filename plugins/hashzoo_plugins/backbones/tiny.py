@@ -14,7 +14,7 @@ class Tiny(Backbone):
     def __init__(self, shape: tuple[int, int, int], *, width: int = 32, depth: int = 1) -> None:
         """Stages of ``width``, 2 ``width`` and 4 ``width`` channels at 1, 1/2 and 1/4 of the image's side.
 
-        Each has ``depth`` convolutions of 3 x 3; one sees 9 pixels of the image in all, two see 23.
+        Each stage has ``depth`` convolutions of 3 x 3. The receptive field is 9 pixels wide with one, 23 with two.
         """
         super().__init__()
         widths = (width, 2 * width, 4 * width)

@@ -1,4 +1,4 @@
-"""Every classification network of torchvision, without its classifier."""
+"""All classification networks of torchvision, without their classifiers."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
 def names() -> list[str]:
-    """The classification models that the installed torchvision has."""
+    """The names of the classification models in the installed version of torchvision."""
     from torchvision import models
 
     return list(models.list_models(module=models))
 
 
 class Torchvision(Backbone):
-    """A torchvision network whose pooled features are what its last linear layers receive.
+    """A torchvision network; its pooled features are the input of its last linear layers.
 
-    For convolutional networks ``pooled`` is the mean of the last map; for AlexNet and VGG too, whose fully connected
-    layers are left out. A vision transformer gives its class token and has no maps.
+    For convolutional networks ``pooled`` is the mean of the last map; the fully connected layers of AlexNet and VGG
+    are left out. For a vision transformer it is the class token, and there are no maps.
     """
 
     def __init__(self, network: nn.Module, to: Input, loaded: str, trained_on: str, taps: Taps) -> None:
         super().__init__()
-        # the order in memory that convolutions on a CPU take half the time with
+        # convolutions on a CPU take half the time in this memory format
         self.network = network.to(memory_format=torch.channels_last)
         self.input, self.weights, self.trained_on = to, loaded, trained_on
         side = to.size or 224
@@ -42,18 +42,18 @@ class Torchvision(Backbone):
         self.dim = width(self, side)
 
     def forward(self, images: Tensor) -> Features:
-        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalised images."""
+        """``pooled`` (B, dim) and up to three maps of (B, 3, H, W) normalized images."""
         out = self.network(images.contiguous(memory_format=torch.channels_last))
         maps, final = self._tap.taken()
         return Features(out if final is None else final.mean((2, 3)), maps)
 
 
 def chopped(network: Any) -> nn.Module:
-    """The network with everything behind its features replaced by nothing."""
+    """The network with the layers after its features replaced by the identity."""
     for name in ("classifier", "fc", "head", "heads"):
         if isinstance(getattr(network, name, None), nn.Module):
             setattr(network, name, nn.Identity())
-    if getattr(network, "aux_logits", False):  # GoogLeNet and Inception train side classifiers
+    if getattr(network, "aux_logits", False):  # GoogLeNet and Inception have auxiliary classifiers
         network.aux_logits = False
         for name in ("AuxLogits", "aux1", "aux2"):
             setattr(network, name, None)
@@ -70,10 +70,10 @@ def build(
     taps: Taps = "stages",
     size: int | None = None,
 ) -> Backbone:
-    """A torchvision model by name, with ``weights`` default, random, or a .safetensors or .pth file of its own keys.
+    """A torchvision model by name, with ``weights`` "default", "random", or a .safetensors or .pth file with its keys.
 
-    Keys that a file may lack are named by patterns in ``allow_missing``; ``taps`` says which maps it gives. ``size`` is
-    the side in pixels that whole images are brought to, where it is not to be the network's own.
+    ``allow_missing`` holds patterns of keys that may be missing from the file; ``taps`` selects the maps. ``size`` is
+    the side in pixels that whole images are resized to; by default the network's own size, with its center crop.
     """
     from torchvision import models
 
@@ -90,13 +90,13 @@ def build(
         return Torchvision(chopped(_made(name, None)), to, "random", "", taps)
     if weights == "default":
         if best is None:
-            raise ValueError(f"torchvision has no weights for {name}; use weights = 'random' or a file")
+            raise ValueError(f"torchvision has no weights for {name}; use weights=random or weights=FILE")
         try:
             network = _made(name, best)
         except (URLError, OSError, RuntimeError) as error:
             raise EnvironmentFailure(
-                f"cannot get the weights of {name} from {best.url}: {error}; "
-                f"use --set torchvision/{name}.weights=FILE, or random"
+                f"cannot download the weights of torchvision/{name} from {best.url}: {error}; "
+                f"use --set torchvision/{name}.weights=FILE or weights=random"
             ) from error
         return Torchvision(chopped(network), to, str(best), "ImageNet", taps)
     path = Path(weights)

@@ -1,4 +1,4 @@
-"""Weights from files: safetensors, or a .pth that is only ever read as tensors."""
+"""Load weights from files: safetensors, or .pth files, which are read as tensors only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hashzoo import EnvironmentFailure, UsageError
 
-SHOWN = 5  # keys listed in an error
+SHOWN = 5  # keys shown in an error message
 
 
 def digest(path: Path) -> str:
@@ -27,28 +27,32 @@ def digest(path: Path) -> str:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file. No code in a file is ever run: EnvironmentFailure instead."""
+    """The tensors of a .safetensors, .pth or .pt file.
+
+    Code in a file is never executed. Raises EnvironmentFailure for a file that is not a plain table of tensors.
+    """
     if not path.is_file():
-        raise EnvironmentFailure(f"there is no weights file {path}")
+        raise EnvironmentFailure(f"weights file not found: {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EnvironmentFailure(f"{path} cannot be read as plain tensors: {text}") from error
+        raise EnvironmentFailure(f"cannot read {path} as plain tensors: {text}") from error
     for key in ("state_dict", "model"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise EnvironmentFailure(f"{path} holds no table of tensors; save model.state_dict()")
+        raise EnvironmentFailure(f"{path} is not a table of tensors; save model.state_dict()")
     return found
 
 
 def load(module: nn.Module, path: Path, allow_missing: tuple[str, ...]) -> None:
-    """Load a file into a network. UsageError listing the keys that are missing, unexpected or of another shape.
+    """Load the weights in a file into a network.
 
-    Missing keys that match a pattern of ``allow_missing``, such as ``classifier.*``, keep their random values.
+    Missing keys that match a pattern of ``allow_missing``, such as ``classifier.*``, keep their random values. Raises
+    UsageError, with the keys, if other keys are missing, unexpected, or have another shape.
     """
     given, wanted = read(path), module.state_dict()
     counters = {key for key in wanted if key.endswith("num_batches_tracked")}
@@ -65,6 +69,6 @@ def load(module: nn.Module, path: Path, allow_missing: tuple[str, ...]) -> None:
     if problems:
         raise UsageError(
             f"{path.name} does not fit the network: {'; '.join(problems)}; "
-            "keys that may be missing are named by allow_missing"
+            "list keys that may be missing in allow_missing"
         )
     module.load_state_dict(given, strict=False)

@@ -1,4 +1,4 @@
-"""Controls: what a hash must be compared with before its number means anything."""
+"""Controls: reference points that the score of a hashing method is compared with."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ from hashzoo_plugins.controls.unquantized import Unquantized
 
 @hookimpl
 def hashzoo_methods() -> dict[str, Any]:
-    """The controls."""
+    """The control methods by name."""
     return {"chance": Chance, "classifier": Classifier, "unquantized": Unquantized}

@@ -1,4 +1,4 @@
-"""What a code that says nothing scores."""
+"""The score of a code without information."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
 
 
 class Chance(Method):
-    """One and the same code for every image: all items tied, the score of a random order."""
+    """The same code for every image: all items are tied, which scores like a random order."""
 
     card = Card("shallow", "none", informative=False)
 
@@ -17,8 +17,8 @@ class Chance(Method):
         self.bits = setting.bits
 
     def fit(self, train: Split, run: Run) -> None:
-        """Nothing to learn."""
+        """Do nothing: there is nothing to learn."""
 
     def encode(self, batch: Batch) -> Codes:
-        """Ones."""
+        """A code of ones for every image."""
         return {"code": torch.ones(len(batch), self.bits, dtype=torch.bool)}

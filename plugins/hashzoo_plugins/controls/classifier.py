@@ -12,32 +12,32 @@ from hashzoo import Backbone, Batch, Card, Codes, Distance, Index, Method, Run, 
 
 
 class SameClass(Distance):
-    """0 where two class codes are equal, 1 elsewhere."""
+    """Distance 0 if two class codes are equal, else 1."""
 
     stored = ("class",)
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) of 0 and 1, from the binary digits (., ceil(log2 C)) of the class."""
+        """(Q, N) distances, 0 or 1, from the binary digits (., ceil(log2 C)) of the class."""
         q, d = (2.0 * codes["class"].float() - 1 for codes in (query, database))
         return (q @ d.T < q.shape[1]).float()
 
 
 class SharedLabel(Distance):
-    """0 where two predicted label sets share a label, 1 elsewhere."""
+    """Distance 0 if two predicted label sets share a label, else 1."""
 
     stored = ("class",)
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) of 0 and 1, from predicted labels (., C)."""
+        """(Q, N) distances, 0 or 1, from predicted labels (., C)."""
         return (query["class"].float() @ database["class"].float().T == 0).float()
 
 
 class Classifier(Method):
     """A plain classifier whose predicted class is the code (Sablayrolles et al., ICASSP 2017).
 
-    A supervised hash that does not beat it has shown nothing beyond classification. Stores ceil(log2 C) bits
-    whatever was asked. For several labels an image it stores the C predicted labels, and two images match
-    where they share one; the paper has single labels only.
+    A supervised hash that does not beat this control has shown nothing beyond classification. It stores ceil(log2 C)
+    bits for any code length. With several labels per image it stores the C predicted labels, and two images match if
+    they share one; the paper covers single labels only.
     """
 
     card = Card(
@@ -55,7 +55,7 @@ class Classifier(Method):
         self.digits = max(1, math.ceil(math.log2(setting.classes)))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Cross-entropy: softmax for one label an image, sigmoid for several."""
+        """Train with cross-entropy: softmax for one label per image, sigmoid for several."""
         optimizer = run.optimizer(self.backbone, self.head)
         for batch in run.batches(train):
             logits = self.head(self.backbone(batch.images).pooled)  # (B, C)
@@ -63,7 +63,7 @@ class Classifier(Method):
             run.step(optimizer, {"classification": loss(logits, batch.labels)})
 
     def encode(self, batch: Batch) -> Codes:
-        """The binary digits of the most likely class, or every label more likely than not."""
+        """The binary digits of the most likely class, or all labels with a probability above 1/2."""
         logits = self.head(self.backbone(batch.images).pooled)
         if self.multilabel:
             return {"class": logits > 0}
@@ -71,5 +71,5 @@ class Classifier(Method):
         return {"class": (logits.argmax(1, keepdim=True) >> digits & 1).bool()}
 
     def index(self) -> Index:
-        """Ranked by equality: everything is tied at 0 or at 1."""
+        """A scan by equality: all items are tied at distance 0 or 1."""
         return Scan(SharedLabel() if self.multilabel else SameClass())

@@ -1,4 +1,4 @@
-"""What the features themselves score."""
+"""The score of the features without quantization."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hashzoo import Backbone, Batch, Card, Codes, Cosine, Index, Method, Run, Sc
 
 
 class Unquantized(Method):
-    """Cosine of the centerd features, no code: what quantizing the same features costs is measured from here."""
+    """Cosine similarity of centered features: the reference for what quantizing the same features costs."""
 
     card = Card("shallow", "none", beyond="real-valued features, 32 bits a feature")
 
@@ -18,13 +18,13 @@ class Unquantized(Method):
         self.register_buffer("mean", torch.zeros(backbone.dim))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Only the mean is learned, so that the comparison with centerd hashes is fair."""
+        """Learn the mean only, since hashes of the same features are centered too."""
         self.mean = run.features(self.backbone, train).pooled.mean(0)
 
     def encode(self, batch: Batch) -> Codes:
-        """Centerd features as side information."""
+        """Centered features (B, D) as side information."""
         return {"features": self.backbone(batch.images).pooled - self.mean}
 
     def index(self) -> Index:
-        """An exact scan by cosine."""
+        """An exact scan by cosine distance."""
         return Scan(Cosine("features"))

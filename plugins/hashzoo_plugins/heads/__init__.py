@@ -1,4 +1,4 @@
-"""Hash heads: from features to relaxed codes."""
+"""Hash heads, which map features to relaxed codes."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""The hash layers that most methods share: one linear map, then whatever bends it.
+"""The hash layers that most methods share: a linear map, then an optional normalization and nonlinearity.
 
-Each also hands on the features that it read, for losses that compare codes with them.
+Each head also returns its input features, in ``extra["features"]``, for losses that compare codes with them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Tanh(nn.Module):
 
 
 class Norm(nn.Module):
-    """A linear layer without bias and batch normalisation: balanced bits, unbounded."""
+    """A linear layer without bias, then batch normalization: balanced bits, unbounded codes."""
 
     def __init__(self, backbone: Backbone, setting: Setting) -> None:
         super().__init__()
@@ -51,12 +51,12 @@ class Norm(nn.Module):
 
 
 class NormTanh(nn.Module):
-    """A linear layer without bias, normalisation and tanh: over the batch (balanced bits) or, ``layer``, each code."""
+    """A linear layer without bias, normalization over the batch (balanced bits) or over each code (``layer``), tanh."""
 
     def __init__(self, backbone: Backbone, setting: Setting, *, norm: Literal["batch", "layer"] = "batch") -> None:
         super().__init__()
         if norm == "layer" and setting.bits < 2:
-            raise ValueError("normalising each code of one bit leaves nothing of it: ask for two bits or more")
+            raise ValueError("norm = 'layer' needs codes of two bits or more: normalizing a single value gives zero")
         self.layer = nn.Linear(backbone.dim, setting.bits, bias=False)
         self.norm = nn.BatchNorm1d(setting.bits) if norm == "batch" else nn.LayerNorm(setting.bits)
 

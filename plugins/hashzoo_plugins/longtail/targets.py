@@ -23,8 +23,8 @@ def simplex(classes: int, bits: int, generator: torch.Generator) -> Tensor:
     >>> (t @ t.T).round(decimals=3)[0]
     tensor([ 1.0000, -0.5000, -0.5000], dtype=torch.float64)
     """
-    centerd = torch.eye(classes, dtype=torch.float64) - 1 / classes
-    corners = torch.linalg.svd(centerd).U[:, : classes - 1]  # (C, C - 1), a basis of what is orthogonal to 1
+    centered = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    corners = torch.linalg.svd(centered).U[:, : classes - 1]  # (C, C - 1), a basis of what is orthogonal to 1
     turn = torch.linalg.qr(torch.randn(bits, bits, dtype=torch.float64, generator=generator)).Q
     return normalize(corners @ turn[: classes - 1], dim=1)
 

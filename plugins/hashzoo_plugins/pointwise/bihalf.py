@@ -9,7 +9,7 @@ of these codes are matched to cosines of features.
     code = sgn(z): an image is encoded alone, by its sign
 
 Resolved: all unordered pairs of the batch are matched; the features get no gradient from it. Ties stand in the order
-of the batch. Features are centerd by the batch's mean (``center = False``: as they are), since cosines of features
+of the batch. Features are centered by the batch's mean (``center = False``: as they are), since cosines of features
 behind a ReLU are never negative and those of codes are.
 
 Public code: codes of queries made by sorting depend on the other queries; a port had a mistake in

@@ -9,9 +9,9 @@ labels, cosines of codes are matched to cosines of features instead.
     code = sgn(z)
 
 Resolved: images with several labels have a binary cross-entropy a label. alpha is 0.1, the paper's for CIFAR (1 for
-ImageNet). The features are what is matched and get no gradient from it; they are centerd by the batch's mean (``center
+ImageNet). The features are what is matched and get no gradient from it; they are centered by the batch's mean (``center
 = False``: as they are), without which codes of non-negative features came out nearly all alike on scattering features
-of digits (map@all 0.143, chance 0.106; centerd 0.640).
+of digits (map@all 0.143, chance 0.106; centered 0.640).
 
 Public code: sgn(0) = 0 gives codes that are neither bit.
 """

@@ -1,4 +1,4 @@
-"""Methods that read features once and solve for a hash function, without gradients."""
+"""Shallow methods: they compute the features once and solve for a hash function, without gradient training."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
 """Learning to Hash with Binary Reconstructive Embeddings (Kulis & Darrell, NIPS 2009).
 
-Hamming distances that reconstruct the distances of the data: each bit is the sign of a weighted sum of kernels with a
-few random anchors, and one weight after another is set to where the error is smallest.
+Hamming distances reconstruct the distances of the data. Each bit is the sign of a weighted sum of kernel values to a
+few random anchors; coordinate descent sets one weight at a time to the value of least error.
 
-    x centerd and of unit length,  kappa(a, x) = <a, x>,  h_k(x) = [sum_q W_kq kappa(x_kq, x) >= 0]
+    x centered and of unit length,  kappa(a, x) = <a, x>,  h_k(x) = [sum_q W_kq kappa(x_kq, x) >= 0]
     d_ij = |x_i - x_j|^2 / 2,  or 0 / 1 for a pair that shares a label or not
     d'_ij = 1/K sum_k (h_k(x_i) - h_k(x_j))^2
     minimise over W (K, s):  sum over i < j of (d_ij - d'_ij)^2
@@ -11,16 +11,16 @@ few random anchors, and one weight after another is set to where the error is sm
 With signs s_k = 2 h_k - 1 (l,), the bits other than k leave the matrix A = K (1 - 2 d) - sum over m != k of s_m s_m',
 its diagonal 0, and the objective is a constant minus s_k' A s_k / (4 K^2). As one weight goes from minus to plus
 infinity, each point's sign flips once, where its sum is 0; between these breakpoints the objective is constant. One
-pass over the flips gives all its values, and the best interval is found exactly.
+pass over the flips gives all values of the objective, and so the exact best interval.
 
 Resolved: formulas from memory (unverified). ``points`` training images are drawn by seed, since time and memory are
-quadratic in them, and all their pairs count; anchors are drawn among them for each bit. The weight goes to the middle
-of its interval. Coordinate descent ends after ``sweeps`` or when a sweep changes nothing. A linear kernel makes each
-bit one direction, which is what is stored. ``supervised`` takes the labels' distances instead of the data's, and marks
-the row.
+quadratic in their number, and all their pairs count; the anchors of each bit are drawn among them. The weight is set
+to the middle of its interval. Coordinate descent ends after ``sweeps`` or when a sweep changes nothing. With a linear
+kernel each bit is one direction, which is what is stored. ``supervised`` uses distances of labels instead of those of
+the data, and marks the row.
 
-d goes up to 2 for opposite points and d' only to 1, a mismatch of scale; ``halved`` halves d. On ``digits.standard``
-that does not help: map@all at 32 bits is 0.63, halved 0.59, supervised 0.75 (``lsh`` 0.50, ``itq`` 0.65).
+d is at most 2 (opposite points) but d' at most 1, a mismatch of scale; ``halved`` halves d. On ``digits.standard`` this
+does not help: map@all at 32 bits is 0.63, halved 0.59, supervised 0.75 (``lsh`` 0.50, ``itq`` 0.65).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, s
 from hashzoo_plugins.shallow import projection, similarity
 from hashzoo_plugins.shallow.labelled import sample
 
-SMALL = 1e-3  # deviation of the weights at the start
+SMALL = 1e-3  # standard deviation of the initial weights
 
 
 def objective(s: Tensor, d: Tensor) -> float:
-    """The sum over i < j of (d_ij - d'_ij)^2, of signs (l, K) and distances (l, l).
+    """The sum over i < j of (d_ij - d'_ij)^2 for signs (l, K) and distances (l, l).
 
     >>> objective(torch.tensor([[1.0, 1], [-1, 1]]), torch.tensor([[0.0, 1], [1, 0]]))
     0.25
@@ -51,7 +51,7 @@ def objective(s: Tensor, d: Tensor) -> float:
 
 @njit(cache=True)
 def times(a: NDArray, s: NDArray) -> NDArray:  # type: ignore[type-arg]
-    """A s (l,) of a symmetric A (l, l), on one thread: for a thousand points, sharing the work costs more than it."""
+    """A s (l,) for a symmetric A (l, l), on one thread: for a thousand points, threads cost more than they save."""
     out = np.zeros(len(s))
     for i in range(len(s)):
         out += s[i] * a[i]
@@ -60,9 +60,9 @@ def times(a: NDArray, s: NDArray) -> NDArray:  # type: ignore[type-arg]
 
 @njit(cache=True)
 def flips(a: NDArray, s: NDArray, order: NDArray) -> NDArray:  # type: ignore[type-arg]
-    """The sums (m,) that s' A s gains by the first 1 .. m flips of the signs s (l,) in ``order`` (m,).
+    """The cumulative gains (m,) of s' A s after the first 1 .. m flips of the signs s (l,) in ``order`` (m,).
 
-    A (l, l) has diagonal 0; ``s`` is changed in place. A flip of s_i adds -4 s_i (A s)_i.
+    A (l, l) has a zero diagonal; ``s`` is changed in place. A flip of s_i adds -4 s_i (A s)_i.
     """
     slope = times(a, s)
     gains = np.empty(len(order))
@@ -76,14 +76,14 @@ def flips(a: NDArray, s: NDArray, order: NDArray) -> NDArray:  # type: ignore[ty
 
 
 def agreement(a: Tensor, s: Tensor) -> float:
-    """s' A s, of signs (l,) and a symmetric A (l, l)."""
+    """s' A s for signs (l,) and a symmetric A (l, l)."""
     return float(s.numpy() @ times(a.numpy(), s.numpy()))
 
 
 def best_weight(a: Tensor, rest: Tensor, kappa: Tensor) -> float:
-    """A w for which s = sgn(rest + w kappa) has the largest s' A s there is; A (l, l) of diagonal 0, the others (l,).
+    """A w that maximizes s' A s for s = sgn(rest + w kappa); A (l, l) has a zero diagonal, the others are (l,).
 
-    All are float64 on the CPU, and some kappa is not 0.
+    All are float64 on the CPU, and kappa is not all 0.
 
     >>> best_weight(torch.tensor([[0.0, 1], [1, 0]]).double(), torch.tensor([1.0, -3]).double(), torch.ones(2).double())
     -1.5
@@ -96,16 +96,16 @@ def best_weight(a: Tensor, rest: Tensor, kappa: Tensor) -> float:
     at = at[order]
     low, high = torch.cat([at[:1] - 1, at]), torch.cat([at, at[-1:] + 1])  # (m + 1,) the intervals
     middle = (low + high) / 2
-    inside = (low < middle) & (middle < high)  # points that flip together leave nothing between them
+    inside = (low < middle) & (middle < high)  # points that flip together leave an empty interval
     value = torch.where(inside, torch.cat([gains.new_zeros(1), gains]), -torch.inf)
     return float(middle[value.argmax()])
 
 
 def sweep(kappa: Tensor, t: Tensor, weights: Tensor) -> bool:
-    """Each weight (K, s) in turn to where the error is smallest, in place; whether any moved.
+    """Set each weight (K, s) in turn to the value of least error, in place; return whether any changed.
 
-    ``kappa`` (K, l, s) are the kernels of the points with each bit's anchors, ``t`` (l, l) the inner products
-    K (1 - 2 d) that the signs should have.
+    ``kappa`` (K, l, s) holds the kernel values of the points and each bit's anchors, ``t`` (l, l) the target inner
+    products K (1 - 2 d) of the signs.
     """
     moved = False
     s = codes(kappa, weights)  # (l, K)
@@ -115,7 +115,7 @@ def sweep(kappa: Tensor, t: Tensor, weights: Tensor) -> bool:
         value = agreement(a, s[:, k])
         for q in range(len(w)):
             if not columns[:, q].any():
-                continue  # an anchor at the mean
+                continue  # this anchor is the mean
             other = w.clone()
             other[q] = 0
             other[q] = best_weight(a, columns @ other, columns[:, q])
@@ -128,7 +128,7 @@ def sweep(kappa: Tensor, t: Tensor, weights: Tensor) -> bool:
 
 
 def codes(kappa: Tensor, weights: Tensor) -> Tensor:
-    """Signs (l, K) of the kernels (K, l, s) weighted (K, s)."""
+    """Signs (l, K) of the kernel values (K, l, s) weighted by (K, s)."""
     return signs((kappa @ weights[:, :, None])[:, :, 0].T)
 
 
@@ -150,11 +150,9 @@ class BRE(Method):
     ) -> None:
         super().__init__()
         if points < 2 or anchors < 1 or sweeps < 1:
-            raise ValueError(
-                f"bre needs two points, an anchor and a sweep or more: {points}, {anchors}, {sweeps} asked"
-            )
+            raise ValueError(f"bre needs points >= 2, anchors >= 1 and sweeps >= 1, not {points}, {anchors}, {sweeps}")
         if supervised and halved:
-            raise ValueError("bre halves the distances of the data: with labels' distances leave out halved")
+            raise ValueError("bre: halved applies to the distances of the data; leave it out with supervised")
         self.backbone, self.bits = backbone, setting.bits
         self.points, self.anchors, self.sweeps = points, anchors, sweeps
         self.supervised, self.halved = supervised, halved
@@ -183,5 +181,5 @@ class BRE(Method):
         self.projection = torch.stack([x[q].T @ w for q, w in zip(chosen, weights, strict=True)], 1).to(f)  # (D, K)
 
     def encode(self, batch: Batch) -> Codes:
-        """sgn(sum_q W_q <x_q, f - mean>): the length of f - mean does not change a sign."""
+        """sgn(sum_q W_q <x_q, f - mean>); the norm of f - mean does not change the sign."""
         return projection.encode(self.backbone, self.mean, self.projection, batch)

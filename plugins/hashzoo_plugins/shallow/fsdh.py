@@ -1,7 +1,7 @@
 """Fast supervised discrete hashing (Gui, Liu, Sun, Tao & Tan, TPAMI 2018).
 
-SDH turned around: the codes are regressed on the labels, not the labels on the codes, so that all bits of all codes
-have a closed form together and no bit-by-bit descent is needed.
+SDH in the other direction: the codes are regressed on the labels instead of the labels on the codes, so that all bits
+of all codes have a closed form and no bit-by-bit descent is needed.
 
     objective = |B - Y W|^2 + lambda |W|^2 + nu |B - phi(X) P|^2
                 B in {-1, +1}^(N, K), labels Y (N, C) of 0 and 1, W (C, K), phi (N, 1 + m), P (1 + m, K)
@@ -11,12 +11,11 @@ have a closed form together and no bit-by-bit descent is needed.
     code = sgn(phi(x) P),  phi as in sdh
 
 Resolved: features, anchors and weights as in sdh. With nu = 1e-5 all images with the same labels get one code, and
-a class's code is the majority vote of its random starting codes: the first step decides nearly everything, so that
-codes of classes are random, not spread apart, and depend on the seed. Where the votes tie, the small term
-nu phi P decides, and where that is 0 too the bit is 1. In multi-label data Y is the multi-hot matrix: codes of labels
-are added.
+the code of a class is the majority vote of its random initial codes. The first step decides nearly everything, so the
+class codes are random, not spread apart, and depend on the seed. The small term nu phi P breaks ties of the votes; if
+it is 0 too, the bit is 1. In multi-label data Y is the multi-hot matrix, so the codes of labels are added.
 
-Public code: another method had this acronym (Koutaki et al., arXiv 2016), and does not depend on starting codes.
+Public code: an earlier method has the same acronym (Koutaki et al., arXiv 2016) and does not depend on initial codes.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def objective(b: Tensor, y: Tensor, w: Tensor, f: Tensor, weight: float, nu: flo
 
 
 def codes(y: Tensor, w: Tensor, f: Tensor, nu: float) -> Tensor:
-    """B = sgn(Y W + nu F) (N, K), the codes of least objective for fixed W and F."""
+    """B = sgn(Y W + nu F) (N, K), the codes that minimize the objective for fixed W and F."""
     return signs(y @ w + nu * f)
 
 
@@ -59,18 +58,16 @@ class FSDH(Method):
     ) -> None:
         super().__init__()
         if anchors < 1 or min(width, weight, rho) <= 0:
-            raise ValueError(
-                "fsdh needs an anchor, and a width, weight and rho above 0: it inverts what they regularise"
-            )
+            raise ValueError("fsdh needs anchors >= 1, width > 0, weight > 0 and rho > 0")
         if iterations < 1 or nu < 0:
-            raise ValueError("fsdh needs an iteration and a nu of 0 or more")
+            raise ValueError("fsdh needs iterations >= 1 and nu >= 0")
         self.backbone, self.bits, self.count, self.width = backbone, setting.bits, anchors, width
         self.weight, self.rho, self.nu, self.iterations = weight, rho, nu, iterations
         self.register_buffer("anchors", torch.zeros(anchors, backbone.dim))
         self.register_buffer("projection", torch.zeros(1 + anchors, setting.bits))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Alternate between codes, codes of classes and kernel regression, from random codes."""
+        """Alternate between codes, class codes and kernel regression, from random codes."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         y = train.labels.to(x)  # (N, C)
         drawn = anchors.draw(normalize(x), self.count, run.generator)

@@ -1,18 +1,19 @@
 """Iterative Quantization: A Procrustean Approach to Learning Binary Codes (Gong & Lazebnik, CVPR 2011; with Gordo &
 Perronnin, TPAMI 2013).
 
-PCA, then the rotation that bends the data least onto the corners of the cube.
+PCA, then the rotation that brings the data closest to the corners of the hypercube.
 
     V = (X - mean) U  (N, K), U the top K principal directions
-    minimise |B - V R|^2  over B in {-1, 1}^(N, K) and R' R = I, in turn
+    minimize |B - V R|^2  over B in {-1, 1}^(N, K) and R' R = I, in turn
         B = sgn(V R);  B' V = S Sigma T' (SVD),  R = T S'
     code = sgn((f - mean) U R)
 
-Resolved: R starts as a random rotation, as the authors' does; ``iterations`` is their 50. The error never rises.
+Resolved: R is initialized with a random rotation, and ``iterations`` is 50, as in the authors' code. The error never
+rises.
 
-Public code: the authors' returns the codes from before the last rotation: here images are encoded with the rotation
-that is stored. A toolkit mixes up ``torch.svd``, which gives T, with ``torch.linalg.svd``, which gives T': its error
-rises and falls, and its ITQ is no better than PCAH. Centring is essential.
+Public code: the authors' code returns the codes from before the last update of the rotation; here images are encoded
+with the rotation that is stored. A toolkit confuses ``torch.svd``, which returns T, with ``torch.linalg.svd``, which
+returns T': its error rises and falls, and its ITQ is no better than PCAH. Centering is essential.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from hashzoo_plugins.shallow import projection
 
 
 def rotations(v: Tensor, iterations: int, generator: torch.Generator) -> list[tuple[Tensor, float]]:
-    """The rotations (K, K) that ITQ goes through for ``v`` (N, K), each with its error |sgn(v R) - v R|^2 / N.
+    """The rotations (K, K) of all ITQ iterations for ``v`` (N, K), each with its error |sgn(v R) - v R|^2 / N.
 
-    The first is random, the last the solution; the errors never rise.
+    The first is random, the last is the solution; the errors never rise.
     """
     r = torch.linalg.qr(torch.randn(v.shape[1], v.shape[1], generator=generator).to(v)).Q
     path = []
@@ -41,7 +42,7 @@ def rotations(v: Tensor, iterations: int, generator: torch.Generator) -> list[tu
 
 
 class ITQ(Method):
-    """PCA, then the rotation that bends the data least (Gong & Lazebnik, CVPR 2011)."""
+    """PCA, then the rotation with the least quantization error (Gong & Lazebnik, CVPR 2011)."""
 
     card = Card("shallow", "none", paper="Gong & Lazebnik, CVPR 2011", year=2011)
 
@@ -49,13 +50,13 @@ class ITQ(Method):
         super().__init__()
         projection.require_dimensions("itq", setting, backbone)
         if iterations < 1:
-            raise ValueError(f"itq needs one iteration or more, not {iterations}")
+            raise ValueError(f"itq needs iterations >= 1, not {iterations}")
         self.backbone, self.bits, self.iterations = backbone, setting.bits, iterations
         self.register_buffer("mean", torch.zeros(backbone.dim))
         self.register_buffer("projection", torch.zeros(backbone.dim, setting.bits))
 
     def fit(self, train: Split, run: Run) -> None:
-        """PCA of the training features, then alternate between codes and rotation."""
+        """Compute the PCA of the training features, then alternate between codes and rotation."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         self.mean = x.mean(0)
         pca = projection.principal(x - self.mean, self.bits)  # (D, K)

@@ -1,24 +1,24 @@
 """Supervised hashing with kernels (Liu, Wang, Ji, Jiang & Chang, CVPR 2012).
 
-A hash function over kernel values to m anchors, learned bit by bit from a sample of l labelled images: every bit is
-fitted to what the bits before it leave of the similarity matrix.
+A hash function of kernel values to m anchors, learned bit by bit from a sample of l labelled images: each bit is fitted
+to the residual that the previous bits leave of the similarity matrix.
 
     kappa(x, y) = exp(-|x - y|^2 / (2 sigma)),  sigma = mean squared distance of training images to anchors
     objective   = | S - H H' / K |^2,  S_ij = +1 for similar, -1 for dissimilar pairs  (l, l)
-    R_0 = K S;  bit k maximises h' R h, h = sgn(Kbar a);  R <- R - h h'
+    R_0 = K S;  bit k maximizes h' R h, h = sgn(Kbar a);  R <- R - h h'
     code_k = sgn( sum_j a_jk (kappa(x_j, x) - mu_j) ),  mu_j the mean kernel value of the training images
 
-A bit starts from the top generalised eigenvector of (Kbar' R Kbar, Kbar' Kbar), scaled to a' Kbar' Kbar a = l, and
-descends on -phi' R phi with phi = 2 / (1 + exp(-Kbar a)) - 1; the better of both by h' R h is kept.
+A bit starts from the top generalized eigenvector of (Kbar' R Kbar, Kbar' Kbar), scaled to a' Kbar' Kbar a = l, and
+descends on -phi' R phi with phi = 2 / (1 + exp(-Kbar a)) - 1; the one with the larger h' R h is kept.
 
 Resolved: sigma is the mean squared distance and is not squared again. A ridge of 1e-6 of the mean diagonal keeps
-Kbar' Kbar invertible where there are as many anchors as images. The smooth objective is descended by L-BFGS, where
-the paper has Nesterov's method: same objective and bound on iterations, no step size to choose. Fewer training
-images than anchors or than the sample: all of them are taken. In multi-label data a shared label makes a pair
-similar. A bit is 1 where the value is >= 0; the authors' code has > 0.
+Kbar' Kbar invertible if there are as many anchors as images. L-BFGS minimizes the smooth objective instead of the
+paper's Nesterov method: the objective and the bound on iterations are the same, and there is no step size to choose.
+With fewer training images than anchors, or than the sample, all images are used. In multi-label data a shared label
+makes a pair similar. A bit is 1 for a value >= 0; the authors' code has > 0.
 
-Public code: the authors' ends a bit's descent at the first step that gains less than l / 100 (unverified), as is done
-here.
+Public code: the authors' code ends the descent of a bit at the first step that gains less than l / 100 (unverified);
+this file does the same.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ from torch import Tensor
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits, signs
 from hashzoo_plugins.shallow import anchors, labelled, similarity
 
-GAIN = 0.01  # a step that lowers the smooth objective by less than this times l is the last
+GAIN = 0.01  # the descent ends when a step lowers the smooth objective by less than this times l
 RIDGE = 1e-6  # share of the mean diagonal of Kbar' Kbar that is added to it
-FLAT = 1e-12  # the least ridge, for features that are all alike
+FLAT = 1e-12  # the smallest ridge, for constant features
 
 
 def spectral(kernel: Tensor, r: Tensor) -> Tensor:
-    """(m,) the a of largest a' Kbar' R Kbar a with a' Kbar' Kbar a = l, for Kbar (l, m) and R (l, l)."""
+    """(m,) the a that maximizes a' Kbar' R Kbar a with a' Kbar' Kbar a = l, for Kbar (l, m) and R (l, l)."""
     gram = kernel.T @ kernel  # (m, m)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     ridge = (RIDGE * gram.diagonal().mean()).clamp(min=FLAT)
-    lower = torch.linalg.cholesky(gram + ridge * eye)  # ridged gram G = L L', a = L'^-1 u
+    lower = torch.linalg.cholesky(gram + ridge * eye)  # regularized Gram matrix G = L L', a = L'^-1 u
     half = torch.linalg.solve_triangular(lower, kernel.T, upper=False)  # (m, l)
     top = torch.linalg.eigh(half @ r @ half.T).eigenvectors[:, -1:]  # (m, 1)
     a: Tensor = torch.linalg.solve_triangular(lower.T, top, upper=True)[:, 0]
-    # a' G a = u' u = 1: far less without the ridge is a direction that the kernel does not have
+    # a' G a = u' u = 1; if it is far less without the ridge, the kernel has no such direction
     return a * (len(kernel) / (a @ gram @ a).clamp(min=0.5)).sqrt()
 
 
 def smoothed(a: Tensor, kernel: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """-phi' R phi and its gradient (m,), with phi = 2 / (1 + exp(-Kbar a)) - 1 in place of the sign."""
+    """-phi' R phi and its gradient (m,), where phi = 2 / (1 + exp(-Kbar a)) - 1 replaces the sign."""
     phi = torch.tanh(kernel @ a / 2)  # (l,)
     back = r @ phi
     return -(phi @ back), -(kernel.T @ (back * (1 - phi * phi)))
 
 
 def refined(a: Tensor, kernel: Tensor, r: Tensor, iterations: int) -> Tensor:
-    """(m,) where the smooth objective ends when descended from ``a``, at most ``iterations`` steps."""
-    bound = max(1.0, float(r.abs().sum()))  # of the objective, whose quotient is below 1: the tolerance is absolute
+    """(m,) the minimizer of the smooth objective that ``iterations`` steps or fewer reach from ``a``."""
+    bound = max(1.0, float(r.abs().sum()))  # an upper bound of the objective: divided by it, the tolerance is absolute
 
     def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         value, slope = smoothed(torch.from_numpy(values).to(kernel), kernel, r)
@@ -78,9 +78,9 @@ def refined(a: Tensor, kernel: Tensor, r: Tensor, iterations: int) -> Tensor:
 
 
 def greedy(kernel: Tensor, similar: Tensor, count: int, iterations: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The ``count`` bits one after the other: coefficients a (m,), bits h (l,) and the residual R (l, l) they leave.
+    """Yield ``count`` bits one by one: coefficients a (m,), bits h (l,) and the residual R (l, l) after them.
 
-    Of Kbar (l, m) and S (l, l), both in float64.
+    ``kernel`` is Kbar (l, m) and ``similar`` is S (l, l), both in float64.
     """
     r = count * similar
     for _ in range(count):
@@ -102,8 +102,8 @@ class KSH(Method):
         super().__init__()
         if anchors < 1 or sample < 2 or iterations < 1:
             raise ValueError(
-                "ksh needs an anchor, two images to pair and an iteration, "
-                f"not {anchors} anchors, sample {sample}, iterations {iterations}"
+                f"ksh needs anchors >= 1, sample >= 2 and iterations >= 1, "
+                f"not anchors={anchors}, sample={sample}, iterations={iterations}"
             )
         self.backbone, self.bits, self.count = backbone, setting.bits, anchors
         self.sample, self.iterations = sample, iterations
@@ -113,7 +113,7 @@ class KSH(Method):
         self.register_buffer("coefficients", torch.zeros(anchors, setting.bits))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Anchors, kernel and its mean from all training images, the bits from a sample of them."""
+        """Compute anchors, kernel and its mean from all training images, and the bits from a sample of them."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         drawn = anchors.draw(x, self.count, run.generator)
         self.scale = 2 * anchors.squared_distances(x, drawn).double().mean().to(x).clamp(min=1e-12)
@@ -122,8 +122,8 @@ class KSH(Method):
         rows = labelled.sample(len(x), self.sample, run.generator)
         labels = train.labels[rows].to(x.device).double()
         found = []
-        centerd = kernel[rows.to(x.device)].double() - mean  # (l, m)
-        for a, _, r in greedy(centerd, similarity.signed(labels, labels), self.bits, self.iterations):
+        centered = kernel[rows.to(x.device)].double() - mean  # (l, m)
+        for a, _, r in greedy(centered, similarity.signed(labels, labels), self.bits, self.iterations):
             found.append(a)
             run.log({"residual": r.square().mean().sqrt() / self.bits})
         self.anchors, self.mean = anchors.padded(drawn, self.count), anchors.padded(mean.to(x), self.count)

@@ -1,4 +1,4 @@
-"""Which training images a method learns from that cannot take all of them."""
+"""A sample of the training images, for methods that cannot use all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def sample(images: int, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` different rows out of ``images`` at random, or all of them where there are fewer.
+    """``count`` distinct random rows of ``images``, or all rows if there are fewer.
 
     >>> sample(3, 1000, torch.Generator().manual_seed(0)).sort().values
     tensor([0, 1, 2])

@@ -1,14 +1,14 @@
 """LSH: Similarity Estimation Techniques from Rounding Algorithms (Charikar, STOC 2002), random hyperplanes.
 
-Each bit says on which side of a random hyperplane an image lies; nothing is learned but the mean.
+Each bit is the side of a random hyperplane that an image lies on; only the mean is learned.
 
     w_k ~ N(0, I)  (D,)
     code_k = sgn(<w_k, f - mean>),  P[code_k(f) != code_k(g)] = angle(f - mean, g - mean) / pi
 
-Resolved: ``center`` removes the training mean. Features behind a ReLU are non-negative, and hyperplanes through the
-origin would hardly cut them: the bits would be highly correlated.
+Resolved: ``center`` removes the training mean. Features after a ReLU are non-negative, and hyperplanes through the
+origin would hardly separate them: the bits would be highly correlated.
 
-Public code: directions drawn uniformly from [0, 1), which prefers some; other seeds for queries than for the database.
+Public code: directions drawn uniformly from [0, 1), which favors some; different seeds for queries and database.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LSH(Method):
         self.register_buffer("projection", torch.zeros(backbone.dim, setting.bits))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Draw the directions; the data gives only its mean."""
+        """Draw the directions; only the mean is computed from the data."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         if self.center:
             self.mean = x.mean(0)

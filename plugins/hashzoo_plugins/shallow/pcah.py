@@ -1,17 +1,17 @@
 """PCAH: PCA hashing, the baseline of Wang, Kumar & Chang (CVPR 2010) and of Gong & Lazebnik (CVPR 2011).
 
-The principal components of the features, cut at the mean.
+The principal components of the features, thresholded at the mean.
 
     U (D, K) = the top K eigenvectors of the covariance of the training features
     code = sgn(U' (f - mean))
 
-Resolved: the mean is that of the training images, for queries too. An eigenvector's sign is arbitrary; its largest
-entry is made positive. More bits than features are refused.
+Resolved: the mean is that of the training images, also for queries. The sign of an eigenvector is arbitrary; its
+largest entry is made positive. More bits than features are an error.
 
-Every bit counts the same however little its component varies, so longer codes become worse. Measured: on the pixels of
-``digits.standard`` map@all is 0.363, 0.319 and 0.275 at 16, 32 and 64 bits. ``itq`` rotates the components instead.
+All bits have the same weight, however small the variance of their component, so longer codes are worse. On the pixels
+of ``digits.standard`` map@all is 0.363, 0.319 and 0.275 at 16, 32 and 64 bits. ``itq`` rotates the components instead.
 
-Public code: a demo removes the mean outside the function, and so another one from queries.
+Public code: a demo subtracts the mean outside the function, so that queries are centered by their own mean.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PCAH(Method):
         self.register_buffer("projection", torch.zeros(backbone.dim, setting.bits))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Mean and principal directions of the training features."""
+        """Compute the mean and the principal directions of the training features."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         self.mean = x.mean(0)
         self.projection = projection.principal(x - self.mean, self.bits)

@@ -1,7 +1,7 @@
 r"""Supervised discrete hashing (Shen, Shen, Liu & Shen, CVPR 2015).
 
-Codes from which the labels can be regressed, kept binary throughout: bits are solved for one at a time, in closed
-form, and a kernel regression then learns to produce the codes.
+Codes from which the labels can be regressed. They stay binary during the optimization: bits are solved for one at a
+time, in closed form. A kernel regression then learns to predict the codes.
 
     objective = |Y - B W|^2 + lambda |W|^2 + nu |B - F|^2,  F = phi(X) P
                 B in {-1, +1}^(N, K), labels Y (N, C) of 0 and 1, W (K, C), phi (N, 1 + m), P (1 + m, K)
@@ -10,12 +10,12 @@ form, and a kernel regression then learns to produce the codes.
     b_k = sgn( q_k - B_\k W_\k w_k' ),  Q = Y W' + nu F,  the other bits fixed; at most 10 sweeps over the bits
     code = sgn(phi(x) P),  phi(x) = (1, exp(-|x - a_j|^2 / (2 sigma^2)) for anchors a_j), x at unit length
 
-Resolved: features are brought to unit length, not centerd, since the width sigma = 0.4 is meant for unit norm; the
-factor 2 sigma^2 and the random starting codes are choices of this file (unverified against the paper). A bit whose
-argument is 0 keeps its value. With fewer training images than anchors all of them are anchors. In multi-label data Y
-is the multi-hot matrix. The hinge-loss variant is left out.
+Resolved: features are scaled to unit length and not centered, since the width sigma = 0.4 assumes unit norm; the
+factor 2 sigma^2 and the random initial codes are choices of this file (unverified against the paper). A bit whose
+argument is 0 keeps its value. With fewer training images than anchors all images are anchors. In multi-label data Y is
+the multi-hot matrix. The hinge-loss variant is not included.
 
-Public code: another sdh (Liong et al. 2015, supervised deep hashing) goes by the same name.
+Public code: another sdh (Liong et al. 2015, supervised deep hashing) has the same name.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from hashzoo_plugins.shallow.ridge import factor, ridge, solve
 
 
 def objective(y: Tensor, b: Tensor, w: Tensor, f: Tensor, weight: float, nu: float) -> Tensor:
-    """|Y - B W|^2 + weight |W|^2 + nu |B - F|^2 of Y (N, C), B and F (N, K), W (K, C)."""
+    """|Y - B W|^2 + weight |W|^2 + nu |B - F|^2 for Y (N, C), B and F (N, K), W (K, C)."""
     return (y - b @ w).square().sum() + weight * w.square().sum() + nu * (b - f).square().sum()
 
 
 class SDH(Method):
-    """Binary codes that a linear classifier reads, learned by a kernel regression (Shen et al., CVPR 2015)."""
+    """Binary codes that predict the labels linearly, learned by a kernel regression (Shen et al., CVPR 2015)."""
 
     card = Card("shallow", "classes", paper="Shen et al., CVPR 2015", year=2015)
 
@@ -55,11 +55,9 @@ class SDH(Method):
     ) -> None:
         super().__init__()
         if anchors < 1 or min(width, weight, rho) <= 0:
-            raise ValueError(
-                "sdh needs an anchor, and a width, weight and rho above 0: it inverts what they regularise"
-            )
+            raise ValueError("sdh needs anchors >= 1, width > 0, weight > 0 and rho > 0")
         if iterations < 1 or sweeps < 1 or nu < 0:
-            raise ValueError("sdh needs an iteration, a sweep and a nu of 0 or more")
+            raise ValueError("sdh needs iterations >= 1, sweeps >= 1 and nu >= 0")
         self.backbone, self.bits, self.count, self.width = backbone, setting.bits, anchors, width
         self.weight, self.rho, self.nu, self.iterations, self.sweeps = weight, rho, nu, iterations, sweeps
         self.register_buffer("anchors", torch.zeros(anchors, backbone.dim))

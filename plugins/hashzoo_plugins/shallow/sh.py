@@ -1,25 +1,25 @@
 """Spectral Hashing (Weiss, Torralba & Fergus, NIPS 2008).
 
-Balanced and uncorrelated bits of similar images are eigenvectors of a graph Laplacian; for data that fill a box
-uniformly they are known in closed form, waves along the sides. The box is that of the principal components.
+Balanced and uncorrelated bits that agree for similar images are eigenvectors of a graph Laplacian. For data that fill a
+box uniformly they have a closed form: waves along the sides. The box is that of the principal components.
 
     v = U' (f - mean)  (n,), U the top n = min(K, D) principal directions
     side j runs over [a_j, a_j + R_j], the training range;  omega = pi t / R_j,  t = 1 .. ceil((K + 1) R_j / max R) - 1
     the K waves (j, t) of the smallest omega, which have the smallest eigenvalues 1 - exp(-epsilon^2 omega^2 / 2)
     code_k = sgn(sin(omega_k (v_j - a_j) + pi / 2))
 
-Resolved: the constant wave is left out. The paper's product over sides has one factor that is not 1, since waves
-along more than one side are not among its candidates. Equal eigenvalues are taken in the order of components. The
-ranges are those of the training images, for queries too; a query outside goes on along the wave. n is also at most
-the number of training images.
+Resolved: the constant wave is omitted. The paper's product over sides has only one factor other than 1, since waves
+along more than one side are not candidates. Equal eigenvalues are taken in the order of components. The ranges are
+those of the training images, also for queries; outside the range the wave continues. n is also at most the number of
+training images.
 
-The first wave of a component cuts at the middle of its range, not at the mean; further waves cut it into bands. Codes
-become worse with length. Measured: on the pixels of ``digits.standard`` map@all is 0.420, 0.429, 0.402 and 0.385 at 8,
-16, 32 and 64 bits (``lsh`` 0.297, 0.376, 0.502 and 0.569). The cause is that of ``pcah``: late components vary little,
-and all bits count the same. Further waves soften it: 32 bits are 22 first waves and 10 further ones; 32 first waves
-give 0.320.
+The first wave of a component thresholds it at the middle of its range, not at the mean; further waves cut it into
+bands. Longer codes are worse: on the pixels of ``digits.standard`` map@all is 0.420, 0.429, 0.402 and 0.385 at 8, 16,
+32 and 64 bits (``lsh`` 0.297, 0.376, 0.502 and 0.569). The cause is the same as for ``pcah``: the last components vary
+little, and all bits have the same weight. Further waves reduce the effect: 32 bits consist of 22 first waves and 10
+further ones; 32 first waves give 0.320.
 
-Public code: query ranges taken from the queries; an order of equal eigenvalues that differs from run to run.
+Public code: query ranges computed from the queries; an order of equal eigenvalues that differs between runs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hashzoo_plugins.shallow.projection import principal
 
 
 def waves(ranges: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The side (count,) and the frequency (count,) of the smoothest waves in a box of these sides (n,).
+    """The sides (count,) and the frequencies (count,) of the smoothest waves in a box with sides of length (n,).
 
     >>> sides, omega = waves(torch.tensor([4.0, 2.0]), 3)
     >>> sides.tolist(), (omega * 4 / math.pi).tolist()
@@ -42,7 +42,7 @@ def waves(ranges: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """
     most = torch.ceil((count + 1) * ranges / ranges.max())  # (n,) m_j
     t = torch.arange(1, count + 1, device=ranges.device)
-    side, step = (t < most[:, None]).nonzero(as_tuple=True)  # candidates side by side, slowest first
+    side, step = (t < most[:, None]).nonzero(as_tuple=True)  # candidates by side, then by frequency
     omega = math.pi * t[step].to(ranges) / ranges[side]
     smoothest = omega.square().argsort(stable=True)[:count]
     return side[smoothest], omega[smoothest]
@@ -62,12 +62,12 @@ class SH(Method):
         self.register_buffer("omega", torch.zeros(setting.bits))
 
     def fit(self, train: Split, run: Run) -> None:
-        """Principal components, their ranges, and the K smoothest waves along them."""
+        """Compute principal components, their ranges, and the K smoothest waves along them."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         self.mean = x.mean(0)
         pca = principal(x - self.mean, min(self.bits, *x.shape))  # (D, n)
         v = (x - self.mean) @ pca  # (N, n)
-        tiny = torch.finfo(torch.float64).eps  # of the authors: a component without range gets no wave
+        tiny = torch.finfo(torch.float64).eps  # as in the authors' code: a constant component gets no wave
         low = v.amin(0).double() - tiny
         side, omega = waves(v.amax(0).double() + tiny - low, self.bits)
         self.projection, self.start, self.omega = pca[:, side], low[side].to(x), omega.to(x)

@@ -1,4 +1,4 @@
-"""Which pairs of training images are similar."""
+"""Similarity matrices of training images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def signed(a: Tensor, b: Tensor) -> Tensor:
-    """(N, M) +1 where images with labels (N, C) and (M, C) share one, else -1.
+    """(N, M) +1 if images with labels (N, C) and (M, C) share a label, else -1.
 
     >>> signed(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0]]))
     tensor([[-1.],
@@ -17,9 +17,9 @@ def signed(a: Tensor, b: Tensor) -> Tensor:
 
 
 def balanced(s: Tensor) -> Tensor:
-    """Signed similarities whose -1 become -r, with r = similar / dissimilar pairs, so that both sides weigh the same.
+    """Signed similarities with -r in place of -1, where r = similar / dissimilar pairs, so that both have equal weight.
 
-    r is at most 1; where no pair is dissimilar nothing changes.
+    r is at most 1. Without dissimilar pairs nothing changes.
 
     >>> balanced(torch.tensor([[1.0, -1.0, -1.0]]))
     tensor([[ 1.0000, -0.5000, -0.5000]])
