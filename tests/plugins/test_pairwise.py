@@ -374,7 +374,7 @@ def test_dqn_stores_as_many_bits_as_asked_and_refuses_what_does_not_divide():
     assert index.stored_bits() == 16
     assert codes["code"].shape == (80, 16)
     assert method.codebook.shape == (2, 256, 150)
-    with pytest.raises(ValueError, match="20 bits do not divide"):
+    with pytest.raises(ValueError, match="does not divide 20 bits"):
         dqn.DQN(data.setting(20), Probe())
     with pytest.raises(ValueError, match="too small"):
         dqn.DQN(data.setting(64), Probe(), width=7)

@@ -1,4 +1,4 @@
-"""Methods that learn from pairs or triplets of images, similar or not."""
+"""Pairwise methods: they learn from pairs or triplets of similar and dissimilar images."""
 
 from typing import Any
 

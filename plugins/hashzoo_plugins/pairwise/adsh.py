@@ -1,7 +1,7 @@
 """Asymmetric Deep Supervised Hashing (Jiang & Li, AAAI 2018).
 
-Only queries go through the network; the codes of the training images, which are the database in the paper, are free
-variables learned from their labels.
+Only queries pass through the network; the codes of the training images, which are the database in the paper, are free
+variables learned from labels.
 
     loss on the network, V fixed:  mean over i in the batch and j in train of (<u_i, v_j> - K S_ij)^2
                                    + gamma / n mean over i of |v_i - u_i|^2,  u = tanh(W f + c)  (B, K)
@@ -9,14 +9,14 @@ variables learned from their labels.
     S = s (1 + r) - r,  r = sum s / sum (1 - s): 1 for similar pairs, -r for the others, sum 0
     code = sgn(u);  for a training image in the database its row of V
 
-Resolved: V is solved each time ``sample`` images have passed through the network (or all training images, if they
-are fewer), from the values of U that they had then; the paper passes three times over each sample. A column keeps its
-bit on a zero argument. Rates and decay of the paper unverified. V has seen the labels of images that may be in the
-database: where a protocol has training images in the database the row is marked, and not comparable with methods
-that encode every image by the network. Where it has not, V only helps to train.
+Resolved: V is solved each time ``sample`` images have passed through the network (or all training images, if there are
+fewer), from their values of U at that time; the paper passes three times over each sample. A bit with a zero argument
+does not change. The rates and the decay of the paper are unverified. V depends on the labels of images that can be in
+the database: if a protocol has training images in the database the row is marked, and it is not comparable with methods
+that encode every image by the network. Otherwise V is used in training only.
 
-Public code: scores on such databases stand beside those of inductive methods; another toolkit's ``adsh`` is a different
-method (Angular Deep Supervised Hashing).
+Public code: scores on such databases are reported next to those of inductive methods; the ``adsh`` of another toolkit
+is a different method (Angular Deep Supervised Hashing).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from hashzoo import Backbone, Batch, Card, Codes, Deep, Output, Run, Setting, Split, bits, signs
 from hashzoo_plugins.heads.linear import Tanh
 
-CHUNK = 4096  # rows of the table of pairs that are counted at once
+CHUNK = 4096  # rows of the matrix of pairs that are counted at once
 
 
 def ratio(labels: Tensor) -> float:
-    """r, similar over dissimilar pairs of images with labels (n, C); 1 where no pair is dissimilar.
+    """r, the ratio of similar to dissimilar pairs of images with labels (n, C); 1 without dissimilar pairs.
 
     >>> ratio(torch.eye(4))
     0.3333333333333333
@@ -42,7 +42,7 @@ def ratio(labels: Tensor) -> float:
 
 
 def targets(a: Tensor, b: Tensor, r: float) -> Tensor:
-    """(m, n) S = s (1 + r) - r of images with labels (m, C) and (n, C): 1 for similar pairs, -r for the others.
+    """(m, n) S = s (1 + r) - r for labels (m, C) and (n, C): 1 for similar pairs, -r for the others.
 
     >>> targets(torch.eye(2)[:1], torch.eye(2), 0.5)
     tensor([[ 1.0000, -0.5000]])
@@ -51,15 +51,15 @@ def targets(a: Tensor, b: Tensor, r: float) -> Tensor:
 
 
 def objective(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tensor:
-    """|U V' - K S|^2 + gamma |V_rows - U|^2 of V (n, K), U (m, K), S (m, n), rows (m,) of V that U belongs to."""
+    """|U V' - K S|^2 + gamma |V_rows - U|^2 for V (n, K), U (m, K), S (m, n) and the rows (m,) of V for U."""
     return (u @ v.T - v.shape[1] * s).square().sum() + gamma * (v[rows] - u).square().sum()
 
 
 def update(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tensor:
-    """V (n, K) after each of its columns has been solved with the others fixed; never raises :func:`objective`."""
+    """V (n, K) after solving each column with the others fixed; never raises :func:`objective`."""
     v, bits_ = v.clone(), v.shape[1]
     q = -2 * bits_ * s.T @ u  # (n, K)
-    q.index_add_(0, rows, -2 * gamma * u)  # an image may have been seen twice
+    q.index_add_(0, rows, -2 * gamma * u)  # an image can occur twice
     for k in range(bits_):
         rest = torch.arange(bits_, device=v.device) != k
         slope = 2 * v[:, rest] @ (u[:, rest].T @ u[:, k]) + q[:, k]  # (n,)
@@ -68,7 +68,7 @@ def update(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tenso
 
 
 class Asymmetric(nn.Module):
-    """Squared error of inner products with learned codes, in a table (pool, K); 0 where an image has none."""
+    """Squared error of inner products with learned codes, in a table (pool, K); the rows of other images are 0."""
 
     codes: Tensor
     labels: Tensor
@@ -91,7 +91,7 @@ class Asymmetric(nn.Module):
 
 
 class ADSH(Deep):
-    """Asymmetric deep supervised hashing: a network for queries, free codes for train (Jiang & Li, AAAI 2018)."""
+    """Asymmetric deep supervised hashing: a network for queries, free training codes (Jiang & Li, AAAI 2018)."""
 
     loss: Asymmetric
     card = Card("deep", "pairs", paper="Jiang & Li, AAAI 2018", year=2018, saw_database=True)
@@ -101,10 +101,10 @@ class ADSH(Deep):
         self.gamma, self.sample = gamma, sample
 
     def fit(self, train: Split, run: Run) -> None:
-        """The network on a sample, then all codes, in turn."""
+        """Alternate between training the network on a sample and solving for all codes."""
         table, device = self.loss.codes, run.device
         ids, labels = train.ids.to(device), train.labels.to(device)
-        place = torch.zeros(len(table), dtype=torch.long, device=device)  # of an id among the training images
+        place = torch.zeros(len(table), dtype=torch.long, device=device)  # row of an id in the training split
         place[ids] = torch.arange(len(ids), device=device)
         table[ids] = signs(torch.randn(len(ids), table.shape[1], generator=run.generator)).to(table)
         self.loss.labels[ids], self.loss.r = labels, ratio(labels)
@@ -123,7 +123,7 @@ class ADSH(Deep):
                 seen, outputs = [], []
 
     def encode(self, batch: Batch) -> Codes:
-        """sgn(u); of a training image whose id the database gives, its learned code."""
+        """sgn(u), or the learned code of a training image if the batch has its id."""
         code = bits(self.relaxed(batch))
         known = self.loss.codes[batch.ids.clamp(min=0)]
         learned = (batch.ids >= 0) & (known.abs().sum(1) > 0)

@@ -1,17 +1,17 @@
 """Supervised Hashing for Image Retrieval via Image Representation Learning (Xia, Pan, Lai, Liu & Yan, AAAI 2014).
 
-Two stages: codes for the training images are found from the table of their similarities alone, by coordinate
-descent; then a network learns to predict them.
+Two stages: coordinate descent finds codes of the training images from their similarity matrix alone; then a network
+learns to predict these codes.
 
     stage 1:  min over H in [-1, 1]^(n x K) of  |S - H H' / K|^2,  S = +1 similar, -1 not;  then B = sgn(H)
     stage 2:  mean binary cross-entropy between z = W f + v  (B, K), as log-odds, and the bits of B
     code = sgn(z)
 
-Resolved: the table is n x n, so ``sample`` training images are used in both stages (all, if fewer). One entry moves
-at a time by a Newton step clipped to [-1, 1], ten sweeps from a random start; a step that would raise the objective is
-not taken. The further output for classes of CNNH+ is not part of this. Defaults of the paper unverified.
+Resolved: the matrix is n x n, so ``sample`` training images are used in both stages (all, if fewer). One entry changes
+at a time, by a Newton step clipped to [-1, 1], in ten sweeps from a random start; a step that would raise the objective
+is not taken. The additional class output of CNNH+ is not included. The defaults of the paper are unverified.
 
-Public code: codes of the first stage cannot learn from the network; the table takes n^2 numbers.
+Public code: the codes of the first stage cannot learn from the network; the matrix has n^2 entries.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def sweep(h: NDArray, residual: NDArray) -> None:  # type: ignore[type-arg]
         curve = a - residual[i, i]
         slope = 4 * (t**3 + curve * t - g)
         bend = 4 * (3 * t * t + curve)
-        end = 1.0 if g >= 0 else -1.0  # the better end of the interval, for where no minimum is near
+        end = 1.0 if g >= 0 else -1.0  # the better end of the interval, if it holds no minimum
         new = min(1.0, max(-1.0, t - slope / bend)) if bend > 0 else end
         if new**4 + 2 * curve * new**2 - 4 * g * new <= t**4 + 2 * curve * t**2 - 4 * g * t:
             h[i] = new
@@ -49,7 +49,7 @@ def sweep(h: NDArray, residual: NDArray) -> None:  # type: ignore[type-arg]
 
 
 def decompose(similar: Tensor, bits: int, sweeps: int, generator: torch.Generator) -> tuple[Tensor, list[float]]:
-    """H (n, K) in [-1, 1] with H H' / K near S = 2 s - 1, s (n, n) of 0 and 1; and |S - H H' / K|^2 by sweep."""
+    """H (n, K) in [-1, 1] with H H' / K close to S = 2 s - 1, s (n, n) of 0 and 1; and |S - H H' / K|^2 per sweep."""
     s = (2 * similar.double() - 1).numpy()
     h = (2 * torch.rand(len(s), bits, generator=generator, dtype=torch.float64) - 1).numpy()
     residual = bits * s - h @ h.T
@@ -57,7 +57,7 @@ def decompose(similar: Tensor, bits: int, sweeps: int, generator: torch.Generato
     for _ in range(sweeps):
         for k in range(bits):
             column = h[:, k].copy()
-            residual += column[:, None] * column  # what this bit alone has to explain
+            residual += column[:, None] * column  # the residual without this bit
             sweep(column, residual)
             residual -= column[:, None] * column
             h[:, k] = column
@@ -66,7 +66,7 @@ def decompose(similar: Tensor, bits: int, sweeps: int, generator: torch.Generato
 
 
 class Given(nn.Module):
-    """Binary cross-entropy towards codes given by image, in a table (pool, K) of 0 and 1."""
+    """Binary cross-entropy between outputs and given codes, a table (pool, K) of 0 and 1 by image id."""
 
     bits: Tensor
 
@@ -80,7 +80,7 @@ class Given(nn.Module):
 
 
 class CNNH(Deep):
-    """CNNH: codes by factoring the similarity table, then a network that predicts them (Xia et al., AAAI 2014)."""
+    """CNNH: codes by factoring the similarity matrix, then a network that predicts them (Xia et al., AAAI 2014)."""
 
     loss: Given
     card = Card("deep", "pairs", paper="Xia et al., AAAI 2014", year=2014)
@@ -90,7 +90,7 @@ class CNNH(Deep):
         self.bits, self.sweeps, self.sample = setting.bits, sweeps, sample
 
     def fit(self, train: Split, run: Run) -> None:
-        """Codes first, then the network."""
+        """Compute the codes, then train the network."""
         if len(train) > self.sample:
             train = train.take(torch.randperm(len(train), generator=run.generator)[: self.sample].sort().values)
         similar = (train.labels @ train.labels.T > 0).float()

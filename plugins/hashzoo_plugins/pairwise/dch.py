@@ -1,7 +1,7 @@
 """Deep Cauchy Hashing for Hamming Space Retrieval (Cao, Long, Liu & Wang, CVPR 2018).
 
-A Cauchy distribution in place of the logistic: its probability falls steeply near distance 0, so similar images are
-pressed into a small ball, where lookup within a radius finds them.
+A Cauchy distribution instead of the logistic one: its probability falls steeply near distance 0, which concentrates
+similar images in a small Hamming ball, where a lookup within a radius finds them.
 
     d(z, z') = K / 2 (1 - cos(z, z')),  p = gamma / (gamma + d),  z = W f + v  (B, K)
     loss = mean over i < j of  w_ij [ s_ij log(1 + d_ij / gamma) + (1 - s_ij) log(1 + gamma / d_ij) ]
@@ -9,10 +9,10 @@ pressed into a small ball, where lookup within a radius finds them.
     code = sgn(z);  w as in HashNet
 
 Resolved: this is the cross-entropy of p, equal to the paper's s log(d / gamma) + log(1 + gamma / d) and finite for
-equal codes; d is at least 1e-6 where codes are dissimilar. ``quantization``, the paper's lambda, is 0.1 here (the
-released scripts have 0).
+equal codes; d is at least 1e-6 for dissimilar pairs. ``quantization``, the paper's lambda, is 0.1 (0 in the released
+scripts).
 
-Public code: released scripts use the squared Euclidean distance of unnormalised codes, and no quantization; ports count
+Public code: released scripts use the squared Euclidean distance of unnormalized codes, and no quantization; ports count
 each image as its own similar pair.
 """
 
@@ -25,7 +25,7 @@ from hashzoo import Batch, Card, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.hashnet import pair_weights
 
-NEAR = 1e-6  # the least distance of dissimilar codes
+NEAR = 1e-6  # lower bound of the distance of dissimilar codes
 
 
 def cross_entropy(distance: Tensor, similar: Tensor, gamma: float) -> Tensor:

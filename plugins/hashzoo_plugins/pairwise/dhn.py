@@ -7,18 +7,18 @@ Maximum a posteriori codes: a logistic likelihood of pairs and a bimodal Laplaci
            + lambda mean over i < j of  sum_k log cosh(|u_ik| - 1) + log cosh(|u_jk| - 1)
     code = sgn(u)
 
-Resolved: where the paper is silent, or public code differs: the inner product carries no factor 1/2; pairs are
-unordered, without the diagonal, and their mean is taken, so the counterpart of the quantization sum is
-2/B sum_i (every image is in B - 1 pairs); the prior's L1 is smoothed to log cosh(|u| - 1) as in the paper's
-eq. 7. ``weight`` is the paper's lambda, cross-validated there.
+Resolved: the paper does not specify the following, or public code differs. The inner product has no factor 1/2. Pairs
+are unordered, without the diagonal, and the loss is their mean, so that the quantization term is 2/B sum_i (every image
+is in B - 1 pairs). The L1 norm of the prior is smoothed to log cosh(|u| - 1), as in eq. 7 of the paper. ``weight`` is
+the paper's lambda, which it cross-validates.
 
-Its variants, also of the paper: DHN-B ranks by the real values, DHN-Q has no quantization term, DHN-E squared error
-instead of cross-entropy. Whether DHN-E's targets are {-1, 1} or {0, 1} the paper does not say; 0 would ask dissimilar
-codes to be orthogonal, so ``dissimilar`` is -1.
+Variants from the paper: DHN-B ranks by the real values, DHN-Q has no quantization term, DHN-E has squared error instead
+of cross-entropy. The paper does not say whether the targets of DHN-E are {-1, 1} or {0, 1}; 0 would make dissimilar
+codes orthogonal, so ``dissimilar`` is -1.
 
-Public code: pairs with themselves are counted as similar ones, a hidden quantization term; forward and backward
-passes weigh the terms differently; a memory bank that starts as zeros is counted as images; one is DHN-Q under the
-name of DHN. Inner products of long codes saturate the logistic: at 64 bits a wrong pair's gradient no longer grows.
+Public code: pairs of an image with itself count as similar, a hidden quantization term; forward and backward passes
+weight the terms differently; a memory bank initialized with zeros counts as images; one repository implements DHN-Q as
+DHN. Inner products of long codes saturate the logistic: at 64 bits the gradient of a wrong pair no longer grows.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class DHN(nn.Module):
 
 
 def quantization(code: Tensor) -> Tensor:
-    """The mean over unordered pairs of both codes' smooth | |u| - 1 |, eq. 7, of (B, K) codes."""
+    """The smooth | |u| - 1 | (eq. 7) of both codes, mean over unordered pairs of (B, K) codes."""
     return 2 * log_cosh(gap(code)).sum(1).mean()
 
 
@@ -81,12 +81,12 @@ class InnerProduct(Distance):
     stored = ("relaxed",)
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) float32; rounded from float64 so that equal images are equally far wherever they stand."""
+        """(Q, N) float32, rounded from float64, so that identical images have identical distances in any order."""
         return -(query["relaxed"].double() @ database["relaxed"].double().T).float()
 
 
 class DHNB(Deep):
-    """DHN ranked by its real values, without the sign: a bound of what quantization costs, not a hash (DHN-B)."""
+    """DHN ranked by its real values, without the sign: a bound on the cost of quantization, not a hash (DHN-B)."""
 
     card = Card("deep", "pairs", paper=PAPER, year=2016, beyond="the real-valued code, 32 bits a number")
 
@@ -94,11 +94,11 @@ class DHNB(Deep):
         super().__init__(backbone, Tanh(backbone, setting), DHN(setting, weight=weight))
 
     def encode(self, batch: Batch) -> Codes:
-        """The relaxed code as it is."""
+        """The relaxed code, without quantization."""
         return {"relaxed": self.relaxed(batch)}
 
     def index(self) -> Index:
-        """Ranked by inner product."""
+        """An exact scan by inner product."""
         return Scan(InnerProduct())
 
 

@@ -1,19 +1,19 @@
 """Simultaneous Feature Learning and Hash Coding with Deep Neural Networks (Lai, Pan, Liu & Yan, CVPR 2015).
 
-Divide and encode: the features are cut into K slices, and each slice decides one bit alone, so that bits are less
-redundant; a triplet hinge trains them.
+Divide and encode: the features are cut into K slices, and each bit depends on one slice only, so that bits are less
+redundant. The loss is a triplet hinge.
 
     s = V f  (B, 50 K), cut into K slices of 50;  v_k = sigmoid(<w_k, s_k> + c_k)
     F_k = 0 below 1/2 - epsilon, v_k in between, 1 above 1/2 + epsilon
     loss = mean over triplets (q, p, n) of  max(0, |F_q - F_p|^2 - |F_q - F_n|^2 + 1)
     code = [v >= 1/2]
 
-Resolved: the step passes the gradient of v on, since its own is 0 outside the band and nothing there would learn.
-``epsilon`` is not known from the documents and is 0.25 here; slices of 50 and the margin of 1 are from memory of the
-preprint (unverified). All triplets of a batch are taken, never with the query as its own positive; a batch without one
-gives 0. Codes leave the head as 2 F - 1.
+Resolved: the step has the gradient of v, since its own gradient is 0 outside the band. The paper does not give
+``epsilon``; it is 0.25 here. Slices of 50 and the margin of 1 are from memory of the preprint (unverified). All
+triplets of a batch are used, never with the query as its own positive; the loss of a batch without triplets is 0. The
+code of the head is 2 F - 1.
 
-Public code: a port scales the gradient by 2 once more; codes in {0, 1} are compared with codes in {-1, 1}.
+Public code: a port scales the gradient by an additional factor 2; codes in {0, 1} are compared with codes in {-1, 1}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hashzoo_plugins.pairwise.triplets import triplets
 
 
 def step(v: Tensor, epsilon: float) -> Tensor:
-    """0, v or 1 by the side of the band around 1/2 that v lies on; the gradient is v's.
+    """v inside the band around 1/2, 0 below and 1 above it, with the gradient of the identity.
 
     >>> step(torch.tensor([0.1, 0.4, 0.9]), 0.2)
     tensor([0.0000, 0.4000, 1.0000])
@@ -37,7 +37,7 @@ def step(v: Tensor, epsilon: float) -> Tensor:
 
 
 class DivideAndEncode(nn.Module):
-    """One slice of the features a bit (Lai et al., CVPR 2015)."""
+    """One slice of the features per bit (Lai et al., CVPR 2015)."""
 
     def __init__(self, backbone: Backbone, setting: Setting, *, slice: int = 50, epsilon: float = 0.25) -> None:
         super().__init__()
@@ -56,8 +56,8 @@ class DivideAndEncode(nn.Module):
 
 
 def hinge(f: Tensor, query: Tensor, near: Tensor, far: Tensor) -> Tensor:
-    """(T,) max(0, |F_q - F_p|^2 - |F_q - F_n|^2 + 1) of triplets given as rows of (B, K) codes in [0, 1]."""
-    distance = (f[:, None] - f[None]).square().sum(2)  # (B, B), so that T rows of K bits are never formed
+    """(T,) max(0, |F_q - F_p|^2 - |F_q - F_n|^2 + 1) for triplets given as rows of (B, K) codes in [0, 1]."""
+    distance = (f[:, None] - f[None]).square().sum(2)  # (B, B), which avoids (T, K) differences
     return (distance[query, near] - distance[query, far] + 1).clamp(min=0)
 
 

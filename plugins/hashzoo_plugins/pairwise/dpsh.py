@@ -1,18 +1,18 @@
 """Feature Learning based Deep Supervised Hashing with Pairwise Labels (Li, Wang & Kang, IJCAI 2016).
 
-The likelihood of a pair's label is logistic in half the inner product of its codes; the squared distance of the real
-codes from their signs is added.
+The likelihood of a pair's label is logistic in half the inner product of its codes. A second term is the squared
+distance of the real codes to their signs.
 
     theta_ij = <u_i, u_j> / 2,  u = W f + v  (B, K)
     loss = mean over i < j of softplus(theta_ij) - s_ij theta_ij  +  eta / n mean over i of |sgn(u_i) - u_i|^2
     code = sgn(u);  n training images, eta = 10
 
-Resolved: pairs are those inside the batch. The authors pair a batch with the stored codes of all n training images
-and divide by n B, which gives the quantization the weight eta / n; that is kept (n counts labels where images have
-several), but no code that an older network made takes part.
+Resolved: pairs are those inside the batch. The authors pair a batch with the stored codes of all n training images and
+divide by n B, which gives the quantization term the weight eta / n; this weight is kept (n counts labels if images have
+several), but codes from earlier states of the network are not used.
 
-Public code: a release evaluates in training mode, so a code depends on its batch; ports start the memory bank with
-zeros and count them as images; one adds HashNet's weights under the name of DPSH.
+Public code: a release evaluates in training mode, so a code depends on its batch; ports initialize the memory bank with
+zeros and count them as images; one adds the weights of HashNet and calls it DPSH.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DPSH(nn.Module):
 
 
 def quantization_weight(eta: float, setting: Setting) -> float:
-    """eta / n: what a sum over images weighs beside a mean over pairs; n counts labels where images have several.
+    """eta / n, the weight of a mean over images next to a mean over pairs; n counts labels if images have several.
 
     >>> import torch
     >>> quantization_weight(10.0, Setting(16, 2, False, torch.tensor([300, 200]), 500))
@@ -49,7 +49,7 @@ def quantization_weight(eta: float, setting: Setting) -> float:
 
 
 def half_likelihood(code: Tensor, similar: Tensor) -> Tensor:
-    """(B, B) -log p(similar) by half the inner products of (B, K) codes."""
+    """(B, B) -log p(similar), logistic in half the inner products of (B, K) codes."""
     return pairs.likelihood(code @ code.T / 2, similar)
 
 

@@ -1,18 +1,18 @@
 """Deep Quantization Network for Efficient Image Retrieval (Cao, Long, Wang, Zhu & Wen, AAAI 2016).
 
-Not a Hamming code: a bottleneck z is cut into parts, each replaced by the nearest of 256 words of a codebook, so a
-image is stored as K / 8 bytes; a query keeps its real z and is compared with the words.
+Product quantization instead of a Hamming code: a bottleneck z is cut into parts, and each part is replaced by the
+nearest of 256 codewords, so an image takes K / 8 bytes. The real z of a query is compared with the codewords.
 
     loss = mean over i < j of (s_ij - cos(z_i, z_j))^2 + lambda mean over i of |z_i - C b_i|^2,  s = +1 or -1
-    z = W f + v  (B, 300);  C b_i: in each part the word nearest to z_i
+    z = W f + v  (B, 300);  C b_i: in each part the codeword nearest to z_i
     distance(q, i) = |z_q - C b_i|^2
 
-Resolved: the codebook is solved after every epoch, from the values of z that the epoch's batches gave: k-means in each
-part, from the words before. With K bits and words of ``word_bits`` there are K / word_bits parts; the bottleneck is
-the largest multiple of that within ``width``. Fewer training images than words leave words unused. The paper's
-numbers are unverified.
+Resolved: the codebook is updated after every epoch from the values of z in its batches, by k-means in each part,
+initialized with the previous codewords. With K bits and codewords of ``word_bits`` bits there are K / word_bits parts;
+the width of the bottleneck is the largest multiple of that number within ``width``. With fewer training images than
+codewords some codewords are unused. The numbers of the paper are unverified.
 
-Public code: scores of the asymmetric distance, where the query is not quantized, stand in tables of Hamming codes.
+Public code: scores of the asymmetric distance, whose query is not quantized, appear in tables of Hamming codes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from hashzoo import (
 )
 from hashzoo_plugins.pairwise import pairs
 
-STEPS = 10  # of k-means after an epoch: the words only follow the network
+STEPS = 10  # of k-means after an epoch; the codewords only need to follow the network
 
 
 class Bottleneck(nn.Module):
@@ -58,18 +58,18 @@ class Bottleneck(nn.Module):
 
 
 def nearest(codebook: Tensor, z: Tensor) -> Tensor:
-    """(B, M) the word of each part that is nearest to z (B, M d); codebook (M, words, d)."""
+    """(B, M) the nearest codeword to each part of z (B, M d); codebook (M, words, d)."""
     parts = z.unflatten(1, (len(codebook), -1)).transpose(0, 1)  # type: ignore[no-untyped-call]  # (M, B, d)
     return torch.cdist(parts.double(), codebook.double()).argmin(2).T
 
 
 def decoded(codebook: Tensor, words: Tensor) -> Tensor:
-    """(B, M d) what words (B, M) stand for."""
+    """(B, M d) the values of codewords (B, M)."""
     return torch.cat([codebook[m, words[:, m]] for m in range(len(codebook))], 1)
 
 
 class DQNLoss(nn.Module):
-    """Squared error of cosines, and the distance from the codebook, once it has words."""
+    """Squared error of cosines, and the distance to the codebook once it is initialized."""
 
     codebook: Tensor
 
@@ -91,7 +91,7 @@ class DQNLoss(nn.Module):
 
 
 class Quantized(Distance):
-    """Squared distance of a query's real z to the words stored of an image."""
+    """Squared distance between the real z of a query and the stored codewords of an image."""
 
     stored = ("code",)
 
@@ -99,7 +99,7 @@ class Quantized(Distance):
         self.codebook = codebook.detach().cpu().double()  # (M, words, d)
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) float32; rounded from float64 so that equal images are equally far wherever they stand."""
+        """(Q, N) float32, rounded from float64, so that identical images have identical distances in any order."""
         words = numbers(database["code"], len(self.codebook))  # (N, M)
         # (M, Q, d)
         parts = query["z"].double().unflatten(1, (len(self.codebook), -1)).transpose(0, 1)  # type: ignore[no-untyped-call]
@@ -108,7 +108,7 @@ class Quantized(Distance):
 
 
 def digits(words: Tensor, width: int) -> Tensor:
-    """(B, M width) bool binary digits, lowest first, of words (B, M).
+    """(B, M width) bool binary digits, lowest first, of codewords (B, M).
 
     >>> digits(torch.tensor([[5, 2]]), 3).int()
     tensor([[1, 0, 1, 0, 1, 0]], dtype=torch.int32)
@@ -117,7 +117,7 @@ def digits(words: Tensor, width: int) -> Tensor:
 
 
 def numbers(code: Tensor, parts: int) -> Tensor:
-    """(N, M) the words whose binary digits (N, K) are given: the inverse of :func:`digits`.
+    """(N, M) codewords from their binary digits (N, K): the inverse of :func:`digits`.
 
     >>> numbers(digits(torch.tensor([[5, 2]]), 3), 2)
     tensor([[5, 2]])
@@ -143,23 +143,23 @@ class DQN(Deep):
     ) -> None:
         if word_bits < 1 or setting.bits % word_bits:
             raise ValueError(
-                f"dqn stores words of {word_bits} bits each: {setting.bits} bits do not divide; "
-                "ask for a multiple, or set word_bits"
+                f"dqn: word_bits = {word_bits} does not divide {setting.bits} bits; "
+                "change the number of bits or word_bits"
             )
         parts = setting.bits // word_bits
         if width < parts:
-            raise ValueError(f"dqn cuts its bottleneck into {parts} parts: width {width} is too small")
+            raise ValueError(f"dqn: width must be at least {parts}, one per part of the code, not {width}")
         width -= width % parts
         super().__init__(backbone, Bottleneck(backbone, width), DQNLoss(parts, 2**word_bits, width, quantization))
         self.word_bits = word_bits
 
     @property
     def codebook(self) -> Tensor:
-        """(M, words, d)."""
+        """The codewords (M, words, d)."""
         return self.loss.codebook
 
     def fit(self, train: Split, run: Run) -> None:
-        """Network and codebook in turn, an epoch each."""
+        """Alternate between an epoch of the network and an update of the codebook."""
         optimizer = run.optimizer(self.backbone, self.head)
         outputs: list[Tensor] = []
         for batch in run.batches(train):
@@ -178,17 +178,17 @@ class DQN(Deep):
             count = min(self.codebook.shape[1], len(points))
             start = self.codebook[m, :count].double().cpu().numpy() if known else "k-means++"
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than words
+                warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than codewords
                 found = KMeans(count, init=start, n_init=1, max_iter=STEPS, random_state=seed).fit(points)
             words = torch.from_numpy(found.cluster_centers_).to(self.codebook)
-            self.codebook[m] = words[0]  # words without images repeat the first, which is taken before them
+            self.codebook[m] = words[0]  # unused codewords repeat the first, which wins ties
             self.codebook[m, :count] = words
 
     def encode(self, batch: Batch) -> Codes:
-        """The binary digits of the nearest words, and z itself, which only a query needs."""
+        """The binary digits of the nearest codewords, and z, which is used for queries only."""
         z = self.relaxed(batch)
         if not torch.isfinite(z).all():
-            raise NonFiniteError("the bottleneck is not finite; a smaller learning rate often cures it")
+            raise NonFiniteError("the bottleneck is not finite; try a smaller learning rate")
         return {"code": digits(nearest(self.codebook, z), self.word_bits), "z": z}
 
     def index(self) -> Index:

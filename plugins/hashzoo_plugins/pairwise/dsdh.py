@@ -1,7 +1,7 @@
 """Deep Supervised Discrete Hashing (Li, Sun, He & Tan, NeurIPS 2017).
 
-The likelihood of pairs trains the network; beside it stand binary codes of the training images, from which the
-labels must be linearly readable, found by discrete cyclic coordinate descent. Both are drawn to each other.
+The network learns from the likelihood of pairs. In addition, discrete cyclic coordinate descent finds binary codes of
+the training images that predict the labels linearly. Outputs and codes are pulled towards each other.
 
     loss on the network, B fixed:  mean over i < j of softplus(theta_ij) - s_ij theta_ij,  theta_ij = <u_i, u_j> / 2
                                    + eta mean over i of |b_i - u_i|^2
@@ -9,15 +9,15 @@ labels must be linearly readable, found by discrete cyclic coordinate descent. B
     W = (B'B + nu / mu I)^-1 B'Y;  b_k by descent with Q = Y W' + eta / mu U
     u = W f + v  (B, K);  code = sgn(u)
 
-Resolved: eta weighs a mean over images against a mean over pairs. As sums over all n training images, as they are
-printed, the weight would be eta / n, 2e-6 for 5,000 images: the codes would not reach the network, and no bit would
-differ from those of DPSH with the same weight (measured on the images of the plugin contract; as means 0.9 % of them
-do, and 5 to 10 % with mu from 0.1 to 1). The codes are solved anew after every epoch, from the values of U that the
-epoch's batches gave; until an image has been seen, its code is the sign of its own u. Rows are samples here, columns
-in the paper.
+Resolved: eta is the weight of a mean over images relative to a mean over pairs. With sums over all n training images,
+as printed in the paper, it would be eta / n, 2e-6 for 5,000 images: the codes would not affect the network, and no bit
+would differ from those of DPSH with the same weight (measured on the images of the plugin contract; with means 0.9 % of
+the bits differ, and 5 to 10 % with mu from 0.1 to 1). The codes are updated after every epoch, from the values of U in
+its batches; before its first batch the code of an image is the sign of its own u. Rows are samples here, columns in the
+paper.
 
-Public code: a port leaves the classification without any way to the network, and drops eta |B - U|^2, so that it trains
-DPSH under another name.
+Public code: in a port the classification has no path to the network, and eta |B - U|^2 is missing, so that it trains
+DPSH.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hashzoo_plugins.shallow.ridge import ridge
 
 
 def solve(b: Tensor, u: Tensor, y: Tensor, mu: float, nu: float, eta: float, sweeps: int) -> tuple[Tensor, Tensor]:
-    """W (K, C) and the next B (n, K), from B, U (n, K) and Y (n, C): one round, never raising :func:`objective`."""
+    """One round: W (K, C) and the next B (n, K) from B, U (n, K) and Y (n, C); never raises :func:`objective`."""
     w = ridge(b, y, nu / mu)
     return w, descent(b, y @ w.T + eta / mu * u, w, sweeps)
 
@@ -45,7 +45,7 @@ def objective(b: Tensor, u: Tensor, y: Tensor, w: Tensor, mu: float, nu: float, 
 
 
 class TowardCodes(nn.Module):
-    """Likelihood of pairs and the distance to codes given by image, in a table (pool, K); 0 where there is none."""
+    """Likelihood of pairs, and the distance to given codes, a table (pool, K) by id; rows without a code are 0."""
 
     codes: Tensor
 
@@ -84,9 +84,9 @@ class DSDH(Deep):
         self.mu, self.nu, self.eta, self.sweeps = mu, nu, eta, sweeps
 
     def fit(self, train: Split, run: Run) -> None:
-        """Network and codes in turn, an epoch each."""
+        """Alternate between an epoch of the network and an update of the codes."""
         table = self.loss.codes
-        u = torch.zeros_like(table)  # what each image's output was when it was last seen
+        u = torch.zeros_like(table)  # the latest output of each image
         optimizer = run.optimizer(self.backbone, self.head)
         for batch in run.batches(train):
             output = self.head(self.backbone(batch.images))

@@ -1,16 +1,16 @@
 """Deep Supervised Hashing for Fast Image Retrieval (Liu, Wang, Shan & Chen, CVPR 2016).
 
-Similar images are drawn together, dissimilar ones pushed apart until they are ``margin`` away, and codes are pulled
-to +-1 by their L1 distance from it. The output is linear: no squashing slows the gradient.
+Similar images are pulled together, dissimilar images are pushed apart up to a distance of ``margin``, and codes are
+pulled to +-1 by their L1 distance. The output is linear, so that no saturation slows the gradient.
 
     d_ij = |u_i - u_j|^2,  u = W f + v  (B, K)
     loss = mean over i < j of  s_ij / 2 d_ij + (1 - s_ij) / 2 max(m - d_ij, 0) + alpha (||u_i| - 1|_1 + ||u_j| - 1|_1)
-    code = sgn(u);  m = 2 K asks dissimilar codes to differ in half of their bits
+    code = sgn(u);  m = 2 K: dissimilar codes should differ in half of their bits
 
-Resolved: the mean over unordered pairs is taken; every image is in B - 1 of them, so the last term is 2 alpha times
-the mean over images. The slope of ||u| - 1| at u = 0 is that of sgn(0) = +1.
+Resolved: the loss is a mean over unordered pairs; every image is in B - 1 of them, so the last term is 2 alpha times
+the mean over images. At u = 0 the slope of ||u| - 1| is that for sgn(0) = +1.
 
-Public code: ports take the sign where the regulariser has the absolute value, or average it away with another alpha.
+Public code: ports use the sign instead of the absolute value in the regularizer, or average it with another alpha.
 """
 
 from __future__ import annotations

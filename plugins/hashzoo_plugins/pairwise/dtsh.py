@@ -1,18 +1,18 @@
 """Deep Supervised Hashing with Triplet Labels (Wang, Shi & Kitani, ACCV 2016).
 
-The likelihood that a query is nearer to a similar image than to a dissimilar one, by a margin, is logistic in the
-difference of half inner products.
+The likelihood that a query is closer to a similar image than to a dissimilar one, by a margin, is logistic in the
+difference of half the inner products.
 
     theta_ij = <u_i, u_j> / 2,  u = W f + v  (B, K)
     loss = mean over triplets (q, p, m) of softplus(-(theta_qp - theta_qm - alpha))
            + lambda / n mean over i of |sgn(u_i) - u_i|^2,  alpha = K / 2
     code = sgn(u);  n training images, lambda = 100
 
-Resolved: all triplets of a batch, never with the query as its own positive; a batch without one only quantizes. How
-the sum over triplets is normalised is not known; the quantization weighs lambda / n as in DPSH, n the labels where
-images have several.
+Resolved: all triplets of a batch are used, never with the query as its own positive; a batch without triplets has the
+quantization term only. The normalization of the sum over triplets is not known; the weight of the quantization is
+lambda / n as in DPSH, where n counts labels if images have several.
 
-Public code: ports fix alpha at 5 whatever the bits, drop the factor 1/2, and admit the query as its own positive.
+Public code: ports fix alpha at 5 for all code lengths, omit the factor 1/2, and allow the query as its own positive.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hashzoo_plugins.quantization import gap
 
 
 def disorder(code: Tensor, query: Tensor, near: Tensor, far: Tensor, alpha: float) -> Tensor:
-    """(T,) -log p(the near image is nearer) of triplets given as rows of (B, K) codes."""
+    """(T,) -log p(near is closer to the query than far), for triplets given as rows of (B, K) codes."""
     theta = code @ code.T / 2  # (B, B)
     return softplus(alpha - theta[query, near] + theta[query, far])
 

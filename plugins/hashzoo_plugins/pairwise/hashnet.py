@@ -1,19 +1,20 @@
 """HashNet: Deep Learning to Hash by Continuation (Cao, Long, Wang & Yu, ICCV 2017).
 
-The sign is approached by tanh(beta z) with a beta that grows during training, so no quantization term is needed;
-pairs are weighted so that the few similar ones count as much as the many dissimilar ones.
+tanh(beta z) approaches the sign as beta grows during training, so no quantization term is needed. Pairs are weighted so
+that the few similar ones count as much as the many dissimilar ones.
 
     h = tanh(beta z),  z = W f + v  (B, K),  beta = sqrt(1 + growth t),  t = 0..1 through the training
     loss = mean over i < j of  w_ij [ softplus(alpha <h_i, h_j>) - alpha s_ij <h_i, h_j> ],  alpha = 10 / K
     w_ij = |S| / |S_1| for similar pairs, |S| / |S_0| for the others;  code = sgn(z)
 
-Resolved: pairs are the unordered ones of one batch (the authors cross two batches). Their beta is sqrt(1 + 0.005 n)
-after n of 10,000 steps, raised every 200; here the same end, sqrt(51), is reached continuously. For images with
-several labels the paper multiplies by the Jaccard index of the label sets: here of similar pairs only, since it would
-erase the dissimilar ones. Where a batch has no similar or no dissimilar pair, the weights are 1.
+Resolved: pairs are the unordered pairs of one batch (the authors pair two batches). Their beta is sqrt(1 + 0.005 n)
+after n of 10,000 steps, updated every 200 steps; here it reaches the same final value, sqrt(51), continuously. For
+images with several labels the paper multiplies by the Jaccard index of the label sets; here only similar pairs are
+multiplied, since dissimilar pairs would get a weight of zero. If a batch has no similar or no dissimilar pair, the
+weights are 1.
 
-Public code: dividing by the number of similar pairs fails in a batch that has none; a port replaces the continuation
-by steps of whole epochs; some evaluate tanh instead of the sign.
+Public code: dividing by the number of similar pairs fails in a batch without one; a port changes beta by whole epochs;
+some evaluate tanh instead of the sign.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hashzoo_plugins.pairwise import pairs
 
 
 def pair_weights(similar: Tensor, labels: Tensor, multilabel: bool) -> Tensor:
-    """(P,) weights of the unordered pairs of a batch: balanced, times Jaccard for similar pairs of label sets."""
+    """(P,) balanced weights of the unordered pairs of a batch; in multi-label data similar ones times Jaccard index."""
     weights = pairs.balance(pairs.upper(similar))
     if not multilabel:
         return weights
@@ -35,7 +36,7 @@ def pair_weights(similar: Tensor, labels: Tensor, multilabel: bool) -> Tensor:
 
 
 class HashNet(nn.Module):
-    """Balanced likelihood of pairs under a tanh that sharpens (Cao et al., ICCV 2017)."""
+    """Balanced likelihood of pairs under a tanh of increasing slope (Cao et al., ICCV 2017)."""
 
     def __init__(self, setting: Setting, *, alpha: float | None = None, growth: float = 50.0) -> None:
         super().__init__()

@@ -1,19 +1,18 @@
 """MIHash: hashing with mutual information (Cakir, He, Bargal & Sclaroff, ICCV 2017; TPAMI 2019).
 
-For every image of a batch, the distances to the others fall into two distributions, of neighbours and of
-strangers; the mutual information between distance and neighbourhood is maximised, with soft histograms that have a
-gradient.
+For every image of a batch, the distances to its neighbors and to all other images have two distributions. The loss
+maximizes the mutual information between distance and neighborhood, with differentiable soft histograms.
 
     phi = 2 sigmoid(a z) - 1,  D_ij = (K - <phi_i, phi_j>) / 2,  j != i,  z = W f + v  (B, K)
     p(D) by n + 1 triangles of half width K / n around 0, K / n, .., K
-    loss = - mean over i of  H(p(D)) - p_+ H(p(D | neighbour)) - p_- H(p(D | stranger)),  log 2
+    loss = - mean over i of  H(p(D)) - p_+ H(p(D | neighbor)) - p_- H(p(D | other)),  log base 2
     code = sgn(z)
 
-Resolved: the image itself is left out. ``slope`` is a; the number of bins is K / 2. A batch without neighbours (or
-strangers) has no information to gain and gives 0.
+Resolved: the image itself is excluded. ``slope`` is a; the number of bins is K / 2. Without neighbors, or without
+other images, the information is 0.
 
-Public code: a toolkit returns the information itself as the loss, and so minimises it; drops the last bin, where
-opposite codes are; and counts an image as a stranger to itself. One measures average precision without the first rank.
+Public code: a toolkit returns the information itself as the loss, and so minimizes it; it omits the last bin, which
+holds opposite codes; and it counts an image as dissimilar to itself. One computes average precision without rank 1.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from hashzoo_plugins.pairwise import pairs
 
 
 def histogram(phi: Tensor, bins: int) -> Tensor:
-    """(B, B, bins + 1) shares of each pair's distance among the triangles; they sum to 1. ``phi`` (B, K) in [-1, 1]."""
+    """(B, B, bins + 1) weights of each pair in the bins, with a sum of 1; ``phi`` (B, K) in [-1, 1]."""
     width = phi.shape[1] / bins
     distance = (phi.shape[1] - phi @ phi.T) / 2  # (B, B)
     centers = width * torch.arange(bins + 1).to(phi)
@@ -34,7 +33,7 @@ def histogram(phi: Tensor, bins: int) -> Tensor:
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Entropy in bits over the last axis; an empty bin counts 0 and has a finite slope.
+    """Entropy in bits over the last axis; an empty bin contributes 0 and has a finite gradient.
 
     >>> entropy(torch.tensor([0.5, 0.5, 0.0]))
     tensor(1.)
@@ -43,7 +42,7 @@ def entropy(p: Tensor) -> Tensor:
 
 
 def information(phi: Tensor, similar: Tensor, bins: int) -> Tensor:
-    """(B,) mutual information, in bits, between distance and neighbourhood; an image is not its own neighbour."""
+    """(B,) mutual information, in bits, between distance and neighborhood; an image is not its own neighbor."""
     others = 1 - torch.eye(len(phi)).to(phi)  # (B, B)
     shares = histogram(phi, bins)  # (B, B, n + 1)
     total = others.sum(1, keepdim=True)
@@ -56,13 +55,13 @@ def information(phi: Tensor, similar: Tensor, bins: int) -> Tensor:
 
 
 class MIHash(nn.Module):
-    """Minus the mutual information of distance and neighbourhood (Cakir et al., ICCV 2017)."""
+    """Negative mutual information of distance and neighborhood (Cakir et al., ICCV 2017)."""
 
     def __init__(self, setting: Setting, *, bins: int | None = None, slope: float = 1.0) -> None:
         super().__init__()
         self.bins = max(1, setting.bits // 2) if bins is None else bins
         if self.bins < 1:
-            raise ValueError(f"mihash needs one bin or more, not {bins}")
+            raise ValueError(f"mihash needs bins >= 1, not {bins}")
         self.slope = slope
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:

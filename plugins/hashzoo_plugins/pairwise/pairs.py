@@ -1,4 +1,4 @@
-"""What losses over pairs of images share."""
+"""Shared by losses over pairs of images."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch.nn.functional import normalize, softplus
 
 from hashzoo import Batch
 
-SMALL = 1e-6  # the length below which a code counts as this long, so that its direction has a gradient
+SMALL = 1e-6  # lower bound of the norm of a code, so that its direction has a finite gradient
 
 
 def require(method: str, batch: Batch) -> None:
-    """ValueError for a batch of one image, which has no pair."""
+    """Raise ValueError for a batch of one image, which has no pair."""
     if len(batch) < 2:
-        raise ValueError(f"{method} learns from pairs: a batch needs two images or more")
+        raise ValueError(f"{method} learns from pairs: a batch needs at least two images")
 
 
 def upper(pairs: Tensor) -> Tensor:
-    """The entries of a (B, B) table above its diagonal: each unordered pair once.
+    """The entries of a (B, B) matrix above the diagonal: each unordered pair once.
 
     >>> upper(torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]]))
     tensor([2, 3, 6])
@@ -28,7 +28,7 @@ def upper(pairs: Tensor) -> Tensor:
 
 
 def contrastive(code: Tensor, similar: Tensor, margin: float) -> Tensor:
-    """(B, B) squared distances of similar pairs, and what dissimilar ones lack to ``margin``.
+    """(B, B) squared distances of similar pairs, and max(0, ``margin`` - squared distance) of dissimilar ones.
 
     >>> contrastive(torch.tensor([[1.0], [-1.0]]), torch.eye(2), 6.0)
     tensor([[0., 2.],
@@ -39,7 +39,7 @@ def contrastive(code: Tensor, similar: Tensor, margin: float) -> Tensor:
 
 
 def likelihood(theta: Tensor, similar: Tensor) -> Tensor:
-    """-log p(similar | theta), where theta are log-odds and p their logistic: softplus(theta) - s theta, any shape.
+    """-log p(s | theta) for labels s of 0 and 1 and log-odds theta of any shape: softplus(theta) - s theta.
 
     >>> likelihood(torch.tensor([0.0, 1e3]), torch.tensor([1.0, 1.0]))
     tensor([0.6931, 0.0000])
@@ -48,9 +48,9 @@ def likelihood(theta: Tensor, similar: Tensor) -> Tensor:
 
 
 def balance(similar: Tensor) -> Tensor:
-    """(P,) weights |S| / |S_1| of similar pairs and |S| / |S_0| of the others, so that both sides weigh the same.
+    """(P,) weights |S| / |S_1| of similar pairs and |S| / |S_0| of the others, so that both have equal total weight.
 
-    A side without pairs has no weight to give; the other's is then 1.
+    If all pairs are similar, or none is, the weights are 1.
 
     >>> balance(torch.tensor([1.0, 0, 0, 0])), balance(torch.tensor([1.0, 1]))
     (tensor([4.0000, 1.3333, 1.3333, 1.3333]), tensor([1., 1.]))
@@ -61,7 +61,7 @@ def balance(similar: Tensor) -> Tensor:
 
 
 def jaccard(labels: Tensor) -> Tensor:
-    """(B, B) shared labels over all labels of two images (B, C); 0 where neither has any.
+    """(B, B) Jaccard indices of the label sets of two images, for labels (B, C); 0 if both sets are empty.
 
     >>> jaccard(torch.tensor([[1.0, 1, 0], [1, 1, 1]]))[0]
     tensor([1.0000, 0.6667])

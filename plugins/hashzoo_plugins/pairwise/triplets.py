@@ -1,4 +1,4 @@
-"""What losses over triplets of images share."""
+"""Shared by losses over triplets of images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def triplets(similar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (T,) of all triplets of a batch: a query, one that is similar to it and not itself, and one that is not.
+    """Rows (T,) of all triplets of a batch: a query, another image similar to it, and a dissimilar one.
 
     >>> [rows.tolist() for rows in triplets(torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]))]
     [[0, 1], [1, 0], [2, 2]]

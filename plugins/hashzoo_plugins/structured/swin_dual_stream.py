@@ -34,7 +34,7 @@ class Confident(Distance):
         self.weight, self.hamming = weight, Hamming("code")
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
-        """(Q, N) float32; rounded from float64 so that equal images are equally far wherever they stand."""
+        """(Q, N) float32, rounded from float64, so that identical images have identical distances in any order."""
         agreement = query["confidence"].double() @ database["confidence"].double().T
         return (self.hamming(query, database) + self.weight * (1 - agreement)).float()
 
