@@ -102,7 +102,7 @@ def test_strength_scales_how_often_a_view_differs_and_not_how_much():
 
 
 def test_a_strength_that_is_no_probability_is_refused():
-    with pytest.raises(ValueError, match="0 to 1, not 2"):
+    with pytest.raises(ValueError, match=r"in 0\.\.1, not 2"):
         Views(2, True, 0.08)
 
 

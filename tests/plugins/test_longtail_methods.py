@@ -482,7 +482,7 @@ def test_losses_and_slopes_are_finite_for_batches_without_pairs(loss, classes, v
 @pytest.mark.parametrize("factory", [*METHODS, *LOSSES])
 def test_several_labels_are_refused_before_training_with_the_reason(factory):
     several = setting(multilabel=True)
-    with pytest.raises(ValueError, match="one label an image"):
+    with pytest.raises(ValueError, match="one label per image"):
         factory(several, Probe()) if factory in METHODS else factory(several)
 
 
@@ -500,7 +500,7 @@ def test_classes_with_one_image_and_with_none_do_not_disturb_training(factory):
 
 
 def test_a_bad_beta_and_a_single_prototype_are_refused():
-    with pytest.raises(ValueError, match="beta is 0 to below 1"):
+    with pytest.raises(ValueError, match="0 <= beta < 1"):
         ClassBalanced(setting(), beta=1.0)
-    with pytest.raises(ValueError, match="there is one class"):
+    with pytest.raises(ValueError, match="at least two classes"):
         Hybrid(setting(1), contrast="prototypes")

@@ -376,7 +376,7 @@ def test_dqn_stores_as_many_bits_as_asked_and_refuses_what_does_not_divide():
     assert method.codebook.shape == (2, 256, 150)
     with pytest.raises(ValueError, match="does not divide 20 bits"):
         dqn.DQN(data.setting(20), Probe())
-    with pytest.raises(ValueError, match="too small"):
+    with pytest.raises(ValueError, match="width must be at least"):
         dqn.DQN(data.setting(64), Probe(), width=7)
 
 
@@ -390,5 +390,5 @@ def test_the_network_of_cnnh_learns_from_a_sample_when_the_table_would_be_too_la
 def test_a_head_that_hands_no_features_on_is_refused_by_losses_that_need_them():
     from hashzoo_plugins.pointwise.bihalf import BiHalf
 
-    with pytest.raises(ValueError, match="take a head that hands them on"):
+    with pytest.raises(ValueError, match="needs a head that returns its features"):
         BiHalf(SETTING)(Output(Z), batch(Y))

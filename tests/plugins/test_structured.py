@@ -430,7 +430,7 @@ def test_the_two_level_loss_is_half_the_contrastive_one_of_each_level():
     terms = TwoLevelLoss(SETTING)(Output(U, extra={"local": Z}), batch(Y))
     near(terms["global pair"], 2.5066666667 / 2)
     near(terms["local pair"], float(upper(contrastive(Z, batch(Y).similar, 8.0)).mean()) / 2)
-    with pytest.raises(ValueError, match="take the head two-level"):
+    with pytest.raises(ValueError, match="use the head two-level"):
         TwoLevelLoss(SETTING)(Output(U), batch(Y))
 
 
@@ -605,7 +605,7 @@ def test_an_empty_intersection_is_left_out_and_an_empty_label_set_is_refused():
     of_a, of_b = torch.eye(6)[[0, 1]], torch.eye(6)[[0, 2]]
     codes, labels = method.composed(a, a, of_a, of_b)
     assert len(codes) == len(labels) == 2 + 1 + 2
-    with pytest.raises(ValueError, match="without a label"):
+    with pytest.raises(ValueError, match="at least one label per image"):
         overlap(torch.zeros(2, 3), "jaccard")
 
 
@@ -747,7 +747,7 @@ def test_dhd_changes_no_label_and_refuses_a_image_without_one():
     first, second = (dhd()(Output(HT), batch(labels))["proxy"] for _ in range(2))
     assert torch.equal(labels, kept)
     assert torch.equal(first, second)
-    with pytest.raises(ValueError, match="has no label"):
+    with pytest.raises(ValueError, match="at least one label per image"):
         dhd()(Output(HT), batch(torch.zeros(1, 3, dtype=D)))
 
 

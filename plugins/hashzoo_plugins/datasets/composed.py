@@ -1,4 +1,4 @@
-"""Queries made of two images of any multi-label dataset: this or that, this and that, this without that."""
+"""Composed queries: the union, intersection or difference of the labels of two images of a multi-label dataset."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from hashzoo import Operation, Pairs, Splits
 
 OPERATIONS: tuple[Operation, ...] = ("union", "intersection", "difference")
-CANDIDATES = 1 << 20  # pairs looked at, where there are more
+CANDIDATES = 1 << 20  # the largest number of pairs that are examined
 
 
 def algebra(operation: Operation, a: Tensor, b: Tensor) -> Tensor:
-    """Labels (B, C) of a composition; a difference that would leave nothing is its first operand.
+    """Labels (B, C) of a composition; an empty difference is replaced by its first operand.
 
     >>> a, b = torch.tensor([[1.0, 1, 0]]), torch.tensor([[0.0, 1, 1]])
     >>> [algebra(o, a, b).int().tolist() for o in ("union", "intersection", "difference")]
@@ -35,14 +35,14 @@ def algebra(operation: Operation, a: Tensor, b: Tensor) -> Tensor:
 
 
 def draw(data: Splits, operation: Operation, count: int, seed: int, pairs: Literal["proper", "any"]) -> Splits:
-    """The splits with ``count`` pairs of query images, distinct and drawn by seed.
+    """The splits with ``count`` distinct pairs of query images, drawn by seed.
 
-    ``proper`` pairs are those on which the operation does something: its label set is neither operand's, so neither
-    operand alone is the answer. ``any`` takes every pair whose intersection is not empty (for the other operations,
-    every pair). ValueError where the query split has too few such pairs.
+    A pair is ``proper`` if the label set of the composition differs from both operands, so that neither operand alone
+    is the answer. ``any`` allows all pairs with a nonempty composition. Raises ValueError if the query split has too
+    few pairs.
     """
     if not data.multilabel:
-        raise ValueError("queries are composed of images with several labels; this dataset has one each")
+        raise ValueError("composed queries need images with several labels; this dataset has one label per image")
     labels = data.query.labels
     total = len(labels)
     generator = torch.Generator().manual_seed(seed)
@@ -60,16 +60,18 @@ def draw(data: Splits, operation: Operation, count: int, seed: int, pairs: Liter
         good &= (made != a).any(1) & (made != b).any(1)
     rows = torch.nonzero(good)[:count, 0]
     if len(rows) < count:
-        raise ValueError(f"only {len(rows)} pairs of the {total} queries make a {operation}; {count} were asked for")
+        raise ValueError(
+            f"only {len(rows)} pairs of the {total} queries have a {operation}, fewer than the {count} queries requested"
+        )
     return replace(data, pairs=Pairs(operation, first[rows], second[rows], made[rows]))
 
 
 def protocols(
     name: str, files: Callable[[int, Path | None], Splits], *, rooted: bool = True
 ) -> dict[str, Callable[..., Splits]]:
-    """``NAME.union``, ``NAME.intersection`` and ``NAME.difference`` of splits by seed.
+    """The protocols ``NAME.union``, ``NAME.intersection`` and ``NAME.difference`` of splits by seed.
 
-    ``rooted`` says that the files lie in a folder, which the option ``root`` names.
+    With ``rooted`` they have the option ``root``, the folder of the files.
     """
 
     def of_files(

@@ -1,4 +1,4 @@
-"""Methods for training sets with a few large classes and many small ones."""
+"""Long-tail methods: for training sets with a few large classes and many small ones."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def hashzoo_methods() -> dict[str, Any]:
 
 @hookimpl
 def hashzoo_losses() -> dict[str, Any]:
-    """The losses of this family, for one view and the plain sampler."""
+    """The losses of this family; compositions have one view and the plain sampler."""
     return {
         "bcl": bcl.BalancedContrast,
         "hybrid-sc": hybrid_sc.Hybrid,

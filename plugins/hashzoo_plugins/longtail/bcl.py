@@ -1,25 +1,25 @@
 """Balanced Contrastive Learning for Long-Tailed Visual Recognition (Zhu, Wang, Chen, Chen & Jiang, CVPR 2022), adapted
 to hashing.
 
-Supervised contrast in which every class weighs the same: a class is in the denominator as its mean, not as its sum, and
-every class is in every batch, through a center that is made from the classifier's weights. Beside it a classifier whose
-scores are shifted by how frequent the classes are.
+Supervised contrast in which all classes have equal weight: a class enters the denominator as its mean, not as its sum,
+and every class is in every batch through a center computed from the classifier's weights. A classifier with logits
+adjusted by the class frequencies is trained too.
 
     h    = tanh(BN(W f))                                                                     (B, K)
-    z    = normalised perceptron of h of two views (2 B, K);  c_j = normalised perceptron of row j of W_c (C, K)
+    z    = normalized perceptron of h of two views (2 B, K);  c_j = normalized perceptron of row j of W_c (C, K)
     B_ij = the z of class j and c_j, without z_i;   P_i = B_ij of its own class, j = y_i
     L_B  = mean_i - 1/|P_i| sum_{p in P_i} log( e^{z_i p / tau} / sum_j 1/|B_ij| sum_{k in B_ij} e^{z_i k / tau} )
     L_LC = CE(W_c h + log pi, y),   pi_c = n_c / N
     L    = L_LC + 0.35 L_B + 0.1 mean (|h| - 1)^2
     b    = sgn(h)
 
-Resolved: the hash layer, which both heads read, and the quantization term are the adaptation. Weights 1 and 0.35 and
+Resolved: the hash layer, which both branches read, and the quantization term are the adaptation. Weights 1 and 0.35 and
 tau = 0.07 are those for ImageNet-LT. The authors' code has three views, one for the classifier and two for the
-contrast; here the classifier reads the two. The classifier is plain (theirs: of cosines). A class without images
-counts as one image in pi, so that its score stays finite; its center takes part. The loss ``bcl`` by itself has one
-view.
+contrast; here the classifier reads the same two views. The classifier is linear (theirs: cosines). A class without
+images counts as one image in pi, so that its logit is finite, and its center takes part in the contrast. The loss
+``bcl`` in a composition has one view.
 
-Public code: agrees with the formula in the denominators, the anchor taken out of the count of its own class.
+Public code: it agrees with the formula in the denominators; the anchor does not count in its own class.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from hashzoo_plugins.pointwise.views import Views
 
 
 def balanced_contrast(z: Tensor, centers: Tensor, classes: Tensor, temperature: float) -> Tensor:
-    """L_B of z (M, K) with classes (M,) and the centers (C, K) of all classes, all of length 1.
+    """L_B of z (M, K) with classes (M,) and the centers (C, K) of all classes; all vectors have length 1.
 
     >>> balanced_contrast(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 1.0)  # - log e / (e + 1), twice
     tensor(0.3133)
@@ -45,7 +45,7 @@ def balanced_contrast(z: Tensor, centers: Tensor, classes: Tensor, temperature: 
     keys = torch.cat([z, centers])
     whose = torch.cat([classes, torch.arange(len(centers), device=classes.device)])  # (M + C,)
     alike = (classes[:, None] == whose[None]).to(z)  # (M, M + C)
-    size = torch.bincount(whose)[whose].to(z) - alike  # |B_ij| of each key's class
+    size = torch.bincount(whose)[whose].to(z) - alike  # |B_ij| of the class of each key
     alike = alike - torch.eye(*alike.shape, device=z.device, dtype=z.dtype)  # P_i
     return contrast(z, keys, alike / alike.sum(1, keepdim=True), temperature, size)
 
@@ -87,7 +87,7 @@ class BalancedContrast(nn.Module):
 
 
 class BCL(Deep):
-    """Contrast in which every class weighs the same, and adjusted logits (Zhu et al., CVPR 2022)."""
+    """Contrast with equal weight for all classes, and adjusted logits (Zhu et al., CVPR 2022)."""
 
     card = Card("deep", "classes", multilabel=False, paper="Zhu et al., CVPR 2022", year=2022, views=True)
 

@@ -1,4 +1,4 @@
-"""Contrast among the images of a batch: whom an anchor is drawn to, and with whom they are compared."""
+"""Contrastive loss within a batch, and the weights of its positives."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor
 def contrast(z: Tensor, keys: Tensor, drawn: Tensor, temperature: float, divisor: Tensor | None = None) -> Tensor:
     """The mean of -sum_p W_ip log(e^s_ip / sum_{k != i} e^s_ik / n_ik), s = z keys' / temperature.
 
-    Anchors z (A, K) are the first A of the keys (M, K), all of length 1; W (A, M) says whom each is drawn to, n (A, M),
-    1 unless given, what is averaged. Anchors drawn to nobody are left out; 0 where that leaves none.
+    Anchors z (A, K) are the first A of the keys (M, K), all of length 1. ``drawn`` is W (A, M), the weights of the
+    positives of each anchor; ``divisor`` is n (A, M), 1 by default. Anchors without positives are excluded; the result
+    is 0 if no anchor is left.
 
     >>> z = torch.eye(2)[[0, 0, 1]]
     >>> contrast(z, z, same(torch.tensor([0, 0, 1])), 1.0)
@@ -19,13 +20,13 @@ def contrast(z: Tensor, keys: Tensor, drawn: Tensor, temperature: float, divisor
     s = z @ keys.T / temperature  # (A, M)
     compared = s if divisor is None else s - divisor.log()
     own = torch.eye(*s.shape, dtype=torch.bool, device=s.device)
-    compared = compared.masked_fill(own, torch.finfo(s.dtype).min)  # finite, for an anchor that is alone
+    compared = compared.masked_fill(own, torch.finfo(s.dtype).min)  # finite, for an anchor without other keys
     losses = (drawn * (torch.logsumexp(compared, 1, keepdim=True) - s)).sum(1)
     return losses.sum() / (drawn.sum(1) > 0).sum().clamp(min=1)
 
 
 def same(classes: Tensor) -> Tensor:
-    """(M, M) weights of supervised contrast: 1 / |P_i| for each of the others of the anchor's class.
+    """(M, M) weights of supervised contrast: 1 / |P_i| for each other image of the class of the anchor.
 
     >>> same(torch.tensor([0, 0, 0, 1]))[[0, 3]]
     tensor([[0.0000, 0.5000, 0.5000, 0.0000],
@@ -36,9 +37,9 @@ def same(classes: Tensor) -> Tensor:
 
 
 def k_positive(classes: Tensor, images: Tensor, k: int) -> Tensor:
-    """(M, M) weights of k-positive contrast: the image's other view, and k others of its class, 1 / (k + 1) each.
+    """(M, M) weights of k-positive contrast: the other view of the image and k others of its class, 1 / (k + 1) each.
 
-    The k are not drawn: each of the m others gets the mean of its weight over all draws, min(k, m) / m of one.
+    The k images are not sampled: each of the m others has its expected weight, min(k, m) / m of one.
 
     >>> k_positive(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 1, 2, 0]), 1)[0]
     tensor([0.0000, 0.2500, 0.2500, 0.5000])

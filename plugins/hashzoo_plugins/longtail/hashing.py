@@ -1,6 +1,6 @@
-"""How methods made to classify become hashes: what is put between their network and their heads.
+"""Parts that adapt a classification method to hashing: layers and terms between its network and its heads.
 
-Of tanh codes h (B, K), which the classifier and the projection read, and of which the sign is stored.
+The classifier and the projection read tanh codes h (B, K), whose signs are stored.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from hashzoo_plugins.quantization import gap
 
 
 def require_one_label(name: str, setting: Setting) -> None:
-    """ValueError for images with several labels."""
+    """Raise ValueError for a dataset with several labels per image."""
     if setting.multilabel:
-        raise ValueError(f"{name} counts each image for one class; use a dataset with one label an image")
+        raise ValueError(f"{name} needs exactly one label per image; use a single-label dataset")
 
 
 def quantization(code: Tensor) -> Tensor:
-    """mean (|h| - 1)^2 of codes of any shape.
+    """The mean of (|h| - 1)^2 over codes of any shape.
 
     >>> import torch
     >>> quantization(torch.tensor([1.0, -0.5, 0.0, -1.0]))
@@ -28,5 +28,5 @@ def quantization(code: Tensor) -> Tensor:
 
 
 def projection(bits: int) -> nn.Sequential:
-    """The perceptron K -> K -> K whose output the contrastive terms compare."""
+    """The projection head of the contrastive terms, a perceptron K -> K -> K."""
     return nn.Sequential(nn.Linear(bits, bits), nn.ReLU(), nn.Linear(bits, bits))

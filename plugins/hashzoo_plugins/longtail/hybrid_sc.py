@@ -1,25 +1,26 @@
 """Contrastive Learning based Hybrid Networks for Long-Tailed Image Classification (Wang, Han, Wei, Zhang & Wang,
 CVPR 2021), adapted to hashing.
 
-One branch learns features by contrast of images as they come, the other a classifier of images whose classes are
-drawn equally often; training turns from the first to the second.
+One branch learns features by contrast, from images sampled uniformly; the other learns a classifier, from images
+sampled uniformly over classes. Training shifts from the first to the second.
 
     h     = tanh(BN(W f))                                                              (B, K)
-    z     = normalised perceptron of h, K -> K -> K
+    z     = normalized perceptron of h, K -> K -> K
     L_SC  = mean_i - 1/|P_i| sum_{p in P_i} log( e^{z_i z_p / tau} / sum_{k != i} e^{z_i z_k / tau} ),   P_i: same class
     L_CE  = CE(W_c h, y) of the class-balanced sampler
     alpha = 1 - p^2,   p the progress of training, 0 to 1
     L     = alpha L_SC + (1 - alpha) L_CE + 0.1 mean (|h| - 1)^2
     b     = sgn(h)
 
-``contrast = "prototypes"`` is the paper's PSC, contrast with one learned prototype p_c a class,
-- log( e^{z p_y / tau} / sum_{j != y} e^{z p_j / tau} ): the own class is not in the denominator, so it can be negative.
+``contrast = "prototypes"`` is the paper's PSC, contrast with one learned prototype p_c per class,
+- log( e^{z p_y / tau} / sum_{j != y} e^{z p_j / tau} ): the denominator excludes the own class, so the loss can be
+negative.
 
 Resolved: the hash layer, which both branches read, and the quantization term, over the codes of both, are the
-adaptation. The samplers are plain for the contrast and class-balanced for the classifier (unverified). The contrast
-sees two views of an image, so that a class with one image has a positive; an anchor without one is left out. alpha
-follows steps, not epochs. tau is 0.1; PSC's is 0.1 for CIFAR-100 and 1 for CIFAR-10. The loss ``hybrid-sc`` by itself
-has one view and the plain sampler for both.
+adaptation. The sampler is uniform for the contrast and class-balanced for the classifier (unverified). The contrast has
+two views of each image, so that a class with one image has a positive; an anchor without a positive is excluded. alpha
+follows steps, not epochs. tau is 0.1; that of PSC is 0.1 for CIFAR-100 and 1 for CIFAR-10. The loss ``hybrid-sc`` in a
+composition has one view, and the uniform sampler for both branches.
 
 Public code: none by the authors was found; a reproduction was read.
 """
@@ -41,7 +42,7 @@ from hashzoo_plugins.pointwise.views import Views
 
 
 def prototypical(z: Tensor, prototypes: Tensor, classes: Tensor, temperature: float) -> Tensor:
-    """PSC: the mean of -log(e^s_iy / sum_{j != y} e^s_ij), s = z prototypes' / temperature, all of length 1.
+    """PSC: the mean of -log(e^s_iy / sum_{j != y} e^s_ij), s = z prototypes' / temperature; vectors have length 1.
 
     >>> prototypical(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 0.5)
     tensor(-2.)
@@ -65,7 +66,7 @@ class Hybrid(nn.Module):
         super().__init__()
         require_one_label("hybrid-sc", setting)
         if contrast == "prototypes" and setting.classes < 2:
-            raise ValueError("hybrid-sc contrasts prototypes of other classes; there is one class")
+            raise ValueError("hybrid-sc with contrast = 'prototypes' needs at least two classes")
         self.contrast, self.temperature, self.quantization = contrast, temperature, quantization
         self.classifier = nn.Linear(setting.bits, setting.classes)
         self.projection = projection(setting.bits)
@@ -73,11 +74,11 @@ class Hybrid(nn.Module):
             self.prototypes = nn.Parameter(torch.randn(setting.classes, setting.bits))
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The three terms of (B, K) codes, the same images in both branches."""
+        """The three terms of (B, K) codes, with the same images in both branches."""
         return self.terms(output, batch, output, batch)
 
     def terms(self, plain: Output, seen: Batch, even: Output, drawn: Batch) -> dict[str, Tensor]:
-        """``contrast`` of one branch, ``classification`` of the other, ``quantization`` of both."""
+        """``contrast`` of the first branch, ``classification`` of the second, ``quantization`` of both."""
         alpha = sampling.share(seen.progress)
         codes, classes, _ = two_views.together(plain, seen)
         classification = cross_entropy(self.classifier(even.code), drawn.labels.argmax(1))
@@ -96,7 +97,7 @@ class Hybrid(nn.Module):
 
 
 class HybridSC(Deep):
-    """Contrastive and classifying branch with two samplers, one after the other (Wang et al., CVPR 2021)."""
+    """A contrastive and a classification branch with two samplers, first to second (Wang et al., CVPR 2021)."""
 
     card = Card("deep", "classes", multilabel=False, paper="Wang et al., CVPR 2021", year=2021, views=True)
     loss: Hybrid
@@ -119,7 +120,7 @@ class HybridSC(Deep):
         self.probabilities = sampling.balanced(setting.class_counts)
 
     def fit(self, train: Split, run: Run) -> None:
-        """Both samplers side by side, two views for the one, one for the other."""
+        """Train with both samplers in parallel, with two views for the contrast and one for the classifier."""
         optimizer = run.optimizer(self.backbone, self.head, self.loss)
         weights = sampling.weights(train.labels, self.probabilities)
         plain = run.batches(train, views=self.views)

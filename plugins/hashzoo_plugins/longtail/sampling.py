@@ -1,4 +1,4 @@
-"""Which images a step sees: samplers that favour small classes, and how training turns from one to another."""
+"""Samplers that favor small classes, and the schedule that shifts training from one sampler to another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def balanced(counts: Tensor) -> Tensor:
-    """(C,) probabilities of the classes, the same for every class that has images.
+    """(C,) class probabilities, equal for all classes with images.
 
     >>> balanced(torch.tensor([8, 2, 0]))
     tensor([0.5000, 0.5000, 0.0000], dtype=torch.float64)
@@ -17,7 +17,7 @@ def balanced(counts: Tensor) -> Tensor:
 
 
 def inverse(counts: Tensor) -> Tensor:
-    """(C,) probabilities of the reversed sampler: w_c / sum w, w_c = n_max / n_c, 0 for a class without images.
+    """(C,) class probabilities of the reversed sampler: w_c / sum w, w_c = n_max / n_c; 0 for a class without images.
 
     >>> inverse(torch.tensor([8, 2, 0]))
     tensor([0.2000, 0.8000, 0.0000], dtype=torch.float64)
@@ -27,7 +27,7 @@ def inverse(counts: Tensor) -> Tensor:
 
 
 def weights(labels: Tensor, probabilities: Tensor) -> Tensor:
-    """(N,) weights for ``run.batches`` that draw classes (C,) so, and images (N, C) of a class alike.
+    """(N,) weights for ``run.batches``: classes have these probabilities (C,), images of a class equal weights.
 
     >>> weights(torch.eye(2)[[0, 0, 1]], torch.tensor([0.4, 0.6]))
     tensor([0.2000, 0.2000, 0.6000])
@@ -36,7 +36,7 @@ def weights(labels: Tensor, probabilities: Tensor) -> Tensor:
 
 
 def share(progress: float) -> float:
-    """alpha = 1 - p^2 of the training's progress p: what the plain sampler's part still weighs.
+    """alpha = 1 - p^2, the weight of the uniform sampler at training progress p.
 
     >>> share(0.0), share(0.5), share(1.0)
     (1.0, 0.75, 0.0)

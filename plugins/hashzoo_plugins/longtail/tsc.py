@@ -1,13 +1,13 @@
 """Targeted Supervised Contrastive Learning for Long-Tailed Recognition (Li, Cao, Yuan, Fan, Yang, Feris, Indyk &
 Katabi, CVPR 2022), adapted to hashing.
 
-Contrast of a long tail spreads the large classes and leaves the small ones what is left of the sphere. Here as many
-targets as there are classes are spread evenly beforehand; every class is pulled to one of them, and which one is
-settled while training, so that classes move as little as may be.
+With a long tail, contrast spreads the large classes and leaves little of the sphere to the small ones. Here one target
+per class is spread evenly in advance. Every class is pulled to a target; the assignment is updated during training, so
+that classes move as little as possible.
 
     t_1 .. t_C = argmin sum_i log sum_j e^{t_i t_j / 0.07},  |t_i| = 1                       (C, K)
-    h   = tanh(BN(W f)) of two views,   z = normalised perceptron of h                       (2 B, K)
-    m_c = normalised 0.9 m_c + 0.1 (normalised mean of the z of class c)                     after every batch
+    h   = tanh(BN(W f)) of two views,   z = normalized perceptron of h                       (2 B, K)
+    m_c = normalized 0.9 m_c + 0.1 (normalized mean of the z of class c)                     after every batch
     s   = argmax over permutations of sum_c m_c t_{s(c)}                                     Hungarian matching
     L_K = mean_i - 1/(k+1) sum_{p in V_i} log( e^{z_i p / tau} / sum_{j != i} e^{z_i z_j / tau} )
           V_i: the other view of the image and k others of its class
@@ -16,15 +16,15 @@ settled while training, so that classes move as little as may be.
     b   = sgn(h)
 
 Resolved: the hash layer and the quantization term are the adaptation. The second stage, a linear classifier on frozen
-features, would not change a code and is left out. Up to C = K + 1 classes the minimum is the regular simplex: the
-loss is convex and increasing in the cosines, whose sum is at least -C. It is then written down and turned at random;
-beyond that ``steps`` of Adam find it, at the authors' rate. The k others of a class are not drawn: each weighs what it
-would in the mean over all draws, which is the same loss without its noise; a class with m < k others has m. Views and
-negatives are those of the batch, as in the authors' code for CIFAR (theirs for ImageNet has a queue and a momentum
-encoder). A class not yet seen has no direction and takes a target that is left.
+features, would not change a code and is not included. For up to C = K + 1 classes the minimum is the regular simplex,
+since the loss is convex and increasing in the cosines, whose sum is at least -C; it is computed directly and rotated at
+random. For more classes ``steps`` of Adam minimize the loss, at the authors' rate. The k others of a class are not
+sampled: each has its expected weight, which gives the same loss without the noise; a class with m < k others has m.
+Views and negatives are those of the batch, as in the authors' code for CIFAR (that for ImageNet has a queue and a
+momentum encoder). A class that has not occurred yet has no direction and takes a remaining target.
 
 Public code: both terms have the same denominator, images and targets, and are divided by k + 2, the number of all
-positives; classes not yet seen start from random directions.
+positives; classes that have not occurred yet start from random directions.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from hashzoo_plugins.pointwise.views import Views
 
 
 class Targeted(nn.Module):
-    """k-positive contrast, and a pull of each class to the target that it is matched with."""
+    """k-positive contrast, and a pull of each class to its target."""
 
     targets: Tensor
     centroids: Tensor
@@ -75,7 +75,7 @@ class Targeted(nn.Module):
 
     @torch.no_grad()
     def match(self, output: Output, batch: Batch) -> None:
-        """Move the centroids of the classes of a batch, and match classes with targets anew."""
+        """Update the centroids of the classes in a batch, and the assignment of targets."""
         codes, classes, _ = two_views.together(output, batch)
         z = normalize(self.projection(codes), dim=1)
         for c in torch.unique(classes):
@@ -85,7 +85,7 @@ class Targeted(nn.Module):
 
 
 class TSC(Deep):
-    """Contrast that pulls classes to targets spread beforehand (Li et al., CVPR 2022)."""
+    """Contrast that pulls classes to evenly spread targets (Li et al., CVPR 2022)."""
 
     card = Card("deep", "classes", multilabel=False, paper="Li et al., CVPR 2022", year=2022, views=True)
     loss: Targeted
@@ -106,13 +106,13 @@ class TSC(Deep):
         crop: float = 0.08,
     ) -> None:
         if setting.classes < 2:
-            raise ValueError("tsc spreads the targets of classes: it needs two classes or more")
+            raise ValueError("tsc needs at least two classes")
         loss = Targeted(setting, k=k, temperature=temperature, pull=pull, momentum=momentum, quantization=quantization)
         super().__init__(backbone, NormTanh(backbone, setting), loss)
         self.views, self.steps = [Views(strength, flip, crop)] * 2, steps
 
     def fit(self, train: Split, run: Run) -> None:
-        """Targets first; then two views of every image, and the matching anew with every batch."""
+        """Spread the targets, then train on two views of every image and update the assignment in every batch."""
         classes, bits = self.loss.targets.shape
         self.loss.targets = spread(classes, bits, self.steps, run.generator).to(self.loss.targets)
         optimizer = run.optimizer(self.backbone, self.head, self.loss)

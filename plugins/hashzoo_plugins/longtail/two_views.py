@@ -1,4 +1,4 @@
-"""The codes of two views of every image, taken together by a loss."""
+"""The codes of two views of every image, as one batch for a loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hashzoo import Batch, Output
 
 
 def together(output: Output, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes (M, K), classes (M,) and the images they show (M,), view after view: M is 2 B, or B for one view.
+    """Codes (M, K), classes (M,) and image rows (M,) of all views, one view after another; M is 2 B, or B for one view.
 
     >>> one = Batch((None,), torch.eye(2), torch.arange(2))
     >>> [part.tolist() for part in together(Output(torch.ones(2, 1), extra={"second": torch.zeros(2, 1)}), one)]

@@ -79,5 +79,5 @@ METHOD = deep(
     DivideAndEncode,
     DNNH,
     card=Card("deep", "pairs", paper="Lai et al., CVPR 2015", year=2015),
-    doc="DNNH: divide-and-encode, a slice of the features a bit, triplet hinge (Lai et al., CVPR 2015)",
+    doc="DNNH: divide-and-encode, one slice of the features per bit, triplet hinge (Lai et al., CVPR 2015)",
 )

@@ -1,4 +1,4 @@
-"""Methods that learn from one image at a time: from its class, from its features, or from two views of it."""
+"""Pointwise and unsupervised methods: they learn from single images, by their classes, features or two views."""
 
 from typing import Any
 

@@ -1,17 +1,16 @@
 """Unsupervised Hashing with Contrastive Information Bottleneck (Qiu, Su, Ou, Yu & Chen, IJCAI 2021).
 
-Two views of an image should have one code, and different images different ones; the bits' probabilities under both
-views are drawn together, which keeps out of the code what the views do not share.
+Two views of an image should have the same code, and different images different codes. The bit probabilities of the two
+views are pulled together, which removes from the code what the views do not share.
 
-    p = sigmoid(z),  z = MLP(f)  (B, K);  b = sgn(p - 1/2) with its gradient passed straight through
+    p = sigmoid(z),  z = MLP(f)  (B, K);  b = sgn(p - 1/2) with a straight-through gradient
     loss = NT-Xent over the 2 B codes of both views, cosine, temperature tau
            + beta / 2 mean over i of  KL(p1_i | p2_i) + KL(p2_i | p1_i),  Bernoulli, summed over bits
     code = [p >= 1/2]
 
-Resolved: the second distribution of each divergence is fixed, as in the authors' code (its value is the same). The MLP
-has one hidden layer of 1024 units. Views are those of Deep Hash Distillation at full strength, with
-crops of half of the image or more; where features are
-stored both views are the same, and only different images are told apart.
+Resolved: the second distribution of each divergence is constant, as in the authors' code (the value is the same). The
+MLP has one hidden layer of 1024 units. Views are those of Deep Hash Distillation at full strength, with crops of at
+least half of the image. With stored features both views are equal, and the loss only separates different images.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Perceptron(nn.Module):
 
 
 def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """NT-Xent: the mean over 2 B codes of -log the share that its other view (B, K) has among all other codes."""
+    """NT-Xent of two views (B, K): -log of the softmax weight of the other view, mean over the 2 B codes."""
     codes = torch.cat([first, second])
     alike = pairs.cosines(codes) / temperature
     itself = torch.eye(len(codes), dtype=torch.bool, device=codes.device)
@@ -48,7 +47,7 @@ def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def divergence(z: Tensor, fixed: Tensor) -> Tensor:
-    """(B,) KL between the Bernoulli bits of log-odds z and of log-odds ``fixed`` (B, K), which gets no gradient."""
+    """(B,) KL divergence of Bernoulli bits with log-odds z and ``fixed`` (B, K); ``fixed`` gets no gradient."""
     fixed = fixed.detach()
     p = torch.sigmoid(z)
     on, off = logsigmoid(z) - logsigmoid(fixed), logsigmoid(-z) - logsigmoid(-fixed)
@@ -56,14 +55,14 @@ def divergence(z: Tensor, fixed: Tensor) -> Tensor:
 
 
 class CIBHashLoss(nn.Module):
-    """Contrast of two views' codes, and the divergence of their bits; one view alone stands for both."""
+    """Contrast of the codes of two views, and the divergence of their bits; a single view is used as both."""
 
     def __init__(self, temperature: float, beta: float) -> None:
         super().__init__()
         self.temperature, self.beta = temperature, beta
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms ``contrast`` and ``divergence``; the other view's log-odds are ``output.extra["second"]``."""
+        """Terms ``contrast`` and ``divergence``; the log-odds of the second view are ``output.extra["second"]``."""
         pairs.require("cibhash", batch)
         first, second = output.code, output.extra.get("second", output.code)
         both = divergence(first, second) + divergence(second, first)

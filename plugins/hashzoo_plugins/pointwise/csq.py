@@ -1,18 +1,19 @@
 """Central Similarity Quantization (Yuan, Wang, Zhang, Tay, Jie, Liu & Feng, CVPR 2020).
 
-Every class has a binary center, rows of a Hadamard matrix, far from each other; codes are learned towards the center of
-their class, bit by bit.
+Each class has a binary center, a row of a Hadamard matrix, so that centers are far apart. Each bit of a code is trained
+towards the center of its class.
 
     t_i = center of the class of i; of several labels, the sign of the sum of their centers
     loss = mean over i, k of  BCE((h_ik + 1) / 2, (t_ik + 1) / 2)  +  lambda Q,  h = tanh(W f + v)  (B, K)
     Q = mean over i, k of (|h_ik| - 1)^2, or mean over i of sum_k log cosh(|h_ik| - 1);  code = sgn(h)
 
-Resolved: the quantization is the squared one of the released code (``quantizer = "log-cosh"``: the paper's); lambda is
-0.05. Where a sum of centers is 0, one fixed random vector decides. Without a power of two of bits, or with more than
-2 K classes, centers are coin tosses, each the farthest of 100 from those before. Row 0 of a Hadamard matrix is all
-ones and is used. A probability is kept 1e-6 from 0 and 1, where its logarithm has no slope.
+Resolved: the quantization term is the squared one of the released code (``quantizer = "log-cosh"``: that of the paper);
+lambda is 0.05. If a sum of centers is 0, a fixed random vector decides. If the number of bits is not a power of two, or
+there are more than 2 K classes, each center is the one of 100 random vectors that is farthest from the previous
+centers. Row 0 of a Hadamard matrix is all ones and is used. Probabilities are clamped to 1e-6 from 0 and 1, so that the
+gradient of the logarithm is finite.
 
-Public code: the lists published with it have 4,983 queries for ImageNet instead of 5,000.
+Public code: the published lists have 4,983 queries for ImageNet instead of 5,000.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SURE = 1e-6
 
 
 class CSQ(nn.Module):
-    """Cross-entropy of each bit with the center of its class, and quantization (Yuan et al., CVPR 2020)."""
+    """Cross-entropy of each bit with the class center, and a quantization term (Yuan et al., CVPR 2020)."""
 
     centers: Tensor
     ties: Tensor

@@ -1,7 +1,7 @@
 """Deep Hash Distillation for Image Retrieval (Jang, Gu, Ko, Kang & Cho, ECCV 2022).
 
-Codes of a weakly and a strongly transformed view of an image are drawn together, the weak one teaching; a trainable
-proxy a class says where its codes belong, and a binary cross-entropy pulls every bit to its side.
+Codes of a weakly and a strongly transformed view of an image are pulled together, with the weak view as the teacher.
+Trainable class proxies are the targets of the codes, and a binary cross-entropy pulls every bit to its sign.
 
     h = tanh(LayerNorm(W f))  (B, K), of the weak view h_T and of the strong view h_S;  S(u, v) = cosine
     loss = mean over i of  - sum_c y_c / |y| log softmax(S(p_c, h_T) / tau)_c         proxies p (C, K)
@@ -9,11 +9,12 @@ proxy a class says where its codes belong, and a binary cross-entropy pulls ever
            + lambda_2 / K sum_k (|h| - 1)^2 / (2 sigma^2) - log(1 - exp(-(|h| + 1)^2 / (2 sigma^2)))   of h_T
     code = sgn(h) of the image itself
 
-Resolved: tau 0.2, sigma 0.5, weights 0.1 and 0.1 are the authors' code's. The weak view scales the probability of every
-transform by 0.5, the strong one by 1; the blur shrinks with the image. Two passes, each with statistics of its own.
-Where features are stored both views are the same, and the distillation is 0.
+Resolved: tau 0.2, sigma 0.5 and the weights 0.1 and 0.1 are those of the authors' code. The weak view scales the
+probability of every transform by 0.5, the strong view by 1; the size of the blur is proportional to the image. The two
+views pass the network separately, each with its own batch statistics. With stored features both views are equal, and
+the distillation term is 0.
 
-Public code: the cosine schedule's period counts batches but is stepped by epochs, so that the rate comes back up; the
+Public code: the period of the cosine schedule is in batches but is stepped by epochs, so that the rate rises again; the
 label tensor is divided in place; an image without a label gives NaN; the best epoch on the test set is reported.
 """
 
@@ -35,13 +36,13 @@ def proxy_scores(proxies: Tensor, code: Tensor) -> Tensor:
 
 
 def likelihood_gap(code: Tensor, deviation: float) -> Tensor:
-    """(B,) mean over bits of the two cross-entropies of eq. 10 and 11, towards the sign of each bit.
+    """(B,) the cross-entropies of eq. 10 and 11 with the sign of each bit as the target, mean over bits.
 
     >>> round(float(likelihood_gap(torch.tensor([[0.5]], dtype=torch.float64), 0.5)), 6)
     0.511171
     """
-    # Even in h: the target of h >= 0 is (1, 0), of h < 0 it is (0, 1). The far likelihood is below 1.
-    near = (code.abs() - 1).square() / (2 * deviation**2)  # -log g of the side the bit is on
+    # Even in h: the target is (1, 0) for h >= 0 and (0, 1) for h < 0. The likelihood of the other side is below 1.
+    near = (code.abs() - 1).square() / (2 * deviation**2)  # -log g of the side of the bit
     far = (code.abs() + 1).square() / (2 * deviation**2)
     return (near - torch.log(-torch.expm1(-far))).mean(1)
 
@@ -49,8 +50,8 @@ def likelihood_gap(code: Tensor, deviation: float) -> Tensor:
 class DHD(nn.Module):
     """Hash proxies, self-distillation and binary cross-entropy quantization (Jang et al., ECCV 2022).
 
-    ``output.code`` is the teacher's; the student's is ``output.extra["second"]``. In a composition head+dhd there is
-    one view, and no distillation.
+    ``output.code`` is the code of the teacher view, ``output.extra["second"]`` that of the student. A composition
+    head+dhd has one view and no distillation.
     """
 
     def __init__(

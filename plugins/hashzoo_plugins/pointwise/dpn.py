@@ -1,15 +1,16 @@
 """Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes (Fan et al., IJCAI 2020).
 
-Each class has a random binary target; a hinge asks every output to lie beyond a margin on its target's side, which
+Each class has a random binary target. A hinge loss pushes every output beyond a margin on the side of its target, which
 bounds the Hamming distance to the target.
 
     loss = mean over i of  sum_k max(0, m - z_ik t_ik),  z = W f + v  (B, K), t in {-1, 1}^K of the class, m = 1
-    code = sgn(z);  of several labels t is the sign of the sum of theirs
+    code = sgn(z);  with several labels, t is the sign of the sum of their targets
 
-Resolved: targets are coin tosses (``targets = "separated"``: each the farthest of 100 from those before); where a sum
-of targets is 0, one fixed random vector decides. The ternary variant is not part of this.
+Resolved: targets are random signs (``targets = "separated"``: each is the farthest of 100 from the previous ones). If a
+sum of targets is 0, a fixed random vector decides. The ternary variant is not included.
 
-Public code: the authors report one or two points by the order of the database alone; ties count in expectation here.
+Public code: the authors report differences of one or two points from the order of the database alone; here the score is
+the expectation over the order of ties.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hashzoo_plugins.pointwise.centers import Kind, centers, random_rows, requir
 
 
 def polarization(code: Tensor, target: Tensor, margin: float) -> Tensor:
-    """(B,) what the outputs (B, K) lack to the margin on their target's side, summed over bits.
+    """(B,) max(0, margin - output * target) of outputs (B, K), summed over bits.
 
     >>> import torch
     >>> polarization(torch.tensor([[2.0, 0.5, -1.0]]), torch.tensor([[1.0, 1.0, 1.0]]), 1.0)
@@ -31,7 +32,7 @@ def polarization(code: Tensor, target: Tensor, margin: float) -> Tensor:
 
 
 class DPN(nn.Module):
-    """Polarization hinge towards a random target a class (Fan et al., IJCAI 2020)."""
+    """Polarization hinge towards one random target per class (Fan et al., IJCAI 2020)."""
 
     targets: Tensor
     ties: Tensor

@@ -1,4 +1,4 @@
-"""What losses without labels compare codes with: the features of the same images."""
+"""The features that losses without labels compare codes with."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from hashzoo_plugins.pairwise.pairs import cosines, upper
 
 
 def read(method: str, output: Output, center: bool) -> Tensor:
-    """The features (B, D) that the head has read, without gradient: they are what is matched.
+    """The input features (B, D) of the head, without gradient.
 
-    ``center`` takes the batch's mean off: of features that are never negative no two point away from each other, and
-    codes that all agree would match them. ValueError for a head that does not hand them on.
+    ``center`` subtracts the mean of the batch: no two non-negative features point in opposite directions, so that equal
+    codes would match them. Raises ValueError if the head does not return its features.
     """
     if "features" not in output.extra:
-        raise ValueError(f"{method} compares codes with features: take a head that hands them on, such as linear")
+        raise ValueError(f"{method} needs a head that returns its features, such as linear")
     features = output.extra["features"].detach()
     return features - features.mean(0) if center else features
 
 
 def mismatch(codes: Tensor, features: Tensor) -> Tensor:
-    """The mean over unordered pairs of the squared difference between cosines of codes (B, K) and of features (B, D).
+    """The squared difference between cosines of codes (B, K) and of features (B, D), mean over unordered pairs.
 
     >>> import torch
     >>> mismatch(torch.tensor([[1.0, 1], [1, -1]]), torch.tensor([[1.0, 0], [1, 0]]))

@@ -1,19 +1,19 @@
 """Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN (Su, Zhang, Han & Tian, NeurIPS 2018).
 
-The sign is taken in the forward pass and its gradient passed on as it is; a classifier reads the binary code. Without
-labels, cosines of codes are matched to cosines of features instead.
+The forward pass takes the sign, the backward pass skips it; a classifier reads the binary code. Without labels, cosines
+of codes are matched to cosines of features instead.
 
     b = sgn(z) forward, db/dz = 1 backward,  z = W f + v  (B, K)
     loss = cross-entropy(V b + a, y)  +  alpha mean over i, k of |z_ik - b_ik|^3
     without labels:  mean over i < j of (cos(b_i, b_j) - cos(f_i, f_j))^2  +  alpha mean |z - b|^3
     code = sgn(z)
 
-Resolved: images with several labels have a binary cross-entropy a label. alpha is 0.1, the paper's for CIFAR (1 for
-ImageNet). The features are what is matched and get no gradient from it; they are centered by the batch's mean (``center
-= False``: as they are), without which codes of non-negative features came out nearly all alike on scattering features
-of digits (map@all 0.143, chance 0.106; centered 0.640).
+Resolved: images with several labels have one binary cross-entropy per label. alpha is 0.1, the paper's value for CIFAR
+(1 for ImageNet). The features get no gradient. They are centered by the mean of the batch (``center = False``: not
+centered); without centering, nearly all codes were equal for scattering features of digits, which are non-negative
+(map@all 0.143, chance 0.106; centered 0.640).
 
-Public code: sgn(0) = 0 gives codes that are neither bit.
+Public code: sgn(0) = 0 gives values that are neither bit.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class GreedyHash(nn.Module):
 
 
 class Unsupervised(nn.Module):
-    """Cosines of codes as those of features, no labels (Su et al., NeurIPS 2018)."""
+    """Match cosines of codes to those of features, without labels (Su et al., NeurIPS 2018)."""
 
     def __init__(self, setting: Setting, *, alpha: float = 0.1, center: bool = True) -> None:
         super().__init__()
         self.alpha, self.center = alpha, center
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms ``cosine`` and ``quantization`` of (B, K) codes, beside the features of the same images."""
+        """Terms ``cosine`` and ``quantization`` of (B, K) codes and the features of the same images."""
         pairs.require("greedyhash-u", batch)
         b = straight_through(output.code)
         return {

@@ -1,16 +1,16 @@
 """One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective (Hoe et al., NeurIPS 2021).
 
-A softmax over the cosines with a fixed binary codebook, with a margin: to be near the own class's codeword and far
-from the others' is classification and quantization in one loss. Batch normalisation balances the bits.
+A softmax over the cosines with a fixed binary codebook, with a margin. Being close to the codeword of the class and far
+from the other codewords is classification and quantization in one loss. Batch normalization balances the bits.
 
     z = BatchNorm(W f)  (B, K);  t_c in {-1, 1}^K fixed
     loss = mean over i of  - log softmax( s (cos(z_i, t_c) - m [c = y_i]) )_{y_i}        (OrthoCos)
     loss = mean over i of  - log softmax( s cos(angle(z_i, t_c) + m [c = y_i]) )_{y_i}   (OrthoArc)
     code = sgn(z);  s = 8, m = 0.2
 
-Resolved: codewords are coin tosses (``codebook = "hadamard"`` where bits allow). Images with several labels aim at
-equal shares of them, the margin at each. Cosines are kept 1e-6 from 1 before the angle is taken, which has no slope
-there.
+Resolved: codewords are random signs (``codebook = "hadamard"`` if the number of bits allows it). The target of an image
+with several labels is uniform over them, with the margin at each. Cosines are clamped to 1e-6 from 1 before the arc
+cosine, whose gradient is infinite there.
 
 Public code: the released script trains COCO on the first of several labels only.
 """
@@ -32,7 +32,7 @@ FLAT = 1e-6
 
 
 def scores(code: Tensor, codebook: Tensor, labels: Tensor, margin: float, kind: Literal["cos", "arc"]) -> Tensor:
-    """(B, C) cosines of codes (B, K) with codewords (C, K), those of an image's labels (B, C) less the margin."""
+    """(B, C) cosines of codes (B, K) with codewords (C, K), minus the margin for the labels (B, C) of each image."""
     cosine = normalize(code, dim=1, eps=SMALL) @ normalize(codebook.to(code), dim=1).T
     own = (labels > 0).to(cosine)
     if kind == "cos":

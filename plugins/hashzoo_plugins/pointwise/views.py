@@ -1,4 +1,4 @@
-"""Transformed views of images, weak and strong, as Deep Hash Distillation takes them."""
+"""Weak and strong random views of images, as in Deep Hash Distillation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-FULL = 224  # pixels for which the blur is meant
+FULL = 224  # side in pixels for which the blur is defined
 
 
 @dataclass(frozen=True)
 class Views:
-    """One view of an image: DHD's group of transforms, each with its probability scaled by ``strength``.
+    """One random view of an image: the transforms of DHD, each with its probability multiplied by ``strength``.
 
-    Random resized crop 1, flip 0.5, colour jitter 0.8, greyscale 0.2, Gaussian blur 0.5. ``flip = False`` is for
-    images that mean something else in a mirror, ``crop`` the smallest share of the area that a crop keeps.
+    Probabilities: random resized crop 1, flip 0.5, color jitter 0.8, grayscale 0.2, Gaussian blur 0.5. Use ``flip =
+    False`` for images whose meaning changes when mirrored; ``crop`` is the smallest area of a crop, as a fraction.
     """
 
     strength: float
@@ -25,10 +25,10 @@ class Views:
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
-            raise ValueError(f"the strength of a view is a multiple of probabilities, 0 to 1, not {self.strength}")
+            raise ValueError(f"the strength of a view must be in 0..1, not {self.strength}")
 
     def __call__(self, image: Tensor) -> Tensor:
-        """A (C, H, W) uint8 image in, one of the same shape out; randomness is torch's global generator."""
+        """Transform a (C, H, W) uint8 image to one of the same shape; uses the global generator of torch."""
         a, (channels, height, width) = self.strength, image.shape
         side = min(height, width)
         half = min(round(12 * side / FULL), side - 1)

@@ -1,4 +1,4 @@
-"""The methods of the source documents: attention, two codes, code algebra, two streams."""
+"""Structured methods: attention, two-level codes, code algebra and two-stream networks."""
 
 from typing import Any
 

@@ -1,20 +1,20 @@
 """Deep code operation hashing, after Song & Tan, Deep Code Operation Network (CVIU 2020); DCOH is its thesis version.
 
-Codes that can be computed with: linear maps of two codes stand for the union, the intersection and the difference of
-their label sets, so that a query can be "this and that" or "this without that". Three criteria: distances follow the
-overlap of label sets, labels can be read from codes, and generated codes look like codes of images to a
+Codes with an algebra: linear maps of two codes compute the codes of the union, intersection and difference of their
+label sets, so that a query can be "a and b" or "a without b". There are three criteria: distances follow the overlap of
+label sets, labels can be predicted from codes, and generated codes are indistinguishable from codes of images for a
 discriminator.
 
-The papers' formulas were not to be had; resolved: similarity of label sets is their Jaccard index (``similarity =
-"count"``: shared labels over the most in the batch); the triplet margin is proportional to the difference of
-similarities, K/2 at most; binary cross-entropy for the labels, the non-saturating loss for the operators against the
-discriminator, with the operands detached so that it shapes the operators alone; a quantization term. The difference is
-trained behind the union, (a or b) without b, as the source has it, and asked of two codes directly (its eq. 3.5), which
-is another thing than was trained: ``difference = "composite"`` asks behind the union too, "direct" trains on the two
-codes too. Weights 1, 0.1 and 0.1; the triplet term counts bits, so on a network that is not pretrained ``semantic``
-must be of that size, or all codes fall into one. Triplets are formed by ``anchors`` random anchors a batch, exactly
-over all others. ``tie`` makes union and intersection commutative; ``query_codes = "binary"`` composes from stored
-codes.
+Resolved: the formulas of the papers were not available. The similarity of label sets is their Jaccard index
+(``similarity = "count"``: shared labels divided by the maximum in the batch). The triplet margin is proportional to the
+difference of similarities, at most K/2. Labels have a binary cross-entropy. The operators have the non-saturating loss
+against the discriminator, with detached operands, so that it trains the operators only. There is a quantization term.
+The difference is trained on the output of the union, (a or b) without b, as in the source, but queried on two codes
+directly (its eq. 3.5), which differs from the training: ``difference = "composite"`` also queries on the output of the
+union, "direct" also trains on the two codes. The weights are 1, 0.1 and 0.1. The triplet term is in bits, so for a
+network that is not pretrained ``semantic`` must be of the same magnitude, or all codes collapse into one. Triplets have
+``anchors`` random anchors per batch and all other images. ``tie`` makes union and intersection commutative;
+``query_codes = "binary"`` composes queries from stored codes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ INIT_NOISE = 0.01
 
 
 def overlap(labels: Tensor, similarity: Literal["jaccard", "count"]) -> Tensor:
-    """(n, n) similarity of label sets (n, C). ValueError for an empty set, which is like nothing.
+    """(n, n) similarities of label sets (n, C). Raises ValueError for an empty set.
 
     >>> overlap(torch.tensor([[1.0, 1, 0], [1, 1, 1]]), "jaccard")[0]
     tensor([1.0000, 0.6667])
     """
     if not (labels.sum(1) > 0).all():
-        raise ValueError("dcoh compares label sets: an image without a label is in the batch; leave such images out")
+        raise ValueError(
+            "dcoh needs at least one label per image; remove images without labels from the training split"
+        )
     shared = labels @ labels.T
     if similarity == "count":
         return shared / shared.max()
@@ -50,8 +52,8 @@ def overlap(labels: Tensor, similarity: Literal["jaccard", "count"]) -> Tensor:
 def triplets(codes: Tensor, similar: Tensor, margin: float, anchors: Tensor) -> Tensor:
     """The mean over triplets with s(a, p) > s(a, n) of max(0, d(a, p) - d(a, n) + margin (s(a, p) - s(a, n))).
 
-    ``codes`` (n, K), ``similar`` (n, n), d = (K - <h, h'>) / 2; anchors are rows, and none is its own positive or
-    negative. 0 where no triplet exists.
+    ``codes`` (n, K), ``similar`` (n, n), d = (K - <h, h'>) / 2. ``anchors`` are rows; an anchor is not its own positive
+    or negative. The result is 0 without triplets.
     """
     distance = (codes.shape[1] - codes[anchors] @ codes.T) / 2  # (A, n)
     s = similar[anchors]
@@ -63,7 +65,7 @@ def triplets(codes: Tensor, similar: Tensor, margin: float, anchors: Tensor) -> 
 
 
 class FullyConnected(nn.Module):
-    """Two fully connected layers of ``hidden`` units, then K bits under tanh."""
+    """Two fully connected layers of ``hidden`` units, then a tanh layer of K units."""
 
     def __init__(self, backbone: Backbone, setting: Setting, *, hidden: int = 4096) -> None:
         super().__init__()
@@ -98,7 +100,7 @@ class Operators(nn.Module):
         )
 
     def forward(self, operation: Operation, a: Tensor, b: Tensor) -> Tensor:
-        """The composed code (B, K) of two (B, K); linear, so it may leave (-1, 1)."""
+        """The composed code (B, K) of two codes (B, K); it is linear, so values can be outside (-1, 1)."""
         weight: Tensor = self.maps[operation]
         if self.tie and operation != "difference":
             half = weight[:, : a.shape[1]]
@@ -107,27 +109,27 @@ class Operators(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Tells codes of images from generated ones: K -> 128 -> 1, as logits."""
+    """Classifies codes as those of images or generated ones: K -> 128 -> 1, as log-odds."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.first, self.second = nn.Linear(bits, 128), nn.Linear(128, 1)
 
     def forward(self, code: Tensor) -> Tensor:
-        """(B,) log-odds that a code is an image's."""
+        """(B,) log-odds that a code (B, K) belongs to an image."""
         logits: Tensor = self.second(leaky_relu(self.first(code), 0.2))
         return logits[:, 0]
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """-E log D(real) - E log(1 - D(fake)), of log-odds."""
+    """-E log D(real) - E log(1 - D(fake)), from log-odds."""
     return binary_cross_entropy_with_logits(real, torch.ones_like(real)) + binary_cross_entropy_with_logits(
         fake, torch.zeros_like(fake)
     )
 
 
 def adversarial_loss(fake: Tensor) -> Tensor:
-    """-E log D(fake), of log-odds."""
+    """-E log D(fake), from log-odds."""
     return binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
 
 
@@ -153,7 +155,7 @@ class MultiLevel(nn.Module):
         return self.terms(output.code, batch.labels, torch.arange(len(batch)))
 
     def terms(self, codes: Tensor, labels: Tensor, anchors: Tensor) -> dict[str, Tensor]:
-        """The three terms of codes (n, K) with label sets (n, C), and triplets of these rows as anchors."""
+        """The three terms of codes (n, K) with label sets (n, C) and triplets with these anchor rows."""
         rows = anchors.to(codes.device)
         similar = overlap(labels, self.similarity)
         return {
@@ -186,11 +188,9 @@ class DCOH(Deep):
         query_codes: Literal["relaxed", "binary"] = "relaxed",
         difference: Literal["mixed", "composite", "direct"] = "mixed",
     ) -> None:
-        """``warmup`` is the share of the training without operators."""
+        """``warmup`` is the fraction of the training without operators."""
         if not setting.multilabel:
-            raise ValueError(
-                "dcoh composes label sets: it needs images with several labels; take a dataset such as scenes.union"
-            )
+            raise ValueError("dcoh needs images with several labels; use a multi-label dataset such as scenes.union")
         head = FullyConnected(backbone, setting, hidden=hidden)
         operators, discriminator = Operators(setting.bits, tie), Discriminator(setting.bits)
         loss = MultiLevel(setting, margin=margin, semantic=semantic, quantization=quantization, similarity=similarity)
@@ -200,7 +200,7 @@ class DCOH(Deep):
         self.query_codes, self.difference = query_codes, difference
 
     def fit(self, train: Split, run: Run) -> None:
-        """Each step first moves the discriminator, then everything else."""
+        """Alternate between a step of the discriminator and a step of all other parts."""
         players = run.optimizer(self.backbone, self.head, self.operators, self.loss)
         judge = run.optimizer(self.discriminator)
         for batch in run.batches(train):
@@ -213,7 +213,7 @@ class DCOH(Deep):
             run.step(judge, self.judged(h.detach(), codes.detach()))
             every, sets = torch.cat([h, codes]), torch.cat([batch.labels, labels])
             terms = self.loss.terms(every, sets, self._anchors(len(every), run))
-            alone = h.detach()  # what the discriminator says is for the operators only
+            alone = h.detach()  # the gradient of the discriminator trains the operators only
             fooled, _ = self.composed(alone[first], alone[second], batch.labels[first], batch.labels[second])
             self.discriminator.requires_grad_(False)
             terms["adversarial"] = self.adversarial * adversarial_loss(self.discriminator(fooled))
@@ -224,10 +224,10 @@ class DCOH(Deep):
         return torch.randperm(count, generator=run.generator)[: self.anchors]
 
     def composed(self, a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor) -> tuple[Tensor, Tensor]:
-        """Generated codes (n, K) of pairs (P, K) and their label sets.
+        """Generated codes (n, K) of pairs (P, K), and their label sets.
 
-        Unions, intersections that are not empty, and unions without their second operand (eq. 3.6) or, where
-        ``difference = "direct"``, the first operand without the second.
+        These are unions, nonempty intersections, and unions without their second operand (eq. 3.6) or, for ``difference
+        = "direct"``, the first operand without the second.
         """
         union = self.operators("union", a, b)
         united = algebra("union", of_a, of_b)
@@ -242,16 +242,16 @@ class DCOH(Deep):
         return torch.cat(codes), torch.cat([united, common[kept], algebra("difference", of_whole, of_b)])
 
     def judged(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """The discriminator's own loss."""
+        """The loss of the discriminator."""
         return {"discriminator": discriminator_loss(self.discriminator(real), self.discriminator(fake))}
 
     def encode(self, batch: Batch) -> Codes:
-        """The sign of h, and h itself, which a query's operators take; the database keeps the sign alone."""
+        """The sign of h, and h, the operand of composed queries; the database stores the sign only."""
         h = self.relaxed(batch)
         return {"code": bits(h), "relaxed": h}
 
     def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
-        """The sign of the operator's code."""
+        """The sign of the output of the operator."""
         device = self.operators.maps[operation].device
         x, y = (self._operand(codes).to(device) for codes in (a, b))
         with torch.no_grad():
@@ -264,7 +264,7 @@ class DCOH(Deep):
 
 
 def partners(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two rows a pair, never the same: each row once as the first and once as the second of some pair.
+    """The rows of random pairs of two different images; each row is once the first and once the second.
 
     >>> first, second = partners(5, torch.Generator().manual_seed(0))
     >>> sorted(first.tolist()) == sorted(second.tolist()) == [0, 1, 2, 3, 4], bool((first == second).any())

@@ -1,16 +1,16 @@
-"""SFDH-FGIR: saliency-fused deep hashing for fine-grained retrieval, from an architecture note without a named paper.
+"""SFDH-FGIR: saliency-fused deep hashing for fine-grained retrieval, from an architecture note without a paper.
 
-The mean over channels of the last map says where the network is active; what stands out of it is pooled by a small
-branch of its own and joined to the pooled map; the codes of both are learned by similarity, quantization,
+The mean over channels of the last map is the saliency, where the network is active. A small branch pools the salient
+region; its output is concatenated with the pooled map and hashed. The losses are similarity, quantization,
 classification and distance to trainable class centers.
 
-Resolved where the note is silent or contradicts itself: the threshold on the saliency is absolute (0.7), which
-depends on the scale of the activations, so ``threshold = "mean"`` is offered; the local branch sees the one-channel
-saliency (``local_input = "features"``: the masked map); the global branch pools the raw map (``global_from =
-"attended"``: the masked one). Dissimilar codes are asked to be orthogonal, not opposite (``dissimilar_target``), and
-the diagonal of the similarity is kept, a hidden quantization term (``diagonal``). The note claims weights that adapt;
-what belongs to it has constants. ``weighting`` is ``fixed``, ``uncertainty`` (Kendall, Gal & Cipolla, CVPR 2018) or
-``dwa`` (Liu, Johns & Davison, CVPR 2019; temperature 2).
+Resolved: the note is silent or contradicts itself on the following. The threshold of the saliency is absolute (0.7) and
+so depends on the scale of the activations; ``threshold = "mean"`` is an alternative. The input of the local branch is
+the one-channel saliency (``local_input = "features"``: the masked map). The global branch pools the raw map
+(``global_from = "attended"``: the masked map). Dissimilar codes should be orthogonal, not opposite
+(``dissimilar_target``), and the diagonal of the similarity is included, a hidden quantization term (``diagonal``). The
+note claims adaptive weights, but its code has constants. ``weighting`` is ``fixed``, ``uncertainty`` (Kendall, Gal &
+Cipolla, CVPR 2018) or ``dwa`` (Liu, Johns & Davison, CVPR 2019; temperature 2).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from hashzoo import Backbone, Batch, Card, Features, Output, Setting, deep
 from hashzoo_plugins.structured import maps
 
 LOCAL = 16  # channels of the local branch
-BOUND = 5.0  # of the learned log variances: a term that goes to 0 would drive its own to minus infinity
+BOUND = 5.0  # of the learned log variances; that of a vanishing term would diverge to minus infinity
 TEMPERATURE = 2.0  # of dwa
 
 
 def saliency(features: Tensor, threshold: float | Literal["mean"]) -> tuple[Tensor, Tensor]:
-    """The mean over channels A (B, 1, h, w) of a map (B, D, h, w), and the mask (B, 1, h, w) of where A > threshold.
+    """The mean over channels A (B, 1, h, w) of a map (B, D, h, w), and the mask (B, 1, h, w) of A > threshold.
 
     >>> a, mask = saliency(torch.tensor([[[[2.0, 0.2]], [[1.0, 0.4]]]]), 0.7)
     >>> a.flatten().tolist(), mask.flatten().tolist()
@@ -42,7 +42,7 @@ def saliency(features: Tensor, threshold: float | Literal["mean"]) -> tuple[Tens
 
 
 class Saliency(nn.Module):
-    """A branch for what stands out of the last map beside the pooled map; tanh of a batch-normalised layer, classes."""
+    """The pooled last map and a branch for its salient region; batch-normalized tanh codes, and class scores."""
 
     def __init__(
         self,
@@ -70,14 +70,14 @@ class Saliency(nn.Module):
         return Output(code, self.classifier(code), {"attention": a[:, 0].clamp(min=0)})
 
     def branches(self, last: Tensor, a: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The local (B, 16) and the global (B, D) features of a map (B, D, h, w), its saliency and their mask."""
+        """The local (B, 16) and global (B, D) features of a map (B, D, h, w), given its saliency and mask."""
         local = mask * (a if self.local_input == "saliency" else last)
         whole = mask * last if self.global_from == "attended" else last
         return torch.relu(self.local(local)).mean((2, 3)), whole.mean((2, 3))
 
 
 class SFDH(nn.Module):
-    """Similarity, quantization, classification and distance to trainable centers, 1 / 0.1 / 0.5 / 0.01."""
+    """Similarity, quantization, classification and distance to trainable centers, weighted 1, 0.1, 0.5 and 0.01."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class SFDH(nn.Module):
     ) -> None:
         super().__init__()
         if setting.multilabel:
-            raise ValueError("sfdh has one center a class: it takes one label an image; use a dataset that has one")
+            raise ValueError("sfdh needs exactly one label per image; use a single-label dataset")
         self.weights = {
             "similarity": similarity,
             "quantization": quantization,
@@ -106,15 +106,17 @@ class SFDH(nn.Module):
         if weighting == "uncertainty":
             self.log_variances = nn.Parameter(torch.zeros(len(self.weights)))
         if weighting == "dwa":
-            self.register_buffer("sums", torch.zeros(len(self.weights) + 1))  # of the terms, and how many steps
+            self.register_buffer(
+                "sums", torch.zeros(len(self.weights) + 1)
+            )  # of the terms; the last entry counts steps
             self.register_buffer("means", torch.ones(2, len(self.weights)))  # of the last two epochs, latest first
-            self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # images of this epoch; epochs ended
+            self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # images in this epoch; finished epochs
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The four terms, weighted; (B, K) codes, (B, C) logits, one label an image."""
+        """The four weighted terms of (B, K) codes and (B, C) logits, with one label per image."""
         terms = self.terms(output, batch)
         if self.weighting == "uncertainty":
-            s = self.log_variances.clamp(-BOUND, BOUND)  # one a term
+            s = self.log_variances.clamp(-BOUND, BOUND)  # one per term
             return {
                 name: weight * 0.5 * torch.exp(-s[m]) * terms[name] + 0.5 * s[m]
                 for m, (name, weight) in enumerate(self.weights.items())
@@ -126,7 +128,7 @@ class SFDH(nn.Module):
         """The four terms without weights."""
         h, y = output.code, batch.labels.argmax(1)
         if output.logits is None:
-            raise ValueError("sfdh needs class scores: take a head with a classifier, such as saliency")
+            raise ValueError("sfdh needs a head with class scores, such as saliency")
         target = torch.where(batch.similar > 0, 1.0, self.dissimilar_target).to(h)  # (B, B)
         residual = h @ h.T / h.shape[1] - target
         if not self.diagonal:
@@ -139,7 +141,7 @@ class SFDH(nn.Module):
         }
 
     def _shares(self, terms: dict[str, Tensor], batch: int) -> Tensor:
-        """Dynamic weight average: terms that fall slowly get more weight; (M,), with sum M."""
+        """(M,) dynamic weight averages, with sum M: terms that decrease slowly have larger weights."""
         ratio = self.means[0] / self.means[1] if self.seen[1] >= 2 else torch.ones_like(self.means[0])
         share = len(terms) * torch.softmax(ratio / TEMPERATURE, 0)
         if self.training and torch.is_grad_enabled():
@@ -156,6 +158,6 @@ METHOD = deep(
     Saliency,
     SFDH,
     card=Card("deep", "classes", multilabel=False, paper="architecture note, authors unknown"),
-    doc="Saliency-fused deep hashing: a branch for what stands out, four-term loss with class centers",
+    doc="Saliency-fused deep hashing: a branch for the salient region, four-term loss with class centers",
     loss_rate=0.5,
 )

@@ -1,15 +1,16 @@
 """The Swin dual-stream model (Li & Wang, Hans Publishers 2025) with the losses of Deep Hash Distillation (Jang et al.,
 ECCV 2022): proxies, self-distillation between a weak and a strong view, binary cross-entropy quantization.
 
-The two streams are the backbone ``dual-stream``; what is here is the head, the loss, the views and the ranking.
+The two streams are the backbone ``dual-stream``; this file has the head, the loss, the views and the ranking.
 
-Resolved: the hash layer has batch normalisation as the source says (DHD's code has layer normalisation: ``norm =
-"layer"``). The weak view teaches and gets no gradient from the distillation. Equation 11 lacks the plus between its
-two cross-entropies, and its minus must cover both. Temperature 0.2, deviation 0.5, weights 0.1 and 0.1 are DHD's;
-the source gives none. Views scale the probability of each transform by their strength, 0.5 and 1, not its size; the
-blur is for 224 pixels and shrinks with the image. The ranking by classifier confidence is named in the source
-without a formula: ``ranking = "weighted"`` adds ``mu`` K/2 (1 - <pi_q, pi_i>) to the Hamming distance, "tie-break"
-uses it inside equal distances only. Both store C more numbers an image, use the classifier, and are marked so.
+Resolved: the hash layer has batch normalization, as in the source (the code of DHD has layer normalization: ``norm =
+"layer"``). The weak view is the teacher and gets no gradient from the distillation. Equation 11 lacks the plus between
+its two cross-entropies, and its minus must apply to both. Temperature 0.2, deviation 0.5 and the weights 0.1 and 0.1
+are those of DHD; the source gives none. The strengths of the views, 0.5 and 1, scale the probability of each transform,
+not its magnitude; the blur is defined for 224 pixels and proportional to the image. The source mentions a ranking by
+classifier confidence without a formula: ``ranking = "weighted"`` adds ``mu`` K/2 (1 - <pi_q, pi_i>) to the Hamming
+distance, "tie-break" only orders images at equal distances. Both store C additional numbers per image, use the
+classifier, and mark their rows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hashzoo_plugins.pointwise.views import Views
 
 
 class Confident(Distance):
-    """Hamming distance with the disagreement of the classifier's confidences, 1 - <pi_q, pi_i>, times ``weight``."""
+    """Hamming distance plus ``weight`` times the disagreement of the classifier's confidences, 1 - <pi_q, pi_i>."""
 
     stored = ("code", "confidence")
 
@@ -82,7 +83,7 @@ class SwinDualStream(Deep):
         self.mark = "" if ranking == "hamming" else "uses the classifier"
 
     def encode(self, batch: Batch) -> Codes:
-        """sgn(h) of the image itself; with a ranking by confidence, the softmax over proxies too."""
+        """sgn(h) of the image itself, and the softmax over proxies if the ranking uses confidences."""
         h = self.relaxed(batch)
         if self.ranking == "hamming":
             return {"code": bits(h)}
@@ -90,7 +91,7 @@ class SwinDualStream(Deep):
         return {"code": bits(h), "confidence": softmax(scores, 1)}
 
     def bitwise(self, operation: Operation, a: Codes, b: Codes) -> Codes:
-        """The bits; confidences as those of independent labels, scaled to a sum of 1."""
+        """Bitwise codes; confidences are combined as those of independent labels and normalized to a sum of 1."""
         made = super().bitwise(operation, a, b)
         if "confidence" in a:
             p, q = a["confidence"], b["confidence"]
@@ -99,7 +100,7 @@ class SwinDualStream(Deep):
         return made
 
     def index(self) -> Index:
-        """Hamming distance, alone or with the classifier's confidence."""
+        """A scan by Hamming distance, optionally with the confidence of the classifier."""
         if self.ranking == "hamming":
             return Scan(Hamming("code"))
         return Scan(Confident(self.mu * self.bits / 2 if self.ranking == "weighted" else 0.5))

@@ -1,17 +1,17 @@
 """Two-level CAM hashing, after Song & Tan, Hierarchical Deep Hashing for Image Retrieval (Front. Comput. Sci. 2017).
 
-A short global code finds candidates; a long local code, one bit a feature map, ranks them again by those of its bits
-that the query attends to. Where it attends is read from the class activation maps of the global bits.
+A short global code finds candidates; a long local code, with one bit per feature map, re-ranks them by the bits that
+the query attends to. The attention is computed from the class activation maps (CAMs) of the global bits.
 
-The full text was not to be had; resolved: the local maps are a 1 x 1 convolution on the last stage, without ReLU (of
-non-negative maps every local bit would be 1); a local bit is the sign of its pooled map over its running mean; the
-global code is linear in the pooled maps, which is what makes a CAM exact; both codes learn by the contrastive loss of
-DSH (margin twice their length), and, as an option, a classifier on each code, without which a network that is not
-pretrained may learn nothing from pairs of images with several labels (``classification``). The mean of the signed
-CAMs is the literal one (``cam``; "signed" turns each by the bit's value, "abs" takes its size); the region is the
-largest connected component of what exceeds the mean (``region``, ``theta``, ``connectivity``), as step 1 of the source
-says and its equation 2.4 does not. A constant map has no region: then all local bits count. The database stores both
-codes; the mask belongs to the query alone.
+Resolved: the full text was not available. The local maps are a 1 x 1 convolution on the last stage, without ReLU (for
+non-negative maps every local bit would be 1). A local bit is the sign of its pooled map minus the running mean. The
+global code is linear in the pooled maps, so that CAMs are exact. Both codes are trained by the contrastive loss of DSH
+(the margin is twice their length), optionally with a classifier on each code (``classification``), without which a
+network that is not pretrained can fail to learn from pairs of images with several labels. The average CAM is the
+literal mean (``cam``; "signed" multiplies each CAM by the sign of its bit, "abs" takes absolute values). The region is
+the largest connected component above the mean (``region``, ``theta``, ``connectivity``), as in step 1 of the source,
+which its equation 2.4 contradicts. A constant map has no region; then all local bits count. The database stores both
+codes; only the query has a mask.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from hashzoo_plugins.quantization import gap
 from hashzoo_plugins.structured import maps
 
 CAM = Literal["mean", "signed", "abs"]
-SHARE = 0.2  # of the maximum: the localisation convention of CAM, where theta = "max"
+SHARE = 0.2  # of the maximum, for theta = "max": the convention for localization with CAMs
 log = logging.getLogger(__name__)
 
 
@@ -61,9 +61,9 @@ def average_cam(local: Tensor, weight: Tensor, z: Tensor, cam: CAM) -> Tensor:
 def attended(
     average: NDArray[np.float64], region: Literal["largest", "full"], connectivity: int, theta: Literal["mean", "max"]
 ) -> NDArray[np.bool_]:
-    """(h, w) where an average CAM exceeds its threshold, and of that the largest connected component.
+    """(h, w) the largest connected component where an average CAM exceeds its threshold ("full": all of it).
 
-    Of two as large, the one met first in raster order. Empty for a constant map.
+    Of two components of equal size, the first in raster order. Empty for a constant map.
 
     >>> attended(np.array([[3.0, 0, 0], [0, 0, 2], [0, 0, 2]]), "largest", 8, "mean").astype(int)
     array([[0, 0, 0],
@@ -80,9 +80,9 @@ def attended(
 
 
 def map_scores(local: Tensor, region: Tensor) -> Tensor:
-    """(B, C) how many active places of each map (B, C, h, w) lie in a region (B, h, w), eq. 2.4.
+    """(B, C) the number of active pixels of each map (B, C, h, w) in a region (B, h, w), eq. 2.4.
 
-    A map is active where its positive part exceeds that part's mean.
+    A pixel is active if its positive part exceeds the mean positive part of the map.
     """
     active = local.clamp(min=0)
     above = active > active.mean((2, 3), keepdim=True)
@@ -90,7 +90,7 @@ def map_scores(local: Tensor, region: Tensor) -> Tensor:
 
 
 def select(scores: Tensor, count: int) -> Tensor:
-    """(B, C) bool: the ``count`` highest scores of each row, the earlier of equal ones; all where a row is zero.
+    """(B, C) bool: the ``count`` highest scores of each row, in order for equal scores; all of a row of zeros.
 
     >>> select(torch.tensor([[4, 4, 0, 4], [0, 0, 0, 0]]), 2).int()
     tensor([[1, 1, 0, 0],
@@ -102,7 +102,7 @@ def select(scores: Tensor, count: int) -> Tensor:
 
 
 class TwoLevel(nn.Module):
-    """One local bit a feature map, and a global code that is linear in the pooled maps."""
+    """One local bit per feature map, and a global code that is linear in the pooled maps."""
 
     def __init__(self, backbone: Backbone, setting: Setting, *, local_bits: int = 256) -> None:
         super().__init__()
@@ -119,10 +119,10 @@ class TwoLevel(nn.Module):
 
 
 class TwoLevelLoss(nn.Module):
-    """DSH's contrastive loss of the global and of the local code, each with a margin of twice its length.
+    """The contrastive loss of DSH for the global and the local code, each with a margin of twice its length.
 
-    With ``classification``, each code has a linear classifier that learns too, and that much of its cross-entropy
-    counts; ``local_bits`` is the length of the head's local code.
+    ``classification`` is the weight of the cross-entropy of a linear classifier on each code (0: no classifiers);
+    ``local_bits`` is the length of the local code of the head.
     """
 
     def __init__(
@@ -134,9 +134,9 @@ class TwoLevelLoss(nn.Module):
         self.classifiers = nn.ModuleDict({level: nn.Linear(k, setting.classes) for level, k in lengths.items()})
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Terms of both levels. ValueError for a head without a local code, or a batch of one."""
+        """The terms of both levels. Raises ValueError for a head without a local code, or a batch of one."""
         if "local" not in output.extra:
-            raise ValueError("two-level learns a local code beside the global one: take the head two-level")
+            raise ValueError("the loss two-level needs a head with a local code: use the head two-level")
         require("two-level", batch)
         criterion = binary_cross_entropy_with_logits if self.multilabel else cross_entropy
         terms = {}
@@ -150,7 +150,7 @@ class TwoLevelLoss(nn.Module):
 
 
 class TwoLevelCAM(Deep):
-    """Coarse search by a global code, then the local bits that the query's class activation maps choose."""
+    """Coarse search by a global code, then re-ranking by local bits that class activation maps select."""
 
     head: TwoLevel
     card = Card(
@@ -176,10 +176,10 @@ class TwoLevelCAM(Deep):
         quantization: float = 0.01,
         classification: float = 0.0,
     ) -> None:
-        """``selected`` is the paper's L, the local bits that count (half of them); ``depth`` its top K."""
+        """``selected`` is the paper's L, the number of local bits that count (default half); ``depth`` its top K."""
         chosen = local_bits // 2 if selected is None else selected
         if not chosen >= 1 or local_bits < 1:
-            raise ValueError(f"two-level-cam selects 1 local bit or more of at least 1, not {selected} of {local_bits}")
+            raise ValueError(f"two-level-cam needs selected >= 1 and local_bits >= 1, not {selected} and {local_bits}")
         head = TwoLevel(backbone, setting, local_bits=local_bits)
         loss = TwoLevelLoss(setting, quantization=quantization, classification=classification, local_bits=local_bits)
         super().__init__(backbone, head, loss)
@@ -187,11 +187,11 @@ class TwoLevelCAM(Deep):
         self.cam, self.region, self.theta, self.connectivity = cam, region, theta, connectivity
 
     def average(self, output: Output) -> Tensor:
-        """(B, h, w) the average CAM of the global bits."""
+        """The average CAM (B, h, w) of the global bits."""
         return average_cam(output.extra["maps"], self.head.hash.weight, output.code, self.cam)
 
     def regions(self, output: Output) -> Tensor:
-        """(B, h, w) bool: where each image is attended to."""
+        """The attended region (B, h, w) of each image, bool."""
         found = [
             attended(average, self.region, self.connectivity, self.theta)
             for average in self.average(output).double().cpu().numpy()
@@ -199,7 +199,7 @@ class TwoLevelCAM(Deep):
         return torch.from_numpy(np.stack(found)).to(output.code.device)
 
     def encode(self, batch: Batch) -> Codes:
-        """Both codes, and the mask over the local one, which counts where the image is a query."""
+        """Both codes, and the mask over the local code, which is used for queries."""
         output: Output = self.head(self.backbone(batch.images))
         regions = self.regions(output)
         if empty := int((~regions.any((1, 2))).sum()):
@@ -208,15 +208,15 @@ class TwoLevelCAM(Deep):
         return {"global": bits(output.code), "local": bits(output.extra["local"]), "mask": mask}
 
     def index(self) -> Index:
-        """Coarse by the global code, then by the chosen local bits."""
+        """A coarse ranking by the global code, then by the selected local bits."""
         return Cascade(Hamming("global"), Hamming("local", weight="mask"), self.depth)
 
     def bitwise(self, operation: Operation, a: Codes, b: Codes) -> Codes:
-        """The bits, under the local bits that either query attends to."""
+        """Bitwise codes; the mask has the local bits that either query attends to."""
         return super().bitwise(operation, a, b) | {"mask": a["mask"] | b["mask"]}
 
     def attention(self, batch: Batch) -> Tensor:
-        """The average CAM inside the region."""
+        """The average CAM (B, h, w) inside the attended region, shifted to a minimum of 0."""
         output: Output = self.head(self.backbone(batch.images))
         average = self.average(output)
         return (average - average.amin((1, 2), keepdim=True)) * self.regions(output)
