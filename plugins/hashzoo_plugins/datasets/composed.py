@@ -61,7 +61,7 @@ def draw(data: Splits, operation: Operation, count: int, seed: int, pairs: Liter
     rows = torch.nonzero(good)[:count, 0]
     if len(rows) < count:
         raise ValueError(
-            f"only {len(rows)} pairs of the {total} queries have a {operation}, fewer than the {count} queries requested"
+            f"only {len(rows)} pairs of the {total} queries have a {operation}, but {count} were requested"
         )
     return replace(data, pairs=Pairs(operation, first[rows], second[rows], made[rows]))
 

@@ -75,5 +75,5 @@ METHOD = deep(
     "linear",
     MIHash,
     card=Card("deep", "pairs", paper="Cakir et al., ICCV 2017", year=2017),
-    doc="MIHash: mutual information between distance and neighbourhood (Cakir et al., ICCV 2017)",
+    doc="MIHash: mutual information between distance and neighborhood (Cakir et al., ICCV 2017)",
 )
