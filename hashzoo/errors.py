@@ -61,9 +61,9 @@ def _escaped(character: str) -> str:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The line for a name that does not exist, with the nearest that does.
 
-    >>> unknown("method", "iqt", ["itq", "lsh"])
+    >>> unknown_name("method", "iqt", ["itq", "lsh"])
     "no method 'iqt'; did you mean 'itq'?"
-    >>> unknown("method", "zebra", ["itq", "lsh"])
+    >>> unknown_name("method", "zebra", ["itq", "lsh"])
     "no method 'zebra'; there are: itq, lsh"
     """
     known = sorted(known)
@@ -93,9 +93,9 @@ class EndedError(HashzooError):
 def describe_exit(code: int | None) -> str:
     """How a process ended, by its exit code.
 
-    >>> how(-9)
+    >>> describe_exit(-9)
     'was ended by SIGKILL; often the system ending a process that takes too much memory'
-    >>> how(3)
+    >>> describe_exit(3)
     'ended with code 3 and left no result'
     """
     if code is not None and code < 0:

@@ -59,7 +59,7 @@ class CodeMetric:
 def code_metrics(names: Iterable[str], extra: Mapping[str, Any]) -> dict[str, CodeMetric]:
     """Those of the metrics that are of codes, by the name asked for.
 
-    >>> list(of_codes(["map@all", "ones@5"], {"ones": OfCodes(lambda coded: 1.0)}))
+    >>> list(code_metrics(["map@all", "ones@5"], {"ones": CodeMetric(lambda sample: 1.0)}))
     ['ones@5']
     """
     found = {name: extra.get(name.partition("@")[0]) for name in names}

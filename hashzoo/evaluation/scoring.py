@@ -142,7 +142,7 @@ def score_queries(
     metrics: tuple[str, ...],
     extra: dict[str, Callable[..., Any]],
 ) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
-    """The metrics of all queries but for those of codes, and what :func:`ask` finds by distance."""
+    """The metrics of all queries but for those of codes, and what :func:`query_codes` finds by distance."""
     ranking = [name for name in metrics if name not in code_metrics(metrics, extra)]
     read = {name: parse(name, extra) for name in ranking}
     found: dict[str, Evaluation] = {}
