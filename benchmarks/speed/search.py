@@ -144,12 +144,12 @@ def encoded(photos: Path, weights: Path | None, count: int, rounds: int) -> None
     """Images a second of ``encode``, of the network alone, and of decoding alone."""
     encoder = encoder_of(weights)
     of = encoder.trained
-    root, relative = image_paths.found([photos])
+    root, relative = image_paths.find_images([photos])
     files: Sequence[Path] = [root / path for path in relative[:count]]
 
     def decoded() -> list[torch.Tensor]:
         with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-            return list(pool.map(lambda f: prepare(of.tensor(image_paths.opened(f)), of.input), files))
+            return list(pool.map(lambda f: prepare(of.tensor(image_paths.open_image(f)), of.input), files))
 
     ready = torch.stack(decoded())
 

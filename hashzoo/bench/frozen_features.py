@@ -19,7 +19,7 @@ from torch import Tensor
 from hashzoo.backbone import Backbone
 from hashzoo.bench.job import Job, load_job_data
 from hashzoo.data.image_files import DECODER, ImageFiles
-from hashzoo.data.integrity import Inspection, below
+from hashzoo.data.integrity import Inspection, resolve_rows
 from hashzoo.registry import zoo
 from hashzoo.registry.build import build_backbone, image_shape
 from hashzoo.registry.source import code_digest
@@ -70,7 +70,7 @@ class Freezer:
         pools: dict[str, list[np.ndarray]] = {}
         parts = {}
         for part, split in data.parts().items():
-            base, rows = below(split.images)
+            base, rows = resolve_rows(split.images)
             if isinstance(base, Tensor):
                 digest, good = inspection.digests[part], rows
                 arrays = self._arrays(base, good, 256, [digest])

@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import Any
 
-from hashzoo.data.integrity import Inspection, inspect, kept
+from hashzoo.data.integrity import Inspection, drop_bad_images, inspect_splits
 from hashzoo.registry.build import load_data
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Cell, Identity
@@ -54,8 +54,8 @@ class Job:
 def load_job_data(job: Job, house: Zoo) -> tuple[Splits, Inspection]:
     """The sound images of a job's data, and what was found when they were looked at, now or by who made the job."""
     data = load_data(house, job.identity.dataset, job.dataset_options)
-    found = job.inspection or inspect(data)
-    return kept(data, found), found
+    found = job.inspection or inspect_splits(data)
+    return drop_bad_images(data, found), found
 
 
 def uses_stored_features(train: Budget, entry: Entry) -> bool:

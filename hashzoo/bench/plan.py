@@ -10,7 +10,7 @@ import torch
 from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.job import PROTOCOL, Job, uses_stored_features
-from hashzoo.data.integrity import fingerprint, kept
+from hashzoo.data.integrity import drop_bad_images, fingerprint
 from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.code_metrics import code_metrics
 from hashzoo.evaluation.metrics import ASKINGS, GROUPS, parse
@@ -75,7 +75,7 @@ def plan(
     dataset_options = convert_options("dataset", dataset, zoo.dataset(dataset).factory, given.get(dataset, {}))
     data = load_data(zoo, dataset, dataset_options)
     inspection = inspect_images(dataset, data, skip_bad_images, tell)
-    data = kept(data, inspection)
+    data = drop_bad_images(data, inspection)
     if data.multilabel and parts & set(GROUPS):
         raise UsageError(f"{dataset} has several labels an image; /{GROUPS[0]} and its kin need one")
     if select and data.validation is None:

@@ -149,7 +149,7 @@ def check(
     if backbone is not None:
         found += audit.contaminated(opened.data, _trained_on(house, backbone, weights, opened.data))
     with bar("images") as tell:
-        found += audit.check(opened.data, near=distance if near else None, tell=tell)
+        found += audit.audit_splits(opened.data, near=distance if near else None, progress=tell)
     lines = audit.report(found, opened.data.notes, allow)
     wrong = [line for line in lines if line["status"] == "found"]
     if as_json:
@@ -166,11 +166,11 @@ def check(
 
 def _trained_on(house: Any, backbone: str, set_for: dict[str, Any], splits: Any) -> str:
     """What the labelled data behind a backbone's weights is called; it is built as a benchmark builds it."""
-    from hashzoo.data.integrity import inspect, kept
+    from hashzoo.data.integrity import drop_bad_images, inspect_splits
     from hashzoo.registry.build import build_backbone, convert_options, image_shape
 
     given = convert_options("backbone", backbone, house.backbone(backbone).factory, set_for)
-    shape = image_shape(kept(splits, inspect(splits)))
+    shape = image_shape(drop_bad_images(splits, inspect_splits(splits)))
     return str(build_backbone(house, backbone, shape, given, 0).trained_on)
 
 

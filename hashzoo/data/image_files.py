@@ -1,4 +1,4 @@
-"""Image files as they are stored, and how each becomes an image."""
+"""Image files and their decoding, with limits on memory."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from PIL import (
 
 from hashzoo.errors import EnvironmentFailure
 
-#: The version of :func:`decode`. Raise it with any change that gives another image, or refuses another file.
+#: Version of :func:`decode`. Increment it with any change of the decoded images or of the files that are refused.
 DECODER = 1
 
-#: Images above this many pixels are refused: a small file can hold an image of many gigabytes.
-PIXELS = 64 << 20
+#: Images with more pixels are refused: a small file can contain an image of many gigabytes.
+MAX_PIXELS = 64 << 20
 
-#: The same of JPEGs, which are read at 1/2, 1/4 or 1/8 of their sides until they have at most ``PIXELS``.
-JPEG_PIXELS = 8 * PIXELS
+#: The same limit for JPEGs, which are decoded at 1/2, 1/4 or 1/8 of their size until they have ``MAX_PIXELS`` or less.
+MAX_JPEG_PIXELS = 8 * MAX_PIXELS
 
-#: Bytes of coefficients of a JPEG that must be held in memory at full size, as those of a progressive one.
-COEFFICIENTS = 512 << 20
+#: Limit on the bytes of coefficients of a JPEG that its decoder keeps in memory, as for progressive JPEGs.
+MAX_COEFFICIENT_BYTES = 512 << 20
 
-#: Kinds of file by their first bytes. ``Image.open`` would also run the decoders of exotic ones (EPS starts another
-#: program), and warns or refuses by limits of its own.
-KINDS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
+#: Decoders by the first bytes of a file. ``Image.open`` would also run the decoders of rare formats (EPS starts another
+#: program), and has its own limits and warnings.
+DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     (b"GIF8", GifImagePlugin.GifImageFile),
@@ -52,7 +52,7 @@ KINDS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"MM\0+", TiffImagePlugin.TiffImageFile),
 )
 
-#: EXIF 2.3, tag 0x0112: what brings an image upright.
+#: EXIF 2.3, tag 0x0112, and the transposition that makes an image upright for each value.
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,39 +66,81 @@ UPRIGHT = {
 
 TILE_SIDES = (322, 323)  # TIFF 6.0: TileWidth, TileLength
 STRIP = 1 << 20  # pixels that are converted at a time
-LARGE = PIXELS // 4  # larger ones are decoded by one thread at a time
-ONE_AT_A_TIME = threading.Lock()
+LARGE = MAX_PIXELS // 4  # larger images are decoded by one thread at a time
+_LARGE_IMAGE = threading.Lock()
 
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of odd files is said by our errors
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # our errors report the same problems
 
 
 class ImageFiles(Sequence[Any], ABC):
-    """A sequence of image files, decoded one at a time, when asked for. Nothing is held in memory.
+    """A sequence of image files that are decoded one at a time, on access. Base class for ``Split.images``.
 
-    What a dataset gives as ``Split.images`` where images are files: fingerprints are then made of the bytes of the
-    files, and images that do not decode are found before anything is trained. ``form`` says what is done with a
-    image after it is decoded, as "256 x 256", and is part of fingerprints; empty where nothing is.
+    Subclasses implement ``__len__``, ``read``, ``name`` and ``stamp``. hashzoo then computes fingerprints from the
+    bytes of the files, and finds images that cannot be decoded before it trains anything.
+
+    Attributes:
+        form: What is done with an image after decoding, such as ``"256 x 256"``; part of fingerprints. Empty if images
+            are used as decoded.
     """
 
     form: str = ""
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of images."""
 
     @abstractmethod
     def read(self, row: int) -> bytes:
-        """The bytes of one file. OSError where they cannot be read."""
+        """Read one file.
+
+        Args:
+            row: The index of the image.
+
+        Returns:
+            The bytes of the file.
+
+        Raises:
+            OSError: If the file cannot be read.
+        """
 
     @abstractmethod
     def name(self, row: int) -> str:
-        """What a message calls the image: a path, or a name inside an archive."""
+        """The name of an image in messages.
+
+        Args:
+            row: The index of the image.
+
+        Returns:
+            A path, or a name inside an archive.
+        """
 
     @abstractmethod
     def stamp(self, row: int) -> str:
-        """Text that changes whenever the file does, found without reading it (a path, its size and time)."""
+        """Identify the content of a file without reading it.
+
+        Args:
+            row: The index of the image.
+
+        Returns:
+            Text that changes whenever the file changes, such as its path, size and time of modification.
+
+        Raises:
+            OSError: If the file does not exist.
+        """
 
     def __getitem__(self, row: Any) -> Any:
-        """One image, upright, in RGB. EnvironmentFailure naming it where it does not decode."""
+        """Decode one image.
+
+        Args:
+            row: The index of the image.
+
+        Returns:
+            The image (``PIL.Image.Image``), upright, in RGB.
+
+        Raises:
+            IndexError: If there is no such row.
+            EnvironmentFailure: If the image cannot be read or decoded; the message names it.
+        """
         if row >= len(self):
             raise IndexError(row)
         try:
@@ -108,144 +150,150 @@ class ImageFiles(Sequence[Any], ABC):
 
 
 def decode(data: bytes) -> Image.Image:
-    """The image in a file's bytes, upright, in RGB. EnvironmentFailure with the reason where it does not decode.
+    """Decode the bytes of an image file, upright, in RGB. Raises EnvironmentFailure with the reason.
 
-    JPEG, PNG, GIF, WebP, TIFF and BMP are read, of several images the first. What is see-through stands on white;
-    16 bits become 8; colour profiles are not applied. The image and what decodes it take less than 1 GiB.
+    JPEG, PNG, GIF, WebP, TIFF and BMP are supported; of several frames the first is used. Transparent pixels are
+    blended with white, 16 bits are reduced to 8, and colour profiles are not applied. Decoding takes less than 1 GiB.
     """
-    hush()
+    silence_pillow()
     try:
-        with _opened(data) as file, _place(file):
+        with _open(data) as file, _decoding_slot(file):
             file.load()
-            turn = _turn(file)
-            image = in_rgb(file)
-            if turn is None:
+            transposition = _transposition(file)
+            image = to_rgb(file)
+            if transposition is None:
                 return image
-            upright = image.transpose(turn)
-            upright.info.clear()  # it would still say how to turn the image
+            upright = image.transpose(transposition)
+            upright.info.clear()  # it still contains the EXIF orientation
             return upright
     except EnvironmentFailure:
         raise
     except Image.DecompressionBombError as error:
-        raise EnvironmentFailure(f"it has more than the {PIXELS} pixels that are read; make it smaller") from error
+        raise EnvironmentFailure(f"more than {MAX_PIXELS} pixels; make the image smaller") from error
     except MemoryError as error:
-        raise EnvironmentFailure("it needs more memory than there is") from error
-    except Exception as error:  # damaged bytes lead Pillow to nearly any
+        raise EnvironmentFailure("not enough memory to decode it") from error
+    except Exception as error:  # Pillow raises many types of exceptions for damaged files
         raise EnvironmentFailure(_reason(error)) from error
 
 
-def hush() -> None:
-    """Turn Pillow's warnings on odd files off, wherever warnings have been made errors since.
+def silence_pillow() -> None:
+    """Ignore the warnings of Pillow, also if warnings have been turned into errors.
 
-    ``warnings.catch_warnings`` would do it for one call, but swaps the filters of all threads.
+    ``warnings.catch_warnings`` could do it for one call, but replaces the filters of all threads.
     """
     first = warnings.filters[0] if warnings.filters else None
     if first is None or first[0] != "ignore" or "PIL" not in str(first[3]):
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _opened(data: bytes) -> ImageFile.ImageFile:
-    """A file whose header is read and whose image is not."""
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Open an image file: its header is read and checked, its pixels are not decoded."""
     if not data:
         raise EnvironmentFailure("the file is empty")
-    kind = next((reader for start, reader in KINDS if data.startswith(start)), None)
-    if kind is None:
-        raise EnvironmentFailure("it is no JPEG, PNG, GIF, WebP, TIFF or BMP")
-    file = kind(io.BytesIO(data))
-    _check(file, data)
+    decoder = next((reader for start, reader in DECODERS if data.startswith(start)), None)
+    if decoder is None:
+        raise EnvironmentFailure("not a JPEG, PNG, GIF, WebP, TIFF or BMP file")
+    file = decoder(io.BytesIO(data))
+    _check_size(file, data)
     return file
 
 
-def _place(file: ImageFile.ImageFile) -> AbstractContextManager[Any]:
-    """What a thread waits for before it decodes: nothing, but where the image is large."""
-    return ONE_AT_A_TIME if file.width * file.height > LARGE else nullcontext()
+def _decoding_slot(file: ImageFile.ImageFile) -> AbstractContextManager[Any]:
+    """Context for decoding: a lock for large images, so that one thread at a time decodes them."""
+    return _LARGE_IMAGE if file.width * file.height > LARGE else nullcontext()
 
 
-def _turn(file: ImageFile.ImageFile) -> Image.Transpose | None:
-    """How an image must be turned to stand upright; damaged EXIF turns nothing."""
+def _transposition(file: ImageFile.ImageFile) -> Image.Transpose | None:
+    """The transposition that makes an image upright; None if there is none or its EXIF data is damaged."""
     try:
         return UPRIGHT.get(file.getexif().get(ORIENTATION, 1))
     except Exception:
         return None
 
 
-def _check(file: ImageFile.ImageFile, data: bytes) -> None:
-    """Refuse what would take too much memory, before any is taken; a large JPEG is set to be read smaller."""
+def _check_size(file: ImageFile.ImageFile, data: bytes) -> None:
+    """Refuse images that need too much memory, before it is allocated; set large JPEGs to decode at a lower size."""
     width, height = file.size
-    limit, why = PIXELS, ""
+    limit, reason = MAX_PIXELS, ""
     if isinstance(file, JpegImagePlugin.JpegImageFile):
-        limit = JPEG_PIXELS
+        limit = MAX_JPEG_PIXELS
         if not _one_scan(file, data):
-            limit, why = min(limit, int(COEFFICIENTS / _coefficients(file))), " in such a JPEG of several scans"
+            limit = min(limit, int(MAX_COEFFICIENT_BYTES / _coefficient_bytes(file)))
+            reason = " for such a JPEG with several scans"
     if isinstance(file, WebPImagePlugin.WebPImageFile):
-        limit, why = PIXELS // 2, " in a WebP"  # its decoder holds the image three times
+        limit, reason = MAX_PIXELS // 2, " for a WebP"  # its decoder keeps three copies of the image
     if isinstance(file, TiffImagePlugin.TiffImageFile):
-        across, down = (int(file.tag_v2.get(tag, 1)) for tag in TILE_SIDES)
-        if across * down > PIXELS:
-            raise EnvironmentFailure(f"it has tiles of {across} x {down} pixels; at most {PIXELS} pixels are read")
+        tile_width, tile_height = (int(file.tag_v2.get(tag, 1)) for tag in TILE_SIDES)
+        if tile_width * tile_height > MAX_PIXELS:
+            raise EnvironmentFailure(f"tiles of {tile_width} x {tile_height} pixels; the limit is {MAX_PIXELS} pixels")
     if width < 1 or height < 1:
-        raise EnvironmentFailure("it has no pixels")
+        raise EnvironmentFailure("the image has no pixels")
     if width * height > limit:
-        raise EnvironmentFailure(f"it has {width} x {height} pixels; at most {limit} are read{why}; make it smaller")
-    scale = next(s for s in (1, 2, 4, 8) if width * height <= PIXELS * s * s)
+        raise EnvironmentFailure(
+            f"{width} x {height} pixels; the limit is {limit} pixels{reason}; make the image smaller"
+        )
+    scale = next(s for s in (1, 2, 4, 8) if width * height <= MAX_PIXELS * s * s)
     if scale > 1:
         file.draft(None, (width // scale, height // scale))
 
 
 def _one_scan(file: JpegImagePlugin.JpegImageFile, data: bytes) -> bool:
-    """Whether a JPEG just opened holds its components in one scan, so that it can be decoded line by line.
+    """Whether a newly opened JPEG stores its components in one scan, so that it can be decoded line by line.
 
-    Else, as when it is progressive, all its coefficients are held in memory, at the full size.
+    Otherwise, as for a progressive JPEG, the decoder keeps all coefficients in memory, at full size.
     """
-    length = 6 + 2 * file.layers  # of the header of a scan with every component (ITU T.81, B.2.3)
+    length = 6 + 2 * file.layers  # of the header of a scan with all components (ITU T.81, B.2.3)
     header = b"\xff\xda" + length.to_bytes(2, "big")
     end = file.fp.tell() if file.fp else 0
     return "progressive" not in file.info and data[: end - length + 2].endswith(header)
 
 
-def _coefficients(file: JpegImagePlugin.JpegImageFile) -> float:
-    """Bytes of coefficients for each pixel: two for each component, less where it is sampled more coarsely."""
-    sides = [(max(1, across), max(1, down)) for _, across, down, _ in file.layer]
-    most = max(across for across, _ in sides) * max(down for _, down in sides)
-    return 2 * sum(across * down for across, down in sides) / most
+def _coefficient_bytes(file: JpegImagePlugin.JpegImageFile) -> float:
+    """Bytes of coefficients per pixel: two per component, fewer for a subsampled component."""
+    factors = [(max(1, horizontal), max(1, vertical)) for _, horizontal, vertical, _ in file.layer]
+    largest = max(horizontal for horizontal, _ in factors) * max(vertical for _, vertical in factors)
+    return 2 * sum(horizontal * vertical for horizontal, vertical in factors) / largest
 
 
-def in_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode in RGB, what is see-through on white, integers and floats of more than 8 bits scaled.
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB: transparent pixels on white, values of more than 8 bits scaled to 8.
 
-    A strip at a time, so that little is in memory in more than two modes.
+    It is converted in strips, so that few pixels are in memory in more than two modes.
 
-    >>> in_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
+    >>> to_rgb(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
     (255, 255, 255)
-    >>> in_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
+    >>> to_rgb(Image.new("I;16", (1, 1), 65535)).getpixel((0, 0))
     (255, 255, 255)
     """
     deep = image.mode[0] in "IF"
-    clear = image.has_transparency_data and not deep
-    if image.mode == "RGB" and not clear:
+    transparent = image.has_transparency_data and not deep
+    if image.mode == "RGB" and not transparent:
         return image
-    low, high = span(image) if deep else (0.0, 255.0)
-    made = Image.new("RGB", image.size, "white")
+    low, high = value_range(image) if deep else (0.0, 255.0)
+    rgb = Image.new("RGB", image.size, "white")
     for top, strip in strips(image):
-        if clear:
-            seen = strip.convert("RGBA")
-            made.paste(seen, (0, top), seen)
+        if transparent:
+            rgba = strip.convert("RGBA")
+            rgb.paste(rgba, (0, top), rgba)
         elif deep:
             values = np.nan_to_num(np.asarray(strip, np.float64), nan=low, posinf=high, neginf=low)
-            light = ((values - low) / (high - low) * 255).round().clip(0, 255).astype(np.uint8)
-            made.paste(Image.fromarray(light).convert("RGB"), (0, top))
+            scaled = ((values - low) / (high - low) * 255).round().clip(0, 255).astype(np.uint8)
+            rgb.paste(Image.fromarray(scaled).convert("RGB"), (0, top))
         else:
-            made.paste(strip.convert("RGB"), (0, top))
-    return made
+            rgb.paste(strip.convert("RGB"), (0, top))
+    return rgb
 
 
-def span(image: Image.Image) -> tuple[float, float]:
-    """The values that stand for black and white in an image of more than 8 bits.
+def value_range(image: Image.Image) -> tuple[float, float]:
+    """The values of black and white in an image of more than 8 bits.
 
-    Those of its type where the values agree with one: 0 to 1 (floats), 255 or 65535. Else its own least and largest.
+    Black is 0 and white the smallest of 1 (floats only), 255 and 65535 that no value exceeds; if a value is negative or
+    above 65535, they are the smallest and the largest value.
 
-    >>> span(Image.new("I;16", (1, 1), 300)), span(Image.new("F", (1, 1), 0.5)), span(Image.new("F", (1, 1), -2.0))
-    ((0.0, 65535.0), (0.0, 1.0), (-2.0, -1.0))
+    >>> value_range(Image.new("I;16", (1, 1), 300)), value_range(Image.new("F", (1, 1), 0.5))
+    ((0.0, 65535.0), (0.0, 1.0))
+    >>> value_range(Image.new("F", (1, 1), -2.0))
+    (-2.0, -1.0)
     """
     if image.mode.startswith("I;16"):
         return 0.0, 65535.0
@@ -256,7 +304,7 @@ def span(image: Image.Image) -> tuple[float, float]:
         low = min(low, float(values.min(initial=np.inf, where=finite)))
         high = max(high, float(values.max(initial=-np.inf, where=finite)))
     if low > high:
-        return 0.0, 1.0  # no number in it is finite
+        return 0.0, 1.0  # no value is finite
     for white in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
         if low >= 0 and high <= white:
             return 0.0, white
@@ -264,19 +312,19 @@ def span(image: Image.Image) -> tuple[float, float]:
 
 
 def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """An image in strips of some rows, each with the row where it begins."""
+    """Strips of an image, each with its first row."""
     rows = max(1, STRIP // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _reason(error: Exception) -> str:
-    """One line in words for whatever damaged bytes led to."""
+    """One readable line for an exception that a damaged file raised."""
     text = " ".join(str(error).split())[:200]
-    plain = isinstance(error, OSError | SyntaxError | ValueError) and any(c.isalpha() for c in text)
-    return f"it is damaged ({text})" if plain else f"it is damaged ({type(error).__name__} {text})".replace(" )", ")")
+    readable = isinstance(error, OSError | SyntaxError | ValueError) and any(c.isalpha() for c in text)
+    return f"damaged ({text})" if readable else f"damaged ({type(error).__name__} {text})".replace(" )", ")")
 
 
-def digest(data: bytes) -> bytes:
-    """16 bytes that stand for a file's content."""
+def short_digest(data: bytes) -> bytes:
+    """The first 16 bytes of the SHA-256 digest."""
     return hashlib.sha256(data).digest()[:16]

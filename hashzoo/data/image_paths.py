@@ -1,4 +1,4 @@
-"""Image files of a person's own: found in folders, read one at a time."""
+"""The user's own image files: find them in folders, read them one at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".tif", ".tiff", ".bmp", ".dib",
 )  # fmt: skip
 
-LARGEST = 256 << 20  # bytes of a file: a TIFF of as many pixels as are decoded
+MAX_FILE_SIZE = 256 << 20  # bytes; enough for a TIFF of MAX_PIXELS pixels
 
 
 def files_below(root: Path) -> Iterator[PurePath]:
@@ -54,12 +54,12 @@ def files_below(root: Path) -> Iterator[PurePath]:
                 continue
             if _is_folder(entry):
                 stack.append(relative / entry.name)
-            elif entry.is_symlink() or entry.is_file():  # a broken link is named when it is read
+            elif entry.is_symlink() or entry.is_file():  # a broken link is reported when it is read
                 yield relative / entry.name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder; a link that leads nowhere, or round in a circle, is none."""
+    """Whether an entry is a folder; a broken or circular link is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -82,13 +82,13 @@ def read_image_file(path: Path) -> bytes:
     known = path.stat()
     if not stat.S_ISREG(known.st_mode):  # a device, a pipe
         raise EnvironmentFailure("not a regular file")
-    if known.st_size > LARGEST:
-        raise EnvironmentFailure(f"the file has {known.st_size} bytes; at most {LARGEST} are read")
+    if known.st_size > MAX_FILE_SIZE:
+        raise EnvironmentFailure(f"the file has {known.st_size} bytes; the limit is {MAX_FILE_SIZE}")
     return path.read_bytes()
 
 
-def opened(path: Path) -> Image.Image:
-    """The image in a file, upright, in RGB. EnvironmentFailure naming a file that does not decode as one."""
+def open_image(path: Path) -> Image.Image:
+    """Decode an image file, upright, in RGB. Raises EnvironmentFailure with the path and the reason."""
     try:
         return decode(read_image_file(path))
     except OSError as error:
@@ -97,28 +97,28 @@ def opened(path: Path) -> Image.Image:
         raise EnvironmentFailure(f"{printable(path)} does not decode as an image: {error}") from error
 
 
-def found(given: Sequence[Path]) -> tuple[Path, list[PurePath]]:
-    """The folder that all images lie below, and each image relative to it.
+def find_images(paths: Sequence[Path]) -> tuple[Path, list[PurePath]]:
+    """Find images in files and folders: their common parent folder, and the path of each image relative to it.
 
-    Of a folder, all files below it whose names end as those of images do, sorted by the bytes of their paths; a file
-    that is named counts whatever its name. Each counts once. UsageError where something does not exist, and where a
-    folder, or all together, holds no image.
+    A folder stands for all files in it and its subfolders with the suffix of an image, sorted by the bytes of their
+    paths; a file is an image whatever its suffix. Duplicates are dropped. Raises UsageError if a path does not exist, a
+    folder contains no image or ``paths`` is empty.
     """
-    whole: dict[PurePath, None] = {}
-    for path in given:
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links stay as they were named
+    images: dict[PurePath, None] = {}
+    for path in paths:
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - links are not resolved
         if absolute.is_dir():
             inside = sorted(files_below(absolute), key=lambda relative: os.fsencode(relative.as_posix()))
-            kept = [absolute / relative for relative in inside if relative.suffix.lower() in IMAGE_SUFFIXES]
-            if not kept:
-                raise UsageError(f"no image lies in {printable(path)}; images end with {', '.join(IMAGE_SUFFIXES)}")
-            whole |= dict.fromkeys(kept)
+            contained = [absolute / relative for relative in inside if relative.suffix.lower() in IMAGE_SUFFIXES]
+            if not contained:
+                raise UsageError(f"no images in {printable(path)}; supported suffixes: {', '.join(IMAGE_SUFFIXES)}")
+            images |= dict.fromkeys(contained)
         elif absolute.exists():
-            whole[absolute] = None
+            images[absolute] = None
         else:
             raise UsageError(f"there is no file or folder {printable(path)}")
-    if not whole:
-        raise UsageError("name an image, or a folder of them")
-    folders = [path if path.is_dir() else path.parent for path in map(Path, map(os.path.abspath, given))]
+    if not images:
+        raise UsageError("no images given; name an image file or a folder")
+    folders = [path if path.is_dir() else path.parent for path in map(Path, map(os.path.abspath, paths))]
     root = Path(os.path.commonpath(folders))
-    return root, [path.relative_to(root) for path in whole]
+    return root, [path.relative_to(root) for path in images]

@@ -1,4 +1,4 @@
-"""One look at every image before anything is trained: does it decode, and what tells this data from other data."""
+"""Scan every image before anything is trained: which cannot be decoded, and the digests that identify the data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from hashzoo.data.image_files import DECODER, ImageFiles, decode, digest
+from hashzoo.data.image_files import DECODER, ImageFiles, decode, short_digest
 from hashzoo.data.transforms import as_tensor
 from hashzoo.errors import EnvironmentFailure, HashzooError
 from hashzoo.storage import npz
@@ -28,34 +28,36 @@ from hashzoo.storage.files import replace_bytes
 from hashzoo.storage.schema import CACHE, refuse_newer
 from hashzoo.types import ProgressCallback, Rows, Split, Splits
 
-SCHEMA = 1  # of what is kept; files from before it was written lack it
-AT_ONCE = 64  # images a thread looks at before it says so
+SCHEMA = 1  # of cached scans; files written before it existed have none
+BLOCK = 64  # images that a thread scans between two progress reports
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What became of each image of a sequence: 16 bytes that stand for it, or the reason why it does not decode.
+class Scan:
+    """The digest of each image of a sequence, and the reason for each image that cannot be decoded, by row.
 
-    ``lasting`` is False where a file could not even be read, or memory ran out: that may be otherwise the next time.
+    ``cacheable`` is False if a file could not be read or memory was short, since the next scan can then differ.
     """
 
-    prints: NDArray[np.uint8]  # (N, 16)
+    digests: NDArray[np.uint8]  # (N, 16)
     bad: Mapping[int, str]
-    lasting: bool = True
+    cacheable: bool = True
 
     @property
     def digest(self) -> str:
-        """Of all of it."""
-        return hashlib.sha256(np.ascontiguousarray(self.prints).data).hexdigest()
+        """Digest of all images."""
+        return hashlib.sha256(np.ascontiguousarray(self.digests).data).hexdigest()
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a cell must know of its data without looking at every image again.
+    """What a cell needs to know of its images without scanning them again.
 
-    ``digests`` are of each part's sound images, labels and ids; ``bad`` are the rows that do not decode, with the
-    reason; ``pools`` the digest of the image files that a part is taken from, and ``unreadable`` the rows of such
-    files, by that digest, that do not decode.
+    Attributes:
+        digests: By part, the digest of the images that can be decoded, with their labels and ids.
+        bad: By part, the rows that cannot be decoded, each with the reason.
+        pools: By part, the digest of the image files that the part is taken from.
+        unreadable: By the digest of such image files, the rows that cannot be decoded.
     """
 
     digests: Mapping[str, str]
@@ -65,14 +67,14 @@ class Inspection:
 
     @property
     def left_out(self) -> int:
-        """Images of all parts that do not decode."""
+        """The number of images in all parts that cannot be decoded."""
         return sum(map(len, self.bad.values()))
 
 
-def below(images: Any) -> tuple[Any, NDArray[np.int64]]:
-    """The sequence that a split's images are taken from, and the row there of each.
+def resolve_rows(images: Any) -> tuple[Any, NDArray[np.int64]]:
+    """The sequence that the images of a split are taken from, and the row of each image in it.
 
-    >>> base, rows = below(Rows(Rows("abcd", [3, 2, 1]), [0, 2]))
+    >>> base, rows = resolve_rows(Rows(Rows("abcd", [3, 2, 1]), [0, 2]))
     >>> base, rows.tolist()
     ('abcd', [3, 1])
     """
@@ -82,43 +84,39 @@ def below(images: Any) -> tuple[Any, NDArray[np.int64]]:
     return images, rows
 
 
-def inspect(data: Splits, tell: ProgressCallback | None = None) -> Inspection:
-    """Look at every image of every part. Those in files are looked at once, and again only when a file changes."""
-    seen: dict[int, tuple[Any, Looked]] = {}
+def inspect_splits(data: Splits, progress: ProgressCallback | None = None) -> Inspection:
+    """Scan the images of every part. Image files are scanned once, and again only if one of them has changed."""
+    scans: dict[int, tuple[Any, Scan]] = {}
     bad: dict[str, Mapping[int, str]] = {}
     digests, pools, unreadable = {}, {}, {}
     for part, split in data.parts().items():
         if isinstance(split.images, Tensor):
-            digests[part], bad[part] = digest_of_split(split, None), {}
+            digests[part], bad[part] = split_content_digest(split, None), {}
             continue
-        base, rows = below(split.images)
-        if id(base) not in seen:
-            seen[id(base)] = base, look(base, tell)
-        _, looked = seen[id(base)]
-        hit = np.flatnonzero(np.isin(rows, list(looked.bad))).tolist() if looked.bad else []
-        bad[part] = {row: looked.bad[int(rows[row])] for row in hit}
+        base, rows = resolve_rows(split.images)
+        if id(base) not in scans:
+            scans[id(base)] = base, scan(base, progress)
+        _, scanned = scans[id(base)]
+        bad_rows = np.flatnonzero(np.isin(rows, list(scanned.bad))).tolist() if scanned.bad else []
+        bad[part] = {row: scanned.bad[int(rows[row])] for row in bad_rows}
         labelled = replace(split, images=range(len(split)), boxes=None)
-        if hit:
-            sound = np.setdiff1d(np.arange(len(split)), hit)
-            labelled, rows = labelled.take(torch.from_numpy(sound)), rows[sound]
-        digests[part], pools[part] = digest_of_split(labelled, looked.prints[rows]), pooled(base, looked)
-        unreadable[pools[part]] = tuple(looked.bad)
+        if bad_rows:
+            good_rows = np.setdiff1d(np.arange(len(split)), bad_rows)
+            labelled, rows = labelled.take(torch.from_numpy(good_rows)), rows[good_rows]
+        digests[part] = split_content_digest(labelled, scanned.digests[rows])
+        pools[part] = _pool_digest(base, scanned)
+        unreadable[pools[part]] = tuple(scanned.bad)
     return Inspection(digests, bad, pools, unreadable)
 
 
-def form_of(images: Any) -> str:
-    """What is done with images after decoding, in words; empty where nothing is."""
-    return images.form if isinstance(images, ImageFiles) else ""
+def _pool_digest(images: Sequence[Any], scanned: Scan) -> str:
+    """Digest of all images of a sequence as a network receives them: the files and the processing after decoding."""
+    form = images.form if isinstance(images, ImageFiles) else ""
+    return hashlib.sha256(f"{scanned.digest} {form}".encode()).hexdigest() if form else scanned.digest
 
 
-def pooled(images: Sequence[Any], looked: Looked) -> str:
-    """A digest of all images of a sequence as they reach a network: of their files, and of what is done with them."""
-    form = form_of(images)
-    return hashlib.sha256(f"{looked.digest} {form}".encode()).hexdigest() if form else looked.digest
-
-
-def kept(data: Splits, inspection: Inspection) -> Splits:
-    """The data without the images that do not decode. EnvironmentFailure where a part would be empty."""
+def drop_bad_images(data: Splits, inspection: Inspection) -> Splits:
+    """The splits without images that cannot be decoded. Raises EnvironmentFailure if a part would be empty."""
     parts, pairs = {}, data.pairs
     for part, split in data.parts().items():
         bad = inspection.bad[part]
@@ -133,108 +131,109 @@ def kept(data: Splits, inspection: Inspection) -> Splits:
     return replace(data, **parts, pairs=pairs)  # type: ignore[arg-type]
 
 
-def digest_of_split(split: Split, prints: NDArray[np.uint8] | None, form: str = "") -> str:
-    """A digest of a split's ids and labels, and of its images: by their prints, or by pixels held in memory.
+def split_content_digest(split: Split, image_digests: NDArray[np.uint8] | None, form: str = "") -> str:
+    """Digest of the ids, labels and images of a split; without ``image_digests``, of the pixels in memory.
 
-    ``form`` is what is done with an image after decoding.
+    ``form`` is the processing of the images after decoding.
     """
     total = hashlib.sha256()
     for part in (split.ids, split.labels):
         total.update(str(tuple(part.shape)).encode())
         total.update(part.contiguous().numpy().data)
-    if prints is None:
+    if image_digests is None:
         total.update(str(tuple(split.images.shape)).encode())
         total.update(split.images.contiguous().numpy().data)
     else:
-        total.update(np.ascontiguousarray(prints).data)
+        total.update(np.ascontiguousarray(image_digests).data)
     total.update(form.encode())
     return total.hexdigest()
 
 
-def look(images: Sequence[Any], tell: ProgressCallback | None = None) -> Looked:
-    """Read and decode each image of a sequence, in as many threads as there are cores.
+def scan(images: Sequence[Any], progress: ProgressCallback | None = None) -> Scan:
+    """Read and decode every image of a sequence, with one thread per core and at most eight.
 
-    What was found of image files is kept in the cache folder for as long as none of them changes.
+    The result for image files is cached until one of the files changes.
     """
     if not isinstance(images, ImageFiles):
-        return _joined([_glance(images, range(len(images)))])
+        return _concatenate([_scan_rows(images, range(len(images)))])
     stamps = hashlib.sha256(f"{PIL.__version__} {DECODER} {len(images)}".encode())
     for row in range(len(images)):
         try:
             stamp = images.stamp(row)
         except OSError:
-            stamp = f"{images.name(row)} is not there"
+            stamp = f"{images.name(row)} is not there"  # part of the cache key: do not change
         stamps.update(stamp.encode("utf-8", "surrogateescape"))
     file = cache_folder() / "inspected" / f"{stamps.hexdigest()[:32]}.npz"
-    former = _read(file, len(images))
-    if former is not None:
-        return former
-    groups = [range(start, min(start + AT_ONCE, len(images))) for start in range(0, len(images), AT_ONCE)]
-    parts = []
+    cached = read_scan(file, len(images))
+    if cached is not None:
+        return cached
+    blocks = [range(start, min(start + BLOCK, len(images))) for start in range(0, len(images), BLOCK)]
+    scans = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for group, found in zip(groups, pool.map(lambda rows: _glance(images, rows), groups), strict=True):
-            parts.append(found)
-            if tell:
-                tell(group.stop, len(images))
-    looked = _joined(parts)
-    if looked.lasting:
-        _write(file, looked)
-    return looked
+        for block, scanned in zip(blocks, pool.map(lambda rows: _scan_rows(images, rows), blocks), strict=True):
+            scans.append(scanned)
+            if progress:
+                progress(block.stop, len(images))
+    result = _concatenate(scans)
+    if result.cacheable:
+        write_scan(file, result)
+    return result
 
 
 def pixel_digest(image: Tensor) -> bytes:
-    """16 bytes that stand for an image's pixels."""
-    return digest(str(tuple(image.shape)).encode() + image.contiguous().numpy().tobytes())
+    """16-byte digest of the pixels of an image."""
+    return short_digest(str(tuple(image.shape)).encode() + image.contiguous().numpy().tobytes())
 
 
-def _glance(images: Sequence[Any], rows: range) -> Looked:
-    prints, lasting = np.zeros((len(rows), 16), np.uint8), True
+def _scan_rows(images: Sequence[Any], rows: range) -> Scan:
+    digests, cacheable = np.zeros((len(rows), 16), np.uint8), True
     bad = {}
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         try:
             if isinstance(images, ImageFiles):
                 data = images.read(row)
                 decode(data)
-                found = digest(data)
+                digest = short_digest(data)
             else:
-                found = pixel_digest(as_tensor(images[row]))
-            prints[place] = np.frombuffer(found, np.uint8)
+                digest = pixel_digest(as_tensor(images[row]))
+            digests[index] = np.frombuffer(digest, np.uint8)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, HashzooError) as error:
-            lasting = lasting and not isinstance(error, OSError)
-            where = f"{images.name(row)}: " if isinstance(images, ImageFiles) else ""
-            bad[row] = where + (str(error) or type(error).__name__)
-    return Looked(prints, bad, lasting)
+            cacheable = cacheable and not isinstance(error, OSError)
+            name = f"{images.name(row)}: " if isinstance(images, ImageFiles) else ""
+            bad[row] = name + (str(error) or type(error).__name__)
+    return Scan(digests, bad, cacheable)
 
 
-def _joined(parts: Sequence[Looked]) -> Looked:
-    bad = {row: reason for part in parts for row, reason in part.bad.items()}
-    lasting = all(part.lasting for part in parts)
-    return Looked(np.concatenate([part.prints for part in parts]), bad, lasting)
+def _concatenate(scans: Sequence[Scan]) -> Scan:
+    bad = {row: reason for one in scans for row, reason in one.bad.items()}
+    return Scan(np.concatenate([one.digests for one in scans]), bad, all(one.cacheable for one in scans))
 
 
-def _read(file: Path, count: int) -> Looked | None:
+def read_scan(file: Path, count: int) -> Scan | None:
+    """The cached scan of ``count`` images; None if it is missing or damaged. Raises NewerSchemaError."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         stored = npz.read(file)
         refuse_newer(file, int(stored["schema"]) if "schema" in stored else SCHEMA, SCHEMA, CACHE)
-        prints, rows, reasons = stored["prints"], stored["rows"], stored["reasons"]
-        if prints.shape == (count, 16) and prints.dtype == np.uint8:
-            return Looked(prints, dict(zip(rows.tolist(), reasons.tolist(), strict=True)))
+        digests, rows, reasons = stored["prints"], stored["rows"], stored["reasons"]
+        if digests.shape == (count, 16) and digests.dtype == np.uint8:
+            return Scan(digests, dict(zip(rows.tolist(), reasons.tolist(), strict=True)))
     return None
 
 
-def _write(file: Path, looked: Looked) -> None:
-    packed = io.BytesIO()
-    rows = np.array(list(looked.bad), dtype=np.int64)
-    reasons = np.array(list(looked.bad.values()), dtype=str)
-    np.savez(packed, schema=SCHEMA, prints=looked.prints, rows=rows, reasons=reasons)
-    with suppress(OSError, EnvironmentFailure):  # a cache that cannot be written is no reason to stop
+def write_scan(file: Path, scanned: Scan) -> None:
+    """Cache a scan; a failure to write it is ignored."""
+    buffer = io.BytesIO()
+    rows = np.array(list(scanned.bad), dtype=np.int64)
+    reasons = np.array(list(scanned.bad.values()), dtype=str)
+    np.savez(buffer, schema=SCHEMA, prints=scanned.digests, rows=rows, reasons=reasons)
+    with suppress(OSError, EnvironmentFailure):
         file.parent.mkdir(parents=True, exist_ok=True)
-        replace_bytes(file, packed.getvalue())
+        replace_bytes(file, buffer.getvalue())
 
 
 def fingerprint(data: Splits, inspection: Inspection | None = None) -> str:
-    """A digest of everything in the splits."""
-    text = " ".join((inspection or inspect(data)).digests.values())
+    """16 hex digits that identify the content of all splits: images, labels, ids and pairs."""
+    text = " ".join((inspection or inspect_splits(data)).digests.values())
     if data.pairs is not None:
         rows = torch.stack([data.pairs.first, data.pairs.second])
         text += f" {data.pairs.operation} {rows.tolist()} {data.pairs.labels.tolist()}"

@@ -147,8 +147,8 @@ def _seen(encoder: Encoder, images: Sequence[Path], root: Path | None) -> Tensor
     """(N, C, H, W) uint8 real images as the graph takes them."""
     of = encoder.trained
     if images:
-        folder, relative = image_paths.found(images)
-        found = [of.tensor(image_paths.opened(folder / path)) for path in relative[:IMAGES]]
+        folder, relative = image_paths.find_images(images)
+        found = [of.tensor(image_paths.open_image(folder / path)) for path in relative[:IMAGES]]
     else:
         try:
             shown = reload_data(of.cell, encoder.plugins, root).query.images

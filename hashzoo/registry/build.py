@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from hashzoo.backbone import Backbone
-from hashzoo.data.integrity import Inspection, inspect
+from hashzoo.data.integrity import Inspection, inspect_splits
 from hashzoo.data.transforms import as_tensor
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
 from hashzoo.method import Option, options
@@ -78,7 +78,7 @@ def inspect_images(name: str, data: Splits, skip_bad: bool, tell: ProgressCallba
         skip_bad: Whether images that do not decode are left out; otherwise the first one raises EnvironmentFailure.
         tell: Receives the progress.
     """
-    found = inspect(data, tell)
+    found = inspect_splits(data, tell)
     for part, bad in found.bad.items():
         if bad and not skip_bad:
             row, reason = next(iter(bad.items()))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hashzoo.data.integrity import fingerprint, kept
-from hashzoo.data.split_file import asked, relevant_counts, split_digest
+from hashzoo.data.integrity import drop_bad_images, fingerprint
+from hashzoo.data.split_file import query_labels, relevant_counts, split_digest
 from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
 from hashzoo.evaluation.metrics import chance_ap
 from hashzoo.method import options
@@ -144,7 +144,7 @@ def _part(split: Split) -> dict[str, Any]:
 
 def _queries(data: Splits) -> dict[str, Any]:
     """Of what is asked: how much cannot be answered, the best mAP where that counts as 0, and the mAP of chance."""
-    wanted, size = asked(data), len(data.database)
+    wanted, size = query_labels(data), len(data.database)
     relevant = relevant_counts(wanted, data.database.labels)
     values, times = np.unique(relevant[relevant > 0], return_counts=True)
     by_chance = np.array([chance_ap(size, int(value)) for value in values])
@@ -166,7 +166,7 @@ def reload_data(cell: Cell, plugins: Sequence[str], root: Path | None) -> Splits
     asked = with_paths(factory, identity.dataset_options, where)
     data = load_data(house, identity.dataset, convert_options("dataset", identity.dataset, factory, asked))
     found = inspect_images(identity.dataset, data, bool(cell.facts.get("bad_pictures")))
-    data = kept(data, found)
+    data = drop_bad_images(data, found)
     if fingerprint(data, found) != identity.data:
         raise EnvironmentFailure(
             f"{identity.dataset} is not what this cell was measured on: its images or splits changed"

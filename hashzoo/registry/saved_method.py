@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from hashzoo.data.image_files import in_rgb
+from hashzoo.data.image_files import to_rgb
 from hashzoo.data.transforms import pil_to_tensor
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line
 from hashzoo.method import Method
@@ -47,7 +47,7 @@ class TrainedMethod:
 
         A backbone that takes images of any size gets the middle of this one, in the shape and size of the dataset's.
         """
-        upright = in_rgb(ImageOps.exif_transpose(image))
+        upright = to_rgb(ImageOps.exif_transpose(image))
         turned = upright.convert("L") if self.shape[0] == 1 else upright
         if self.input.size is None:
             turned = ImageOps.fit(turned, self.shape[:0:-1], Image.Resampling.BICUBIC)

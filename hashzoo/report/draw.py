@@ -79,7 +79,7 @@ def draw(
         index.add(encode(kept.run, kept.method, data.database, ids=kept.method.card.saw_database))
         shares = confusion_shares(index, encode(kept.run, kept.method, data.query), data)
         return figures.confusion(shares, data.class_names, f"{title(kept.cell)}: the first 100")
-    seen, where = looks(kept, [image_paths.opened(path) for path in images])
+    seen, where = looks(kept, [image_paths.open_image(path) for path in images])
     return figures.overlays(seen.numpy(), where.numpy(), [path.name for path in images])
 
 

@@ -78,7 +78,7 @@ class Encoder:
             if isinstance(one, Image.Image) or not Path(one).is_dir():
                 flat.append(one)
             else:
-                root, inside = image_paths.found([Path(one)])
+                root, inside = image_paths.find_images([Path(one)])
                 flat += [root / relative for relative in inside]
         parts = [codes for _, codes in self.encoding(flat)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -120,7 +120,7 @@ class Encoder:
     def _ready(self, image: ImageLike) -> Tensor:
         """(C, H, W) an image as the backbone takes it."""
         if not isinstance(image, Image.Image):
-            return prepare(self.trained.tensor(image_paths.opened(Path(image))), self.trained.input)
+            return prepare(self.trained.tensor(image_paths.open_image(Path(image))), self.trained.input)
         try:
             image.load()
         except (OSError, SyntaxError, ValueError) as error:  # of a file that Pillow has only begun to read

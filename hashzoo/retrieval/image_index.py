@@ -157,7 +157,7 @@ def gathered(
     ``only`` are the names of the codes that are wanted. UsageError where something does not exist, EnvironmentFailure
     where no image decodes or, with ``stop``, where one does not.
     """
-    root, relative = image_paths.found(images)
+    root, relative = image_paths.find_images(images)
     collected, places, refused = Gathered(only), list[int](), list[str]()
     files: list[ImageLike] = [root / path for path in relative]
     for some, codes in encoder.encoding(files, None if stop else lambda _, why: refused.append(why), tell):

@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment
 from PIL import Image
 
-from hashzoo.data.image_paths import opened
+from hashzoo.data.image_paths import open_image
 from hashzoo.errors import EnvironmentFailure, printable
 from hashzoo.retrieval.image_index import Hit
 
@@ -77,7 +77,7 @@ def shrunk(image: Image.Image, side: int = SIDE) -> bytes:
 def small(path: Path) -> bytes | None:
     """The :func:`shrunk` image of a file; None where it cannot be read any more."""
     try:
-        return shrunk(opened(path))
+        return shrunk(open_image(path))
     except EnvironmentFailure:
         return None
 

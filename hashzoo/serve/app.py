@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hashzoo.data.image_files import decode
-from hashzoo.data.image_paths import opened
+from hashzoo.data.image_paths import open_image
 from hashzoo.errors import HashzooError, UsageError, printable
 from hashzoo.retrieval.image_index import ImageIndex
 from hashzoo.retrieval.results_page import shrunk
@@ -66,7 +66,7 @@ def application(indexes: Mapping[str, ImageIndex], hosts: Sequence[str], largest
 
     def stored(place: int, row: int) -> Image.Image:
         try:
-            return opened(several[place][1].path(row))
+            return open_image(several[place][1].path(row))
         except HashzooError as error:  # which says where the file lies
             raise HTTPException(404, "The image is no longer where it was.") from error
 

@@ -296,7 +296,7 @@ def check_dataset(factory: Callable[..., Splits]) -> list[Finding]:
         return "" if same else "two calls give other parts: draw from a generator that an option seed: int = 0 begins"
 
     def faults() -> str:
-        found = [*audit.of_ids(data), *audit.of_labels(data)]
+        found = [*audit.id_findings(data), *audit.label_findings(data)]
         found = [one for one in found if one.count and one.name not in HARMLESS]
         lines = audit.report(found, data.notes, ())
         wrong = [line for line in lines if line["status"] == "found"]

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from hashzoo.backbone import Backbone
 from hashzoo.bench.frozen_features import Freezer, named
 from hashzoo.data.image_files import ImageFiles
-from hashzoo.data.integrity import inspect, kept
+from hashzoo.data.integrity import drop_bad_images, inspect_splits
 from hashzoo.data.transforms import augmentation
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.run import Run
@@ -100,34 +100,34 @@ def cache(tmp_path, monkeypatch):
 
 def test_image_files_are_looked_at_once_until_one_changes():
     files = Drawer(30)
-    first = inspect(data_of(files))
+    first = inspect_splits(data_of(files))
     assert files.reads == 30
-    again = inspect(data_of(files))
+    again = inspect_splits(data_of(files))
     assert files.reads == 30
     assert first == again
-    other = inspect(data_of(Drawer(30, version=1)))
+    other = inspect_splits(data_of(Drawer(30, version=1)))
     assert other.digests["train"] != first.digests["train"]
 
 
 def test_images_that_do_not_decode_are_named_and_left_out():
     data = data_of(Drawer(30, damaged=(0, 29)))
-    found = inspect(data)
+    found = inspect_splits(data)
     assert found.left_out == 2
     assert list(found.bad["train"]) == [0]
     assert found.bad["train"][0].startswith("drawer/29.png: ")
-    left = kept(data, found)
+    left = drop_bad_images(data, found)
     assert [len(part) for part in left.parts().values()] == [9, 10, 9]
     nothing = data_of(Drawer(30, damaged=tuple(range(20, 30))))
-    found = inspect(nothing)
+    found = inspect_splits(nothing)
     with pytest.raises(EnvironmentFailure, match="no image of the train split decodes"):
-        kept(nothing, found)
+        drop_bad_images(nothing, found)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_what_is_extracted_does_not_depend_on_the_number_of_threads(threads, tmp_path, monkeypatch):
     data = data_of(Drawer(300, damaged=(7,)))
-    found = inspect(data)
-    sound = kept(data, found)
+    found = inspect_splits(data)
+    sound = drop_bad_images(data, found)
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path / "one"))
     one, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(sound, found)
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path / "more"))
@@ -142,8 +142,8 @@ def test_each_image_file_is_seen_once_whatever_parts_it_is_in():
     data = data_of(Drawer(60))
     data = replace(data, database=data.train)
     backbones = alike(1)
-    frozen, _ = Freezer(run_of(), *backbones, ["x"]).frozen(data, inspect(data))
-    Freezer(run_of(), *backbones, ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run_of(), *backbones, ["x"]).frozen(data, inspect_splits(data))
+    Freezer(run_of(), *backbones, ["x"]).frozen(data, inspect_splits(data))
     assert backbones[0].seen == 60
     (batch,) = run_of().batches(frozen.train, epochs=1, size=100, shuffle=False)
     assert len(batch) == len(data.train)
@@ -153,7 +153,7 @@ def test_each_image_file_is_seen_once_whatever_parts_it_is_in():
 
 def test_a_part_of_stored_features_is_stored_features():
     data = data_of(Drawer(60))
-    frozen, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect_splits(data))
     rows = torch.tensor([3, 1, 1])
     some = frozen.train.take(rows)
     assert isinstance(some.images, StoredFeatures)
@@ -165,7 +165,7 @@ def test_draws_of_a_view_are_stored_once_and_each_is_one_of_them():
     data = data_of(Drawer(60))
     backbones, run = alike(1), run_of(draws=3)
     view = v2.RandomResizedCrop(8, antialias=True)
-    frozen, _ = Freezer(run, *backbones, ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run, *backbones, ["x"]).frozen(data, inspect_splits(data))
     before = backbones[0].seen
     images = frozen.train.images
     rows = torch.arange(20)
@@ -176,7 +176,7 @@ def test_draws_of_a_view_are_stored_once_and_each_is_one_of_them():
     assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], images[rows.numpy()].pooled)
     assert torch.equal(images.seen(None, rows, rows).pooled, images[rows.numpy()].pooled)
-    again, _ = Freezer(run_of(draws=3), *backbones, ["x"]).frozen(data, inspect(data))
+    again, _ = Freezer(run_of(draws=3), *backbones, ["x"]).frozen(data, inspect_splits(data))
     assert torch.equal(again.train.images.seen(view, rows, torch.full((20,), 1)).pooled, drawn[1])
     assert backbones[0].seen == before + 3 * 20
     first, second = next(iter(run.batches(frozen.train, views=[view, None], size=20))).views
@@ -187,7 +187,7 @@ def test_draws_of_a_view_are_stored_once_and_each_is_one_of_them():
 def test_two_views_of_a_image_are_two_draws():
     data = data_of(Drawer(60))
     view, run = v2.RandomResizedCrop(8, antialias=True), run_of(draws=2)
-    frozen, _ = Freezer(run, *alike(1), ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run, *alike(1), ["x"]).frozen(data, inspect_splits(data))
     for batch in run.batches(frozen.train, views=[view, view]):
         first, second = (features.pooled for features in batch.views)
         assert (first != second).any(1).all()
@@ -202,7 +202,7 @@ def test_draws_of_images_cut_to_another_size_or_of_other_rows_are_other_draws():
         data = data_of(files)
         data = replace(data, train=data.train.take(torch.arange(20) if order == 1 else torch.arange(10, 20)))
         backbones, run = alike(1), run_of(draws=1)
-        frozen, _ = Freezer(run, *backbones, ["x"]).frozen(data, inspect(data))
+        frozen, _ = Freezer(run, *backbones, ["x"]).frozen(data, inspect_splits(data))
         before = backbones[0].seen
         frozen.train.images.seen(view, rows, rows)
         found.append(backbones[0].seen - before)
@@ -211,7 +211,7 @@ def test_draws_of_images_cut_to_another_size_or_of_other_rows_are_other_draws():
 
 def test_without_draws_every_view_is_the_image_itself():
     data = data_of(Drawer(60))
-    frozen, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect(data))
+    frozen, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect_splits(data))
     rows = torch.arange(20)
     seen = frozen.train.images.seen(v2.RandomHorizontalFlip(), rows, rows)
     assert torch.equal(seen.pooled, frozen.train.images[rows.numpy()].pooled)
@@ -237,17 +237,17 @@ def test_what_could_not_be_read_this_time_is_looked_at_again_the_next_time():
             return super().read(row)
 
     files = Locked(30)
-    assert inspect(data_of(files)).left_out == 1
+    assert inspect_splits(data_of(files)).left_out == 1
     files.locked = False
-    assert inspect(data_of(files)).left_out == 0
+    assert inspect_splits(data_of(files)).left_out == 0
 
 
 def test_features_left_half_written_by_a_killed_process_are_cleared_away(tmp_path):
     data = data_of(Drawer(60))
-    Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect(data))
+    Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect_splits(data))
     (folder,) = [found for found in (tmp_path / "features").iterdir() if found.is_dir()]
     left = folder.with_name(f"{folder.name}.abc.tmp")
     folder.rename(left)
-    Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect(data))
+    Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect_splits(data))
     assert folder.is_dir()
     assert not left.exists()

@@ -19,8 +19,8 @@ from PIL import Image
 from hashzoo.bench.benchmark_file import read
 from hashzoo.bench.plan import plan
 from hashzoo.cli.options import rooted
-from hashzoo.data.image_files import PIXELS, decode
-from hashzoo.data.integrity import inspect
+from hashzoo.data.image_files import MAX_PIXELS, decode
+from hashzoo.data.integrity import inspect_splits
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.registry import zoo
 from tests.cli.command import hashzoo
@@ -146,9 +146,9 @@ def test_a_photo_of_108_megapixels_is_read_at_half_its_sides_and_other_kinds_are
     found = decode(data)
     assert found.size == (6_000, 4_500)
     assert difference(found.resize((96, 64)), scene(0)) < 9
-    side = int(PIXELS**0.5) + 8
+    side = int(MAX_PIXELS**0.5) + 8
     with pytest.raises(
-        EnvironmentFailure, match=f"it has {side} x {side} pixels; at most {PIXELS} are read; make it smaller"
+        EnvironmentFailure, match=f"it has {side} x {side} pixels; at most {MAX_PIXELS} are read; make it smaller"
     ):
         decode(stored(Image.new("1", (side, side)), "PNG"))
 
@@ -216,7 +216,7 @@ print(decode(data).width, round(peak() - before))
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("kind", ["cmyk progressive", "clear png", "float tiff", "clear webp", "200 megapixels"])
 def test_the_largest_images_that_are_read_take_less_than_a_gibibyte(kind, tmp_path):
-    side = int(PIXELS**0.5)
+    side = int(MAX_PIXELS**0.5)
     file = tmp_path / "large"
     if kind == "cmyk progressive":
         data = stored(scene(0, (side, side)).convert("CMYK"), "JPEG", progressive=True, subsampling=0)
@@ -320,7 +320,7 @@ def test_features_of_images_cut_to_another_size_are_other_features(tmp_path):
         path = tmp_path / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(stored(scene(number), "PNG"))
-    small, again, large = (inspect(folder(root=tmp_path, size=size)).pools for size in (32, 32, 64))
+    small, again, large = (inspect_splits(folder(root=tmp_path, size=size)).pools for size in (32, 32, 64))
     assert small == again
     assert not set(small.values()) & set(large.values())
 

@@ -110,7 +110,7 @@ FAULTS: dict[str, tuple[Splits, dict[str, int]]] = {
 
 
 def found(data: Splits, near: int | None = 4) -> dict[str, int]:
-    return {one.name: one.count for one in audit.check(data, near=near)}
+    return {one.name: one.count for one in audit.audit_splits(data, near=near)}
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -133,7 +133,7 @@ def test_every_kind_of_finding_is_tried_here_and_explained_in_the_documentation(
 
 def test_the_ceiling_is_the_share_of_queries_that_can_be_answered():
     data, _ = FAULTS["a class that is not stored"]
-    (one,) = audit.check(data)
+    (one,) = audit.audit_splits(data)
     assert f"{1 - 13 / 80:.4f}" in one.detail
 
 
@@ -145,13 +145,13 @@ def test_a_class_beyond_the_columns_of_train_is_never_learned_and_no_fault():
 @pytest.mark.parametrize("name", [n for n in sorted(HOUSE.datasets) if n.startswith(("digits", "scenes"))])
 def test_our_own_protocols_fail_no_check(name):
     opened = open_protocol(HOUSE, name)
-    lines = audit.report(audit.check(opened.data), opened.data.notes, [])
+    lines = audit.report(audit.audit_splits(opened.data), opened.data.notes, [])
     assert [line for line in lines if line["status"] == "found"] == []
 
 
 def test_a_fact_that_data_declare_is_said_and_is_no_fault():
     data, _ = FAULTS["train in the database"]
-    (one,) = audit.check(data)
+    (one,) = audit.audit_splits(data)
     assert one.status({}, []) == "found"
     assert one.status({}, ["train-in-database"]) == "allowed"
     assert one.status({"train": "inside the database"}, []) == "declared"
@@ -262,9 +262,9 @@ def test_a_copy_in_another_file_format_and_one_scaled_down_are_found(folder, che
 def test_an_image_in_several_parts_is_decoded_once(monkeypatch):
     data = replace(DATA, database=DATA.train)
     seen = []
-    monkeypatch.setattr(near_duplicates._Look, "prints", lambda self, image: seen.append(1) or (0, 0, 0, ""))
+    monkeypatch.setattr(near_duplicates._Fingerprinter, "of_image", lambda self, image: seen.append(1) or (0, 0, 0, ""))
     told = []
-    near_duplicates.take(data.parts(), False, 2, lambda *at: told.append(at))
+    near_duplicates.compute_fingerprints(data.parts(), False, 2, lambda *at: told.append(at))
     assert len(seen) == 320
     assert told[-1] == (320, 320)
 
@@ -514,7 +514,7 @@ def test_what_is_no_file_of_parts_is_said_so(content, tmp_path):
         np.savez(buffer, digest=np.array({"a": 1}, dtype=object), allow_pickle=True)
         content = buffer.getvalue()
     path.write_bytes(content)
-    with pytest.raises(EnvironmentFailure, match="is no file of splits"):
+    with pytest.raises(EnvironmentFailure, match="is not a split file"):
         split_file.read(path)
     with pytest.raises(UsageError, match="there is no file"):
         split_file.read(tmp_path / "nothing.npz")
@@ -569,11 +569,11 @@ def test_counts_equal_brute_force(seed, classes, queries, size):
 def test_lookalikes_equal_brute_force(seed, distance):
     draw = np.random.default_rng(seed)
 
-    def some_prints(count: int) -> near_duplicates.Prints:
+    def some_prints(count: int) -> near_duplicates.Fingerprints:
         flips = np.uint64(1) << draw.integers(0, 64, (count, 4)).astype(np.uint64)
         looks = np.bitwise_xor.reduce(flips, axis=1)
         states = draw.choice([0, 0, 0, 1, 2], count).astype(np.uint8)
-        return near_duplicates.Prints(draw.integers(0, 5, count).astype(np.uint64), looks, states)
+        return near_duplicates.Fingerprints(draw.integers(0, 5, count).astype(np.uint64), looks, states)
 
     query, among = some_prints(20), some_prints(90)
     ids, others = draw.integers(0, 40, 20), draw.integers(0, 40, 90)
@@ -584,7 +584,7 @@ def test_lookalikes_equal_brute_force(seed, distance):
             other = ids[i] != others[j] and query.exact[i] != among.exact[j]
             if near and other and query.state[i] == among.state[j] == 0:
                 expected.setdefault(i, j)
-    assert near_duplicates.lookalikes(query, ids, among, others, distance) == expected
+    assert near_duplicates.find_near_duplicates(query, ids, among, others, distance) == expected
 
 
 # ------------------------------------------------------------------------------------------------- public data
@@ -645,5 +645,5 @@ def test_our_own_protocols_on_image_files_fail_no_check(protocol):
 
     build = imagenette.standard if protocol == "standard" else getattr(cifar10, protocol)
     data = build(root=ARCHIVE.parent)
-    lines = audit.report(audit.check(data), data.notes, [])
+    lines = audit.report(audit.audit_splits(data), data.notes, [])
     assert [line["finding"] for line in lines if line["status"] == "found"] == []

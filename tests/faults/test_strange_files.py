@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from hashzoo.cli.main import main
 from hashzoo.data import image_files, split_file
-from hashzoo.data.integrity import _read
+from hashzoo.data.integrity import read_scan
 from hashzoo.errors import HashzooError
 from hashzoo.evaluation.codes_file import NAMES, read_codes
 from hashzoo.registry import saved_method, zoo
@@ -166,7 +166,7 @@ DOORS = {
     "arrays of a cell": arrays_of_a_cell,
     "a split": file_as("x.npz", split_file.read),
     "stored features": stored_features,
-    "prints of images": file_as("x.npz", lambda path: _read(path, 1)),
+    "prints of images": file_as("x.npz", lambda path: read_scan(path, 1)),
     "packed images": file_as(
         "x.npz", lambda path: __import__("hashzoo_plugins.datasets.packed", fromlist=["x"]).Packed(path)
     ),

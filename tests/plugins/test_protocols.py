@@ -8,7 +8,7 @@ from hashzoo_plugins.datasets import composed, digits, longtail
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hashzoo.data.integrity import fingerprint, kept
+from hashzoo.data.integrity import drop_bad_images, fingerprint
 from hashzoo.registry import zoo
 from hashzoo.registry.build import inspect_images, load_data
 from hashzoo.testing import synthetic_splits
@@ -121,7 +121,7 @@ def test_pairs_of_a_query_that_does_not_decode_are_left_out():
 
     raw = load_data(House(), "x", {})
     looked = inspect_images("x", raw, skip_bad=True)
-    found = kept(raw, looked)
+    found = drop_bad_images(raw, looked)
     assert looked.left_out == 1
     assert 0 < len(found.pairs) < 200
     united = composed.algebra("union", found.query.labels[found.pairs.first], found.query.labels[found.pairs.second])

@@ -13,7 +13,7 @@ from torch import nn
 
 from hashzoo.backbone import Backbone
 from hashzoo.bench.frozen_features import Freezer
-from hashzoo.data.integrity import inspect, kept
+from hashzoo.data.integrity import drop_bad_images, inspect_splits
 from hashzoo.data.transforms import augmentation
 from hashzoo.errors import NonFiniteError
 from hashzoo.run import Run
@@ -192,7 +192,7 @@ class Counting(Backbone):
 
 def frozen(backbone, data, run):
     whole = Splits(data, data, data, multilabel=False, class_names=())
-    return Freezer(run, backbone, ["counting"]).frozen(whole, inspect(whole))[0].train
+    return Freezer(run, backbone, ["counting"]).frozen(whole, inspect_splits(whole))[0].train
 
 
 def test_frozen_features_are_those_of_the_backbone_and_are_extracted_once(tmp_path, monkeypatch):
@@ -245,5 +245,7 @@ def test_an_image_that_does_not_decode_is_found_by_its_row():
     data = lazy()
     damaged = Split(Damaged(data.images), data.labels, data.ids)
     whole = Splits(damaged, data, data, multilabel=False, class_names=())
-    assert inspect(whole).bad == {"train": {3: "image file is truncated"}, "database": {}, "query": {}}
-    assert kept(whole, inspect(whole)).train.ids.tolist() == [row for row in data.ids.tolist() if row != 3]
+    assert inspect_splits(whole).bad == {"train": {3: "image file is truncated"}, "database": {}, "query": {}}
+    assert drop_bad_images(whole, inspect_splits(whole)).train.ids.tolist() == [
+        row for row in data.ids.tolist() if row != 3
+    ]

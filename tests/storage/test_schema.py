@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from hashzoo.cli.main import main
 from hashzoo.data import split_file
-from hashzoo.data.integrity import SCHEMA, Looked, _read, _write
+from hashzoo.data.integrity import SCHEMA, Scan, read_scan, write_scan
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.registry import saved_method
 from hashzoo.results import leaderboard, store
@@ -128,19 +128,19 @@ def test_stored_features_say_their_schema_and_are_read_without(tmp_path):
 
 def test_what_was_seen_of_images_says_its_schema_is_read_without_and_made_anew_where_damaged(tmp_path):
     file = tmp_path / "seen.npz"
-    looked = Looked(np.zeros((2, 16), np.uint8), {1: "cut off"})
-    _write(file, looked)
+    scanned = Scan(np.zeros((2, 16), np.uint8), {1: "cut off"})
+    write_scan(file, scanned)
     with np.load(file) as stored:
         arrays = dict(stored)
     assert arrays.pop("schema") == SCHEMA
     np.savez(file, **arrays)
-    assert _read(file, 2).bad == looked.bad
+    assert read_scan(file, 2).bad == scanned.bad
     np.savez(file, **arrays, schema=9)
     with pytest.raises(NewerSchemaError, match="set HASHZOO_CACHE to another folder"):
-        _read(file, 2)
+        read_scan(file, 2)
     for damage in (b"", b"PK nonsense", file.read_bytes()[:-9]):
         file.write_bytes(damage)
-        assert _read(file, 2) is None
+        assert read_scan(file, 2) is None
 
 
 def test_kept_weights_say_their_schema_and_are_read_without(tmp_path):
