@@ -1,4 +1,4 @@
-"""What `hashzoo data` says of protocols: every fault alone, sound data without any, and the faults of public lists."""
+"""`hashzoo data`: every problem alone, correct data without any, and the problems of published lists."""
 
 from __future__ import annotations
 
@@ -114,42 +114,42 @@ def found(data: Splits, near: int | None = 4) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_sound_data_have_no_finding(multilabel):
+def test_correct_data_has_no_finding(multilabel):
     assert found(synthetic_splits(multilabel)) == {}
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))
-def test_a_fault_is_found_and_counted_and_nothing_else_is(fault):
+def test_each_problem_is_found_and_counted_and_no_other(fault):
     data, expected = FAULTS[fault]
     assert found(data) == expected
 
 
-def test_every_kind_of_finding_is_tried_here_and_explained_in_the_documentation():
+def test_every_kind_of_finding_is_tested_and_documented():
     of_files = {"contaminated", "damaged", "missing", "no-images"}
     assert {name for _, expected in FAULTS.values() for name in expected} | of_files == set(audit.KINDS)
     text = (ROOT / "docs" / "data_check.md").read_text()
     assert [name for name in audit.KINDS if f"`{name}`" not in text] == []
 
 
-def test_the_ceiling_is_the_share_of_queries_that_can_be_answered():
+def test_the_ceiling_is_the_share_of_queries_with_relevant_items():
     data, _ = FAULTS["a class that is not stored"]
     (one,) = audit.audit_splits(data)
     assert f"{1 - 13 / 80:.4f}" in one.detail
 
 
-def test_a_class_beyond_the_columns_of_train_is_never_learned_and_no_fault():
+def test_a_class_beyond_the_columns_of_train_is_unseen_and_no_finding():
     narrow = without_class(DATA.train, 5)
     assert found(replace(DATA, train=replace(narrow, labels=narrow.labels[:, :5]))) == {}
 
 
 @pytest.mark.parametrize("name", [n for n in sorted(HOUSE.datasets) if n.startswith(("digits", "scenes"))])
-def test_our_own_protocols_fail_no_check(name):
+def test_built_in_protocols_have_no_finding(name):
     opened = open_protocol(HOUSE, name)
     lines = audit.report(audit.audit_splits(opened.data), opened.data.notes, [])
     assert [line for line in lines if line["status"] == "found"] == []
 
 
-def test_a_fact_that_data_declare_is_said_and_is_no_fault():
+def test_a_declared_finding_is_listed_and_does_not_fail():
     data, _ = FAULTS["train in the database"]
     (one,) = audit.audit_splits(data)
     assert one.status({}, []) == "found"
@@ -282,7 +282,7 @@ def test_a_finding_fails_the_command_unless_it_is_allowed_or_declared(folder, ch
     assert (told["ok"], lines["train-in-database"]["status"]) == (True, "declared")
 
 
-def test_a_backbone_that_has_seen_the_data_is_said(folder, checked):
+def test_a_backbone_trained_on_the_data_is_reported(folder, checked):
     _, lines = checked(folder, "--backbone", "stranger-seen")
     assert set(lines) == {"contaminated"}
     assert lines["contaminated"]["examples"] == ["Everything"]
@@ -290,13 +290,13 @@ def test_a_backbone_that_has_seen_the_data_is_said(folder, checked):
     assert not checked(folder, "--backbone", "pixels")[1]
 
 
-def test_findings_are_a_table_and_a_sentence_each(folder, say):
+def test_findings_are_shown_as_a_table_with_a_sentence_each(folder, say):
     (folder / "test.txt").write_text((folder / "database.txt").read_text())
     said = say("check", "stranger.listed", "--root", folder)
     assert said.code == 1
     assert "query-in-database  found   6 of 6" in said.out
-    assert "query-in-database: a query finds itself first" in said.out
-    assert "take the queries out of the database." in said.out
+    assert "query-in-database: a query retrieves itself first" in said.out
+    assert "remove the queries from the database." in said.out
     assert said.out.endswith("1 finding to mend\n")
 
 
@@ -327,7 +327,7 @@ def test_findings_are_a_table_and_a_sentence_each(folder, say):
         ),
     ],
 )
-def test_errors_are_one_line_with_the_cure(arguments, code, message, tmp_path, say, monkeypatch):
+def test_errors_are_one_line_with_the_fix(arguments, code, message, tmp_path, say, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.md").write_text("no table")
     monkeypatch.chdir(tmp_path)
@@ -396,11 +396,11 @@ def test_where_nothing_but_files_stood_in_the_way_the_exit_code_is_that_of_troub
         open_protocol(HOUSE, str(tmp_path / "empty"))
 
 
-def test_the_cure_for_train_in_the_database_names_the_option_that_allows_it():
+def test_the_fix_for_train_in_database_names_the_option_that_allows_it():
     assert audit.KINDS["train-in-database"].cure.endswith("--allow train-in-database")
 
 
-def test_show_says_what_a_protocol_is_and_keeps_its_parts(folder, say):
+def test_show_describes_a_protocol_and_saves_its_parts(folder, say):
     arguments = ("show", "stranger.listed", "--root", folder)
     said = say(*arguments, "--save", folder / "kept.npz")
     assert said.code == 0, said.err
@@ -419,7 +419,7 @@ def test_show_says_what_a_protocol_is_and_keeps_its_parts(folder, say):
     assert told["parts"]["database"]["class_counts"] == [3, 3]
 
 
-def test_show_says_what_chance_and_an_unanswerable_query_are_worth():
+def test_show_gives_the_map_of_chance_and_the_ceiling():
     from hashzoo.registry.open_dataset import _queries
 
     told = _queries(FAULTS["a class that is not stored"][0])
@@ -438,7 +438,7 @@ def test_help_on_data_imports_neither_torch_nor_pandas():
 # ------------------------------------------------------------------------------------------------ digests and files
 
 
-def test_the_digest_of_parts_knows_ids_labels_order_and_parts_and_no_pixels():
+def test_the_split_digest_covers_ids_labels_order_and_parts_but_not_pixels():
     digest = split_file.split_digest(DATA)
     assert digest == "d9057ab37d53"  # on every platform
     assert split_file.split_digest(replace(DATA, query=replace(DATA.query, images=DATA.query.images + 1))) == digest
@@ -451,14 +451,14 @@ def test_the_digest_of_parts_knows_ids_labels_order_and_parts_and_no_pixels():
     assert len({digest, *map(split_file.split_digest, others)}) == 5
 
 
-def test_composed_queries_change_the_digest_and_are_not_kept(tmp_path):
+def test_composed_queries_change_the_digest_and_cannot_be_saved(tmp_path):
     union, plain = (open_protocol(HOUSE, name).data for name in ("scenes.union", "scenes.standard"))
     assert split_file.split_digest(union) != split_file.split_digest(plain)
-    with pytest.raises(UsageError, match="composed of two images are not kept"):
+    with pytest.raises(UsageError, match="composed of two images cannot be saved"):
         split_file.save(union, tmp_path / "x.npz")
 
 
-def test_kept_parts_come_back_whole_and_a_changed_file_is_refused(tmp_path):
+def test_saved_splits_are_read_back_and_a_changed_file_is_refused(tmp_path):
     data = replace(DATA, validation=replace(FIRST, ids=FIRST.ids + 2**40))
     path = tmp_path / "parts.npz"
     split_file.save(data, path)
@@ -476,7 +476,7 @@ def test_kept_parts_come_back_whole_and_a_changed_file_is_refused(tmp_path):
         split_file.read(path)
 
 
-def test_names_that_ids_stand_for_are_in_the_digest_and_kept(tmp_path):
+def test_names_of_ids_are_saved_and_part_of_the_digest(tmp_path):
     names = [f"cats/{n}.jpg" for n in range(9000)] + ["caf\udce9/é.jpg"]
     data = replace(DATA, names=names, query=replace(FIRST, ids=torch.tensor([9000, 0, 5])))
     digests = {
@@ -500,14 +500,14 @@ def test_names_that_ids_stand_for_are_in_the_digest_and_kept(tmp_path):
 
 
 def test_an_id_without_a_name_and_a_name_with_a_zero_byte_are_refused():
-    with pytest.raises(UsageError, match="train has ids without a name: 1 names"):
+    with pytest.raises(UsageError, match="the ids of train go beyond the 1 names"):
         split_file.split_digest(replace(DATA, names=["a"]))
-    with pytest.raises(UsageError, match="holds a zero byte"):
+    with pytest.raises(UsageError, match="contains a zero byte"):
         split_file.split_digest(replace(DATA, names=["a\0"] * 1000))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK nonsense", None])
-def test_what_is_no_file_of_parts_is_said_so(content, tmp_path):
+def test_other_files_are_not_read_as_splits(content, tmp_path):
     path = tmp_path / "x.npz"
     if content is None:
         buffer = io.BytesIO()
@@ -520,8 +520,8 @@ def test_what_is_no_file_of_parts_is_said_so(content, tmp_path):
         split_file.read(tmp_path / "nothing.npz")
 
 
-def test_labels_that_are_not_binary_are_not_kept(tmp_path):
-    with pytest.raises(UsageError, match="not all 0 or 1"):
+def test_labels_that_are_not_binary_cannot_be_saved(tmp_path):
+    with pytest.raises(UsageError, match="other than 0 and 1 cannot be saved"):
         split_file.save(FAULTS["half a label"][0], tmp_path / "x.npz")
 
 
@@ -566,7 +566,7 @@ def test_counts_equal_brute_force(seed, classes, queries, size):
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6))
-def test_lookalikes_equal_brute_force(seed, distance):
+def test_near_duplicates_equal_brute_force(seed, distance):
     draw = np.random.default_rng(seed)
 
     def some_prints(count: int) -> near_duplicates.Fingerprints:
@@ -580,7 +580,7 @@ def test_lookalikes_equal_brute_force(seed, distance):
     expected = {}
     for i in range(20):
         for j in range(90):
-            near = (int(query.look[i]) ^ int(among.look[j])).bit_count() <= distance
+            near = (int(query.perceptual[i]) ^ int(among.perceptual[j])).bit_count() <= distance
             other = ids[i] != others[j] and query.exact[i] != among.exact[j]
             if near and other and query.state[i] == among.state[j] == 0:
                 expected.setdefault(i, j)
@@ -630,7 +630,7 @@ KNOWN = {
 @needs_archive
 @pytest.mark.parametrize("name", sorted(KNOWN))
 @pytest.mark.parametrize("reader", ["stranger.listed", *(["lists"] if "lists" in HOUSE.datasets else [])])
-def test_the_known_faults_of_public_lists_are_found(name, reader, public, checked):
+def test_the_known_problems_of_public_lists_are_found(name, reader, public, checked):
     told, lines = checked(public / name, name=reader)
     assert not told["ok"]
     assert {n: line["count"] for n, line in lines.items() if n != "no-images"} == KNOWN[name]

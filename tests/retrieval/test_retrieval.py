@@ -236,7 +236,7 @@ def test_an_image_that_was_only_begun_to_be_read_is_refused(itq, photos):
 def test_a_device_without_end_is_no_image(built, capsys):
     with pytest.raises(SystemExit):
         main(["search", str(built), "/dev/zero"])
-    assert capsys.readouterr().err == "hashzoo: /dev/zero does not decode as an image: it is no file\n"
+    assert capsys.readouterr().err == "hashzoo: /dev/zero does not decode as an image: not a regular file\n"
 
 
 def test_an_interrupted_build_leaves_the_old_index(itq, photos, built, tmp_path, monkeypatch):
@@ -327,14 +327,14 @@ def test_an_index_of_a_newer_hashzoo_is_refused(built, tmp_path, monkeypatch):
         (["encode", "nowhere.json", "{photos}", "-o", "x.npz"], 2, "there is no cell nowhere.json"),
         (["encode", "{results}", "{photos}", "-o", "x.npz"], 2, "name one cell"),
         (["encode", "{itq}", "nowhere", "-o", "x.npz"], 2, "there is no file or folder nowhere"),
-        (["encode", "{itq}", "{empty}", "-o", "x.npz"], 2, "no image lies in"),
+        (["encode", "{itq}", "{empty}", "-o", "x.npz"], 2, "no images in"),
         (["encode", "{lone}", "{photos}", "-o", "x.npz"], 2, "--save-weights"),
         (["encode", "{itq}", "{photos}", "-o", "no/folder/x.npz"], 3, "cannot write"),
         (["encode", "nowhere.json", "{photos}", "-o", "no/folder/x.npz"], 3, "cannot write"),  # before anything else
         (["index", "build", "{itq}", "{photos}", "-o", "{empty}"], 2, "is a folder; name a file"),
         (["search", "{built}", "{photos}"], 2, "is a folder; name the images"),
         (["search", "nowhere.index", "{photos}/0/00.png"], 2, "there is no file nowhere.index"),
-        (["search", "{itq}", "{photos}/0/00.png"], 3, "no file of codes (it is no .npz); make it anew"),
+        (["search", "{itq}", "{photos}/0/00.png"], 3, "no file of codes (not an .npz file); make it anew"),
         (["search", "{built}", "{photos}/0/00.png", "--root", "nowhere"], 2, "--root: there is no folder nowhere"),
         (["search", "{built}", "nowhere.png"], 2, "there is no file nowhere.png"),
         (["search", "{built}", "{itq}"], 3, "does not decode"),

@@ -1,4 +1,4 @@
-"""Every file says which layout it has: former ones are read, newer ones refused with the cure."""
+"""Schema versions of files: older ones are migrated, newer ones refused with the fix."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHIPPED = [sorted((folder / "cells").glob("*.json"))[0] for folder in sorted(RES
 
 @pytest.fixture
 def second(monkeypatch):
-    """A made-up next schema, in which cells have their reason in capitals and boards a column more."""
+    """A made-up next schema: cells have a reason in capitals, boards have one more column."""
     steps = {1: lambda content: content | {"cell": content["cell"] | {"reason": content["cell"]["status"].upper()}}}
     monkeypatch.setattr(store, "SCHEMA", 2)
     monkeypatch.setattr(store, "MIGRATIONS", steps)
@@ -42,7 +42,7 @@ def second(monkeypatch):
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.parts[-3])
-def test_a_shipped_cell_of_the_former_schema_is_brought_up_to_date(file, second):
+def test_a_shipped_cell_of_the_older_schema_is_migrated(file, second):
     assert store.read(file) == replace(written_as_it_is(file), reason="OK")
 
 
@@ -51,7 +51,7 @@ def written_as_it_is(file):
     return Cell(**content | {"identity": Identity(**content["identity"])})
 
 
-def test_a_cell_of_the_former_schema_is_found_and_rewritten_in_the_present_one(tmp_path, monkeypatch):
+def test_a_cell_of_the_older_schema_is_found_and_rewritten_in_the_current_one(tmp_path, monkeypatch):
     file = store.write(tmp_path, a_cell(), {"map@all": np.ones(3)})
     monkeypatch.setattr(store, "SCHEMA", 2)
     monkeypatch.setattr(store, "MIGRATIONS", {1: lambda content: content})
@@ -59,10 +59,10 @@ def test_a_cell_of_the_former_schema_is_found_and_rewritten_in_the_present_one(t
     assert found == a_cell()
     assert store.read_all(tmp_path) == ([a_cell()], [])
     assert json.loads(store.write(tmp_path, found, {}).read_text())["schema"] == 2
-    assert [one.name for one in (tmp_path / "cells").iterdir()] == [file.name]  # the former arrays are gone
+    assert [one.name for one in (tmp_path / "cells").iterdir()] == [file.name]  # the older arrays are gone
 
 
-def test_a_schema_that_no_step_leads_from_is_damage(tmp_path, monkeypatch):
+def test_a_schema_without_a_migration_is_damage(tmp_path, monkeypatch):
     file = store.write(tmp_path, a_cell(), {})
     monkeypatch.setattr(store, "SCHEMA", 3)
     monkeypatch.setattr(store, "MIGRATIONS", {2: lambda content: content})
@@ -71,13 +71,13 @@ def test_a_schema_that_no_step_leads_from_is_damage(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", sorted(f.name for f in RESULTS.iterdir() if f.is_dir()))
-def test_a_shipped_board_of_the_former_schema_is_brought_up_to_date(folder, second):
+def test_a_shipped_board_of_the_older_schema_is_migrated(folder, second):
     frame = leaderboard.read_csv(RESULTS / folder / "leaderboard.csv")
     assert set(frame["schema"]) == {2}
     assert set(frame["added"]) == {0.5}
 
 
-def test_a_board_of_a_schema_that_nobody_wrote_is_refused(tmp_path):
+def test_a_board_of_an_unknown_schema_is_refused(tmp_path):
     leaderboard.write(tmp_path, [a_cell()])
     with (tmp_path / "leaderboard.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -89,7 +89,7 @@ def test_a_board_of_a_schema_that_nobody_wrote_is_refused(tmp_path):
         leaderboard.read_csv(tmp_path)
 
 
-def test_a_newer_cell_is_one_line_and_exit_code_3(tmp_path, capsys):
+def test_a_newer_cell_is_an_error_of_one_line_and_exit_code_3(tmp_path, capsys):
     file = store.write(tmp_path, a_cell(), {})
     file.write_text(file.read_text().replace('"schema": 1', '"schema": 9'))
     for arguments in (["show", str(file)], ["bench", "digits", "--quick", "--results", str(tmp_path)]):
@@ -100,7 +100,7 @@ def test_a_newer_cell_is_one_line_and_exit_code_3(tmp_path, capsys):
         assert "has schema 9 and this hashzoo reads up to 1; install a newer hashzoo" in line
 
 
-def test_kept_splits_say_their_schema_and_are_read_without(tmp_path):
+def test_saved_splits_have_a_schema_and_are_read_without_one(tmp_path):
     file = tmp_path / "parts.npz"
     split_file.save(synthetic_splits(), file)
     with np.load(file) as stored:
@@ -113,7 +113,7 @@ def test_kept_splits_say_their_schema_and_are_read_without(tmp_path):
         split_file.read(file)
 
 
-def test_stored_features_say_their_schema_and_are_read_without(tmp_path):
+def test_stored_features_have_a_schema_and_are_read_without_one(tmp_path):
     kept = tmp_path / "kept"
     request = feature_store.FeatureRequest([np.arange(3)], 3, maps=False)
     feature_store.extract([lambda rows: Features(torch.ones(len(rows), 2))], request, kept)
@@ -126,7 +126,7 @@ def test_stored_features_say_their_schema_and_are_read_without(tmp_path):
         feature_store.read(kept, 3)
 
 
-def test_what_was_seen_of_images_says_its_schema_is_read_without_and_made_anew_where_damaged(tmp_path):
+def test_cached_scans_have_a_schema_are_read_without_one_and_replaced_if_damaged(tmp_path):
     file = tmp_path / "seen.npz"
     scanned = Scan(np.zeros((2, 16), np.uint8), {1: "cut off"})
     write_scan(file, scanned)
@@ -143,7 +143,7 @@ def test_what_was_seen_of_images_says_its_schema_is_read_without_and_made_anew_w
         assert read_scan(file, 2) is None
 
 
-def test_kept_weights_say_their_schema_and_are_read_without(tmp_path):
+def test_saved_weights_have_a_schema_and_are_read_without_one(tmp_path):
     path = cell_of(tmp_path, "lsh", train={"epochs": 1})
     file = saved_method.path_of(path)
     with safe_open(file, "pt") as opened:
@@ -157,7 +157,7 @@ def test_kept_weights_say_their_schema_and_are_read_without(tmp_path):
         saved_method.read(path)
 
 
-def test_the_scores_of_codes_from_elsewhere_say_their_schema(tmp_path):
+def test_the_scores_of_external_codes_have_a_schema(tmp_path):
     codes, labels = np.eye(4, dtype=bool), np.arange(4)
     file = tmp_path / "codes.npz"
     np.savez(file, query_codes=codes, database_codes=codes, query_labels=labels, database_labels=labels)
