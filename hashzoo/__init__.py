@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hashzoo.hamming.counting import Counts, hamming_counts, pack, relevance
     from hashzoo.hookspecs import Family, Tracker, hookimpl
     from hashzoo.index import Cascade, Cosine, Distance, Hamming, Index, Scan
-    from hashzoo.method import Card, Composition, Deep, Method, bits, bitwise, deep, options
+    from hashzoo.method import Card, Composition, Deep, Head, Loss, Method, bits, bitwise, deep, options
     from hashzoo.registry.build import convert_options
     from hashzoo.registry.zoo import load_plugins
     from hashzoo.results.cell import Cell, Identity
@@ -91,7 +91,7 @@ _WHERE = {
     "hamming.counting": ("Counts", "hamming_counts", "pack", "relevance"),
     "hookspecs": ("Family", "Tracker", "hookimpl"),
     "index": ("Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan"),
-    "method": ("Card", "Composition", "Deep", "Method", "bits", "bitwise", "deep", "options"),
+    "method": ("Card", "Composition", "Deep", "Head", "Loss", "Method", "bits", "bitwise", "deep", "options"),
     "registry.build": ("convert_options",),
     "registry.zoo": ("load_plugins",),
     "results.cell": ("Cell", "Identity"),
@@ -143,7 +143,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Counts", "hamming_counts", "pack", "relevance",
     "Family", "Tracker", "hookimpl",
     "Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan",
-    "Card", "Composition", "Deep", "Method", "bits", "bitwise", "deep", "options",
+    "Card", "Composition", "Deep", "Head", "Loss", "Method", "bits", "bitwise", "deep", "options",
     "convert_options",
     "load_plugins",
     "Cell", "Identity",

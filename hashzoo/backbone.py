@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -25,6 +25,11 @@ class Backbone(nn.Module, ABC):
     weights: str = "random"
     trained_on: str = ""
     eyes: tuple[nn.Module, ...] = ()
+
+    if TYPE_CHECKING:
+
+        def __call__(self, images: Any) -> Features:
+            """Typed for callers; see :meth:`forward`."""
 
     @abstractmethod
     def forward(self, images: Any) -> Features:

@@ -46,7 +46,7 @@ def hashzoo_backbones() -> Mapping[str, Callable[..., Any] | Family]:  # type: i
 
 @hookspec
 def hashzoo_heads() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    r"""Hash heads: factory(backbone, setting, \*, options) -> module from Features to Output."""
+    r"""Hash heads: factory(setting, backbone, \*, options) -> module from Features to Output."""
 
 
 @hookspec

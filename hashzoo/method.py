@@ -108,9 +108,81 @@ def bitwise(operation: Operation, a: Codes, b: Codes) -> Codes:
     return {name: of(a[name], b[name]) for name in a}
 
 
+class Head(nn.Module, ABC):
+    """Base class of a hash head: the layers between a backbone's features and the relaxed code.
+
+    A head factory is called as ``factory(setting, backbone, *, options)``. It reads the width of its input from
+    ``backbone.dim``, the channels of the feature maps from ``backbone.map_dims`` and the code length from
+    ``setting.bits``. Extending this class is optional: any ``nn.Module`` with the same ``forward`` works.
+
+    Example:
+        >>> class Sign(Head):
+        ...     def __init__(self, setting: Setting, backbone: Backbone, *, scale: float = 1.0) -> None:
+        ...         super().__init__()
+        ...         self.scale, self.layer = scale, nn.Linear(backbone.dim, setting.bits)
+        ...
+        ...     def forward(self, features: Features) -> Output:
+        ...         return Output(torch.tanh(self.scale * self.layer(features.pooled)))
+    """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, features: Features) -> Output:
+            """Typed for callers; see :meth:`forward`."""
+
+    @abstractmethod
+    def forward(self, features: Features) -> Output:
+        """Compute the relaxed code.
+
+        Args:
+            features: what the backbone gives: ``pooled`` (B, D) and ``maps``, each (B, D_l, h_l, w_l), coarsest last.
+
+        Returns:
+            An :class:`Output` with ``code`` (B, K), differentiable; the sign of a value is its bit. ``logits`` (B, C)
+            and ``extra`` are for losses that read more than codes; each entry of ``extra`` has one row per image.
+        """
+
+
+class Loss(nn.Module, ABC):
+    """Base class of a loss: the objective that trains a head and a backbone.
+
+    A loss factory is called as ``factory(setting, *, options)``. Parameters of the loss, such as learned class
+    centers, are trained with the network. Extending this class is optional: any ``nn.Module`` with the same
+    ``forward`` works.
+
+    Example:
+        >>> class Pairwise(Loss):
+        ...     def __init__(self, setting: Setting, *, weight: float = 1.0) -> None:
+        ...         super().__init__()
+        ...         self.weight = weight
+        ...
+        ...     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        ...         cosine = output.code @ output.code.T / output.code.shape[1]
+        ...         return {"pair": self.weight * (cosine - 2 * batch.similar + 1).square().mean()}
+    """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+            """Typed for callers; see :meth:`forward`."""
+
+    @abstractmethod
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss terms of a batch.
+
+        Args:
+            output: what the head gives for the batch: ``code`` (B, K) and, depending on the head, ``logits`` and
+                ``extra``.
+            batch: the labels (B, C), ids (B,) and training progress of the same images.
+
+        Returns:
+            Named scalar tensors. Their sum is minimised, and each is logged under its name.
+        """
+
+
 MethodFactory = Callable[..., Method]  # (setting, backbone, *, hyperparameters)
 BackboneFactory = Callable[..., Backbone]  # (shape, *, options)
-HeadFactory = Callable[..., nn.Module]  # (backbone, setting, *, options) -> module: Features -> Output
+HeadFactory = Callable[..., nn.Module]  # (setting, backbone, *, options) -> module: Features -> Output
 LossFactory = Callable[..., nn.Module]  # (setting, *, options) -> module: (Output, Batch) -> dict[str, Tensor]
 
 
@@ -259,7 +331,7 @@ class Composition:
 
         return Deep(
             backbone,
-            head(backbone, setting, **pick("head", head)),
+            head(setting, backbone, **pick("head", head)),
             loss(setting, **pick("loss", loss)),
             self.loss_rate,
         )

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import PIL
@@ -101,7 +101,7 @@ class Freezer:
 
             def look(group: NDArray[np.int64]) -> Features:
                 asked = group if view is None else rows[group]
-                return cast(Features, placed(self.run.prepared(split, asked, asked * MAX_DRAWS + draw, view)))
+                return placed(self.run.prepared(split, asked, asked * MAX_DRAWS + draw, view))
 
             return look
 

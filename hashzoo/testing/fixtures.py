@@ -77,6 +77,8 @@ def misplaced(factory: Callable[..., Any], *given: str) -> str:
 
     >>> misplaced(lambda setting, weight=1.0: None, "setting")
     "'weight' is left of the star, so it is no hyperparameter: write (setting, *, weight=...)"
+    >>> misplaced(lambda b, a: None, "a", "b")
+    'its arguments (b, a) are in the wrong order: hashzoo calls it with (a, b, *, hyperparameters)'
     >>> misplaced(lambda setting, *, weight=1.0: None, "setting")
     ''
     """
@@ -86,6 +88,10 @@ def misplaced(factory: Callable[..., Any], *given: str) -> str:
     if any(p.kind is p.VAR_POSITIONAL for p in known):
         return ""
     left = [p.name for p in known if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    first = left[: len(given)]
+    if first != list(given) and sorted(first) == sorted(given):
+        wanted = ", ".join([*given, "*", "hyperparameters"])
+        return f"its arguments ({', '.join(left)}) are in the wrong order: hashzoo calls it with ({wanted})"
     if extra := left[len(given) :]:
         right = ", ".join([*given, "*", f"{extra[0]}=..."])
         return f"{extra[0]!r} is left of the star, so it is no hyperparameter: write ({right})"

@@ -235,7 +235,7 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
             checked = _Check(factory, bits, multilabel)
             findings = [Finding("fit and encode", True)]
         except (Exception, SystemExit) as error:
-            why = misplaced(factory, "setting", "backbone") if isinstance(error, TypeError) else ""
+            why = misplaced(factory, "setting", "backbone") if isinstance(error, TypeError | AttributeError) else ""
             return [Finding("fit and encode", False, why or status_of(error)[1])]
         for name in CHECKS:
             try:

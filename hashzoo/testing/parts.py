@@ -35,7 +35,9 @@ def _built(factory: Callable[..., Any], names: tuple[str, ...], *given: Any) -> 
     try:
         return factory(*given), [Finding("build", not wrong, wrong)]
     except (Exception, SystemExit) as error:
-        return None, [Finding("build", False, (isinstance(error, TypeError) and wrong) or status_of(error)[1])]
+        return None, [
+            Finding("build", False, (isinstance(error, TypeError | AttributeError) and wrong) or status_of(error)[1])
+        ]
 
 
 def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Finding]:
@@ -68,7 +70,7 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         torch.manual_seed(0)
         data, backbone = synthetic_splits(), Probe()
         images = data.train.images[:24].float() / 128 - 1
-        head, found = _built(factory, ("backbone", "setting"), backbone, data.setting(bits))
+        head, found = _built(factory, ("setting", "backbone"), data.setting(bits), backbone)
         if head is None:
             return found
         return found + findings_of({"shape": shape, "gradient": gradient, "single": single})

@@ -68,7 +68,7 @@ def fitted(case, process_group):
     setting = data.setting(8)
     torch.manual_seed(0)
     backbone = HOUSE.backbone("tiny").factory((1, 8, 8), width=4)
-    head = HOUSE.heads["norm-tanh"].factory(backbone, setting)
+    head = HOUSE.heads["norm-tanh"].factory(setting, backbone)
     if case == "memory":
         method = Deep(backbone, head, Memory(setting))
     elif case == "own loop":

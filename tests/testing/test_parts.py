@@ -239,7 +239,7 @@ def test_a_loss_that_knows_images_by_their_ids_does_not_depend_on_their_order():
 
 def head(forward):
     class Head(nn.Module):
-        def __init__(self, backbone, setting):
+        def __init__(self, setting, backbone):
             super().__init__()
             self.layer = nn.Linear(backbone.dim, setting.bits)
 

@@ -16,7 +16,7 @@ from hashzoo import Backbone, Features, Output, Setting
 class Linear(nn.Module):
     """One linear layer on the pooled features: z = W f + v."""
 
-    def __init__(self, backbone: Backbone, setting: Setting) -> None:
+    def __init__(self, setting: Setting, backbone: Backbone) -> None:
         super().__init__()
         self.layer = nn.Linear(backbone.dim, setting.bits)
 
@@ -28,7 +28,7 @@ class Linear(nn.Module):
 class Tanh(nn.Module):
     """A linear layer and tanh: codes in (-1, 1)."""
 
-    def __init__(self, backbone: Backbone, setting: Setting) -> None:
+    def __init__(self, setting: Setting, backbone: Backbone) -> None:
         super().__init__()
         self.layer = nn.Linear(backbone.dim, setting.bits)
 
@@ -40,7 +40,7 @@ class Tanh(nn.Module):
 class Norm(nn.Module):
     """A linear layer without bias, then batch normalization: balanced bits, unbounded codes."""
 
-    def __init__(self, backbone: Backbone, setting: Setting) -> None:
+    def __init__(self, setting: Setting, backbone: Backbone) -> None:
         super().__init__()
         self.layer = nn.Linear(backbone.dim, setting.bits, bias=False)
         self.norm = nn.BatchNorm1d(setting.bits)
@@ -53,7 +53,7 @@ class Norm(nn.Module):
 class NormTanh(nn.Module):
     """A linear layer without bias, normalization over the batch (balanced bits) or over each code (``layer``), tanh."""
 
-    def __init__(self, backbone: Backbone, setting: Setting, *, norm: Literal["batch", "layer"] = "batch") -> None:
+    def __init__(self, setting: Setting, backbone: Backbone, *, norm: Literal["batch", "layer"] = "batch") -> None:
         super().__init__()
         if norm == "layer" and setting.bits < 2:
             raise ValueError("norm = 'layer' needs codes of two bits or more: normalizing a single value gives zero")

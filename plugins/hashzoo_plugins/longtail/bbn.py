@@ -51,7 +51,7 @@ class Block(nn.Module):
 class Bilateral(nn.Module):
     """Two branches, mixed and hashed."""
 
-    def __init__(self, backbone: Backbone, setting: Setting) -> None:
+    def __init__(self, setting: Setting, backbone: Backbone) -> None:
         super().__init__()
         self.conventional, self.rebalancing = Block(backbone.dim), Block(backbone.dim)
         self.hash = nn.Linear(2 * backbone.dim, setting.bits, bias=False)
@@ -95,7 +95,7 @@ class BBN(Deep):
     head: Bilateral
 
     def __init__(self, setting: Setting, backbone: Backbone, *, quantization: float = 0.1) -> None:
-        super().__init__(backbone, Bilateral(backbone, setting), Classification(setting, quantization=quantization))
+        super().__init__(backbone, Bilateral(setting, backbone), Classification(setting, quantization=quantization))
         self.probabilities = sampling.inverse(setting.class_counts)
 
     def fit(self, train: Split, run: Run) -> None:

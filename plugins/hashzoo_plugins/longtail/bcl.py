@@ -111,5 +111,5 @@ class BCL(Deep):
             temperature=temperature,
             quantization=quantization,
         )
-        super().__init__(backbone, NormTanh(backbone, setting), loss)
+        super().__init__(backbone, NormTanh(setting, backbone), loss)
         self.views = [Views(strength, flip, crop)] * 2

@@ -115,7 +115,7 @@ class HybridSC(Deep):
         crop: float = 0.08,
     ) -> None:
         loss = Hybrid(setting, contrast=contrast, temperature=temperature, quantization=quantization)
-        super().__init__(backbone, NormTanh(backbone, setting), loss)
+        super().__init__(backbone, NormTanh(setting, backbone), loss)
         self.views = [Views(strength, flip, crop)] * 2
         self.probabilities = sampling.balanced(setting.class_counts)
 

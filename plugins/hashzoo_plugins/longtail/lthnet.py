@@ -59,7 +59,7 @@ class Memory(nn.Module):
 
     prototypes: Tensor
 
-    def __init__(self, backbone: Backbone, setting: Setting, *, width: int = 2000) -> None:
+    def __init__(self, setting: Setting, backbone: Backbone, *, width: int = 2000) -> None:
         super().__init__()
         self.direct_layer = nn.Linear(backbone.dim, width)
         self.mixture = nn.Linear(width, setting.classes)  # T_h
@@ -108,7 +108,7 @@ class LTHNet(Deep):
     head: Memory
 
     def __init__(self, setting: Setting, backbone: Backbone, *, width: int = 2000, beta: float = 0.0) -> None:
-        super().__init__(backbone, Memory(backbone, setting, width=width), ClassBalanced(setting, beta=beta))
+        super().__init__(backbone, Memory(setting, backbone, width=width), ClassBalanced(setting, beta=beta))
 
     def fit(self, train: Split, run: Run) -> None:
         """Train, with the memory recomputed before every epoch and constant within it."""

@@ -108,7 +108,7 @@ class TSC(Deep):
         if setting.classes < 2:
             raise ValueError("tsc needs at least two classes")
         loss = Targeted(setting, k=k, temperature=temperature, pull=pull, momentum=momentum, quantization=quantization)
-        super().__init__(backbone, NormTanh(backbone, setting), loss)
+        super().__init__(backbone, NormTanh(setting, backbone), loss)
         self.views, self.steps = [Views(strength, flip, crop)] * 2, steps
 
     def fit(self, train: Split, run: Run) -> None:

@@ -97,7 +97,7 @@ class ADSH(Deep):
     card = Card("deep", "pairs", paper="Jiang & Li, AAAI 2018", year=2018, saw_database=True)
 
     def __init__(self, setting: Setting, backbone: Backbone, *, gamma: float = 200.0, sample: int = 2000) -> None:
-        super().__init__(backbone, Tanh(backbone, setting), Asymmetric(setting, gamma=gamma))
+        super().__init__(backbone, Tanh(setting, backbone), Asymmetric(setting, gamma=gamma))
         self.gamma, self.sample = gamma, sample
 
     def fit(self, train: Split, run: Run) -> None:

@@ -86,7 +86,7 @@ class CNNH(Deep):
     card = Card("deep", "pairs", paper="Xia et al., AAAI 2014", year=2014)
 
     def __init__(self, setting: Setting, backbone: Backbone, *, sweeps: int = 10, sample: int = 5000) -> None:
-        super().__init__(backbone, Linear(backbone, setting), Given(setting))
+        super().__init__(backbone, Linear(setting, backbone), Given(setting))
         self.bits, self.sweeps, self.sample = setting.bits, sweeps, sample
 
     def fit(self, train: Split, run: Run) -> None:

@@ -91,7 +91,7 @@ class DHNB(Deep):
     card = Card("deep", "pairs", paper=PAPER, year=2016, beyond="the real-valued code, 32 bits a number")
 
     def __init__(self, setting: Setting, backbone: Backbone, *, weight: float = 0.1) -> None:
-        super().__init__(backbone, Tanh(backbone, setting), DHN(setting, weight=weight))
+        super().__init__(backbone, Tanh(setting, backbone), DHN(setting, weight=weight))
 
     def encode(self, batch: Batch) -> Codes:
         """The relaxed code, without quantization."""

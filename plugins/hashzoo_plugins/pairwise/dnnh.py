@@ -39,7 +39,7 @@ def step(v: Tensor, epsilon: float) -> Tensor:
 class DivideAndEncode(nn.Module):
     """One slice of the features per bit (Lai et al., CVPR 2015)."""
 
-    def __init__(self, backbone: Backbone, setting: Setting, *, slice: int = 50, epsilon: float = 0.25) -> None:
+    def __init__(self, setting: Setting, backbone: Backbone, *, slice: int = 50, epsilon: float = 0.25) -> None:
         super().__init__()
         if slice < 1 or not 0 <= epsilon <= 0.5:
             raise ValueError(f"divide-and-encode needs slice >= 1 and epsilon in 0..0.5, not {slice} and {epsilon}")

@@ -80,7 +80,7 @@ class DSDH(Deep):
         eta: float = 0.01,
         sweeps: int = 10,
     ) -> None:
-        super().__init__(backbone, Linear(backbone, setting), TowardCodes(setting, eta=eta))
+        super().__init__(backbone, Linear(setting, backbone), TowardCodes(setting, eta=eta))
         self.mu, self.nu, self.eta, self.sweeps = mu, nu, eta, sweeps
 
     def fit(self, train: Split, run: Run) -> None:

@@ -28,7 +28,7 @@ from hashzoo_plugins.quantization import straight_through
 class Perceptron(nn.Module):
     """One hidden layer of ``hidden`` units, then the log-odds of K bits."""
 
-    def __init__(self, backbone: Backbone, setting: Setting, hidden: int) -> None:
+    def __init__(self, setting: Setting, backbone: Backbone, hidden: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(backbone.dim, hidden), nn.ReLU(), nn.Linear(hidden, setting.bits))
 
@@ -88,5 +88,5 @@ class CIBHash(Deep):
         flip: bool = True,
         crop: float = 0.5,
     ) -> None:
-        super().__init__(backbone, Perceptron(backbone, setting, hidden), CIBHashLoss(temperature, beta))
+        super().__init__(backbone, Perceptron(setting, backbone, hidden), CIBHashLoss(temperature, beta))
         self.views = [Views(1.0, flip, crop)] * 2

@@ -107,5 +107,5 @@ class DeepHashDistillation(Deep):
             distillation=distillation,
             quantization=quantization,
         )
-        super().__init__(backbone, NormTanh(backbone, setting, norm="layer"), loss)
+        super().__init__(backbone, NormTanh(setting, backbone, norm="layer"), loss)
         self.views = [Views(weak, flip, crop), Views(strong, flip, crop)]

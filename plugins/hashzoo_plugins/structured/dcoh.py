@@ -67,7 +67,7 @@ def triplets(codes: Tensor, similar: Tensor, margin: float, anchors: Tensor) -> 
 class FullyConnected(nn.Module):
     """Two fully connected layers of ``hidden`` units, then a tanh layer of K units."""
 
-    def __init__(self, backbone: Backbone, setting: Setting, *, hidden: int = 4096) -> None:
+    def __init__(self, setting: Setting, backbone: Backbone, *, hidden: int = 4096) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(backbone.dim, hidden),
@@ -191,7 +191,7 @@ class DCOH(Deep):
         """``warmup`` is the fraction of the training without operators."""
         if not setting.multilabel:
             raise ValueError("dcoh needs images with several labels; use a multi-label dataset such as scenes.union")
-        head = FullyConnected(backbone, setting, hidden=hidden)
+        head = FullyConnected(setting, backbone, hidden=hidden)
         operators, discriminator = Operators(setting.bits, tie), Discriminator(setting.bits)
         loss = MultiLevel(setting, margin=margin, semantic=semantic, quantization=quantization, similarity=similarity)
         super().__init__(backbone, head, loss)

@@ -36,7 +36,7 @@ GRAINS = 3
 class MultiGrain(nn.Module):
     """The last three stages, each pooled under its own sigmoid attention, concatenated and hashed."""
 
-    def __init__(self, backbone: Backbone, setting: Setting, *, relax: Literal["tanh", "ste"] = "tanh") -> None:
+    def __init__(self, setting: Setting, backbone: Backbone, *, relax: Literal["tanh", "ste"] = "tanh") -> None:
         super().__init__()
         depths = maps.require("multi-grain", backbone, GRAINS)
         self.relax = relax
@@ -119,7 +119,7 @@ class MultiGrainHashing(Deep):
     ) -> None:
         if not 0 <= warmup <= 1:
             raise ValueError(f"warmup, the share of epochs with a frozen network, must be in 0..1, not {warmup}")
-        head = MultiGrain(backbone, setting, relax=relax)
+        head = MultiGrain(setting, backbone, relax=relax)
         loss = Contrastive(setting, margin=margin, reduction=reduction, quantization=quantization)
         super().__init__(backbone, head, loss)
         self.warmup, self.tune, self.sampler = warmup, tune, sampler

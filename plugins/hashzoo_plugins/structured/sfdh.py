@@ -46,8 +46,8 @@ class Saliency(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
         setting: Setting,
+        backbone: Backbone,
         *,
         threshold: float | Literal["mean"] = 0.7,
         global_from: Literal["features", "attended"] = "features",

@@ -69,7 +69,7 @@ class SwinDualStream(Deep):
         ranking: Literal["hamming", "weighted", "tie-break"] = "hamming",
         mu: float = 1.0,
     ) -> None:
-        head = NormTanh(backbone, setting, norm=norm)
+        head = NormTanh(setting, backbone, norm=norm)
         loss = DHD(
             setting,
             temperature=temperature,

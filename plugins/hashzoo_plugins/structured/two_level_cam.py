@@ -104,7 +104,7 @@ def select(scores: Tensor, count: int) -> Tensor:
 class TwoLevel(nn.Module):
     """One local bit per feature map, and a global code that is linear in the pooled maps."""
 
-    def __init__(self, backbone: Backbone, setting: Setting, *, local_bits: int = 256) -> None:
+    def __init__(self, setting: Setting, backbone: Backbone, *, local_bits: int = 256) -> None:
         super().__init__()
         depth = maps.require("two-level", backbone, 1)[-1]
         self.maps = nn.Conv2d(depth, local_bits, 1)
@@ -180,7 +180,7 @@ class TwoLevelCAM(Deep):
         chosen = local_bits // 2 if selected is None else selected
         if not chosen >= 1 or local_bits < 1:
             raise ValueError(f"two-level-cam needs selected >= 1 and local_bits >= 1, not {selected} and {local_bits}")
-        head = TwoLevel(backbone, setting, local_bits=local_bits)
+        head = TwoLevel(setting, backbone, local_bits=local_bits)
         loss = TwoLevelLoss(setting, quantization=quantization, classification=classification, local_bits=local_bits)
         super().__init__(backbone, head, loss)
         self.selected, self.depth = chosen, depth
