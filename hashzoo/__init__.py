@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hashzoo._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from hashzoo.api import Board, benchmark, run_cell
     from hashzoo.backbone import Backbone
     from hashzoo.bench.job import Job
     from hashzoo.data.image_files import ImageFiles
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 #: Module below hashzoo -> the names that it gives to this package.
 _WHERE = {
+    "api": ("Board", "benchmark", "run_cell"),
     "backbone": ("Backbone",),
     "bench.job": ("Job",),
     "data.image_files": ("ImageFiles",),
@@ -129,6 +131,7 @@ _WHERE = {
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the modules above
+    "Board", "benchmark", "run_cell",
     "Backbone",
     "Job",
     "ImageFiles",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from hashzoo.api.progress import EVERY, bar
 from hashzoo.bench.job import Job
+from hashzoo.execution.base import Silent
 from hashzoo.results.cell import Cell
 from hashzoo.types import ProgressCallback
 
@@ -31,6 +33,28 @@ def encoding_progress(values: Mapping[str, float]) -> str:
     done, count, rate = (values[name] for name in ("encoded", "of", "images/s"))
     left = (count - done) / max(rate, 1e-9)
     return f"{done:.0f} of {count:.0f} encoded, {rate:.0f} images/s, about {left:.0f} s left"
+
+
+#: Called for each finished cell: cells done, cells in all, the cell.
+Callback = Callable[[int, int, Cell], None]
+
+
+class Progress(Silent):
+    """An observer that calls a function for each finished cell."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback, self.done, self.total = callback, 0, 0
+
+    def cells(self, jobs: Sequence[Job]) -> AbstractContextManager[Any]:
+        """Count the cells that will be measured."""
+        self.done, self.total = 0, len(jobs)
+        return nullcontext()
+
+    def event(self, job: Job, kind: str, value: Any) -> None:
+        """Pass on a finished cell."""
+        if kind in ("done", "elsewhere"):
+            self.done += 1
+            self.callback(self.done, self.total, value)
 
 
 class Screen:
@@ -71,7 +95,7 @@ class Watch:
         self.finished = 0
         self.started = time.monotonic()
         self.scores: dict[str, dict[int, list[str]]] = {}
-        self.bar = Progress(
+        self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),

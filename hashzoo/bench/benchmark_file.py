@@ -1,4 +1,4 @@
-"""A benchmark file: which methods, on which data, at which bits and budget."""
+"""Benchmark files: methods, datasets, code lengths, seeds, metrics and budget, as TOML."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hashzoo.training.budget import Budget
 
 
 class Quick(BaseModel):
-    """What ``--quick`` changes."""
+    """The changes of ``--quick``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,11 +25,24 @@ class Quick(BaseModel):
 
 
 class Benchmark(BaseModel):
-    """One benchmark file. ``set`` gives options by plugin name, as ``[set.dhn] weight = 0.2``.
+    """A benchmark file.
 
-    ``dataset`` is one or several; ``on`` changes keys for one of them, as ``[on."digits.lt50".train] epochs = 40``.
-    ``baselines`` and ``controls`` are on every board of it, whatever methods are asked for. ``backbones`` gives a
-    backbone to a kind of method, or to one method by name, whose row then says so; ``backbone`` is for the rest.
+    Attributes:
+        name: Name of the benchmark; by default that of its file.
+        title: One line for ``hashzoo list benchmarks``.
+        dataset: Names of datasets, one or several.
+        on: Changes for one dataset, as ``[on."digits.lt50".train] epochs = 40``.
+        methods: Names and patterns of methods.
+        baselines: Methods on every board, which the others are compared with; ``controls`` do not compete.
+        bits: Code lengths.
+        seeds: Seeds.
+        metrics: Names of metrics.
+        backbone: The backbone of all methods that ``backbones`` does not name.
+        backbones: Backbones by kind of method, ``shallow`` or ``deep``, or by the name of a method.
+        budget: ``"equal"`` or ``"paper"``: whether all methods share one budget.
+        train: The training budget.
+        quick: The changes of ``--quick``.
+        set: Options by name of a plugin, as ``[set.dhn] weight = 0.2``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,13 +66,15 @@ class Benchmark(BaseModel):
 
     @property
     def datasets(self) -> list[str]:
-        """The datasets, one or several."""
+        """The names of the datasets."""
         return [self.dataset] if isinstance(self.dataset, str) else self.dataset
 
     def each(self) -> list[Benchmark]:
-        """A benchmark for each dataset, with what ``on`` changes for it. UsageError for what it cannot change."""
+        """A benchmark for each dataset, with the changes of ``on``. UsageError for a key that ``on`` cannot change."""
         if not self.datasets or len(set(self.datasets)) < len(self.datasets):
-            raise UsageError(f"{self.name}: dataset names one dataset or several different ones, not {self.dataset}")
+            raise UsageError(
+                f"{self.name}: dataset must name one dataset or several different ones, not {self.dataset}"
+            )
         for name, changes in self.on.items():
             if fixed := sorted(changes.keys() & {"name", "dataset", "on", "quick"}):
                 raise UsageError(f"{self.name}: on.{name}: {fixed[0]} is the same for all datasets of a benchmark")
@@ -69,22 +84,22 @@ class Benchmark(BaseModel):
         ]
 
     def backbone_for(self, method: str, kind: Literal["shallow", "deep"]) -> str:
-        """The backbone that a method of a kind gets."""
+        """The backbone of a method."""
         name = self.backbones.get(method) or self.backbones.get(kind) or self.backbone
         if name is None:
-            raise UsageError(f'benchmark {self.name} gives no backbone to {kind} methods: add backbone = "NAME"')
+            raise UsageError(f'benchmark {self.name} has no backbone for {kind} methods; add backbone = "NAME"')
         return name
 
 
 def shipped() -> dict[str, Path]:
-    """The benchmark files that come with hashzoo, by name: from a checkout or from an installed wheel."""
+    """The benchmark files of hashzoo by name, in a checkout or in an installed wheel."""
     here = Path(__file__).parents[1]
     folder = here / "benchmarks" if (here / "benchmarks").is_dir() else here.parent / "benchmarks"
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.toml"))}
 
 
 def read(given: str) -> Benchmark:
-    """A benchmark by name or file. UsageError in one line for what is wrong in it."""
+    """Read a benchmark by name or file. UsageError, on one line, for what is wrong in it."""
     path = Path(given)
     if path.suffix != ".toml":
         known = shipped()
@@ -96,19 +111,19 @@ def read(given: str) -> Benchmark:
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {given}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{given} is not TOML: {error}") from error
+        raise UsageError(f"{given} is not a TOML file: {error}") from error
     except OSError as error:
         raise EnvironmentFailure(f"cannot read {given}: {error.strerror}") from error
     values.setdefault("name", path.stem)
     benchmark = checked(values, given)
     for name in benchmark.on.keys() - set(benchmark.datasets):
         raise UsageError(f"{given}: on.{name}: {unknown_name('dataset of this benchmark', name, benchmark.datasets)}")
-    benchmark.each()  # says what is wrong in the changes
+    benchmark.each()  # raises for a wrong change
     return benchmark
 
 
 def checked(values: Mapping[str, Any], where: str) -> Benchmark:
-    """The benchmark of a table of values. UsageError naming the key, and the nearest one for an unknown key."""
+    """Validate a benchmark. UsageError with the key, and with the nearest known key for an unknown one."""
     try:
         return Benchmark.model_validate(values)
     except ValidationError as error:
@@ -123,7 +138,7 @@ def checked(values: Mapping[str, Any], where: str) -> Benchmark:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables are merged, everything else replaced.
+    """Merge changes into a table: tables are merged, everything else is replaced.
 
     >>> merged({"train": {"lr": 1, "epochs": 2}, "bits": [16]}, {"train": {"lr": 3}, "bits": [32]})
     {'train': {'lr': 3, 'epochs': 2}, 'bits': [32]}

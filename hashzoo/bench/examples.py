@@ -1,4 +1,4 @@
-"""What a cell keeps for people to look at: what a few queries find, and how often each bit is 1."""
+"""Examples stored with a cell for the report: the neighbors of a few queries, and the mean of each bit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from hashzoo.index import Index
 from hashzoo.types import Codes
 
-QUERIES = 24  # whose neighbours are kept
-NEIGHBOURS = 10  # of each
-HELD = 1 << 28  # bits, a byte each, that are looked at
+QUERIES = 24  # whose neighbors are stored
+NEIGHBORS = 10  # of each query
+HELD = 1 << 28  # bits, a byte each, that are unpacked at most
 
 
 def spread(total: int, count: int = QUERIES) -> NDArray[np.int32]:
-    """(count,) rows of a split, or all of fewer, evenly spread, so that classes that stand in order all have a part.
+    """Rows (count,) of a split, evenly spread so that every class of a sorted split is represented.
 
     >>> spread(7, 3).tolist(), spread(2, 3).tolist()
     ([0, 3, 6], [0, 1])
@@ -25,19 +25,25 @@ def spread(total: int, count: int = QUERIES) -> NDArray[np.int32]:
 
 
 def samples(index: Index, query: Codes, items: int) -> dict[str, NDArray[Any]]:
-    """Arrays of a database of N ``items`` and the codes of its queries.
+    """Arrays for the report.
 
-    ``gallery_queries`` (G,) are rows of the queries, of the composed ones where they are composed; ``gallery_rows``
-    (G, 10) the rows of the database that are nearest, equal distances in its order; ``gallery_distances`` (G, 10) how
-    far they are. ``bit_means`` (K,) is the share of ones of each stored bit, where the index stores bits.
+    Args:
+        index: An index of N ``items``.
+        query: Codes of the queries.
+        items: N.
+
+    Returns:
+        ``gallery_queries`` (G,), rows of the queries; ``gallery_rows`` (G, 10), the nearest rows of the database, equal
+        distances in its order; ``gallery_distances`` (G, 10), their distances. If the index stores bits,
+        ``bit_means`` (K,), the share of ones of each bit.
     """
     rows = spread(len(next(iter(query.values()))))
-    found = index.search({name: values[rows.astype(np.int64)] for name, values in query.items()}, NEIGHBOURS)
-    kept: dict[str, NDArray[Any]] = {
+    ranking = index.search({name: values[rows.astype(np.int64)] for name, values in query.items()}, NEIGHBORS)
+    arrays: dict[str, NDArray[Any]] = {
         "gallery_queries": rows,
-        "gallery_rows": found.rows.cpu().numpy().astype(np.int32),
-        "gallery_distances": found.distances.cpu().numpy().astype(np.float32),
+        "gallery_rows": ranking.rows.cpu().numpy().astype(np.int32),
+        "gallery_distances": ranking.distances.cpu().numpy().astype(np.float32),
     }
     if index.stored_bits() * items <= HELD and (bits := index.bits()) is not None:
-        kept["bit_means"] = bits.mean(0, dtype=np.float64).astype(np.float32)
-    return kept
+        arrays["bit_means"] = bits.mean(0, dtype=np.float64).astype(np.float32)
+    return arrays

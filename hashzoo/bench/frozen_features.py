@@ -1,4 +1,4 @@
-"""Frozen backbones: what they see of each image is computed once, and handed to methods as if it were the image."""
+"""Frozen backbones: the features of each image are computed once and passed to methods in place of the image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hashzoo.backbone import Backbone
-from hashzoo.bench.job import Job, load_job_data
+from hashzoo.bench.job import Job, load_job_data, load_zoo
 from hashzoo.data.image_files import DECODER, ImageFiles
 from hashzoo.data.integrity import Inspection, resolve_rows
-from hashzoo.registry import zoo
 from hashzoo.registry.build import build_backbone, image_shape
 from hashzoo.registry.source import code_digest
+from hashzoo.registry.zoo import Zoo
 from hashzoo.run import Run
 from hashzoo.training.budget import MAX_DRAWS, Budget
 from hashzoo.training.feature_store import (
@@ -37,15 +37,22 @@ from hashzoo.training.feature_store import (
 from hashzoo.training.process_state import deterministic
 from hashzoo.types import Features, ProgressCallback, Split, Splits, View
 
-MOST = 8  # copies of a backbone that look at images at once
+MOST = 8  # copies of a backbone that compute features at a time
 
 
 class Freezer:
-    """Puts features in the place of images, and a stand-in in that of the backbone; methods do not notice.
+    """Replaces images by features and the backbone by an identity; methods are not affected.
 
-    ``about`` is what tells the backbone from others, beside weights and input. ``copies`` makes more like it: each then
-    computes in a thread of its own where images are files. ``seconds`` counts what views took since the splits were
-    made, reading them from the cache included.
+    Args:
+        run: Places the backbone and prepares images.
+        backbone: The frozen backbone.
+        about: What identifies the backbone in the cache, beside its weights and input.
+        progress: Called while features are extracted.
+        copies: Builds further copies of the backbone, each of which extracts features of image files in a thread.
+
+    Attributes:
+        weights: The digest of the backbone.
+        seconds: Time spent on features of views after the splits were frozen, reading the cache included.
     """
 
     def __init__(
@@ -53,19 +60,20 @@ class Freezer:
         run: Run,
         backbone: Backbone,
         about: Sequence[Any],
-        tell: ProgressCallback | None = None,
+        progress: ProgressCallback | None = None,
         copies: Callable[[], Sequence[Backbone]] = list,
     ) -> None:
-        self.run, self.backbone, self.tell, self.copies, self.seconds = run, backbone, tell, copies, 0.0
+        self.run, self.backbone, self.progress, self.copies = run, backbone, progress, copies
+        self.seconds = 0.0
         self.weights = state_digest(backbone)
         network = [self.weights, repr(backbone.input), backbone.map_dims]
         made_with = [torch.__version__, PIL.__version__, DECODER]
         self.about = [*about, *network, run.train.precision, run.device.type, *made_with]
 
     def frozen(self, data: Splits, inspection: Inspection) -> tuple[Splits, Backbone]:
-        """The splits with features for images, extracted where the cache does not have them yet.
+        """The splits with features in place of images, extracted unless the cache has them.
 
-        Image files are seen once, all that a part is taken of, so that other protocols on them find theirs there.
+        All image files of a pool are extracted at once, so that other splits of the same files find them in the cache.
         """
         pools: dict[str, list[np.ndarray]] = {}
         parts = {}
@@ -80,8 +88,8 @@ class Freezer:
                 if digest not in pools:
                     pools[digest] = self._arrays(base, good, 64, [digest])
                 arrays = pools[digest]
-            looks = self._looks(base, rows, digest) if part == "train" and self.run.train.draws else None
-            parts[part] = replace(split, images=StoredFeatures(arrays, rows, looks))
+            views = self._view_features(base, rows, digest) if part == "train" and self.run.train.draws else None
+            parts[part] = replace(split, images=StoredFeatures(arrays, rows, views))
         return replace(data, **parts), PrecomputedBackbone(self.backbone, self.run.train.maps)  # type: ignore[arg-type]
 
     def _arrays(
@@ -93,36 +101,36 @@ class Freezer:
         view: View | None = None,
         draw: int = 0,
     ) -> list[np.ndarray]:
-        """Features of some rows: with a view one array row each, without one for every image, the others zero."""
+        """Features of some rows. With a view, one array row each; without, one for every image, zero for the others."""
         split = Split(images, torch.zeros(len(images), 1), torch.arange(len(images)))
 
-        def eye(backbone: Backbone) -> Extractor:
+        def extractor(backbone: Backbone) -> Extractor:
             placed = self.run.place(backbone).eval()
 
-            def look(group: NDArray[np.int64]) -> Features:
-                asked = group if view is None else rows[group]
-                return placed(self.run.prepared(split, asked, asked * MAX_DRAWS + draw, view))
+            def extract(group: NDArray[np.int64]) -> Features:
+                wanted = group if view is None else rows[group]
+                return placed(self.run.prepared(split, wanted, wanted * MAX_DRAWS + draw, view))
 
-            return look
+            return extract
 
-        def eyes() -> list[Extractor]:
-            # several threads may ask image files only, and no random view, which seeds the generator of all
+        def extractors() -> list[Extractor]:
+            # a random view seeds the global generator, so it is computed by one thread
             several = self.copies() if isinstance(images, ImageFiles) and view is None else []
-            return [eye(backbone) for backbone in [self.backbone, *several]]
+            return [extractor(backbone) for backbone in [self.backbone, *several]]
 
         places, size = (rows, len(images)) if view is None else (np.arange(len(rows)), len(rows))
         groups = [places[start : start + at_once] for start in range(0, len(places), at_once)]
         name, maps = json.dumps([*self.about, *about, at_once]), self.run.train.maps and view is None
-        return load_or_extract(eyes, FeatureRequest(groups, size, maps), name, self.tell)
+        return load_or_extract(extractors, FeatureRequest(groups, size, maps), name, self.progress)
 
-    def _looks(self, base: Any, rows: NDArray[np.int64], digest: str) -> ViewFeatures:
-        """Features of the training images under views, so many random draws of each view, kept as features are."""
+    def _view_features(self, base: Any, rows: NDArray[np.int64], digest: str) -> ViewFeatures:
+        """Cached features of the training images under views: ``draws`` random draws of each view."""
         known: dict[str, list[np.ndarray]] = {}
         own = np.unique(rows)
         about = [digest, hashlib.sha256(own.astype("<i8").tobytes()).hexdigest()]
 
-        def looks(view: View, at: NDArray[np.int64], seeds: NDArray[np.int64]) -> Features:
-            name = named(view)
+        def features(view: View, at: NDArray[np.int64], seeds: NDArray[np.int64]) -> Features:
+            name = view_name(view)
             if name not in known:
                 started = time.perf_counter()
                 known[name] = [
@@ -135,17 +143,17 @@ class Freezer:
             pooled = np.stack([known[name][draw][place] for draw, place in zip(drawn, places, strict=True)])
             return Features(torch.from_numpy(pooled))
 
-        return looks
+        return features
 
 
-def named(view: View) -> str:
-    """What tells a view from others: what it is made of, and the code of it.
+def view_name(view: View) -> str:
+    """A text that identifies a view: its options and the digest of its code.
 
-    Its repr must show all of its options, as that of a dataclass or of torchvision's transforms does; a function must
-    stand in a module. ValueError for any other view.
+    The repr of the view must show all its options, as that of a dataclass or of a torchvision transform does; a
+    function must be defined in a module. ValueError for any other view.
 
     >>> from hashzoo.data.transforms import crop_flip
-    >>> named(crop_flip).startswith("hashzoo.data.transforms.crop_flip ")
+    >>> view_name(crop_flip).startswith("hashzoo.data.transforms.crop_flip ")
     True
     """
     function = inspect.isfunction(view)
@@ -153,7 +161,7 @@ def named(view: View) -> str:
     text = f"{view.__module__}.{view.__qualname__}" if inspect.isfunction(view) else repr(view)
     if not shows or "<" in text:
         raise ValueError(
-            f"the view {text} cannot be told from others, so its features cannot be stored; give [train] draws = 0, or "
+            f"the view {text} does not show its options, so its features cannot be cached; give [train] draws = 0, or "
             "make the view a dataclass, a transform of torchvision, or a function in a module"
         )
     where = f"{type(view).__module__}." if not function else ""
@@ -164,24 +172,24 @@ def named(view: View) -> str:
     return f"{where}{text} {code_digest(view if function else type(view))}"
 
 
-def about(job: Job, house: zoo.Zoo) -> list[Any]:
-    """What a job's backbone is called, how it was asked for, and its code."""
-    code = code_digest(house.backbone(job.identity.backbone).factory)
+def about(job: Job, zoo: Zoo) -> list[Any]:
+    """What identifies the backbone of a job in the cache: its name, its options and the digest of its code."""
+    code = code_digest(zoo.backbone(job.identity.backbone).factory)
     return [job.identity.backbone, job.identity.backbone_options, code]
 
 
-def warm(job: Job, threads: int, tell: ProgressCallback) -> None:
-    """Extract the features that cells will want, by several threads; what is there already is only read."""
-    train, house = Budget.model_validate(job.identity.budget), zoo.load_plugins(job.plugins)
-    data, inspection = load_job_data(job, house)
-    shape, seed = image_shape(data), job.identity.seed
+def warm(job: Job, threads: int, progress: ProgressCallback) -> None:
+    """Fill the cache with the features that cells need, with several threads."""
+    budget, zoo = Budget.model_validate(job.identity.budget), load_zoo(job.inputs)
+    data, inspection = load_job_data(job, zoo)
+    shape, seed, execution = image_shape(data), job.identity.seed, job.execution
 
-    def made(count: int) -> list[Backbone]:
+    def build(count: int) -> list[Backbone]:
         name = job.identity.backbone
-        return [build_backbone(house, name, shape, job.backbone_options, seed) for _ in range(count)]
+        return [build_backbone(zoo, name, shape, job.inputs.backbone_options, seed) for _ in range(count)]
 
-    with deterministic(job.deterministic):
-        (first,) = made(1)
-        run = Run(train, seed, to=first.input, device=job.device, workers=job.workers)
-        more = min(threads, MOST) - 1 if job.device == "cpu" else 0
-        Freezer(run, first, about(job, house), tell, lambda: made(more)).frozen(data, inspection)
+    with deterministic(execution.deterministic):
+        (first,) = build(1)
+        run = Run(budget, seed, to=first.input, device=execution.device, workers=execution.workers)
+        more = min(threads, MOST) - 1 if execution.device == "cpu" else 0
+        Freezer(run, first, about(job, zoo), progress, lambda: build(more)).frozen(data, inspection)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hashzoo.backbone import Backbone
 from hashzoo.bench.examples import samples
 from hashzoo.bench.frozen_features import Freezer, about
-from hashzoo.bench.job import Job, blank, load_job_data, uses_stored_features
+from hashzoo.bench.job import Job, blank, load_job_data, load_zoo, uses_stored_features
 from hashzoo.bench.selection import BestState
+from hashzoo.data.integrity import Inspection
 from hashzoo.data.split_file import split_digest
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.evaluation.code_metrics import code_metrics, evaluate_codes
+from hashzoo.evaluation.metrics import Evaluation
 from hashzoo.evaluation.scoring import (
     code_sample,
     concatenate,
@@ -27,11 +31,13 @@ from hashzoo.evaluation.scoring import (
     query_codes,
     score_queries,
 )
+from hashzoo.index import Index
 from hashzoo.method import Method
-from hashzoo.registry import saved_method, zoo
+from hashzoo.registry import saved_method
 from hashzoo.registry.build import build_backbone, image_shape
 from hashzoo.registry.saved_method import Recipe
 from hashzoo.registry.source import code_digest
+from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results import provenance
 from hashzoo.results.cell import Cell
 from hashzoo.run import Run
@@ -40,11 +46,42 @@ from hashzoo.training.checkpoints import Checkpoints
 from hashzoo.training.distributed import ProcessGroup
 from hashzoo.training.feature_store import FrozenBackbone, state_digest
 from hashzoo.training.process_state import deterministic, limit_threads, preserve_process_state
-from hashzoo.types import Report, Splits
+from hashzoo.types import Codes, Report, Splits
 
 NEIGHBOURS = 100  # of each query in the search that is timed
 TIMED = 100  # queries of that search
 IDS = 1 << 18  # ids looked up at a time
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that a fit needs: data, backbone, run and the method's entry in the catalogue.
+
+    ``freezer`` is set if features of a frozen backbone replace the images; ``weights`` is the digest of the backbone.
+    """
+
+    job: Job
+    budget: Budget
+    entry: Entry
+    data: Splits
+    shape: tuple[int, int, int]  # of the images as they are stored
+    inspection: Inspection
+    backbone: Backbone
+    weights: str
+    run: Run
+    freezer: Freezer | None
+    extra: dict[str, Callable[..., Any]]  # metrics of plugins
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained method, the best state by validation if there is one, and the seconds of training."""
+
+    method: Method
+    best: BestState | None
+    seconds: float
 
 
 def measure(
@@ -54,138 +91,197 @@ def measure(
     *,
     checkpoints: Checkpoints | None = None,
     process_group: ProcessGroup | None = None,
-) -> tuple[Cell, dict[str, np.ndarray[Any, Any]]]:
-    """The cell of a job, and its per-query arrays. Errors are the caller's to turn into a status.
+) -> tuple[Cell, Arrays]:
+    """Measure one cell in this process.
 
-    With ``keep``, the trained method is written there (see :mod:`hashzoo.registry.saved_method`). Of several processes
-    that train together, ``process_group``, the first alone encodes and scores; what the others return says nothing.
-    The process is left as it was found: see :func:`hashzoo.training.process_state.preserve_process_state`.
+    The process is restored afterwards: see :func:`hashzoo.training.process_state.preserve_process_state`.
+
+    Args:
+        job: The cell.
+        report: Receives the progress, 0..1, and the latest logged values.
+        keep: Where to write the trained method; None does not write it.
+        checkpoints: Where a fit that was interrupted resumes from.
+        process_group: The processes that train together. Only the first one encodes and scores; the cells of the
+            others have no scores.
+
+    Returns:
+        The cell, and its per-query arrays.
+
+    Raises:
+        Exception: Whatever the method raises; the caller turns it into a status.
     """
-    with preserve_process_state(), deterministic(job.deterministic):
-        return _measured(job, report, keep, checkpoints, process_group or ProcessGroup())
+    with preserve_process_state(), deterministic(job.execution.deterministic):
+        return _measure(job, report, keep, checkpoints, process_group or ProcessGroup())
 
 
-def _measured(
-    job: Job, report: Report | None, keep: Path | None, checkpoints: Checkpoints | None, together: ProcessGroup
-) -> tuple[Cell, dict[str, np.ndarray[Any, Any]]]:
+def _measure(
+    job: Job, report: Report | None, keep: Path | None, checkpoints: Checkpoints | None, group: ProcessGroup
+) -> tuple[Cell, Arrays]:
     begun = time.perf_counter()
+    setup = _set_up(job, report, checkpoints, group)
+    fitted = _fit(setup, checkpoints, group)
+    if group.rank:
+        return blank(job, "ok"), {}
+    if keep is not None:
+        setting, data = setup.data.setting(job.identity.bits), setup.data
+        options, plugins = job.inputs.backbone_options, job.inputs.plugins
+        recipe = Recipe(job.identity.key, setting, data.class_names, setup.shape, options, plugins)
+        saved_method.write(keep, fitted.method, recipe)
+    cell, arrays = _score(setup, fitted)
+    cost = provenance.spent(time.perf_counter() - begun, setup.run.device)
+    origin = {**cell.provenance, **cost, "resumed_after_epoch": checkpoints.epoch if checkpoints else 0}
+    return replace(cell, provenance=origin), arrays
+
+
+def _set_up(job: Job, report: Report | None, checkpoints: Checkpoints | None, group: ProcessGroup) -> Setup:
+    """Load plugins and data, build the backbone and the run, and freeze the backbone if the budget says so."""
     identity = job.identity
-    train = Budget.model_validate(identity.budget)
-    limit_threads(train.threads)
-    house = zoo.load_plugins(job.plugins)
-    data, inspection = load_job_data(job, house)
+    budget = Budget.model_validate(identity.budget)
+    limit_threads(budget.threads)
+    zoo = load_zoo(job.inputs)
+    data, inspection = load_job_data(job, zoo)
     shape = image_shape(data)
-    backbone = build_backbone(house, identity.backbone, shape, job.backbone_options, identity.seed)
+    backbone = build_backbone(zoo, identity.backbone, shape, job.inputs.backbone_options, identity.seed)
     run = Run(
-        train,
+        budget,
         identity.seed,
         to=backbone.input,
-        device=job.device,
-        workers=job.workers,
+        device=job.execution.device,
+        workers=job.execution.workers,
         report=report,
-        process_group=together,
+        process_group=group,
         checkpoints=checkpoints,
     )
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
-    entry, freezer = house.method(identity.method), None
-    if code_digest(entry.factory, house.backbone(identity.backbone).factory) != identity.code:
-        raise EnvironmentFailure(
-            f"the code of {identity.method} or of its backbone is not what the sweep was planned with; run the command "
-            "again, with the same hashzoo and plugins on every machine"
-        )
-    if uses_stored_features(train, entry):
-        freezer = Freezer(run, backbone, about(job, house))
+    entry, freezer = _entry(job, zoo), None
+    if uses_stored_features(budget, entry):
+        freezer = Freezer(run, backbone, about(job, zoo))
         weights = freezer.weights
         data, backbone = freezer.frozen(data, inspection)
     else:
         weights = state_digest(backbone)
         backbone = run.place(backbone)
-        backbone = backbone if train.backbone == "full" else FrozenBackbone(backbone, train.maps)
-    for seed in (torch.manual_seed, np.random.seed, random.seed):  # a stranger may draw from any of them
-        seed(identity.seed % 2**32)
-    method: Method = entry.factory(data.setting(identity.bits), backbone, **identity.hyperparameters)
-    method.to(run.device)
+        backbone = backbone if budget.backbone == "full" else FrozenBackbone(backbone, budget.maps)
+    extra = zoo.metric_functions()
+    return Setup(job, budget, entry, data, shape, inspection, backbone, weights, run, freezer, extra)
 
-    extra = house.metric_functions()
-    selects = bool(train.select) and together.rank == 0
-    chosen = BestState(method, run, data, data.validation, extra) if selects and data.validation else None
+
+def _entry(job: Job, zoo: Zoo) -> Entry:
+    """The entry of the method. EnvironmentFailure if its code is not the code that the job was planned with."""
+    identity = job.identity
+    entry = zoo.method(identity.method)
+    given = identity.method in job.inputs.definitions  # it travelled with the job
+    if not given and code_digest(entry.factory, zoo.backbone(identity.backbone).factory) != identity.code:
+        raise EnvironmentFailure(
+            f"the code of {identity.method} or of its backbone changed after the sweep was planned; run the command "
+            "again, with the same hashzoo and plugins on every machine"
+        )
+    return entry
+
+
+def _fit(setup: Setup, checkpoints: Checkpoints | None, group: ProcessGroup) -> Fitted:
+    """Build the method and train it; ``seconds`` leaves out validation and the extraction of features."""
+    identity, run, data = setup.job.identity, setup.run, setup.data
+    for seed in (torch.manual_seed, np.random.seed, random.seed):  # a plugin can draw from any of them
+        seed(identity.seed % 2**32)
+    method: Method = setup.entry.factory(data.setting(identity.bits), setup.backbone, **identity.hyperparameters)
+    method.to(run.device)
+    selects = bool(setup.budget.select) and group.rank == 0 and data.validation is not None
+    best = BestState(method, run, data, setup.extra) if selects else None
     started = time.perf_counter()
     method.train()
-    with together.sync_batch_norm():
+    with group.sync_batch_norm():
         method.fit(data.train, run)
-    together.finish(method)
-    if together.rank:
-        return blank(job, "ok"), {}
-    fit_seconds = time.perf_counter() - started + (checkpoints.seconds if checkpoints else 0.0)
-    fit_seconds -= (freezer.seconds if freezer else 0.0) + (chosen.seconds if chosen else 0.0)
-    if keep is not None:
-        setting = data.setting(identity.bits)
-        recipe = Recipe(identity.key, setting, data.class_names, shape, job.backbone_options, job.plugins)
-        saved_method.write(keep, method, recipe)
+    group.finish(method)
+    seconds = time.perf_counter() - started + (checkpoints.seconds if checkpoints else 0.0)
+    seconds -= (setup.freezer.seconds if setup.freezer else 0.0) + (best.seconds if best else 0.0)
+    return Fitted(method, best, seconds)
 
+
+def _score(setup: Setup, fitted: Fitted) -> tuple[Cell, Arrays]:
+    """Encode database and queries, search, and compute every metric: of the last state and of the selected one."""
+    job, run, data, method = setup.job, setup.run, setup.data, fitted.method
     started = time.perf_counter()
-    index, query = encode_and_index(run, method, data, entry.card.saw_database)
+    index, query = encode_and_index(run, method, data, setup.entry.card.saw_database)
     encode_seconds = time.perf_counter() - started
-    asked = query_codes(method, query, data)
-    index.search({name: value[:1] for name, value in asked[""].items()}, NEIGHBOURS)  # loads what is compiled
-    few = {name: value[:TIMED] for name, value in asked[""].items()}
-    started = time.perf_counter()
-    index.search(few, NEIGHBOURS)
-    search_seconds = time.perf_counter() - started
-
-    evaluation, curve = score_queries(index, asked, data, job.metrics, extra)
-    curve |= samples(index, asked[""], len(data.database))
-    of = code_metrics(job.metrics, extra)
-    evaluation.means.update(evaluate_codes(code_sample(method, index, query, run, data) if of else None, of))
-    facts: dict[str, int | float | str] = {
-        "stored_bits": index.stored_bits(),
-        "bytes_per_item": index.nbytes() / len(data.database),
-        "queries_without_relevant": evaluation.excluded,
-        "epochs": train.epochs,
-        "bad_pictures": inspection.left_out,
-        **split_facts(data),
-        "marks": marks(method, entry.card.saw_database, data),
-    }
+    queries = query_codes(method, query, data)
+    search_rate = _search_rate(index, queries[""])
+    evaluation, arrays = score_queries(index, queries, data, job.metrics, setup.extra)
+    arrays |= samples(index, queries[""], len(data.database))
+    evaluation.means.update(_code_scores(setup, method, index, query))
+    facts = _facts(setup, method, index, evaluation)
     if data.validation is not None and data.pairs is None:
         held = {"": concatenate(encode_batches(run, method, data.validation, "validation"))}
-        found, _ = score_queries(index, held, replace(data, query=data.validation), job.metrics, extra)
-        facts |= {f"validation {name}": value for name, value in found.means.items()}
-    if chosen is not None and chosen.epoch:
-        chosen.load_best()
-        index, query = encode_and_index(run, method, data, entry.card.saw_database)
-        found, _ = score_queries(index, query_codes(method, query, data), data, job.metrics, extra)
-        evaluation.means.update({f"{name}/selected": value for name, value in found.means.items()})
-        evaluation.per_query.update({f"{name}/selected": values for name, values in found.per_query.items()})
-        again = evaluate_codes(code_sample(method, index, query, run, data) if of else None, of)
-        evaluation.means.update({f"{name}/selected": value for name, value in again.items()})
-        facts |= {"selected_epoch": chosen.epoch, f"selected validation {train.select}": chosen.best}
+        validation, _ = score_queries(index, held, replace(data, query=data.validation), job.metrics, setup.extra)
+        facts |= {f"validation {name}": value for name, value in validation.means.items()}
+    if fitted.best is not None and fitted.best.epoch:
+        facts |= _add_selected(setup, fitted.method, fitted.best, evaluation)
     plain = blank(job, "ok")
     cell = replace(
         plain,
         metrics=evaluation.means,
         facts=facts,
         timings={
-            "fit_seconds": fit_seconds,
+            "fit_seconds": fitted.seconds,
             "encode_per_second": (len(data.database) + len(data.query)) / max(encode_seconds, 1e-9),
-            "search_per_second": len(next(iter(few.values()))) / max(search_seconds, 1e-9),
+            "search_per_second": search_rate,
         },
         provenance={
             **plain.provenance,
             **provenance.machine(run.device),
-            "batch": min(train.batch, len(data.train)),
-            "weights": weights[:16],
+            "batch": min(setup.budget.batch, len(data.train)),
+            "weights": setup.weights[:16],
             "trained": state_digest(method)[:16],
             "last": run.logged,
-            **provenance.spent(time.perf_counter() - begun, run.device),
-            "resumed_after_epoch": checkpoints.epoch if checkpoints else 0,
         },
     )
-    return cell, {**evaluation.per_query, **curve}
+    return cell, {**evaluation.per_query, **arrays}
+
+
+def _search_rate(index: Index, query: Codes) -> float:
+    """Queries per second of a search for the nearest ``NEIGHBOURS``, after a first one that compiles the kernels."""
+    index.search({name: value[:1] for name, value in query.items()}, NEIGHBOURS)
+    few = {name: value[:TIMED] for name, value in query.items()}
+    started = time.perf_counter()
+    index.search(few, NEIGHBOURS)
+    return len(next(iter(few.values()))) / max(time.perf_counter() - started, 1e-9)
+
+
+def _code_scores(setup: Setup, method: Method, index: Index, query: Codes) -> dict[str, float]:
+    """The metrics of codes that the job asks for."""
+    wanted = code_metrics(setup.job.metrics, setup.extra)
+    sample = code_sample(method, index, query, setup.run, setup.data) if wanted else None
+    return evaluate_codes(sample, wanted)
+
+
+def _add_selected(setup: Setup, method: Method, best: BestState, evaluation: Evaluation) -> dict[str, int | float]:
+    """Score the state of the best epoch too, as ``METRIC/selected``; returns the facts about the selection."""
+    best.load_best()
+    data, run = setup.data, setup.run
+    index, query = encode_and_index(run, method, data, setup.entry.card.saw_database)
+    selected, _ = score_queries(index, query_codes(method, query, data), data, setup.job.metrics, setup.extra)
+    means = {**selected.means, **_code_scores(setup, method, index, query)}
+    evaluation.means.update({f"{name}/selected": value for name, value in means.items()})
+    evaluation.per_query.update({f"{name}/selected": values for name, values in selected.per_query.items()})
+    return {"selected_epoch": best.epoch, f"selected validation {setup.budget.select}": best.best}
+
+
+def _facts(setup: Setup, method: Method, index: Index, evaluation: Evaluation) -> dict[str, int | float | str]:
+    """What a cell counts beside its scores."""
+    return {
+        "stored_bits": index.stored_bits(),
+        "bytes_per_item": index.nbytes() / len(setup.data.database),
+        "queries_without_relevant": evaluation.excluded,
+        "epochs": setup.budget.epochs,
+        "bad_pictures": setup.inspection.left_out,
+        **split_facts(setup.data),
+        "marks": marks(method, setup.entry.card.saw_database, setup.data),
+    }
 
 
 def split_facts(data: Splits) -> dict[str, int | str]:
-    """What a row says of its data: sizes, what lies in what, and the digest of who is in which part."""
+    """What a row says about its data: sizes, overlaps, and the digest of the split."""
     found: dict[str, int | str] = {part: len(split) for part, split in data.parts().items()}
     found["queries"] = found.pop("query") if data.pairs is None else len(data.pairs)
     unlabelled = int((data.query.labels.sum(1) == 0).sum())
@@ -200,7 +296,7 @@ def split_facts(data: Splits) -> dict[str, int | str]:
 
 
 def among(few: NDArray[np.int64], many: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) which of a few ids are among many, of which no copy is made.
+    """(n,) which of a few ids are among many, in blocks, so that no large copy is made.
 
     >>> among(np.array([3, 1, 3]), np.array([5, 3, 2])).tolist()
     [True, False, True]
@@ -215,6 +311,6 @@ def among(few: NDArray[np.int64], many: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def marks(method: Method, saw_database: bool, data: Splits) -> str:
-    """What the row of a method must say: its own mark, and whether labels of database images made their codes."""
+    """The marks of a row: the method's own, and whether it learned the codes of database images from their labels."""
     learned = saw_database and bool(among(data.train.ids.numpy(), data.database.ids.numpy()).any())
     return ", ".join(filter(None, [method.mark, "learned database codes" if learned else ""]))

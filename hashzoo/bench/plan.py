@@ -1,16 +1,17 @@
-"""A benchmark file becomes cells: what is asked, checked whole before anything is trained."""
+"""From a benchmark file to jobs: everything is checked before anything is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
-from hashzoo.bench.job import PROTOCOL, Job, uses_stored_features
-from hashzoo.data.integrity import drop_bad_images, fingerprint
+from hashzoo.bench.job import PROTOCOL, Execution, Inputs, Job, Row, uses_stored_features
+from hashzoo.data.integrity import Inspection, drop_bad_images, fingerprint
 from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.code_metrics import code_metrics
 from hashzoo.evaluation.metrics import ASKINGS, GROUPS, parse
@@ -30,6 +31,31 @@ from hashzoo.results.provenance import asked
 from hashzoo.training.budget import Budget
 from hashzoo.types import ProgressCallback, Splits
 
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The data of a benchmark: options as given, options as they are recorded in keys, and the images."""
+
+    name: str
+    options: Options
+    recorded: Options
+    data: Splits
+    inspection: Inspection
+    fingerprint: str
+    has_validation: bool  # whether the dataset has the option
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A backbone of a benchmark: options as given, options as they are recorded in keys, and the network."""
+
+    entry: Entry
+    options: Options
+    recorded: Options
+    network: Backbone
+
 
 def plan(
     benchmark: Benchmark,
@@ -37,124 +63,169 @@ def plan(
     *,
     base: Budget | None = None,
     baselines: bool = True,
-    device: str = "cpu",
-    devices: int = 1,
-    workers: int = 0,
-    plugins: Sequence[str] = (),
+    execution: Execution | None = None,
     skip_bad_images: bool = False,
-    keep: bool = False,
-    deterministic: bool = False,
-    tell: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Job]:
-    """Every cell of a benchmark on one dataset, each hyperparameter filled in, checked before anything is trained.
+    """The cells of a benchmark on one dataset, with every hyperparameter filled in.
 
-    A method that cannot serve the setting gives jobs with a ``refusal``; one that trains in one process only, jobs for
-    one, whatever ``devices`` says. ``base`` is the budget of the file, to tell
-    what differs.
+    Args:
+        benchmark: The benchmark; it names one dataset.
+        zoo: The plugins.
+        base: The budget of the benchmark file. Differences from it are part of a row's settings.
+        baselines: Whether the baselines and controls of the benchmark are included.
+        execution: How the cells run. A method that trains in one process only gets ``devices=1``.
+        skip_bad_images: Whether images that do not decode are left out instead of being an error.
+        progress: Called while images are verified.
+
+    Returns:
+        The jobs. A method that cannot serve the setting gives jobs with a ``refusal``.
+
+    Raises:
+        UsageError: If a name, an option, a number or a metric of the benchmark is wrong.
+        EnvironmentFailure: If an image does not decode, or weights cannot be read.
     """
-    (dataset,) = benchmark.datasets
-    for amount in benchmark.bits:
-        if amount < 1:
-            raise UsageError(f"bits must be 1 or more, not {amount}")
-    for seed in benchmark.seeds:
-        if not 0 <= seed < 2**32:  # what every generator of numpy, scikit-learn and torch takes
-            raise UsageError(f"seeds must be from 0 to {2**32 - 1}, not {seed}")
-    extra = zoo.metric_functions()
-    select = benchmark.train.select
-    parts = {parse(name, extra).part for name in [*benchmark.metrics, *filter(None, [select])]}
-    if code_metrics([select], extra):
-        raise UsageError(f"[train] select = {select!r} does not rank; choose by one such as 'map@all'")
-    kinds = {"shallow", "deep"}
-    for named in benchmark.backbones.keys() - kinds:
-        if named not in zoo.methods and "+" not in named:
-            raise UsageError(f"backbones.{named}: {unknown_name('method or kind', named, {*kinds, *zoo.methods})}")
+    _check_numbers(benchmark)
+    _check_backbone_names(benchmark, zoo)
     always = [*benchmark.baselines, *benchmark.controls] if baselines else []
-    names = zoo.match_methods([*always, *benchmark.methods])
-    chosen = {name: zoo.method(name) for name in names}
-    given = _assigned(benchmark.set, zoo, names, benchmark)
-    dataset_options = convert_options("dataset", dataset, zoo.dataset(dataset).factory, given.get(dataset, {}))
-    data = load_data(zoo, dataset, dataset_options)
-    inspection = inspect_images(dataset, data, skip_bad_images, tell)
-    data = drop_bad_images(data, inspection)
-    if data.multilabel and parts & set(GROUPS):
-        raise UsageError(f"{dataset} has several labels an image; /{GROUPS[0]} and its kin need one")
-    if select and data.validation is None:
-        has = "validation" in options(zoo.dataset(dataset).factory)
-        cure = f"give --set {dataset}.validation=0.1" if has else "take a dataset that has the option validation"
-        raise UsageError(f"train.select needs validation images, and {dataset} holds none out; {cure}")
-    if data.pairs is None and parts & set(ASKINGS):
-        raise UsageError(f"{dataset} composes no queries; /{ASKINGS[0]} and its kin need a dataset that does")
-    if data.pairs is not None and (single := code_metrics(benchmark.metrics, extra)):
-        raise UsageError(f"{dataset} composes its queries; {next(iter(single))} is of codes of single images")
-    print_of_data, shape = fingerprint(data, inspection), image_shape(data)
-    told = without_paths(zoo.dataset(dataset).factory, dataset_options, data.source, print_of_data)
-    backbones: dict[str, tuple[Entry, Backbone, dict[str, Any]]] = {}
-    jobs = []
-    for name, entry in chosen.items():
+    methods = {name: zoo.method(name) for name in zoo.match_methods([*always, *benchmark.methods])}
+    _check_settings(benchmark, zoo, methods)
+    dataset = _dataset(benchmark, zoo, skip_bad_images, progress)
+    _check_metrics(benchmark, zoo, dataset)
+    trunks: dict[str, Trunk] = {}
+    jobs = list[Job]()
+    for name, entry in methods.items():
         wanted = benchmark.backbone_for(name, entry.card.kind)
-        if wanted not in backbones:
-            trunk = zoo.backbone(wanted)
-            settings = convert_options("backbone", wanted, trunk.factory, given.get(wanted, {}))
-            backbone = build_backbone(zoo, wanted, shape, settings, 0)
-            if benchmark.train.backbone != "full" and not benchmark.train.maps:
-                backbone.map_dims = ()  # they are not kept
-            backbones[wanted] = trunk, backbone, settings
-        trunk, backbone, settings = backbones[wanted]
-        recorded = settings | {name: backbone.weights for name in settings if name.endswith("weights")}
-        values = convert_options("method", name, entry.factory, given.get(name, {}))
-        code = code_digest(entry.factory, trunk.factory)
-        known = asked(source_files(entry.factory))
-        for amount in benchmark.bits:
-            reason = refusal(name, entry, data, backbone, amount, values)
-            jobs += [
-                Job(
-                    identity=Identity(
-                        dataset=dataset,
-                        dataset_options=told,
-                        backbone=wanted,
-                        backbone_options=recorded,
-                        method=name,
-                        hyperparameters=values,
-                        bits=amount,
-                        seed=seed,
-                        budget=benchmark.train.recorded(),
-                        protocol=PROTOCOL,
-                        code=code,
-                        data=print_of_data,
-                    ),
-                    benchmark=benchmark.name,
-                    role=_role(name, benchmark),
-                    budget_kind=benchmark.budget,
-                    metrics=tuple(dict.fromkeys(benchmark.metrics)),
-                    settings=_differences(entry, values, recorded, trunk, benchmark, base, told, data.source),
-                    plugin=entry.plugin,
-                    plugin_version=entry.version,
-                    contaminated=bool(backbone.trained_on) and backbone.trained_on in data.pretraining,
-                    backbone_options=settings,
-                    device=device,
-                    devices=devices if spreads(entry.factory) else 1,
-                    dataset_options=dataset_options,
-                    inspection=inspection,
-                    stored=uses_stored_features(benchmark.train, entry),
-                    workers=workers,
-                    plugins=tuple(plugins),
-                    keep=keep,
-                    refusal=reason,
-                    deterministic=deterministic,
-                    asked=known,
-                )
-                for seed in benchmark.seeds
-            ]
+        if wanted not in trunks:
+            trunks[wanted] = _trunk(benchmark, zoo, wanted, dataset)
+        jobs += _jobs(benchmark, zoo, base, entry, dataset, trunks[wanted], execution or Execution())
     return jobs
 
 
 def require_feasible(jobs: Sequence[Job], names: Sequence[str]) -> None:
-    """UsageError with the reason where a method asked for by name is refused on every dataset, at some bits."""
+    """Raise UsageError with the reason if a method that was named is refused on every dataset at some code length."""
     for name in names:
         mine = [job for job in jobs if job.identity.method == name]
         refused = {job.identity.dataset: job.refusal for job in mine if job.refusal}
         if mine and refused.keys() == {job.identity.dataset for job in mine}:
             raise UsageError(next(iter(refused.values())))
+
+
+def _check_numbers(benchmark: Benchmark) -> None:
+    for bits in benchmark.bits:
+        if bits < 1:
+            raise UsageError(f"bits must be 1 or more, not {bits}")
+    for seed in benchmark.seeds:
+        if not 0 <= seed < 2**32:  # the range of the generators of numpy, scikit-learn and torch
+            raise UsageError(f"seeds must be from 0 to {2**32 - 1}, not {seed}")
+
+
+def _check_backbone_names(benchmark: Benchmark, zoo: Zoo) -> None:
+    kinds = {"shallow", "deep"}
+    for name in benchmark.backbones.keys() - kinds:
+        if name not in zoo.methods and "+" not in name:
+            raise UsageError(f"backbones.{name}: {unknown_name('method or kind', name, {*kinds, *zoo.methods})}")
+
+
+def _check_settings(benchmark: Benchmark, zoo: Zoo, methods: Mapping[str, Entry]) -> None:
+    """Every name under ``set`` must be a method, dataset or backbone."""
+    used = {*methods, *benchmark.datasets, *benchmark.backbones.values(), *filter(None, [benchmark.backbone])}
+    known = {*used, *zoo.methods, *zoo.datasets, *zoo.backbones}
+    for name in benchmark.set:
+        if name not in known:
+            raise UsageError(f"set {name}: {unknown_name('method, dataset or backbone', name, used)}")
+
+
+def _dataset(benchmark: Benchmark, zoo: Zoo, skip_bad: bool, progress: ProgressCallback | None) -> Dataset:
+    (name,) = benchmark.datasets
+    factory = zoo.dataset(name).factory
+    values = convert_options("dataset", name, factory, benchmark.set.get(name, {}))
+    data = load_data(zoo, name, values)
+    inspection = inspect_images(name, data, skip_bad, progress)
+    data = drop_bad_images(data, inspection)
+    digest = fingerprint(data, inspection)
+    recorded = without_paths(factory, values, data.source, digest)
+    return Dataset(name, values, recorded, data, inspection, digest, "validation" in options(factory))
+
+
+def _check_metrics(benchmark: Benchmark, zoo: Zoo, dataset: Dataset) -> None:
+    """The metrics, and the one that selects an epoch, must fit the dataset."""
+    name, data, extra = dataset.name, dataset.data, zoo.metric_functions()
+    select = benchmark.train.select
+    parts = {parse(metric, extra).part for metric in [*benchmark.metrics, *filter(None, [select])]}
+    if code_metrics([select], extra):
+        raise UsageError(f"[train] select = {select!r} is not a ranking metric; use one such as 'map@all'")
+    if data.multilabel and parts & set(GROUPS):
+        raise UsageError(f"{name} has several labels per image; metrics such as /{GROUPS[0]} need one label per image")
+    if select and data.validation is None:
+        fix = f"give --set {name}.validation=0.1" if dataset.has_validation else "use a dataset with that option"
+        raise UsageError(f"train.select needs validation images, and {name} holds none out; {fix}")
+    if data.pairs is None and parts & set(ASKINGS):
+        raise UsageError(f"{name} has no composed queries; metrics such as /{ASKINGS[0]} need a dataset that has them")
+    if data.pairs is not None and (single := code_metrics(benchmark.metrics, extra)):
+        raise UsageError(f"{name} has composed queries; {next(iter(single))} is a metric of codes of single images")
+
+
+def _trunk(benchmark: Benchmark, zoo: Zoo, name: str, dataset: Dataset) -> Trunk:
+    entry = zoo.backbone(name)
+    values = convert_options("backbone", name, entry.factory, benchmark.set.get(name, {}))
+    network = build_backbone(zoo, name, image_shape(dataset.data), values, 0)
+    if benchmark.train.backbone != "full" and not benchmark.train.maps:
+        network.map_dims = ()  # feature maps are not stored
+    # a weights file is recorded by its digest, not by its path
+    recorded = values | {option: network.weights for option in values if option.endswith("weights")}
+    return Trunk(entry, values, recorded, network)
+
+
+def _jobs(
+    benchmark: Benchmark,
+    zoo: Zoo,
+    base: Budget | None,
+    entry: Entry,
+    dataset: Dataset,
+    trunk: Trunk,
+    execution: Execution,
+) -> Iterator[Job]:
+    """The jobs of one method: every code length and seed."""
+    values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
+    code, origin = code_digest(entry.factory, trunk.entry.factory), asked(source_files(entry.factory))
+    row = Row(
+        benchmark=benchmark.name,
+        role=_role(entry.name, benchmark),
+        budget_kind=benchmark.budget,
+        settings=" ".join(_settings(benchmark, base, entry, values, dataset, trunk)),
+        plugin=entry.plugin,
+        plugin_version=entry.version,
+        contaminated=bool(trunk.network.trained_on) and trunk.network.trained_on in dataset.data.pretraining,
+    )
+    inputs = Inputs(
+        dataset_options=dataset.options,
+        backbone_options=trunk.options,
+        plugins=zoo.extra,
+        definitions={entry.name: zoo.definitions[entry.name]} if entry.name in zoo.definitions else {},
+        inspection=dataset.inspection,
+        stored=uses_stored_features(benchmark.train, entry),
+    )
+    if not spreads(entry.factory):
+        execution = replace(execution, devices=1)
+    for bits in benchmark.bits:
+        reason = refusal(entry, dataset.data, trunk.network, bits, values)
+        for seed in benchmark.seeds:
+            identity = Identity(
+                dataset=dataset.name,
+                dataset_options=dict(dataset.recorded),
+                backbone=trunk.entry.name,
+                backbone_options=dict(trunk.recorded),
+                method=entry.name,
+                hyperparameters=values,
+                bits=bits,
+                seed=seed,
+                budget=benchmark.train.recorded(),
+                protocol=PROTOCOL,
+                code=code,
+                data=dataset.fingerprint,
+            )
+            yield Job(identity, row, tuple(dict.fromkeys(benchmark.metrics)), inputs, execution, reason, origin)
 
 
 def _role(name: str, benchmark: Benchmark) -> str:
@@ -163,28 +234,17 @@ def _role(name: str, benchmark: Benchmark) -> str:
     return "control" if name in benchmark.controls else ""
 
 
-def _assigned(
-    table: Mapping[str, Mapping[str, Any]], zoo: Zoo, methods: Sequence[str], benchmark: Benchmark
-) -> Mapping[str, Mapping[str, Any]]:
-    """The options by name, once it is sure that each name stands for something this benchmark uses."""
-    used = {*methods, *benchmark.datasets, *benchmark.backbones.values(), *filter(None, [benchmark.backbone])}
-    known = {*used, *zoo.methods, *zoo.datasets, *zoo.backbones}
-    for name in table:
-        if name not in known:
-            raise UsageError(f"set {name}: {unknown_name('method, dataset or backbone', name, used)}")
-    return table
+def refusal(entry: Entry, data: Splits, backbone: Backbone, bits: int, values: Options) -> str:
+    """Why a method cannot serve a setting, in one line that names the method; empty if it can.
 
-
-def refusal(name: str, entry: Entry, data: Splits, backbone: Backbone, bits: int, values: Mapping[str, Any]) -> str:
-    """Why a method cannot serve a setting, in one line with its name; empty where it can.
-
-    It is built once, and a composition sees a batch of made-up features; an error that is no ValueError shows in its
-    cell.
+    The method is built once, and a head and loss see a made-up batch. Any other error than ValueError is left to the
+    cell, which reports it.
     """
+    name = entry.name
     if data.multilabel and not entry.card.multilabel:
-        return f"{name} takes one label an image and this dataset has several; take a dataset with one"
+        return f"{name} takes one label per image and this dataset has several; use a single-label dataset"
     if not data.multilabel and not entry.card.single:
-        return f"{name} needs images with several labels and this dataset has one; take one with several"
+        return f"{name} needs several labels per image and this dataset has one; use a multi-label dataset"
     with torch.random.fork_rng(devices=[]):
         try:
             setting = data.setting(bits)
@@ -199,26 +259,22 @@ def refusal(name: str, entry: Entry, data: Splits, backbone: Backbone, bits: int
     return ""
 
 
-def _differences(
-    entry: Entry,
-    values: Mapping[str, Any],
-    backbone_values: Mapping[str, Any],
-    backbone: Entry,
-    benchmark: Benchmark,
-    base: Budget | None,
-    data: Mapping[str, Any],
-    source: str,
-) -> str:
-    """What differs from the defaults and from the benchmark file's budget, for people to read."""
-    parts = [f"{n}={v}" for n, v in values.items() if v != options(entry.factory)[n].default]
-    parts += [
-        f"{n}={v}" for n, v in backbone_values.items() if n != "weights" and v != options(backbone.factory)[n].default
-    ]
-    if backbone_values.get("weights", "random") != "random":
-        parts.append(f"weights={backbone_values['weights']}")
-    (dataset,) = benchmark.datasets
-    own = {n: data[n] for n in benchmark.set.get(dataset, {})}
-    parts += [f"{dataset}.{n}={v}" for n, v in own.items() if v and v != source]
-    if base is not None:
-        parts += [f"{n}={v}" for n, v in benchmark.train.model_dump().items() if v != base.model_dump()[n]]
-    return " ".join(parts)
+def _settings(
+    benchmark: Benchmark, base: Budget | None, entry: Entry, values: Options, dataset: Dataset, trunk: Trunk
+) -> Iterator[str]:
+    """What differs from the defaults and from the budget of the benchmark file, as ``NAME=VALUE``."""
+    for name, value in values.items():
+        if value != options(entry.factory)[name].default:
+            yield f"{name}={value}"
+    for name, value in trunk.recorded.items():
+        if name != "weights" and value != options(trunk.entry.factory)[name].default:
+            yield f"{name}={value}"
+    if trunk.recorded.get("weights", "random") != "random":
+        yield f"weights={trunk.recorded['weights']}"
+    for name in benchmark.set.get(dataset.name, {}):
+        value = dataset.recorded[name]
+        if value and value != dataset.data.source:
+            yield f"{dataset.name}.{name}={value}"
+    for name, value in benchmark.train.model_dump().items() if base is not None else ():
+        if base is not None and value != base.model_dump()[name]:
+            yield f"{name}={value}"

@@ -14,7 +14,7 @@ from torch import Tensor
 from hashzoo.evaluation.scoring import encode_and_index, score_queries
 from hashzoo.method import Method
 from hashzoo.run import Run
-from hashzoo.types import Split, Splits
+from hashzoo.types import Splits
 
 
 class BestState:
@@ -23,11 +23,11 @@ class BestState:
     Validation images query the training set; the test split is never used.
     """
 
-    def __init__(
-        self, method: Method, run: Run, data: Splits, validation: Split, extra: dict[str, Callable[..., Any]]
-    ) -> None:
+    def __init__(self, method: Method, run: Run, data: Splits, extra: dict[str, Callable[..., Any]]) -> None:
+        if data.validation is None:
+            raise ValueError("selection needs validation images")
         self.method, self.run, self.extra = method, run, extra
-        self.data = replace(data, query=validation, database=data.train, pairs=None)
+        self.data = replace(data, query=data.validation, database=data.train, pairs=None)
         self.seconds = 0.0  # spent on validation
         self.best, self.epoch, self.weights = -np.inf, 0, dict[str, Tensor]()
         run.after_epoch, run.companion = self.validate, self

@@ -1,20 +1,18 @@
-"""`hashzoo bench`: methods trained and measured. Nothing here imports torch before it is needed."""
+"""`hashzoo bench`: train and measure methods. Imports torch only when the command runs."""
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import apart, overridden, parted, plugin_option, quick, rooted, settings, shard, size
-from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
+from hashzoo.cli.options import numbers, parted, plugin_option, settings, shard, size
+from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from hashzoo.bench.job import Job
-    from hashzoo.registry.zoo import Entry
+    from hashzoo.api import Plan
     from hashzoo.results.cell import Cell
 
 
@@ -53,133 +51,78 @@ def bench(benchmark: str, **asked: Any) -> None:
     Cells that RESULTS already holds are not done again. Exit code 0: every asked cell is ok, or skipped because its
     method does not fit one of several datasets; 1: some is not.
     """
-    from hashzoo.api.progress import bar
-    from hashzoo.api.watch import Screen
-    from hashzoo.bench.benchmark_file import read
-    from hashzoo.bench.plan import plan, require_feasible
-    from hashzoo.execution.base import Limits
-    from hashzoo.execution.local import gpus
-    from hashzoo.execution.sweep import Sweep, sweep
-    from hashzoo.registry import zoo
+    from hashzoo import api
     from hashzoo.results import render
 
-    file = read(benchmark)
-    house = zoo.load_plugins(asked["plugins"])
-    part_of = shard(asked["shard"]) if asked["shard"] else (1, 1)
-    memory = _memory(asked["mem_limit"])
-    service, asked["settings"] = apart(asked["settings"], [*house.launchers, *house.trackers])
-    if asked["quick"] and not file.quick.model_fields_set:
-        raise UsageError(f"{benchmark} has no quick form: add a [quick] table to it")
-    if asked["quick"] and file.quick.dataset:
-        file = file.model_copy(update={"dataset": file.quick.dataset})
-    if asked["dataset"]:
-        file = file.model_copy(update={"dataset": parted(asked["dataset"])})
-    if asked["root"]:
-        asked["settings"] += rooted(file.datasets, house, asked["root"])
-    explicit = [name for name in parted(asked["methods"]) if not any(c in name for c in "*?[")]
-    device = _device(asked["device"], asked["devices"])
-    jobs = []
-    for part in [quick(one) if asked["quick"] else one for one in file.each()]:
-        with bar(f"images of {part.dataset}") as tell:
-            jobs += plan(
-                overridden(part, asked),
-                house,
-                base=part.train,
-                baselines=not asked["no_baselines"],
-                device=device,
-                devices=asked["devices"],
-                workers=asked["workers"],
-                plugins=asked["plugins"],
-                skip_bad_images=asked["on_bad_image"] == "skip",
-                keep=asked["save_weights"],
-                deterministic=asked["deterministic"],
-                tell=tell,
-            )
-    require_feasible(jobs, explicit)
-    _tell_idle(asked["settings"], jobs)
-    jobs = jobs[part_of[0] - 1 :: part_of[1]]
-    if alone := sorted({job.identity.method for job in jobs if job.devices < asked["devices"]}):
-        click.echo(f"these train in one process, for the same codes: {', '.join(alone)}", err=True)
+    screen = api.Screen()
+    plan = api.prepare(benchmark, observer=screen, **_arguments(asked))
+    _warn(plan, asked["devices"])
     if asked["dry_run"]:
-        for job in jobs:
-            why = f": skipped, {job.refusal}" if job.refusal else ""
-            click.echo(f"{job.title} on {job.identity.dataset}, {job.identity.backbone}{why}")
-        click.echo(f"{len(jobs)} cells on {', '.join(file.datasets)}")
+        _list(plan)
         return
-    folder = asked["results"] or Path("hashzoo-results") / file.name
-    at_once = max(len(gpus()), 1) if device == "cuda" else min(8, os.cpu_count() or 1)
-    parallel = asked["jobs"] or max(1, at_once // asked["devices"])
-    limits = Limits(parallel, asked["timeout"], memory)
-    screen = Screen()
-    finished, board = sweep(
-        jobs,
-        folder,
-        Sweep(
-            limits=limits,
-            launcher=_made("launcher", house.launcher(asked["launcher"]), service, limits),
-            trackers={name: _made("tracker", house.tracker(name), service, folder) for name in parted(asked["track"])},
-            rerun=asked["rerun"],
-        ),
-        screen,
-    )
-    for table in render.render(board, width=screen.console.width, extra=house.metric_functions()):
+    board = api.run(plan, screen)
+    for table in render.render(board.leaderboard, width=screen.console.width, extra=board.zoo.metric_functions()):
         screen.console.print(table)
-    screen.console.print(f"{folder / 'leaderboard.csv'}  {folder / 'cells.csv'}", markup=False, soft_wrap=True)
-    _finish(finished)
+    files = f"{plan.folder / 'leaderboard.csv'}  {plan.folder / 'cells.csv'}"
+    screen.console.print(files, markup=False, soft_wrap=True)
+    _finish(board.failed)
 
 
-def _tell_idle(given: tuple[str, ...], jobs: list[Job]) -> None:
-    """Say which settings reach nothing: ``dhn.weight`` is no option of ``tanh+dhn``, which is another method."""
-    used = {name for job in jobs for name in (job.identity.method, job.identity.dataset, job.identity.backbone)}
-    for name in sorted(settings(given).keys() - used - {"train"}):
-        told = unknown_name("measured method, dataset or backbone", name, used)
-        click.echo(f"--set changes nothing: {told}", err=True)
-
-
-def _device(asked: str, devices: int) -> str:
-    import torch
-
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFailure("no CUDA device is available here; use --device cpu")
-    found = "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
-    if found == "cuda" and devices > torch.cuda.device_count():
-        raise EnvironmentFailure(
-            f"{torch.cuda.device_count()} CUDA devices are here, not {devices}; use fewer --devices"
+def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of :func:`hashzoo.benchmark` for the options of the command; an option left out is left out."""
+    lists = {name: parted(asked[name]) or None for name in ("methods", "dataset", "metrics", "track")}
+    numeric = {name: numbers(f"--{name}", asked[name]) for name in ("bits", "seeds") if asked[name] is not None}
+    plain = {
+        name: asked[name]
+        for name in (
+            *("root", "backbone", "epochs", "results", "jobs", "launcher", "timeout", "plugins", "quick", "rerun"),
+            *("save_weights", "deterministic", "on_bad_image", "device", "devices", "workers"),
         )
-    return found
+    }
+    parsed = {
+        "settings": settings(asked["settings"]),
+        "baselines": not asked["no_baselines"],
+        "shard": shard(asked["shard"]) if asked["shard"] else None,
+        "mem_limit": _memory(asked["mem_limit"]),
+    }
+    return {name: value for name, value in {**lists, **numeric, **plain, **parsed}.items() if value is not None}
 
 
-def _memory(asked: str | None) -> int | None:
-    if asked and sys.platform != "linux":
-        raise UsageError("--mem-limit works on Linux only; leave it out here")
-    return size(asked) if asked else None
+def _warn(plan: Plan, devices: int) -> None:
+    """Name the settings that reach nothing, and the methods that train in one process."""
+    for hint in plan.unused:
+        click.echo(f"--set changes nothing: {hint}", err=True)
+    alone = sorted({job.identity.method for job in plan.jobs if job.execution.devices < devices})
+    if alone:
+        click.echo(f"these methods train in one process, with the same codes: {', '.join(alone)}", err=True)
 
 
-def _made(kind: str, entry: Entry, service: tuple[str, ...], first: Any) -> Any:
-    """A launcher or tracker with the options that ``--set`` gives it."""
-    from hashzoo.registry.build import convert_options
-
-    given = settings(service).get(entry.name, {})
-    try:
-        return entry.factory(first, **convert_options(kind, entry.name, entry.factory, given))
-    except ValueError as error:
-        raise UsageError(f"{kind} {entry.name}: {error}") from error
+def _list(plan: Plan) -> None:
+    """Print the cells of a plan."""
+    for job in plan.jobs:
+        reason = f": skipped, {job.refusal}" if job.refusal else ""
+        click.echo(f"{job.title} on {job.identity.dataset}, {job.identity.backbone}{reason}")
+    datasets = dict.fromkeys(job.identity.dataset for job in plan.jobs)
+    click.echo(f"{len(plan.jobs)} cells on {', '.join(datasets)}")
 
 
-def _finish(finished: list[Cell]) -> None:
-    """Exit 1 where a cell is not ok; a method that does not fit a dataset is skipped there, which is no failure.
+def _memory(text: str | None) -> int | None:
+    if text and sys.platform != "linux":
+        raise UsageError("--mem-limit works on Linux only; leave it out")
+    return size(text) if text else None
 
-    It is one where nothing else was asked.
+
+def _finish(failed: list[Cell]) -> None:
+    """Name the cells that failed, and exit with 1 if there is one.
+
+    A method that does not fit one of several datasets is skipped there, which is not a failure.
     """
-    wrong = [c for c in finished if c.status not in ("ok", "skipped")]
-    if all(c.status == "skipped" for c in finished):
-        wrong = finished
-    for cell in wrong:
+    for cell in failed:
         identity = cell.identity
         click.echo(
             f"{identity.method} {identity.bits} bits seed {identity.seed} on {identity.dataset}: "
             f"{cell.status}: {cell.reason}",
             err=True,
         )
-    if wrong:
+    if failed:
         sys.exit(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,7 @@ import click
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from hashzoo.bench.benchmark_file import Benchmark
-    from hashzoo.registry.zoo import Zoo
+    pass
 
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load one more plugin; may be repeated."
@@ -85,16 +83,6 @@ def shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def apart(given: tuple[str, ...], names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Of what ``--set`` was given, what is for these names, and the rest.
-
-    >>> apart(("ray.retries=1", "itq.iterations=20"), ["ray"])
-    (('ray.retries=1',), ('itq.iterations=20',))
-    """
-    mine = tuple(text for text in given if text.partition("=")[0].rpartition(".")[0] in names)
-    return mine, tuple(text for text in given if text not in mine)
-
-
 def settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """``NAME.OPTION=VALUE`` by name; values are read as TOML, and as text where they are none.
 
@@ -118,43 +106,3 @@ def settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
             value = raw
         table.setdefault(name, {})[option] = value
     return table
-
-
-def rooted(datasets: list[str], house: Zoo, root: Path) -> tuple[str, ...]:
-    """What ``--set`` would have to say for ``root`` to reach every dataset that has such an option."""
-    from hashzoo.method import options
-
-    found = [name for name in datasets if "root" in options(house.dataset(name).factory)]
-    if not found:
-        raise UsageError(f"--root: {', '.join(datasets)} takes no root; name a dataset that does with --dataset")
-    return tuple(f"{name}.root={root.absolute()}" for name in found)
-
-
-def quick(file: Benchmark) -> Benchmark:
-    """A benchmark on one dataset in its quick form."""
-    from hashzoo.bench.benchmark_file import checked, merged
-
-    changes = file.quick.model_dump(exclude_none=True, exclude={"dataset"})
-    if "epochs" in changes:
-        changes["train"] = {"epochs": changes.pop("epochs")}
-    return checked(merged(file.model_dump(exclude_unset=True), changes), "quick")
-
-
-def overridden(file: Benchmark, asked: dict[str, Any]) -> Benchmark:
-    """The benchmark with what the command line changes, checked like a file."""
-    from hashzoo.bench.benchmark_file import checked, merged
-
-    values = file.model_dump(exclude_unset=True)
-    if asked["backbone"]:
-        values |= {"backbone": asked["backbone"], "backbones": {}}
-    changes: dict[str, Any] = {"train": {}, "set": settings(asked["settings"])}
-    for key in ("methods", "metrics"):
-        if given := parted(asked[key]):
-            changes[key] = given
-    for key in ("bits", "seeds"):
-        if asked[key] is not None:
-            changes[key] = numbers(f"--{key}", asked[key])
-    if asked["epochs"]:
-        changes["train"]["epochs"] = asked["epochs"]
-    changes["train"] |= changes["set"].pop("train", {})
-    return checked(merged(values, changes), "command line")

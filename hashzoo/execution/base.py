@@ -14,7 +14,13 @@ from hashzoo.types import ProgressCallback
 
 @dataclass(frozen=True)
 class Limits:
-    """What the cells of a sweep may take: how many at a time, and each so many seconds and bytes of memory."""
+    """Limits of the cells of a sweep.
+
+    Attributes:
+        parallel: Cells at a time.
+        timeout: Seconds that a cell can take; None sets no limit.
+        memory: Bytes that a cell can allocate; None sets no limit.
+    """
 
     parallel: int = 1
     timeout: float | None = None
@@ -27,41 +33,42 @@ class Attempt(Protocol):
     job: Job
 
     def news(self) -> Iterator[tuple[float, dict[str, float]]]:
-        """The progress (0..1) told since the last call, with the latest values, if it can be known."""
+        """The reports since the last call: progress, 0..1, and the latest logged values. Empty if they are unknown."""
         ...
 
     def ended(self) -> bool:
-        """Whether there is nothing left to wait for."""
+        """Whether the cell has ended."""
         ...
 
     def fate(self) -> tuple[str, str]:
-        """Of one that ended: ("ok", "") where its cell lies in the folder, else a status of cells and the reason.
+        """The status of a cell that has ended, and the reason; ``("ok", "")`` if its file is in the folder.
 
-        EnvironmentFailure where a result could not be kept there.
+        Raises:
+            EnvironmentFailure: If the result could not be written there.
         """
         ...
 
     def end(self) -> None:
-        """End it and all that belongs to it, now."""
+        """End the cell and all its processes now."""
         ...
 
 
 class Launcher(Protocol):
-    """Starts cells somewhere: what a factory of the hook ``hashzoo_launchers`` makes of Limits and its options."""
+    """Starts cells somewhere. A factory of the hook ``hashzoo_launchers`` builds one from Limits and its options."""
 
-    #: Whether cells run on this machine, so that the features they share are better extracted before they start.
+    #: Whether cells run on this machine; then the features that they share are extracted before they start.
     here: bool
 
     def start(self, job: Job, folder: Path, slot: int) -> Attempt:
-        """Start a cell whose result is to lie in ``folder``. ``slot`` is the lowest number no running cell has."""
+        """Start a cell that writes its result to ``folder``. ``slot`` is the lowest number that no running cell has."""
         ...
 
     def wait(self, attempts: Sequence[Any], seconds: float) -> None:
-        """Until one of them has something to say, or for so many seconds."""
+        """Wait until one of them has ended or has a report, or for some seconds."""
         ...
 
     def close(self) -> None:
-        """Let go of what the launcher holds."""
+        """Release what the launcher holds."""
         ...
 
 

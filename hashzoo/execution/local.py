@@ -1,4 +1,4 @@
-"""The launcher of this machine: one process a cell, forked from a server that has loaded torch already."""
+"""The launcher of this machine: one process for each cell, forked from a server that has imported torch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any
 from hashzoo.bench.job import Job
 from hashzoo.errors import EnvironmentFailure, describe_exit
 from hashzoo.execution.base import Limits
-from hashzoo.execution.processes import heard, spawn
+from hashzoo.execution.processes import messages, spawn
 from hashzoo.execution.worker import log_of, work
 
-GRACE = 5.0  # seconds between asking a process to end and ending it
-LOG = 1 << 24  # bytes that a cell may print: beyond, what it said is dropped
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+LOG = 1 << 24  # bytes of output that are kept of a cell
 
 
 class LocalLauncher:
-    """One process a cell on this machine; on several GPUs the cells take turns."""
+    """Runs each cell in a process of its own; cells are assigned to the GPUs in turn."""
 
     here = True
 
@@ -34,44 +34,44 @@ class LocalLauncher:
     def start(self, job: Job, folder: Path, slot: int) -> Child:
         """Start a cell. ``slot`` is the lowest number that no running cell has."""
         seen = {}
-        if job.device == "cuda":
+        if job.execution.device == "cuda":
             self._gpus = self._gpus or gpus()
-            seen = {"CUDA_VISIBLE_DEVICES": ",".join(turn(self._gpus, slot, job.devices))}
+            seen = {"CUDA_VISIBLE_DEVICES": ",".join(assign(self._gpus, slot, job.execution.devices))}
         process, pipe = spawn(work, job, folder.resolve(), self.limits.memory, **seen)
         return Child(job, process, pipe, log_of(job, folder), self.limits.timeout)
 
     def wait(self, attempts: Sequence[Any], seconds: float) -> None:
-        """Until one has ended or has something to say, or for some seconds."""
+        """Wait until one has ended or has a report, or for some seconds."""
         children = [one for one in attempts if isinstance(one, Child)]
         wait([one.process.sentinel for one in children] + [c.pipe for c in children if not c.pipe.closed], seconds)
 
     def close(self) -> None:
-        """Nothing is left to close: the server ends with this process."""
+        """Do nothing: the fork server ends with this process."""
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs that this process can use, by their names in CUDA_VISIBLE_DEVICES."""
     import torch
 
     named, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
-def turn(there: Sequence[str], slot: int, count: int) -> list[str]:
-    """The GPUs of the cell in a slot that needs so many: the next ones in a round.
+def assign(devices: Sequence[str], slot: int, count: int) -> list[str]:
+    """The ``count`` GPUs of the cell in a slot, round-robin.
 
-    >>> [turn(["0", "1", "2"], slot, 1) for slot in range(4)]
+    >>> [assign(["0", "1", "2"], slot, 1) for slot in range(4)]
     [['0'], ['1'], ['2'], ['0']]
-    >>> [turn(["0", "1", "2", "3"], slot, 2) for slot in range(3)]
+    >>> [assign(["0", "1", "2", "3"], slot, 2) for slot in range(3)]
     [['0', '1'], ['2', '3'], ['0', '1']]
     """
-    first = slot * count % max(len(there) // count * count, 1)
-    return list(there[first : first + count])
+    first = slot * count % max(len(devices) // count * count, 1)
+    return list(devices[first : first + count])
 
 
 @dataclass
 class Child:
-    """A cell in progress: its process, and the pipe it reports through."""
+    """A cell in progress: its process, and the pipe that its reports arrive through."""
 
     job: Job
     process: Any
@@ -79,53 +79,53 @@ class Child:
     log: Path
     timeout: float | None
     started: float = field(default_factory=time.monotonic)
-    trouble: str = ""
+    disk_error: str = ""
     written: bool = False
-    over: bool = False  # ended because its time was
+    timed_out: bool = False
 
     def news(self) -> Iterator[tuple[float, dict[str, float]]]:
-        """The progress told since the last call, and the last values."""
+        """The reports since the last call: progress and the latest logged values."""
         with suppress(FileNotFoundError):
             if self.log.stat().st_size > LOG:
-                with self.log.open("r+b") as file:  # never empty in between: its writer clears away empty ones
+                with self.log.open("r+b") as file:  # never empty: the worker removes an empty log
                     file.write(f"(the first {LOG >> 20} MiB of the output, or more, were dropped)\n".encode())
                     file.truncate()
-        for kind, value in heard(self.pipe):
+        for kind, value in messages(self.pipe):
             if kind == "progress":
                 yield value
-            elif kind == "trouble":
-                self.trouble = value
+            elif kind == "disk error":
+                self.disk_error = value
             else:
                 self.written = True
 
     def ended(self) -> bool:
-        """Whether it has ended, by itself or because its time is over."""
+        """Whether it has ended, or has run out of time."""
         if self.process.is_alive() and self.timeout and time.monotonic() - self.started > self.timeout:
-            self.over = True
-        return self.over or not self.process.is_alive()
+            self.timed_out = True
+        return self.timed_out or not self.process.is_alive()
 
     def fate(self) -> tuple[str, str]:
-        """How it ended; EnvironmentFailure where a result could not be kept."""
+        """The status and the reason. EnvironmentFailure if the result could not be written."""
         list(self.news())
         self.end()
         code = self.process.exitcode
-        if self.trouble:
-            raise EnvironmentFailure(self.trouble)
+        if self.disk_error:
+            raise EnvironmentFailure(self.disk_error)
         if code == 0 and self.written:
             return "ok", ""
-        if self.over:
+        if self.timed_out:
             return "timeout", f"no result within {self.timeout:g} s"
         return "crashed", f"the process {describe_exit(code)}"
 
     def end(self) -> None:
-        """End it, and all that it started."""
+        """End the process and all that it started."""
         if self.process.is_alive():
             self.process.terminate()
             self.process.join(GRACE)
             if self.process.is_alive():
                 self.process.kill()
         self.process.join()
-        with suppress(OSError):  # of its group nobody is left, mostly
+        with suppress(OSError):  # its group is usually empty by now
             os.killpg(self.process.pid, signal.SIGKILL)
         if not self.pipe.closed:
             self.pipe.close()

@@ -10,15 +10,15 @@ from multiprocessing.connection import Connection
 from hashzoo.bench import frozen_features
 from hashzoo.bench.job import Job
 from hashzoo.execution.local import GRACE
-from hashzoo.execution.processes import alone, spawn
+from hashzoo.execution.processes import isolate, spawn
 from hashzoo.storage.files import canonical_json
 from hashzoo.types import ProgressCallback
 
 
-def extract_features(jobs: Sequence[Job], tell: Callable[[str], AbstractContextManager[ProgressCallback]]) -> None:
-    """Extract the features of image files that jobs share before they start, each by all cores; once for all.
+def extract_features(jobs: Sequence[Job], show: Callable[[str], AbstractContextManager[ProgressCallback]]) -> None:
+    """Extract the features of image files that jobs share, with all cores, before the jobs start.
 
-    In a process each, like a cell. What goes wrong here is left to the cells, each of which will say it.
+    Each extraction runs in a process of its own. Errors are ignored here: the cells report them.
     """
     first: dict[str, Job] = {}
     for job in jobs:
@@ -28,29 +28,29 @@ def extract_features(jobs: Sequence[Job], tell: Callable[[str], AbstractContextM
         process, ours = spawn(_extract, job)
         try:
             with (
-                tell(f"features of {job.identity.dataset} by {job.identity.backbone}") as said,
+                show(f"features of {job.identity.dataset} by {job.identity.backbone}") as progress,
                 suppress(EOFError, OSError),
             ):
                 while True:
-                    said(*ours.recv())
+                    progress(*ours.recv())
         finally:
-            ours.close()  # so that the next word ends it, and it cleans up behind itself
+            ours.close()  # its next report fails, and it cleans up and ends
             process.join(GRACE)
             process.kill()
             process.join()
 
 
 def shared_features(job: Job) -> str:
-    """What jobs with the same features of image files have in common; empty where there is nothing to share."""
-    identity, found = job.identity, job.inspection
-    if job.refusal or not job.stored or found is None or not found.pools:
+    """A key that jobs with the same features of image files share; empty if there are none."""
+    identity, found = job.identity, job.inputs.inspection
+    if job.refusal or not job.inputs.stored or found is None or not found.pools:
         return ""
     random = identity.seed if identity.backbone_options.get("weights", "random") == "random" else 0
     parts = [identity.backbone, identity.backbone_options, random, sorted(set(found.pools.values()))]
     return canonical_json([*parts, identity.budget["maps"], identity.budget["precision"]])
 
 
-def _extract(job: Job, pipe: Connection, surroundings: dict[str, str]) -> None:
-    alone(surroundings)
+def _extract(job: Job, pipe: Connection, environment: dict[str, str]) -> None:
+    isolate(environment)
     with suppress(Exception):
         frozen_features.warm(job, os.cpu_count() or 1, lambda done, total: pipe.send((done, total)))

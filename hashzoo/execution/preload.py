@@ -1,7 +1,7 @@
-"""Imported last by the server that cells are forked from: its objects are nobody's garbage.
+"""The last module that the fork server imports: freezes the garbage collector so that forked children share pages.
 
-Without, the collector of each cell walks through all that the server has loaded, and a page that it looks at is a
-page copied: a third of a second a collection.
+Without it, the collector of each cell visits every object of the fork server, which copies its pages: a third of a
+second for each collection.
 """
 
 from __future__ import annotations
@@ -11,4 +11,4 @@ import gc
 
 gc.collect()
 gc.freeze()
-atexit.register(gc.unfreeze)  # libraries that look for what leaked when the server ends would find all of it
+atexit.register(gc.unfreeze)  # libraries that look for leaks at exit would report every frozen object

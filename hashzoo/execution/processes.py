@@ -1,4 +1,4 @@
-"""How processes of ours begin, what they tell us, and how they are kept to themselves."""
+"""Child processes: how they start, how they report, and how they end with their parent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import Any
 
-#: Imported once by the server that children are forked from, so that a cell starts in milliseconds.
+#: Modules that the fork server imports once, so that a cell starts in milliseconds.
 PRELOAD = [
     "hashzoo.execution.worker",
     "sklearn.datasets",
@@ -23,24 +23,30 @@ PRELOAD = [
 ]
 
 
-#: What a cell held that was ended is cleared away by Python's tracker of resources, which need not tell.
-CLEARED = "ignore:resource_tracker:UserWarning"
+#: Python's resource tracker cleans up after a cell that was killed; its warning about that is not for the user.
+TRACKER_WARNING = "ignore:resource_tracker:UserWarning"
 
 
 def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, Connection]:
-    """A process that runs ``target(*given, pipe, surroundings)``, and our end of the pipe it speaks through.
+    """Start a process that runs ``target(*given, pipe, environment)``.
 
-    Its surroundings are ours that hashzoo reads, and ``more``.
+    Args:
+        target: The function to run.
+        *given: Its first arguments; the first one has a ``title``, which names the process.
+        **more: Environment variables to set in addition to those that hashzoo reads.
+
+    Returns:
+        The process, and the end of the pipe that its reports arrive at.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    if CLEARED not in sys.warnoptions:
-        sys.warnoptions.append(CLEARED)  # which the tracker is started with
+    if TRACKER_WARNING not in sys.warnoptions:
+        sys.warnoptions.append(TRACKER_WARNING)  # the tracker starts with these options
     ours, theirs = context.Pipe(duplex=False)
-    # the server may be older than what a cluster has said since of the GPU that is ours now
-    surroundings = {name: os.environ[name] for name in os.environ if name.startswith(("HASHZOO_", "CUDA_VISIBLE_"))}
-    surroundings |= more
-    process = context.Process(target=target, args=(*given, theirs, surroundings), name=given[0].title)
+    # the fork server keeps the environment it started with, and a cluster can assign GPUs later
+    environment = {name: os.environ[name] for name in os.environ if name.startswith(("HASHZOO_", "CUDA_VISIBLE_"))}
+    environment |= more
+    process = context.Process(target=target, args=(*given, theirs, environment), name=given[0].title)
     with _without_main():
         process.start()
     theirs.close()
@@ -49,7 +55,7 @@ def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, C
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """A child would run again the script that we are, which may be a cluster's worker: a second, and for nothing."""
+    """Hide the main module: a child would import it again, which can be a script or a cluster's worker."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -58,8 +64,8 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def heard(pipe: Connection) -> Iterator[tuple[str, Any]]:
-    """What has been said through a pipe and not been heard yet: kinds and values. It is closed where it has ended."""
+def messages(pipe: Connection) -> Iterator[tuple[str, Any]]:
+    """The messages waiting in a pipe, as kinds and values. The pipe is closed if its other end is."""
     try:
         while not pipe.closed and pipe.poll():
             yield pipe.recv()
@@ -67,11 +73,11 @@ def heard(pipe: Connection) -> Iterator[tuple[str, Any]]:
         pipe.close()
 
 
-def alone(surroundings: dict[str, str]) -> None:
-    """Make this process one that ends with who started it, and with all that it starts, and leaves Ctrl-C to it."""
+def isolate(environment: dict[str, str]) -> None:
+    """Make this process end with its parent, lead a process group of its own, and leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(OSError, AttributeError):
         os.setpgid(0, 0)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the server that forks us ends with the sweep
-    os.environ.update(surroundings)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the fork server ends with the sweep
+    os.environ.update(environment)

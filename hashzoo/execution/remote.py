@@ -11,7 +11,7 @@ from pathlib import Path
 from hashzoo.bench.job import Job
 from hashzoo.execution.base import Limits
 from hashzoo.execution.local import LocalLauncher
-from hashzoo.execution.scheduler import PAUSE, _settle
+from hashzoo.execution.scheduler import PAUSE, settle
 from hashzoo.results import store
 from hashzoo.results.cell import Cell
 from hashzoo.storage.files import replace_bytes
@@ -40,7 +40,7 @@ def measure_claimed(job: Job, folder: Path, limits: Limits) -> Cell:
         while not child.ended():
             launcher.wait([child], PAUSE)
             list(child.news())
-        return _settle(child, folder, time.monotonic() - child.started)
+        return settle(child, folder, time.monotonic() - child.started)
     finally:
         child.end()
 

@@ -1,7 +1,7 @@
-"""The loop of a sweep: cells go out to a launcher as there is room, and each comes back with a result or a reason.
+"""The loop of a sweep: start cells as slots become free, and collect a result or a reason from each.
 
-A cell is claimed by a lease before it starts, so that several of these loops, on one machine or on many, can work on
-the same folder; what another has finished in the meantime is taken over from the folder.
+A cell is claimed by a lease before it starts, so that several sweeps, on one machine or on many, can share a results
+folder. Cells that another sweep finishes meanwhile are read from the folder.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from hashzoo.results.cell import Cell
 
 Event = Callable[[Job, str, Any], None]  # job, "started" | "progress" | "done" | "elsewhere", progress or cell
 
-AGAIN = 2.0  # seconds between looks at cells that others are at
-PAUSE = 0.5  # seconds to wait for news of our own
+RETRY = 2.0  # seconds between attempts to claim a cell that another sweep holds
+PAUSE = 0.5  # seconds to wait for reports
 
 
 class Queue:
-    """The cells of a sweep that are not done yet, by us or by another who shares the folder."""
+    """The cells of a sweep that no sweep on this folder has finished yet."""
 
     def __init__(self, jobs: Sequence[Job], folder: Path, leases: Leases) -> None:
         self.folder, self.leases = folder, leases
         self.waiting = list(jobs)
         self._before = {id(job): self._look(job) for job in jobs}
-        self._next: dict[int, float] = {}  # when to ask again for one that another is at
+        self._next: dict[int, float] = {}  # when to try again to claim a cell that another sweep holds
 
     def __len__(self) -> int:
         return len(self.waiting)
 
     def take(self) -> tuple[Job | None, list[tuple[Job, Cell]]]:
-        """The next cell that is ours now, or None, and those that others have finished since the last call."""
+        """The next cell, now claimed, or None; and the cells that other sweeps finished since the last call."""
         finished: list[tuple[Job, Cell]] = []
         for job in list(self.waiting):
             if found := self._done(job):
                 finished.append((job, found))
             elif self._next.get(id(job), 0) <= time.monotonic():
                 if not self.leases.acquire(_lease(job)):
-                    self._next[id(job)] = time.monotonic() + AGAIN
-                elif found := self._done(job):  # finished between our look and our claim
+                    self._next[id(job)] = time.monotonic() + RETRY
+                elif found := self._done(job):  # finished between the check and the claim
                     self.leases.release(_lease(job))
                     finished.append((job, found))
                 else:
@@ -56,15 +56,15 @@ class Queue:
         return None, finished
 
     def release(self, job: Job) -> None:
-        """Give back the lease of a cell of ours."""
+        """Release the lease of a cell."""
         self.leases.release(_lease(job))
 
     def _done(self, job: Job) -> Cell | None:
-        """The cell that has appeared since the sweep began, which takes it off the list."""
+        """The cell if its file appeared after the sweep began; it is removed from the queue."""
         if self._look(job) == self._before[id(job)]:
             return None
         found, _ = store.find(self.folder, job.identity, job.benchmark)
-        if found is None or lacking(found, job, self.folder):
+        if found is None or incomplete(found, job, self.folder):
             return None
         self.waiting.remove(job)
         return found
@@ -76,14 +76,14 @@ class Queue:
         return None
 
 
-def lacking(found: Cell, job: Job, folder: Path) -> bool:
-    """Whether a cell that went well lacks what the job asks for: a metric, the weights, deterministic algorithms."""
+def incomplete(found: Cell, job: Job, folder: Path) -> bool:
+    """Whether a cell that is ok lacks something that the job asks for: a metric, weights, determinism."""
     if found.status != "ok":
         return False
-    if job.deterministic and not found.provenance.get("deterministic"):
+    if job.execution.deterministic and not found.provenance.get("deterministic"):
         return True
     kept = saved_method.path_of(store.path(folder, job.identity, job.benchmark))
-    return any(name not in found.metrics for name in job.metrics) or (job.keep and not kept.is_file())
+    return any(name not in found.metrics for name in job.metrics) or (job.execution.save_weights and not kept.is_file())
 
 
 def _lease(job: Job) -> str:
@@ -98,65 +98,97 @@ def run_cells(
     limits: Limits | None = None,
     event: Event = lambda job, kind, value: None,
 ) -> list[Cell]:
-    """Measure each job, ``limits.parallel`` at a time; every job gets a cell, whatever happens.
+    """Measure each job, ``limits.parallel`` at a time. Every job gets a cell.
 
-    EnvironmentFailure when a finished cell cannot be kept. On KeyboardInterrupt what runs is ended, finished cells
-    stay, and the interrupt goes on.
+    On KeyboardInterrupt, running cells are ended, finished cells stay, and the interrupt is raised again.
+
+    Args:
+        jobs: The cells.
+        folder: The results folder.
+        launcher: Where cells run; by default on this machine.
+        limits: Cells at a time, seconds and bytes of a cell.
+        event: Called when a cell starts, reports progress, or is done.
+
+    Returns:
+        The cells, in the order in which they were finished.
+
+    Raises:
+        EnvironmentFailure: If a finished cell cannot be written.
     """
     limits = limits or Limits()
-    launcher = launcher or LocalLauncher(limits)
-    finished: list[Cell] = []
-
-    def done(job: Job, cell: Cell, kind: str = "done") -> None:
-        finished.append(cell)
-        event(job, kind, cell)
-
+    loop = _Loop(folder, launcher or LocalLauncher(limits), limits, event)
     for job in jobs:
         if job.refusal:
-            done(job, _keep(folder, blank(job, "skipped", job.refusal)))
-    running: dict[int, Attempt] = {}
-    begun: dict[int, float] = {}
+            loop.finish(job, _store(folder, blank(job, "skipped", job.refusal)))
     with Leases(folder / "cells") as leases:
         leases.clean_up()
-        queue = Queue([job for job in jobs if not job.refusal], folder, leases)
+        loop.run(Queue([job for job in jobs if not job.refusal], folder, leases))
+    return loop.finished
+
+
+class _Loop:
+    """Running cells by slot, and finished ones."""
+
+    def __init__(self, folder: Path, launcher: Launcher, limits: Limits, event: Event) -> None:
+        self.folder, self.launcher, self.limits, self.event = folder, launcher, limits, event
+        self.running: dict[int, tuple[Attempt, float]] = {}  # with the time of its start
+        self.finished: list[Cell] = []
+
+    def finish(self, job: Job, cell: Cell, kind: str = "done") -> None:
+        """Collect a finished cell."""
+        self.finished.append(cell)
+        self.event(job, kind, cell)
+
+    def run(self, queue: Queue) -> None:
+        """Work until the queue is empty and no cell runs; end the running cells whatever happens."""
         try:
-            while queue or running:
-                while len(running) < limits.parallel:
-                    ours, others = queue.take()
-                    for other, cell in others:
-                        done(other, cell, "elsewhere")
-                    if ours is None:
-                        break
-                    event(ours, "started", None)
-                    slot = next(n for n in range(limits.parallel) if n not in running)
-                    running[slot], begun[slot] = launcher.start(ours, folder, slot), time.monotonic()
-                if not running:  # what is left, others are at
+            while queue or self.running:
+                self._start(queue)
+                if not self.running:  # other sweeps hold the remaining cells
                     time.sleep(PAUSE)
                     continue
-                launcher.wait(list(running.values()), PAUSE)
-                for slot, one in list(running.items()):
-                    for value in one.news():
-                        event(one.job, "progress", value)
-                    if one.ended():
-                        cell = _settle(running.pop(slot), folder, time.monotonic() - begun.pop(slot))
-                        queue.release(one.job)
-                        done(one.job, cell)
+                self.launcher.wait([attempt for attempt, _ in self.running.values()], PAUSE)
+                self._collect(queue)
         finally:
-            for one in running.values():
-                one.end()
-            launcher.close()
-    return finished
+            for attempt, _ in self.running.values():
+                attempt.end()
+            self.launcher.close()
+
+    def _start(self, queue: Queue) -> None:
+        """Start cells while there are free slots and unclaimed cells."""
+        while len(self.running) < self.limits.parallel:
+            job, others = queue.take()
+            for other, cell in others:
+                self.finish(other, cell, "elsewhere")
+            if job is None:
+                return
+            self.event(job, "started", None)
+            slot = next(n for n in range(self.limits.parallel) if n not in self.running)
+            self.running[slot] = self.launcher.start(job, self.folder, slot), time.monotonic()
+
+    def _collect(self, queue: Queue) -> None:
+        """Pass on the reports of running cells, and take the cells of those that have ended."""
+        for slot, (attempt, started) in list(self.running.items()):
+            for value in attempt.news():
+                self.event(attempt.job, "progress", value)
+            if attempt.ended():
+                del self.running[slot]
+                cell = settle(attempt, self.folder, time.monotonic() - started)
+                queue.release(attempt.job)
+                self.finish(attempt.job, cell)
 
 
-def _settle(one: Attempt, folder: Path, seconds: float) -> Cell:
-    """The cell of an attempt that has ended after so many seconds: the one it wrote, or one that says how it ended."""
-    status, reason = one.fate()
-    found, _ = store.find(folder, one.job.identity, one.job.benchmark)
+def settle(attempt: Attempt, folder: Path, seconds: float) -> Cell:
+    """The cell of an attempt that ended after some seconds: the cell it wrote, or a cell with its status and reason."""
+    status, reason = attempt.fate()
+    found, _ = store.find(folder, attempt.job.identity, attempt.job.benchmark)
     if status == "ok" and found is not None:
         return found
-    return _keep(folder, blank(one.job, "crashed" if status == "ok" else status, reason, provenance.elapsed(seconds)))
+    return _store(
+        folder, blank(attempt.job, "crashed" if status == "ok" else status, reason, provenance.elapsed(seconds))
+    )
 
 
-def _keep(folder: Path, cell: Cell) -> Cell:
+def _store(folder: Path, cell: Cell) -> Cell:
     store.write(folder, cell, {})
     return cell

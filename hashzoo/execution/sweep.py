@@ -10,14 +10,13 @@ from typing import Any
 
 from pandas import DataFrame
 
-from hashzoo.bench.job import Job, load_job_data
+from hashzoo.bench.job import Job, load_job_data, load_zoo
 from hashzoo.data import split_file
 from hashzoo.errors import UsageError
 from hashzoo.execution import prefetch, scheduler
 from hashzoo.execution.base import Launcher, Limits, Observer, Silent
 from hashzoo.execution.trackers import TrackerThreads
 from hashzoo.hookspecs import Tracker
-from hashzoo.registry import zoo
 from hashzoo.results import leaderboard, store
 from hashzoo.results.cell import Cell
 from hashzoo.results.provenance import versions
@@ -98,27 +97,27 @@ def _measured(todo: Sequence[Job], folder: Path, how: Sweep, observer: Observer)
 
 
 def keep_splits(jobs: Sequence[Job], folder: Path) -> None:
-    """Write who is in which part, one small file a dataset, where ``folder`` does not have it yet.
+    """Write the split of each dataset, one small file each, unless ``folder`` has it.
 
-    Queries composed of two images are drawn anew from the protocol that they are composed of; it is not kept.
+    Composed queries are drawn from another protocol and are not written.
     """
     for job in {job.identity.data: job for job in jobs}.values():
         file = folder / "splits" / f"{job.identity.dataset}.{job.identity.data}.npz"
         if file.exists():
             continue
-        data, _ = load_job_data(job, zoo.load_plugins(job.plugins))
-        with suppress(UsageError):  # what splits.save cannot keep
+        data, _ = load_job_data(job, load_zoo(job.inputs))
+        with suppress(UsageError):  # a split that cannot be written, such as composed queries
             file.parent.mkdir(exist_ok=True)
             split_file.save(data, file)
 
 
 def again(found: Cell, job: Job, rerun: str | None, folder: Path) -> bool:
-    """Whether a finished cell must be measured again: asked to, or it lacks what is asked for now.
+    """Whether a finished cell has to be measured again, because of ``rerun`` or because it is incomplete.
 
-    ``stale`` means made with other versions of the libraries than are installed here.
+    ``rerun="stale"`` measures again what was measured with other versions of the libraries than the installed ones.
     """
     if rerun == "all" or (rerun == "failed" and found.status != "ok"):
         return True
-    if scheduler.lacking(found, job, folder):
+    if scheduler.incomplete(found, job, folder):
         return True
     return rerun == "stale" and found.provenance.get("versions") != versions()

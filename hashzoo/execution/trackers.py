@@ -17,9 +17,9 @@ HASTE = 3.0  # and after Ctrl-C
 
 
 class TrackerThreads:
-    """Trackers that hear of finished cells, each in a thread of its own, so that a slow one keeps nobody waiting.
+    """Passes finished cells to trackers, each in a thread of its own, so that a slow tracker does not delay the sweep.
 
-    One that fails is named once and told no more; one that is behind when the sweep is over gets some seconds.
+    A tracker that fails is named once and receives no more cells; one that is behind after the sweep gets some seconds.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class TrackerThreads:
         self.note, self.patience = note, patience
         self.queues: dict[str, queue.SimpleQueue[Cell | None]] = {name: queue.SimpleQueue() for name in trackers}
         self.threads = {
-            name: threading.Thread(target=self._tell, args=(name, tracker), name=f"tracker {name}", daemon=True)
+            name: threading.Thread(target=self._pass_on, args=(name, tracker), name=f"tracker {name}", daemon=True)
             for name, tracker in trackers.items()
         }
 
@@ -43,17 +43,17 @@ class TrackerThreads:
         for name, thread in self.threads.items():
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
-                self.note(f"tracker {name} is {self.queues[name].qsize()} cells behind and is waited for no longer")
+                self.note(f"tracker {name} is {self.queues[name].qsize()} cells behind; the sweep ends without it")
 
     def finished(self, cell: Cell | None) -> None:
-        """Tell all of a cell; None says that it was the last."""
+        """Pass a cell to all trackers; None says that it was the last."""
         for waiting in self.queues.values():
             waiting.put(cell)
 
-    def _tell(self, name: str, tracker: Tracker) -> None:
+    def _pass_on(self, name: str, tracker: Tracker) -> None:
         try:
             while (cell := self.queues[name].get()) is not None:
                 tracker.finished(cell)
             tracker.close()
-        except Exception as error:  # whatever a service far away does, cells are kept here
-            self.note(f"tracker {name} failed and is told no more: {type(error).__name__}: {error}")
+        except Exception as error:  # a failing service must not harm the sweep
+            self.note(f"tracker {name} failed and receives no more cells: {type(error).__name__}: {error}")

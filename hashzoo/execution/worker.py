@@ -1,4 +1,4 @@
-"""One attempt at a cell, in the process it runs in: measure, write, and say how it went if it went wrong."""
+"""The process of a cell: measure it, write it, report its status; on several devices, one process for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import numpy as np
 from hashzoo.bench.job import Job, blank
 from hashzoo.bench.measure import measure
 from hashzoo.errors import DiskError, EndedError, EnvironmentFailure, describe_exit, status_of
-from hashzoo.execution.processes import alone, heard, spawn
+from hashzoo.execution.processes import isolate, messages, spawn
 from hashzoo.registry import saved_method
 from hashzoo.results import provenance, store
 from hashzoo.results.cell import Cell
@@ -32,15 +32,22 @@ from hashzoo.training.distributed import PeerLostError, ProcessGroup
 from hashzoo.types import Report
 
 
-def work(job: Job, folder: Path, memory: int | None, pipe: Connection, surroundings: dict[str, str]) -> None:
-    """What the process of a cell does. Its output goes to a log beside the cell; an empty log is removed.
+def work(job: Job, folder: Path, memory: int | None, pipe: Connection, environment: dict[str, str]) -> None:
+    """The main function of the process of a cell.
 
-    ``memory`` is the bytes it may allocate beyond what it starts with.
+    Its output goes to a log beside the cell; an empty log is removed.
+
+    Args:
+        job: The cell.
+        folder: The results folder.
+        memory: Bytes that the process can allocate in addition to those it starts with; None sets no limit.
+        pipe: Where progress and the end are reported.
+        environment: Environment variables to set.
     """
-    alone(surroundings)
+    isolate(environment)
     log = log_of(job, folder)
     log.unlink(missing_ok=True)
-    with log.open("a", buffering=1, encoding="utf-8", errors="replace") as output:  # a: who cuts it makes no hole
+    with log.open("a", buffering=1, encoding="utf-8", errors="replace") as output:  # append: the launcher truncates it
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
         sys.stdout = sys.stderr = output
@@ -48,29 +55,28 @@ def work(job: Job, folder: Path, memory: int | None, pipe: Connection, surroundi
         def report(progress: float, values: dict[str, float]) -> None:
             try:
                 pipe.send(("progress", (progress, values)))
-            except OSError:  # who asked for this cell is gone: it is nobody's failure, and nothing is left
+            except OSError:  # the sweep is gone
                 log.unlink(missing_ok=True)
                 os._exit(1)
 
-        saved_method.path_of(log).unlink(missing_ok=True)  # of a former measurement
-        former = Checkpoints(
-            checkpoints.checkpoint_path(log), {"key": job.identity.key, "device": job.device, "devices": job.devices}
-        )
+        saved_method.path_of(log).unlink(missing_ok=True)  # of an earlier measurement
+        former = Checkpoints(checkpoints.checkpoint_path(log), job.checkpoint_facts)
+        keep = saved_method.path_of(log) if job.execution.save_weights else None
         try:
-            cell, arrays = _measure_safely(job, report, saved_method.path_of(log) if job.keep else None, former, memory)
+            cell, arrays = _measure_safely(job, report, keep, former, memory)
             store.write(folder, cell, arrays)
             pipe.send(("written", None))
-            if cell.status in ("ok", "nan"):  # after anything else, another try can go on from it
+            if cell.status in ("ok", "nan"):  # after any other status, the next attempt resumes from it
                 former.remove()
         except EnvironmentFailure as error:
-            pipe.send(("trouble", str(error)))
+            pipe.send(("disk error", str(error)))
     with suppress(OSError):
         if log.stat().st_size == 0:
             log.unlink()
 
 
 def _measure_safely(job: Job, report: Report, keep: Path | None, former: Checkpoints, memory: int | None) -> Measured:
-    """The cell of a job, and an empty one that says why if its measurement fails. A disk that refuses is no failure."""
+    """The cell of a job; if its measurement fails, a cell with the status and no scores. A DiskError is raised."""
     begun = time.monotonic()
     try:
         limit_memory(memory)
@@ -85,7 +91,7 @@ def _measure_safely(job: Job, report: Report, keep: Path | None, former: Checkpo
 
 
 def limit_memory(allowed: int | None) -> None:
-    """Let this process allocate so many bytes more than it has now, or again as many as it will. Linux only."""
+    """Limit what this process can allocate in addition to its present size; None lifts the limit. Linux only."""
     if sys.platform != "linux":
         return
     import resource
@@ -99,14 +105,14 @@ def limit_memory(allowed: int | None) -> None:
 
 
 def log_of(job: Job, folder: Path) -> Path:
-    """Where a cell's process writes what it prints, tracebacks included."""
+    """The log of a cell: the output of its process, tracebacks included."""
     return store.path(folder, job.identity, job.benchmark).with_suffix(".log")
 
 
-SETTLE = 3.0  # seconds in which the others may still say why, once one process has failed
+SETTLE = 3.0  # seconds in which other processes can still report, once one has failed
 
 
-GRACE = 10.0  # seconds in which processes that are done may end by themselves
+GRACE = 10.0  # seconds in which finished processes can end by themselves
 
 
 Measured = tuple[Cell, dict[str, np.ndarray[Any, Any]]]
@@ -114,32 +120,35 @@ Measured = tuple[Cell, dict[str, np.ndarray[Any, Any]]]
 
 @dataclass
 class Member:
-    """One of the processes, and what it said: a result, or the status and the reason of its end."""
+    """One of the processes that train a cell together: its result, or the status and the reason of its failure."""
 
     process: Any
     pipe: Connection
     result: Measured | None = None
     failure: tuple[str, str] | None = None
-    lost: bool = False  # it failed because another did
-    refused: str | None = None  # what a disk refused it
+    lost: bool = False  # failed because another process did
+    disk_error: str | None = None
 
     @property
     def silent(self) -> bool:
-        """Whether it ended without a word."""
+        """Whether it ended without a report."""
         return not self.process.is_alive() and self.result is None and self.failure is None
 
 
 def measure_on_devices(job: Job, report: Report, keep: Path | None, checkpoints: Checkpoints) -> Measured:
-    """The cell of a job, measured by as many processes as it asks for. Raises what the measurement raises.
+    """Measure the cell of a job with one process for each device; one device needs no other process.
 
-    With several that is DiskError where a disk refused one of them, else EndedError, and none of them is left.
+    Raises:
+        DiskError: If one of several processes could not write.
+        EndedError: If one of several processes failed; all of them have ended then.
+        Exception: With one device, what the measurement raises.
     """
-    if job.devices == 1:
+    if job.execution.devices == 1:
         return measure(job, report, keep, checkpoints=checkpoints)
     members: list[Member] = []
     with tempfile.TemporaryDirectory(prefix="hashzoo-") as folder:
         try:
-            for rank in range(job.devices):
+            for rank in range(job.execution.devices):
                 members.append(Member(*spawn(_member, job, rank, Path(folder) / "meeting", keep, checkpoints)))
             result = _watched(members, report)
             for member in members:
@@ -153,36 +162,36 @@ def measure_on_devices(job: Job, report: Report, keep: Path | None, checkpoints:
 
 
 def _watched(members: list[Member], report: Report) -> Measured:
-    """The result of the first process. When any fails DiskError, or EndedError with the best reason there is."""
+    """The result of the first process. DiskError or EndedError, with the most specific reason, if any process fails."""
     until = float("inf")
     while True:
         ends = [member.process.sentinel for member in members if member.process.is_alive()]
         wait([*ends, *(member.pipe for member in members if not member.pipe.closed)], 0.5)
-        ended = [not member.process.is_alive() for member in members]  # before listening: last words are not missed
+        ended = [not member.process.is_alive() for member in members]  # before the pipes are read
         for member in members:
-            _listen(member, report)
+            _read_reports(member, report)
         if members[0].result is not None:
             return members[0].result
         failed = [m for m, over in zip(members, ended, strict=True) if m.failure or (over and m.silent)]
         if failed:
             until = min(until, time.monotonic() + SETTLE)
         if failed and (time.monotonic() > until or len(failed) == len(members)):
-            refused = next((member.refused for member in members if member.refused), None)
-            raise DiskError(refused) if refused else EndedError(*_why(members))
+            disk_error = next((member.disk_error for member in members if member.disk_error), None)
+            raise DiskError(disk_error) if disk_error else EndedError(*_why(members))
 
 
-def _listen(member: Member, report: Report) -> None:
-    for kind, value in heard(member.pipe):
+def _read_reports(member: Member, report: Report) -> None:
+    for kind, value in messages(member.pipe):
         if kind == "progress":
             report(*value)
         elif kind == "done":
             member.result = value
         else:
-            member.failure, member.lost, member.refused = value
+            member.failure, member.lost, member.disk_error = value
 
 
 def _why(members: list[Member]) -> tuple[str, str]:
-    """The status and the reason of a cell: a process that ended without a word, or the first that failed by itself."""
+    """The status and the reason: of a process that ended without a report, or of the first that failed by itself."""
     for number, member in enumerate(members, 1):
         if member.silent:
             return "crashed", f"process {number} of {len(members)} {describe_exit(member.process.exitcode)}"
@@ -197,12 +206,12 @@ def _member(
     keep: Path | None,
     checkpoints: Checkpoints,
     pipe: Connection,
-    surroundings: dict[str, str],
+    environment: dict[str, str],
 ) -> None:
-    """What each process does: meet the others, measure, and say how it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started us answers Ctrl-C
-    threading.Thread(target=_follow, args=(meeting.parent,), daemon=True).start()
-    os.environ.update(surroundings)
+    """The main function of each process: join the group, measure, report."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    threading.Thread(target=_end_with_parent, args=(meeting.parent,), daemon=True).start()
+    os.environ.update(environment)
     os.environ["LOCAL_RANK"] = str(rank)  # the name that torchrun uses, for plugins
 
     def report(progress: float, values: dict[str, float]) -> None:
@@ -210,22 +219,18 @@ def _member(
             pipe.send(("progress", (progress, values)))
 
     try:
-        process_group = ProcessGroup(rank, job.devices)
-        process_group.join(meeting, "nccl" if job.device == "cuda" else "gloo")
-        pipe.send(
-            (
-                "done",
-                measure(job, report, keep if rank == 0 else None, checkpoints=checkpoints, process_group=process_group),
-            )
-        )
+        group = ProcessGroup(rank, job.execution.devices)
+        group.join(meeting, "nccl" if job.execution.device == "cuda" else "gloo")
+        kept = keep if rank == 0 else None
+        pipe.send(("done", measure(job, report, kept, checkpoints=checkpoints, process_group=group)))
     except BaseException as error:
         traceback.print_exc()
-        refused = str(error) if isinstance(error, DiskError) else None
-        pipe.send(("failed", (status_of(error), isinstance(error, PeerLostError), refused)))
+        disk_error = str(error) if isinstance(error, DiskError) else None
+        pipe.send(("failed", (status_of(error), isinstance(error, PeerLostError), disk_error)))
 
 
-def _follow(folder: Path) -> None:
-    """End with the process that started this one, however it ends, and clean up behind it."""
+def _end_with_parent(folder: Path) -> None:
+    """Wait for the parent to end, remove its temporary folder, and end this process."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -28,6 +28,8 @@ from hashzoo.registry.source import load_module
 
 KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics", "launchers", "trackers")
 _SINGULAR = {kind: "loss" if kind == "losses" else kind.removesuffix("s") for kind in KINDS}
+#: The plugin of a method that is given as an object.
+GIVEN = "(given)"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/\*)?\Z")
 
 
@@ -81,7 +83,27 @@ class Zoo:
     launchers: dict[str, Entry] = field(default_factory=dict)
     trackers: dict[str, Entry] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
-    extra: tuple[str, ...] = ()  # plugin files and modules that were loaded in addition to the installed ones
+    extra: tuple[str, ...] = ()  # plugin files and modules that were given by the user
+    definitions: dict[str, bytes] = field(default_factory=dict)  # pickled factories of :meth:`define`
+
+    def define(self, name: str, factory: Callable[..., Any]) -> None:
+        """Add a method that is given as an object and not by a plugin.
+
+        It is pickled by cloudpickle, by value if it is defined in a notebook or script, and travels to workers with
+        their jobs. UsageError if the name is taken or malformed, or the factory cannot be pickled.
+        """
+        if not NAME.match(name):
+            raise UsageError(f"{name!r} is not a method name; use lower-case letters, digits, hyphens and dots")
+        if name in self.methods:
+            raise UsageError(f"method {name!r} exists already, in {self.methods[name].plugin}; choose another name")
+        _check_offer("methods", name, factory)
+        import cloudpickle
+
+        try:
+            self.definitions[name] = cloudpickle.dumps(factory)
+        except Exception as error:
+            raise UsageError(f"method {name!r} cannot be sent to a worker process: {first_line(error)}") from error
+        self.methods[name] = Entry(name, factory, GIVEN, "")
 
     def catalogue(self, kind: str) -> dict[str, Entry]:
         """The entries of one of ``KINDS``, by name."""
@@ -170,11 +192,12 @@ class Zoo:
             raise UsageError(f"method {name}: {error}") from error
 
 
-def load_plugins(extra: Iterable[str] = ()) -> Zoo:
+def load_plugins(extra: Iterable[str] = (), definitions: Mapping[str, bytes] | None = None) -> Zoo:
     """Load the built-in plugins, then installed ones (unless ``HASHZOO_PLUGINS=off``), then ``extra``.
 
     Args:
         extra: Plugin files or modules that are loaded in addition, as by ``--plugin``.
+        definitions: Methods given as objects, as :meth:`Zoo.define` pickled them.
 
     Returns:
         The zoo. An installed plugin that does not load is listed in ``zoo.plugins`` with the reason.
@@ -182,8 +205,7 @@ def load_plugins(extra: Iterable[str] = ()) -> Zoo:
     Raises:
         UsageError: If one of ``extra`` does not load.
     """
-    extra = tuple(extra)
-    zoo = Zoo(extra=extra)
+    zoo = Zoo(extra=tuple(extra))
     points = importlib.metadata.entry_points(group="hashzoo")
     unique = {(point.dist.name if point.dist else "", point.name, point.value): point for point in points}
     for point in sorted(unique.values(), key=_load_order):
@@ -192,10 +214,15 @@ def load_plugins(extra: Iterable[str] = ()) -> Zoo:
             continue
         name = package if package == "hashzoo" else f"{package}:{point.name}"
         _add_plugin(zoo, Plugin(name, version, point.value), point.load)
-    for given in extra:
+    for given in zoo.extra:
         plugin = _add_plugin(zoo, Plugin(given, "", given), partial(load_module, given))
         if plugin.reason:
             raise UsageError(f"--plugin {given}: {plugin.reason}")
+    for name, pickled in (definitions or {}).items():
+        import cloudpickle
+
+        zoo.methods[name] = Entry(name, cloudpickle.loads(pickled), GIVEN, "")
+        zoo.definitions[name] = pickled
     return zoo
 
 

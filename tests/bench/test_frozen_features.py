@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from hashzoo.backbone import Backbone
-from hashzoo.bench.frozen_features import Freezer, named
+from hashzoo.bench.frozen_features import Freezer, view_name
 from hashzoo.data.image_files import ImageFiles
 from hashzoo.data.integrity import drop_bad_images, inspect_splits
 from hashzoo.data.transforms import augmentation
@@ -218,13 +218,13 @@ def test_without_draws_every_view_is_the_image_itself():
 
 
 def test_a_view_that_cannot_be_told_from_others_is_refused():
-    assert named(v2.RandomHorizontalFlip(0.3)) != named(v2.RandomHorizontalFlip(0.4))
-    assert named(augmentation("crop-flip")).startswith("hashzoo.data.transforms.crop_flip ")
-    assert named(Views(1.0, flip=True, crop=0.5)) != named(Views(1.0, flip=True, crop=0.6))
+    assert view_name(v2.RandomHorizontalFlip(0.3)) != view_name(v2.RandomHorizontalFlip(0.4))
+    assert view_name(augmentation("crop-flip")).startswith("hashzoo.data.transforms.crop_flip ")
+    assert view_name(Views(1.0, flip=True, crop=0.5)) != view_name(Views(1.0, flip=True, crop=0.6))
     module = torch.nn.Identity()
     for view in (lambda image: image, module, module.forward, v2.Lambda(lambda image: image)):
         with pytest.raises(ValueError, match="draws = 0"):
-            named(view)
+            view_name(view)
 
 
 def test_what_could_not_be_read_this_time_is_looked_at_again_the_next_time():

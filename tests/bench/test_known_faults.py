@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from hashzoo.bench.job import Job, load_job_data
+from hashzoo.bench.job import Job, Row, load_job_data
 from hashzoo.evaluation.metrics import evaluate, score
 from hashzoo.evaluation.scoring import encode
 from hashzoo.hamming import counting
@@ -129,7 +129,6 @@ def test_nothing_of_the_queries_or_the_database_reaches_a_fit(name):
 
 def test_the_epoch_that_is_scored_does_not_depend_on_the_queries(monkeypatch, tmp_path):
     from hashzoo.bench import measure
-    from hashzoo.evaluation import scoring
     from hashzoo.registry.source import code_digest
     from hashzoo.results.cell import Identity
 
@@ -138,14 +137,14 @@ def test_the_epoch_that_is_scored_does_not_depend_on_the_queries(monkeypatch, tm
         dataset="digits.small", dataset_options={}, backbone="pixels", backbone_options={}, method="csq",
         hyperparameters={}, bits=8, seed=0, budget=Budget(epochs=2).model_dump(), protocol=1, code=code, data="",
     )  # fmt: skip
-    job = Job(identity, "b", "", "equal", ("map@all",), "", "hashzoo", "", False, {})
+    job = Job(identity, Row("b"), ("map@all",))
     seen = {}
 
     def spy(method, query, data):
         seen[len(seen)] = query["code"]
         return {"": query}
 
-    monkeypatch.setattr(scoring, "query_codes", spy)
+    monkeypatch.setattr(measure, "query_codes", spy)
     measure.measure(job)
     data, found = load_job_data(job, HOUSE)
     mixed = replace(data.query, labels=data.query.labels.flip(0))

@@ -94,7 +94,7 @@ def test_a_part_that_does_not_exist_is_named_with_the_nearest():
 
 def test_parts_that_the_data_does_not_have_are_refused_before_training():
     plain = Benchmark(name="x", dataset="digits.small", backbone="tiny", methods=["lsh"], metrics=["map@all/first"])
-    with pytest.raises(UsageError, match="composes no queries"):
+    with pytest.raises(UsageError, match="has no composed queries"):
         plan(plain, HOUSE)
     several = Benchmark(name="x", dataset="scenes.small", backbone="tiny", methods=["lsh"], metrics=["map@all/tail"])
     with pytest.raises(UsageError, match="several labels"):
@@ -107,8 +107,8 @@ def test_parts_that_the_data_does_not_have_are_refused_before_training():
         ({"methods": ["saliency+dhn"], "backbone": "pixels"}, "saliency needs a feature map"),
         ({"methods": ["multigrain"], "backbone": "pixels"}, "feature maps at 3 resolutions"),
         ({"methods": ["two-level-cam"], "train": {"backbone": "frozen", "maps": False}}, "[train] maps = true"),
-        ({"methods": ["dcoh"]}, "dcoh needs images with several labels"),
-        ({"methods": ["sfdh"], "dataset": "scenes.small"}, "sfdh takes one label an image"),
+        ({"methods": ["dcoh"]}, "dcoh needs several labels per image"),
+        ({"methods": ["sfdh"], "dataset": "scenes.small"}, "sfdh takes one label per image"),
         ({"methods": ["tanh+sfdh"]}, "needs class scores"),
         ({"methods": ["tanh+two-level"]}, "take the head two-level"),
     ],
@@ -283,9 +283,9 @@ def test_the_selected_state_is_looked_at_too():
 
 def test_metrics_of_codes_are_refused_where_they_make_no_sense():
     composed = Benchmark(name="x", dataset="scenes.union", backbone="tiny", methods=["lsh"], metrics=["distinct"])
-    with pytest.raises(UsageError, match=r"scenes\.union composes its queries; distinct is of codes"):
+    with pytest.raises(UsageError, match=r"scenes\.union has composed queries; distinct is a metric of codes"):
         plan(composed, HOUSE)
-    with pytest.raises(UsageError, match="'distinct' does not rank; choose by one such as 'map@all'"):
+    with pytest.raises(UsageError, match="'distinct' is not a ranking metric; use one such as 'map@all'"):
         job_of("dhn", train={"select": "distinct"})
     with pytest.raises(UsageError, match="did you mean 'map@all'"):
         job_of("dhn", train={"select": "mpa@all"})

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from hashzoo.bench.benchmark_file import Benchmark
+from hashzoo.bench.job import Execution
 from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.registry import zoo
@@ -72,7 +73,9 @@ def test_scores_do_not_depend_on_how_many_processes_read_the_images(here):
     values |= {"train": {"epochs": 1, "augment": "crop-flip"}, "set": {"folder": {"root": str(here / "pictures")}}}
     cells = []
     for workers in (0, 2):
-        (job,) = plan(Benchmark.model_validate(values), zoo.load_plugins(), baselines=False, workers=workers)
+        (job,) = plan(
+            Benchmark.model_validate(values), zoo.load_plugins(), baselines=False, execution=Execution(workers=workers)
+        )
         cells.append(measure(job)[0])
     assert cells[0].metrics == cells[1].metrics
     assert cells[0].provenance["trained"] == cells[1].provenance["trained"]

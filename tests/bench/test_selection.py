@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -74,7 +76,7 @@ def test_the_state_after_the_best_epoch_comes_back_and_modes_stay_as_they_were()
     method, run = Spoiled(), Run(Budget(epochs=4, select="map@all"), 0)
     method.train()
     method.norm.eval()
-    chosen = BestState(method, run, data, data.query, {})
+    chosen = BestState(method, run, replace(data, validation=data.query), {})
     method.fit(data.train, run)
     assert (chosen.epoch, float(method.good)) == (2, 0.0)
     chosen.load_best()
@@ -95,7 +97,9 @@ def test_an_unknown_metric_to_select_by_is_named_before_training():
         job_of(select="mpa@all")
 
 
-@pytest.mark.parametrize(("select", "says"), [("map@all/first", "composes no queries"), ("map@all/heads", "no metric")])
+@pytest.mark.parametrize(
+    ("select", "says"), [("map@all/first", "has no composed queries"), ("map@all/heads", "no metric")]
+)
 def test_a_part_to_select_by_that_the_data_does_not_have_is_refused_before_training(select, says):
     from hashzoo.errors import UsageError
 

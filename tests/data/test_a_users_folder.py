@@ -16,9 +16,9 @@ import pytest
 from hashzoo_plugins.datasets.folder import folder
 from PIL import Image
 
-from hashzoo.bench.benchmark_file import read
+from hashzoo.bench.benchmark_file import Benchmark, read
+from hashzoo.bench.overrides import Overrides
 from hashzoo.bench.plan import plan
-from hashzoo.cli.options import rooted
 from hashzoo.data.image_files import MAX_PIXELS, decode
 from hashzoo.data.integrity import inspect_splits
 from hashzoo.errors import EnvironmentFailure, UsageError
@@ -296,11 +296,12 @@ def test_the_command_works_on_a_users_folder(with_photos, tmp_path):
 
 
 def test_root_is_passed_only_to_datasets_with_such_an_option(tmp_path):
-    house = zoo.load_plugins()
-    given = rooted(["digits.small", "folder"], house, Path("p=q"))
-    assert given == (f"folder.root={Path.cwd() / 'p=q'}",)
-    with pytest.raises(UsageError, match=r"digits\.small takes no root"):
-        rooted(["digits.small"], house, Path("p"))
+    house, root = zoo.load_plugins(), Path("p=q")
+    file = Benchmark(name="x", dataset=["digits.small", "folder"], backbone="pixels")
+    changed = [part.set for part, _ in Overrides(root=root).apply(file, house)]
+    assert changed == [{"folder": {"root": str(Path.cwd() / "p=q")}}] * 2
+    with pytest.raises(UsageError, match=r"digits\.small has no option root"):
+        Overrides(root=root).apply(Benchmark(name="x", dataset="digits.small"), house)
 
 
 def test_the_benchmark_for_own_images_requires_a_root_and_plans(tmp_path):

@@ -17,6 +17,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from hashzoo.bench.benchmark_file import Benchmark
+from hashzoo.bench.job import Execution
 from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.errors import DiskError, EndedError, HashzooError, status_of
@@ -192,8 +193,8 @@ def test_methods_with_a_loop_of_their_own_and_closed_forms_stay_in_one_process()
     assert not found & {*own, "itq", "lsh", "chance", "unquantized"}
     assert spreads(OwnLoop)
     values = {"name": "x", "dataset": "digits.small", "backbone": "tiny", "bits": [8], "methods": ["dhn", "dsdh"]}
-    jobs = plan(Benchmark.model_validate(values), HOUSE, devices=2, baselines=False)
-    assert [job.devices for job in jobs] == [2, 1]
+    jobs = plan(Benchmark.model_validate(values), HOUSE, execution=Execution(devices=2), baselines=False)
+    assert [job.execution.devices for job in jobs] == [2, 1]
 
 
 PLUGIN = textwrap.dedent("""
@@ -234,7 +235,7 @@ def job(tmp_path):
     plugins = (str(tmp_path / "act.py"),)
     values = {"name": "x", "dataset": "digits.small", "backbone": "tiny", "bits": [8], "methods": ["act"]}
     file = Benchmark.model_validate(values | {"train": {"epochs": 4, "batch": 48}, "set": {"tiny": {"width": 4}}})
-    (found,) = plan(file, zoo.load_plugins(plugins), baselines=False, devices=2, plugins=plugins)
+    (found,) = plan(file, zoo.load_plugins(plugins), baselines=False, execution=Execution(devices=2))
     return found
 
 
@@ -246,17 +247,19 @@ def test_a_killed_process_ends_the_cell_with_a_reason_and_another_try_gives_the_
     path = tmp_path / "x.checkpoint"
     monkeypatch.setenv("HASHZOO_TEST_ACT", "killed")
     with pytest.raises(EndedError, match="process 2 of 2 was ended by SIGKILL") as found:
-        measure_on_devices(job, quiet, None, Checkpoints(path, job, every=0))
+        measure_on_devices(job, quiet, None, Checkpoints(path, job.checkpoint_facts, every=0))
     assert found.value.status == "crashed"
     assert multiprocessing.active_children() == []
     monkeypatch.delenv("HASHZOO_TEST_ACT")
-    former = Checkpoints(path, job, every=0)
+    former = Checkpoints(path, job.checkpoint_facts, every=0)
     resumed, rows = measure_on_devices(job, quiet, None, former)
     assert (resumed.provenance["resumed_after_epoch"], resumed.provenance["devices"]) == (2, 2)
-    straight, others = measure_on_devices(job, quiet, None, Checkpoints(tmp_path / "y.checkpoint", job))
+    straight, others = measure_on_devices(
+        job, quiet, None, Checkpoints(tmp_path / "y.checkpoint", job.checkpoint_facts)
+    )
     assert resumed.metrics == straight.metrics
     assert all(rows[name].tobytes() == others[name].tobytes() for name in rows)
-    alone, _ = measure(replace(job, devices=1))
+    alone, _ = measure(replace(job, execution=replace(job.execution, devices=1)))
     assert alone.metrics == pytest.approx(straight.metrics, abs=0.01)
     assert alone.identity.key == straight.identity.key
 
@@ -264,14 +267,14 @@ def test_a_killed_process_ends_the_cell_with_a_reason_and_another_try_gives_the_
 def test_what_goes_wrong_in_any_process_is_the_reason_of_the_cell(job, tmp_path, monkeypatch):
     monkeypatch.setenv("HASHZOO_TEST_ACT", "raises")
     with pytest.raises(EndedError, match="RuntimeError: deliberate") as found:
-        measure_on_devices(job, quiet, None, Checkpoints(tmp_path / "x.checkpoint", job))
+        measure_on_devices(job, quiet, None, Checkpoints(tmp_path / "x.checkpoint", job.checkpoint_facts))
     assert status_of(found.value)[0] == "failed"
 
 
 def test_a_disk_that_refuses_any_process_is_no_failure_of_the_cell(job, tmp_path, monkeypatch):
     monkeypatch.setenv("HASHZOO_TEST_ACT", "full")
     with pytest.raises(DiskError, match="cannot write features: no space left"):
-        measure_on_devices(job, quiet, None, Checkpoints(tmp_path / "x.checkpoint", job))
+        measure_on_devices(job, quiet, None, Checkpoints(tmp_path / "x.checkpoint", job.checkpoint_facts))
 
 
 HANGS = """
@@ -282,7 +285,7 @@ from hashzoo.execution.worker import measure_on_devices
 
 if __name__ == "__main__":
     job = pickle.loads(Path(sys.argv[1]).read_bytes())
-    measured(job, lambda progress, values: None, None, Checkpoints(Path("none"), job))
+    measured(job, lambda progress, values: None, None, Checkpoints(Path("none"), job.checkpoint_facts))
 """
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from hashzoo.bench.job import blank
-from hashzoo.execution.processes import alone
+from hashzoo.execution.processes import isolate
 from hashzoo.execution.worker import limit_memory
 from hashzoo.results import store
 
 
 def attempt(job, folder, memory, pipe, surroundings):
     """A blank cell, at once."""
-    alone(surroundings)
+    isolate(surroundings)
     limit_memory(memory)
     store.write(folder, blank(job, "ok"), {})
     pipe.send(("written", None))

@@ -7,6 +7,7 @@ import torch
 
 from hashzoo import Hamming, Scan
 from hashzoo.bench.benchmark_file import read
+from hashzoo.bench.job import Execution
 from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.evaluation.scoring import encode, evaluate_index
@@ -18,7 +19,12 @@ from hashzoo.retrieval.heatmaps import pointing
 
 def jobs(dataset, methods, seed, keep=False):
     (part,) = read("source-methods").model_copy(update={"dataset": dataset, "methods": methods}).each()
-    return plan(part.model_copy(update={"seeds": [seed]}), zoo.load_plugins(), baselines=False, keep=keep)
+    return plan(
+        part.model_copy(update={"seeds": [seed]}),
+        zoo.load_plugins(),
+        baselines=False,
+        execution=Execution(save_weights=keep),
+    )
 
 
 @pytest.mark.slow

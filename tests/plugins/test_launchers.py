@@ -87,7 +87,7 @@ def test_a_cell_whose_code_is_another_on_its_node_is_refused(job, tmp_path, monk
 
     monkeypatch.setattr(source, "code_digest", lambda *factories: "of another version")
     with pytest.raises(
-        EnvironmentFailure, match="the code of lsh or of its backbone is not what the sweep was planned with"
+        EnvironmentFailure, match="the code of lsh or of its backbone changed after the sweep was planned"
     ):
         measure.measure(job)
 

@@ -66,7 +66,7 @@ def test_one_that_raises_is_named_once_and_the_others_go_on():
 
     other = Heard()
     said = told({"far": Heard(fail), "near": other}, [CELL, BAD, CELL])
-    assert said == ["tracker far failed and is told no more: ConnectionError: no route"]
+    assert said == ["tracker far failed and receives no more cells: ConnectionError: no route"]
     assert len(other.cells) == 3
 
 
@@ -75,7 +75,7 @@ def test_one_that_hangs_keeps_neither_the_sweep_nor_the_others_waiting():
     began = time.monotonic()
     said = told({"slow": Heard(lambda cell: stuck.wait(60)), "near": other}, [CELL, BAD, CELL], patience=0.3)
     assert time.monotonic() - began < 5
-    assert said == ["tracker slow is 3 cells behind and is waited for no longer"]
+    assert said == ["tracker slow is 3 cells behind; the sweep ends without it"]
     assert len(other.cells) == 3
     stuck.set()
 
@@ -97,7 +97,7 @@ def test_an_unknown_tracker_is_named_with_the_nearest_and_one_that_fails_harms_n
     assert (result.returncode, result.stderr) == (2, "hashzoo: no tracker 'bda'; did you mean 'bad'?\n")
     result = hashzoo(*common, "bad", cwd=tmp_path, timeout=900)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("tracker bad failed and is told no more: RuntimeError: deliberate") == 1
+    assert result.stdout.count("tracker bad failed and receives no more cells: RuntimeError: deliberate") == 1
     assert "[2/2] lsh" in result.stdout
 
 

@@ -183,5 +183,5 @@ def test_the_path_of_a_weights_file_is_no_part_of_a_cells_key(tmp_path):
         changes = {"methods": ["lsh"], "backbone": name, "backbones": {}, "set": given, "bits": [8]}
         (job,) = plan(file.model_copy(update=changes), house, baselines=False)
         keys.append(job.identity.key)
-        assert str(tmp_path) not in job.settings
+        assert str(tmp_path) not in job.row.settings
     assert keys[0] == keys[1]

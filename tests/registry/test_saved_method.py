@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from hashzoo.bench.benchmark_file import Benchmark
+from hashzoo.bench.job import Execution
 from hashzoo.bench.plan import plan
 from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
@@ -148,7 +149,7 @@ def test_only_a_cell_that_is_ok_has_a_method(tmp_path, kept):
 
 def test_a_finished_cell_is_measured_again_where_its_weights_are_asked_for_and_missing(kept, tmp_path):
     file = Benchmark(name="x", dataset="digits.small", backbone="tiny", bits=[16], methods=["sfdh"])
-    plain, keeping = (plan(file, HOUSE, keep=keep)[0] for keep in (False, True))
+    plain, keeping = (plan(file, HOUSE, execution=Execution(save_weights=keep))[0] for keep in (False, True))
     cell = store.read(kept)
     store.write(tmp_path, cell, {})
     assert not again(cell, plain, None, tmp_path)

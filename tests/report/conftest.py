@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hashzoo.bench.benchmark_file import Benchmark
+from hashzoo.bench.job import Execution
 from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.registry import saved_method, zoo
@@ -21,7 +22,7 @@ def put(folder: Path, house: zoo.Zoo, methods: list[str], **changes: object) -> 
     """Measure cells on small digits and keep their weights."""
     values = {"name": "small", "dataset": "digits.small", "backbone": "pixels", "bits": [8, 16], "methods": methods}
     values |= {"train": {"epochs": 1, "batch": 64, "lr": 3e-3}, "controls": []} | changes
-    for job in plan(Benchmark.model_validate(values), house, keep=True):
+    for job in plan(Benchmark.model_validate(values), house, execution=Execution(save_weights=True)):
         path = store.path(folder, job.identity, job.benchmark)
         cell, arrays = measure(job, keep=saved_method.path_of(path))
         store.write(folder, cell, arrays)

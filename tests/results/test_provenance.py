@@ -40,7 +40,7 @@ needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not i
 
 
 def the_job(*plugins, **changes):
-    (job,) = plan(FILE.model_copy(update=changes), zoo.load_plugins(plugins), baselines=False, plugins=plugins)
+    (job,) = plan(FILE.model_copy(update=changes), zoo.load_plugins(plugins), baselines=False)
     return job
 
 
@@ -114,7 +114,7 @@ def test_a_cell_without_a_result_says_what_is_known(measured):
 
 def test_a_cell_made_otherwise_is_measured_again_where_determinism_is_asked_for(measured):
     job, cell, _ = measured
-    wanted = replace(job, deterministic=True)
+    wanted = replace(job, execution=replace(job.execution, deterministic=True))
     assert again(cell, wanted, None, Path("x"))
     assert lacking(cell, wanted, Path("x"))  # nor is one taken from another sweep on the folder
     assert not again(replace(cell, provenance={"deterministic": True}), wanted, None, Path("x"))
@@ -180,7 +180,7 @@ def test_a_plugin_in_a_checkout_of_its_own_has_its_own_revision(project):
     )
     subprocess.run(["git", "add", "mine.py"], cwd=project.parent, check=True)
     job = the_job(str(plugin), methods=["mine"])
-    assert job.asked["plugin_checkout"] == {"revision": revision(project.parent).strip(), "dirty": True}
+    assert job.origin["plugin_checkout"] == {"revision": revision(project.parent).strip(), "dirty": True}
     assert "plugin_checkout" not in the_job().asked
 
 

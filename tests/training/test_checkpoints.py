@@ -49,7 +49,7 @@ def ended_after(epoch, job, path):
             raise EndedError
 
     with pytest.raises(EndedError):
-        measure(job, report, checkpoints=Checkpoints(path, job, every=0))
+        measure(job, report, checkpoints=Checkpoints(path, job.checkpoint_facts, every=0))
 
 
 def same(one, other):
@@ -77,14 +77,14 @@ def test_an_interrupted_training_resumes_and_gives_the_same_bytes(method, change
     job, path = job_of(method, **changes), tmp_path / "x.checkpoint"
     straight = measure(job)
     ended_after(3, job, path)
-    former = Checkpoints(path, job, every=0)
+    former = Checkpoints(path, job.checkpoint_facts, every=0)
     resumed = measure(job, checkpoints=former)
     assert "resuming after epoch 2" in capsys.readouterr().out
     assert resumed[0].provenance["resumed_after_epoch"] == 2
     assert former.seconds > 0
     same(resumed, straight)
     assert resumed[0].facts.get("selected_epoch") == straight[0].facts.get("selected_epoch")
-    again = Checkpoints(path, job, every=0)  # of a training that was interrupted after its last epoch
+    again = Checkpoints(path, job.checkpoint_facts, every=0)  # of a training that was interrupted after its last epoch
     same(measure(job, checkpoints=again), straight)
     assert again.epoch == 4
 
@@ -101,7 +101,7 @@ def report(progress, values):
         os.kill(os.getpid(), signal.SIGKILL)
 
 job = job_of("tanh+dhn")
-measure(job, report, checkpoints=Checkpoints(Path(sys.argv[1]), job, every=0))
+measure(job, report, checkpoints=Checkpoints(Path(sys.argv[1]), job.checkpoint_facts, every=0))
 """
 
 
@@ -111,7 +111,7 @@ def test_a_killed_process_leaves_a_checkpoint_to_resume_from(tmp_path):
     assert found.returncode == -9, found.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["x.checkpoint"]
     job = job_of("tanh+dhn")
-    same(measure(job, checkpoints=Checkpoints(path, job)), measure(job))
+    same(measure(job, checkpoints=Checkpoints(path, job.checkpoint_facts)), measure(job))
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def begun(job, path):
     method = HOUSE.method("tanh+dhn").factory(replace(data.setting(8), classes=10), backbone)
     run.optimizer(method)
     before = [value.clone() for value in method.state_dict().values()]
-    epoch = Checkpoints(path, job).restore(run, method)
+    epoch = Checkpoints(path, job.checkpoint_facts).restore(run, method)
     unchanged = all(torch.equal(a, b) for a, b in zip(before, method.state_dict().values(), strict=True))
     return epoch, unchanged
 
@@ -154,14 +154,16 @@ def test_a_damaged_checkpoint_is_ignored(written, capsys):
 @pytest.mark.parametrize("change", [{"devices": 2}, {"device": "cuda"}, {"identity": job_of("tanh+dch").identity}])
 def test_a_checkpoint_of_another_cell_or_device_is_ignored(written, change, capsys):
     job, path = written
-    assert begun(replace(job, **change), path) == (0, True)
+    device = {name: value for name, value in change.items() if name != "identity"}
+    other = replace(job, identity=change.get("identity", job.identity), execution=replace(job.execution, **device))
+    assert begun(other, path) == (0, True)
     assert "ignored: written for" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_a_changed_method_is_ignored(written, capsys):
     job, path = written
     run, method = Run(Budget(), 0), nn.Linear(2, 2)
-    assert Checkpoints(path, job).restore(run, method) == 0
+    assert Checkpoints(path, job.checkpoint_facts).restore(run, method) == 0
     assert "it does not match the method" in capsys.readouterr().out
 
 
@@ -171,7 +173,7 @@ def test_a_full_disk_does_not_stop_the_training(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(checkpoints, "replace_bytes", full)
     job = job_of("tanh+dhn")
-    same(measure(job, checkpoints=Checkpoints(tmp_path / "x.checkpoint", job, every=0)), measure(job))
+    same(measure(job, checkpoints=Checkpoints(tmp_path / "x.checkpoint", job.checkpoint_facts, every=0)), measure(job))
     assert "no checkpoint after epoch 1: cannot write" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
@@ -179,13 +181,13 @@ def test_a_full_disk_does_not_stop_the_training(tmp_path, monkeypatch, capsys):
 def test_short_trainings_and_loops_that_cannot_resume_write_no_checkpoint(tmp_path):
     for method, every in (("tanh+dhn", 60), ("dsdh", 0), ("bbn", 0), ("multigrain", 0)):
         job, path = job_of(method), tmp_path / f"{method}.checkpoint"
-        measure(job, checkpoints=Checkpoints(path, job, every=every))
+        measure(job, checkpoints=Checkpoints(path, job.checkpoint_facts, every=every))
         assert not path.exists()
 
 
 def test_interleaved_loops_write_no_checkpoint(tmp_path):
     job, data, path = job_of("tanh+dhn"), synthetic_splits().train, tmp_path / "x.checkpoint"
-    run = Run(Budget(epochs=2), 0, checkpoints=Checkpoints(path, job, every=0))
+    run = Run(Budget(epochs=2), 0, checkpoints=Checkpoints(path, job.checkpoint_facts, every=0))
     run.resume(nn.Linear(2, 2))
     list(zip(run.batches(data), run.batches(data), strict=True))
     assert not path.exists()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from hashzoo.bench.benchmark_file import Benchmark
+from hashzoo.bench.job import Execution
 from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.errors import UsageError, status_of
@@ -83,7 +84,7 @@ def job(tmp_path):
     def made(method, **changes):
         values = {"name": "x", "dataset": "digits.small", "backbone": "pixels", "bits": [8], "methods": [method]}
         (one,) = plan(
-            Benchmark.model_validate(values), zoo.load_plugins(plugins), baselines=False, plugins=plugins, **changes
+            Benchmark.model_validate(values), zoo.load_plugins(plugins), baselines=False, execution=Execution(**changes)
         )
         return one
 
@@ -130,7 +131,7 @@ def test_a_method_that_uses_global_generators_is_reproducible_and_depends_on_the
     assert again.metrics == first.metrics
     assert again.provenance["trained"] == first.provenance["trained"]
     other = Benchmark(name="x", dataset="digits.small", backbone="pixels", bits=[8], methods=["rude"], seeds=[1])
-    (two,) = plan(other, zoo.load_plugins(one.plugins), baselines=False, plugins=one.plugins)
+    (two,) = plan(other, zoo.load_plugins(one.inputs.plugins), baselines=False)
     assert measure(two)[0].provenance["trained"] != first.provenance["trained"]
 
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ class Ray:
 
     def start(self, job: Job, folder: Path, slot: int) -> Sent:
         """Send out a cell; Ray starts it where there is room."""
-        gpus = float(job.devices * (job.device == "cuda")) if self.gpus is None else self.gpus
-        job = replace(job, device="cuda" if gpus else "cpu")  # Ray shows it the GPUs that are its own, and no other
+        gpus = float(job.execution.devices * (job.execution.device == "cuda")) if self.gpus is None else self.gpus
+        job = job.on("cuda" if gpus else "cpu")  # Ray shows it the GPUs that are its own, and no other
         self._join(gpus)
         # Ray's own retries never end where it ended a worker to save a node's memory
         task = self._task.options(num_cpus=self.cpus, num_gpus=gpus, memory=self.memory or None, max_retries=0)

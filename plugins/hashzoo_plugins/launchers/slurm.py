@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,8 +55,8 @@ class Slurm:
 
     def start(self, job: Job, folder: Path, slot: int) -> Submitted:
         """Submit a cell."""
-        gpus = job.devices * (job.device == "cuda") if self.gpus is None else self.gpus
-        job = replace(job, device="cuda" if gpus else "cpu")
+        gpus = job.execution.devices * (job.execution.device == "cuda") if self.gpus is None else self.gpus
+        job = job.on("cuda" if gpus else "cpu")
         folder = folder.resolve()
         if self._executor is None:
             self._executor = self._made(folder / "slurm", gpus)

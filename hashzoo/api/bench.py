@@ -1,0 +1,306 @@
+"""A benchmark from Python: plan it, run it, and look at its board."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import torch
+
+from hashzoo.api.board import Board, method_name
+from hashzoo.api.watch import Callback, Progress, Screen
+from hashzoo.bench.benchmark_file import Benchmark, read
+from hashzoo.bench.job import Execution, Job
+from hashzoo.bench.measure import measure
+from hashzoo.bench.overrides import Overrides
+from hashzoo.bench.plan import plan, require_feasible
+from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
+from hashzoo.execution.base import Limits, Observer, Silent
+from hashzoo.execution.local import gpus
+from hashzoo.execution.sweep import Sweep, sweep
+from hashzoo.method import MethodFactory
+from hashzoo.registry.build import convert_options
+from hashzoo.registry.zoo import Entry, Zoo, load_plugins
+from hashzoo.results.cell import Cell
+
+if TYPE_CHECKING:
+    pass
+
+#: Methods by name, pattern, ``head+loss``, class or factory; or a table of names and factories.
+Methods = Sequence[str | MethodFactory] | Mapping[str, MethodFactory]
+
+MOST = 8  # cells at a time on a CPU
+
+
+class Options(TypedDict, total=False):
+    """Further options of :func:`benchmark`: those of the command ``hashzoo bench``, by the same names."""
+
+    dataset: str | Sequence[str]
+    root: str | Path
+    backbone: str
+    metrics: Sequence[str]
+    epochs: int
+    settings: Mapping[str, Mapping[str, Any]]  # by method, dataset, backbone, launcher or tracker, or "train"
+    jobs: int
+    launcher: str
+    shard: tuple[int, int]
+    timeout: float
+    mem_limit: int  # bytes
+    track: Sequence[str]
+    plugins: Sequence[str]
+    baselines: bool
+    quick: bool
+    save_weights: bool
+    deterministic: bool
+    rerun: str
+    on_bad_image: str
+    device: str
+    devices: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A benchmark that was checked and is ready to run.
+
+    Attributes:
+        zoo: The plugins.
+        jobs: The cells, of all shards or of the one that was asked for.
+        folder: The results folder.
+        how: Limits, launcher and trackers.
+        unused: Names under ``settings`` that no cell uses, with a hint each.
+    """
+
+    zoo: Zoo
+    jobs: list[Job]
+    folder: Path
+    how: Sweep
+    unused: list[str]
+
+
+def benchmark(
+    benchmark: str | Path | Benchmark = "digits",
+    *,
+    methods: Methods | None = None,
+    bits: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    results: str | Path | None = None,
+    progress: Callback | bool = True,
+    **options: Unpack[Options],
+) -> Board:
+    """Train and measure methods, and write a leaderboard.
+
+    The same benchmark as the command ``hashzoo bench`` runs: cells that ``results`` already holds are not measured
+    again, each cell runs in a process of its own, and an interrupt leaves finished cells and no partial files.
+
+    Args:
+        benchmark: Name of a shipped benchmark, path of a ``.toml``, or a :class:`Benchmark`.
+        methods: Names, patterns and ``head+loss`` as on the command line; classes and factories, which need no
+            registration and are named after their class (``MyMethod`` is ``my-method``); or a table of names and
+            factories. By default those of the benchmark.
+        bits: Code lengths.
+        seeds: Seeds.
+        results: The results folder; by default ``hashzoo-results/NAME``.
+        progress: True shows a live table in a terminal and in Jupyter, and plain lines anywhere else. A function is
+            called as ``progress(done, total, cell)`` for each finished cell instead. False shows nothing.
+        **options: See :class:`Options`.
+
+    Returns:
+        The board.
+
+    Raises:
+        UsageError: If a name, an option or a number is wrong, or a method cannot serve the setting.
+        EnvironmentFailure: If data, weights, a device or the disk fail.
+    """
+    observer = observer_of(progress)
+    checked = prepare(benchmark, methods=methods, bits=bits, seeds=seeds, results=results, observer=observer, **options)
+    return run(checked, observer)
+
+
+def run_cell(
+    dataset: str,
+    method: str | MethodFactory,
+    *,
+    backbone: str = "tiny",
+    bits: int = 32,
+    seed: int = 0,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    metrics: Sequence[str] = ("map@all",),
+) -> Cell:
+    """Measure one cell in this process and return it; nothing is written.
+
+    This is what a tuner calls: there is no results folder, no other process and no isolation. What the method raises
+    is raised here.
+
+    Args:
+        dataset: Name of a dataset.
+        method: Name, ``head+loss``, class or factory.
+        backbone: Name of a backbone.
+        bits: Code length.
+        seed: Seed.
+        settings: Options by the name of the method, dataset or backbone; under ``"train"``, of the budget.
+        metrics: Names of metrics.
+
+    Returns:
+        The cell; ``cell.metrics`` has the scores.
+
+    Raises:
+        UsageError: If a name or an option is wrong, or the method cannot serve the setting.
+    """
+    zoo = load_plugins()
+    (name,) = _define(zoo, [method]) or [""]
+    file = Benchmark(
+        name="cell",
+        dataset=dataset,
+        backbone=backbone,
+        methods=[name],
+        bits=[bits],
+        seeds=[seed],
+        metrics=list(metrics),
+    )
+    overrides = Overrides(settings=settings or {})
+    (job,) = [job for part, base in overrides.apply(file, zoo) for job in plan(part, zoo, base=base)]
+    if job.refusal:
+        raise UsageError(job.refusal)
+    cell, _ = measure(job)
+    return cell
+
+
+def prepare(
+    benchmark: str | Path | Benchmark,
+    *,
+    methods: Methods | None = None,
+    bits: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    results: str | Path | None = None,
+    observer: Observer | None = None,
+    **options: Unpack[Options],
+) -> Plan:
+    """Check a benchmark and list its cells; train nothing. Arguments as for :func:`benchmark`."""
+    file = benchmark if isinstance(benchmark, Benchmark) else read(str(benchmark))
+    zoo = load_plugins(options.get("plugins", ()))
+    names = _define(zoo, methods)
+    services = {*zoo.launchers, *zoo.trackers}
+    settings = options.get("settings", {})
+    dataset = options.get("dataset")
+    overrides = Overrides(
+        methods=names,
+        datasets=[dataset] if isinstance(dataset, str) else dataset,
+        root=Path(root) if (root := options.get("root")) is not None else None,
+        backbone=options.get("backbone"),
+        bits=bits,
+        seeds=seeds,
+        metrics=options.get("metrics"),
+        epochs=options.get("epochs"),
+        settings={name: table for name, table in settings.items() if name not in services},
+        quick=options.get("quick", False),
+    )
+    jobs = _jobs(file, zoo, overrides, observer or Silent(), options)
+    require_feasible(jobs, [name for name in names or [] if not any(letter in name for letter in "*?[")])
+    part, parts = options.get("shard", (1, 1))
+    folder = Path(results) if results is not None else Path("hashzoo-results") / file.name
+    how = _sweep(zoo, folder, {name: settings[name] for name in settings.keys() & services}, options)
+    return Plan(zoo, jobs[part - 1 :: parts], folder, how, _unused(overrides.settings, jobs))
+
+
+def run(plan: Plan, observer: Observer | None = None) -> Board:
+    """Measure the cells of a plan that its folder does not hold yet, and write the board."""
+    cells, board = sweep(plan.jobs, plan.folder, plan.how, observer)
+    return Board(plan.folder, cells, board, plan.zoo)
+
+
+def observer_of(progress: Callback | bool) -> Observer:
+    """The observer for an argument ``progress`` of :func:`benchmark`."""
+    if callable(progress):
+        return Progress(progress)
+    return Screen() if progress else Silent()
+
+
+def _unused(settings: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> list[str]:
+    """A line for each name whose settings reach no cell: ``dhn.weight`` is not an option of ``tanh+dhn``."""
+    identities = [job.identity for job in jobs]
+    used = {name for one in identities for name in (one.method, one.dataset, one.backbone)}
+    return [
+        unknown_name("measured method, dataset or backbone", name, used)
+        for name in sorted(settings.keys() - used - {"train"})
+    ]
+
+
+def _define(zoo: Zoo, methods: Methods | None) -> list[str] | None:
+    """The names of methods, after those that were given as objects are added to the zoo."""
+    if methods is None:
+        return None
+    if isinstance(methods, str):
+        raise UsageError(f"methods is a list of methods, not {methods!r}; write [{methods!r}]")
+    if isinstance(methods, Mapping):
+        for name, factory in methods.items():
+            zoo.define(name, factory)
+        return list(methods)
+    names = []
+    for one in methods:
+        if not isinstance(one, str):
+            zoo.define(method_name(one), one)
+        names.append(one if isinstance(one, str) else method_name(one))
+    return names
+
+
+def _jobs(file: Benchmark, zoo: Zoo, overrides: Overrides, observer: Observer, options: Options) -> list[Job]:
+    execution = Execution(
+        device=resolve_device(options.get("device", "auto"), options.get("devices", 1)),
+        devices=options.get("devices", 1),
+        workers=options.get("workers", 0),
+        deterministic=options.get("deterministic", False),
+        save_weights=options.get("save_weights", False),
+    )
+    jobs = list[Job]()
+    for part, base in overrides.apply(file, zoo):
+        (dataset,) = part.datasets
+        with observer.features(f"images of {dataset}") as progress:
+            jobs += plan(
+                part,
+                zoo,
+                base=base,
+                baselines=options.get("baselines", True),
+                execution=execution,
+                skip_bad_images=options.get("on_bad_image", "error") == "skip",
+                progress=progress,
+            )
+    return jobs
+
+
+def resolve_device(device: str, devices: int) -> str:
+    """``"cpu"`` or ``"cuda"``. EnvironmentFailure if CUDA is asked for and missing, or has too few devices."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentFailure("no CUDA device is available here; use --device cpu")
+    found = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if found == "cuda" and devices > torch.cuda.device_count():
+        raise EnvironmentFailure(
+            f"{torch.cuda.device_count()} CUDA devices are available, not {devices}; use fewer --devices"
+        )
+    return found
+
+
+def _sweep(zoo: Zoo, folder: Path, settings: Mapping[str, Mapping[str, Any]], options: Options) -> Sweep:
+    """Limits, launcher and trackers of a sweep."""
+    devices = options.get("devices", 1)
+    on_gpus = resolve_device(options.get("device", "auto"), devices) == "cuda"
+    at_once = max(len(gpus()), 1) if on_gpus else min(MOST, os.cpu_count() or 1)
+    limits = Limits(options.get("jobs") or max(1, at_once // devices), options.get("timeout"), options.get("mem_limit"))
+    return Sweep(
+        limits=limits,
+        launcher=_service("launcher", zoo.launcher(options.get("launcher", "local")), settings, limits),
+        trackers={name: _service("tracker", zoo.tracker(name), settings, folder) for name in options.get("track", ())},
+        rerun=options.get("rerun"),
+    )
+
+
+def _service(kind: str, entry: Entry, settings: Mapping[str, Mapping[str, Any]], first: Any) -> Any:
+    """A launcher or tracker with its options."""
+    values = convert_options(kind, entry.name, entry.factory, settings.get(entry.name, {}))
+    try:
+        return entry.factory(first, **values)
+    except ValueError as error:
+        raise UsageError(f"{kind} {entry.name}: {error}") from error

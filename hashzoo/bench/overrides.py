@@ -1,0 +1,86 @@
+"""What a command line or a notebook changes in a benchmark file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hashzoo.bench.benchmark_file import Benchmark, checked, merged
+from hashzoo.errors import UsageError
+from hashzoo.method import options
+from hashzoo.registry.zoo import Zoo
+from hashzoo.training.budget import Budget
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Changes of a benchmark file. None, and an empty table, keep what the file says.
+
+    Attributes:
+        methods: Names and patterns of methods.
+        datasets: Names of datasets.
+        root: Folder of the files of datasets that need one.
+        backbone: One backbone for every kind of method.
+        bits: Code lengths.
+        seeds: Seeds.
+        metrics: Names of metrics.
+        epochs: Epochs of the budget.
+        settings: Options by the name of a method, dataset or backbone; under ``"train"``, of the budget.
+        quick: Whether the file's quick form is used.
+    """
+
+    methods: Sequence[str] | None = None
+    datasets: Sequence[str] | None = None
+    root: Path | None = None
+    backbone: str | None = None
+    bits: Sequence[int] | None = None
+    seeds: Sequence[int] | None = None
+    metrics: Sequence[str] | None = None
+    epochs: int | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    quick: bool = False
+
+    def apply(self, file: Benchmark, zoo: Zoo) -> list[tuple[Benchmark, Budget]]:
+        """The changed benchmark for each dataset, checked like a file, with the budget that the file gives it.
+
+        Raises:
+            UsageError: If the file has no quick form, no dataset takes a root, or a changed value is wrong.
+        """
+        if self.quick and not file.quick.model_fields_set:
+            raise UsageError(f"{file.name} has no quick form; add a [quick] table to it")
+        datasets = self.datasets or (file.quick.dataset if self.quick else None)
+        if datasets:
+            file = file.model_copy(update={"dataset": datasets if isinstance(datasets, str) else list(datasets)})
+        settings = merged(self.settings, self._roots(file, zoo))
+        parts = [_quick(part) if self.quick else part for part in file.each()]
+        return [(self._changed(part, settings), part.train) for part in parts]
+
+    def _roots(self, file: Benchmark, zoo: Zoo) -> dict[str, dict[str, Any]]:
+        """The option ``root`` of every dataset that has it."""
+        if self.root is None:
+            return {}
+        names = [name for name in file.datasets if "root" in options(zoo.dataset(name).factory)]
+        if not names:
+            known = ", ".join(file.datasets)
+            raise UsageError(f"--root: {known} has no option root; name a dataset that has it with --dataset")
+        return {name: {"root": str(self.root.absolute())} for name in names}
+
+    def _changed(self, file: Benchmark, settings: Mapping[str, Mapping[str, Any]]) -> Benchmark:
+        values = file.model_dump(exclude_unset=True)
+        if self.backbone:
+            values |= {"backbone": self.backbone, "backbones": {}}
+        given = {"methods": self.methods, "metrics": self.metrics, "bits": self.bits, "seeds": self.seeds}
+        changes: dict[str, Any] = {name: list(value) for name, value in given.items() if value is not None}
+        train = ({"epochs": self.epochs} if self.epochs else {}) | dict(settings.get("train", {}))
+        changes |= {"train": train, "set": {name: table for name, table in settings.items() if name != "train"}}
+        return checked(merged(values, changes), "command line")
+
+
+def _quick(file: Benchmark) -> Benchmark:
+    """A benchmark on one dataset in its quick form."""
+    changes = file.quick.model_dump(exclude_none=True, exclude={"dataset"})
+    if "epochs" in changes:
+        changes["train"] = {"epochs": changes.pop("epochs")}
+    return checked(merged(file.model_dump(exclude_unset=True), changes), "quick")
