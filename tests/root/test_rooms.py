@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,21 @@ def test_an_import_is_seen_wherever_it_stands(tmp_path, text):
     file = tmp_path / "module.py"
     file.write_text(text)
     assert imports(file, {"cli", "cli.main"}) == {"cli.main"}
+
+
+def test_the_page_on_architecture_gives_the_promise_of_every_room_in_the_order_of_imports():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = [name for name in reversed(ORDER) if (CORE / name).is_dir()]
+    promises = [ast.get_docstring(ast.parse((CORE / room / "__init__.py").read_bytes())) for room in rooms]
+    lines = [(room, str(promise).split("\n")[0]) for room, promise in zip(rooms, promises, strict=True)]
+    assert re.findall(r"^\| `(\w+)/` \| (.+) \|$", page, re.M) == lines
+
+
+def test_every_file_that_the_page_on_architecture_names_exists():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    names = set(re.findall(r"`([\w./]+(?:\.py|/))`", page))
+    assert len(names) > 30
+    assert [name for name in names if not (CORE / name).exists() and not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("room", sorted(path.parent.name for path in CORE.glob("*/__init__.py")))
