@@ -12,7 +12,7 @@ import torch
 from hashzoo_plugins.datasets import digits, unseen
 from hashzoo_plugins.metrics.bits import bit_balance, bit_correlation, distinct, distortion, quantization
 from hashzoo_plugins.metrics.distances import inter, intra
-from hashzoo_plugins.metrics.transfer import chosen, transfer
+from hashzoo_plugins.metrics.transfer import proportional_rows, transfer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -104,7 +104,7 @@ def test_correlation_in_parts_is_that_of_the_whole(monkeypatch):
 
     database = np.random.default_rng(0).random((50, 6)) < 0.3
     whole = bit_correlation(codes(database))
-    monkeypatch.setattr(module, "ROWS", 7)
+    monkeypatch.setattr(module, "CHUNK", 7)
     assert bit_correlation(codes(database)) == pytest.approx(whole, abs=1e-12)
 
 
@@ -178,7 +178,7 @@ def test_distances_in_parts_are_those_of_the_whole(monkeypatch):
     given_ = codes(rng.random((20, 8)) < 0.5, rng.random((11, 8)) < 0.5, onehot(rng.integers(0, 3, 20), 3),
                    onehot(rng.integers(0, 3, 11), 3))  # fmt: skip
     whole = intra(given_), inter(given_)
-    monkeypatch.setattr(module, "QUERIES", 4)
+    monkeypatch.setattr(module, "CHUNK", 4)
     assert (intra(given_), inter(given_)) == whole
 
 
@@ -250,7 +250,7 @@ def test_transfer_needs_one_label_a_image_and_two_classes():
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 50))
 def test_labelled_images_are_chosen_in_proportion_every_class_first(classes, count):
     classes = np.array(classes)
-    rows = chosen(classes, count)
+    rows = proportional_rows(classes, count)
     assert len(rows) == min(count, len(classes))
     assert rows.tolist() == sorted(set(rows.tolist()))
     taken, there = (np.bincount(side, minlength=5) for side in (classes[rows], classes))

@@ -83,7 +83,7 @@ def test_composed_queries_are_distinct_seeded_and_carry_the_label_algebra(operat
 
 
 def test_too_few_pairs_are_refused_with_the_number_there_are():
-    with pytest.raises(ValueError, match="make a union; 100000 were asked for"):
+    with pytest.raises(ValueError, match="have a union, but 100000 were requested"):
         composed.draw(synthetic_splits(multilabel=True), "union", 100_000, 0, "proper")
 
 

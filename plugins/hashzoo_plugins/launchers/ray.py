@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hashzoo import EnvironmentFailure, Job, Limits, measure_to_files, store_files
-from hashzoo_plugins.extras import wanted
+from hashzoo_plugins.extras import import_extra
 
 #: What a Ray of this machine alone reads: nothing is told to its makers; it listens on 127.0.0.1, as it does by itself
 #: on a Mac; and who wants to speak to it, from this machine too, needs the token that Ray keeps in the home folder.
@@ -46,7 +46,7 @@ class Ray:
         if min(cpus, gpus or 0, memory_gb, retries) < 0:
             raise ValueError("cpus, gpus, memory_gb and retries are 0 or more")
         with _environment({} if address else ALONE):  # much of it is read when Ray is imported
-            self._ray = wanted("launcher ray", "ray", "ray")
+            self._ray = import_extra("launcher ray", "ray", "ray")
         self.limits, self.address, self.retries = limits, address, retries
         self.cpus, self.gpus, self.memory = cpus, gpus, int(memory_gb * GIB)
         self.here = not address

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hashzoo import EnvironmentFailure, HashzooError, Job, Limits, find_cell, measure_claimed
-from hashzoo_plugins.extras import wanted
+from hashzoo_plugins.extras import import_extra
 
 USUAL = 60  # minutes of a job where no --timeout is given
 SPARE = 5  # minutes of a job beyond its --timeout: for Python, torch and a slow disk
@@ -44,7 +44,7 @@ class Slurm:
     ) -> None:
         if min(minutes, gpus or 0) < 0 or cpus < 1 or memory_gb <= 0:
             raise ValueError("minutes and gpus are 0 or more, cpus at least 1, memory_gb above 0")
-        self._submitit = wanted("launcher slurm", "submitit", "slurm")
+        self._submitit = import_extra("launcher slurm", "submitit", "slurm")
         self.limits, self.cluster, self.gpus, self.cpus, self.memory = limits, cluster, gpus, cpus, memory_gb
         self.minutes = minutes or (math.ceil(limits.timeout / 60) + SPARE if limits.timeout else USUAL)
         named = {"partition": partition, "account": account, "qos": qos, "constraint": constraint}

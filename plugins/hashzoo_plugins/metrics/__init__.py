@@ -1,5 +1,6 @@
-"""Metrics beyond those of the core."""
+"""Metrics in addition to those of the core."""
 
+from collections.abc import Callable
 from typing import Any
 
 from hashzoo import CodeMetric, hookimpl
@@ -10,7 +11,7 @@ from hashzoo_plugins.metrics.transfer import transfer
 
 
 @hookimpl
-def hashzoo_metrics() -> dict[str, Any]:
+def hashzoo_metrics() -> dict[str, Callable[..., Any]]:
     """The metrics of this family."""
     return {
         "rprecision": rprecision,

@@ -1,4 +1,4 @@
-"""What can be learned from codes (Sablayrolles, Douze, Usunier & Jegou, ICASSP 2017)."""
+"""Transfer of codes to a classification task (Sablayrolles, Douze, Usunier & Jegou, ICASSP 2017)."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from numpy.typing import NDArray
 
 from hashzoo import CodeSample
 
-MOST = 10_000  # codes learned from, unless another number is asked for
+DEFAULT_IMAGES = 10_000  # training images of the classifier, unless a cut-off is given
 
 
-def transfer(coded: CodeSample, cutoff: int | None) -> float:
-    """Accuracy on the queries' codes of a linear classifier that learned from labelled codes of the database.
+def transfer(sample: CodeSample, cutoff: int | None) -> float:
+    """Accuracy on the codes of the queries of a linear classifier that is trained on labelled codes of the database.
 
-    The hash is done when this begins: of classes that it never saw, as on ``NAME.unseen``, it says whether the code
-    tells more apart than the classes it was made for. Logistic regression on -1 and +1, L2 with C = 1, on ``cutoff``
-    images or 10,000 (see :func:`chosen`). NaN for images with several labels or none, or of one class only.
+    The hash function is fixed. For classes that it was not trained on, as on ``NAME.unseen``, the accuracy shows
+    whether the code separates more than its training classes. The classifier is a logistic regression on -1 and +1,
+    L2 with C = 1, trained on ``cutoff`` or 10,000 images (see :func:`proportional_rows`). NaN if an image has several
+    labels or none, or if all images have the same class.
     """
     from sklearn.linear_model import LogisticRegression
 
-    if any((labels.sum(1) != 1).any() for labels in (coded.query_labels, coded.database_labels)):
+    if any((labels.sum(1) != 1).any() for labels in (sample.query_labels, sample.database_labels)):
         return math.nan
-    asked, known = (labels.argmax(1) for labels in (coded.query_labels, coded.database_labels))
-    rows = chosen(known, MOST if cutoff is None else cutoff)
-    if len(np.unique(known[rows])) < 2:
+    query, database = (labels.argmax(1) for labels in (sample.query_labels, sample.database_labels))
+    rows = proportional_rows(database, DEFAULT_IMAGES if cutoff is None else cutoff)
+    if len(np.unique(database[rows])) < 2:
         return math.nan
-    model = LogisticRegression(max_iter=1000).fit(2.0 * coded.database[rows] - 1, known[rows])
-    return float((model.predict(2.0 * coded.query - 1) == asked).mean())
+    model = LogisticRegression(max_iter=1000).fit(2.0 * sample.database[rows] - 1, database[rows])
+    return float((model.predict(2.0 * sample.query - 1) == query).mean())
 
 
-def chosen(classes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """At most ``count`` rows: the first of each class, then classes in proportion, each in the order of the rows.
+def proportional_rows(classes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most ``count`` rows, sorted: the first of each class, then classes in proportion to their size.
 
-    >>> chosen(np.array([0, 0, 0, 0, 1, 1]), 4)
+    >>> proportional_rows(np.array([0, 0, 0, 0, 1, 1]), 4)
     array([0, 1, 2, 4])
     """
-    nth = np.zeros(len(classes))
+    position = np.zeros(len(classes))  # of each row in its class, as a fraction
     for one in np.unique(classes):
-        mine = np.flatnonzero(classes == one)
-        nth[mine] = np.arange(len(mine)) / len(mine)
-    return np.sort(np.argsort(nth, kind="stable")[:count])
+        rows = np.flatnonzero(classes == one)
+        position[rows] = np.arange(len(rows)) / len(rows)
+    return np.sort(np.argsort(position, kind="stable")[:count])

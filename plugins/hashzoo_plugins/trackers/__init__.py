@@ -1,15 +1,14 @@
-"""Who hears of finished cells."""
+"""Experiment trackers, which record finished cells."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from hashzoo import hookimpl
+from hashzoo import Tracker, hookimpl
 from hashzoo_plugins.trackers.mlflow import MLflow
 from hashzoo_plugins.trackers.tensorboard import TensorBoard
 from hashzoo_plugins.trackers.wandb import WandB
 
 
 @hookimpl
-def hashzoo_finished() -> Mapping[str, Callable[..., Any]]:
-    """Trackers that work without a network, and with one where they are told of it."""
+def hashzoo_finished() -> Mapping[str, Callable[..., Tracker]]:
+    """Trackers that write to local files, and to a server if one is configured."""
     return {"mlflow": MLflow, "tensorboard": TensorBoard, "wandb": WandB}

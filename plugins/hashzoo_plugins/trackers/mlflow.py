@@ -8,54 +8,55 @@ from pathlib import Path
 from typing import Any
 
 from hashzoo import Cell
-from hashzoo_plugins.extras import wanted
-from hashzoo_plugins.trackers.telling import asked, numbers, title
+from hashzoo_plugins.extras import import_extra
+from hashzoo_plugins.trackers.fields import numbers, parameters, run_name
 
-LONGEST = 500  # letters of a value that every version takes
+LONGEST = 500  # characters of a parameter, the limit of old MLflow servers
 
 
 class MLflow:
-    """An MLflow run a cell, in RESULTS/mlflow.db, or where MLFLOW_TRACKING_URI says; a benchmark is an experiment."""
+    """One MLflow run per cell, in RESULTS/mlflow.db or at MLFLOW_TRACKING_URI; each benchmark is an experiment."""
 
     def __init__(self, folder: Path) -> None:
-        self._mlflow = wanted("tracker mlflow", "mlflow", "mlflow")
+        self._mlflow = import_extra("tracker mlflow", "mlflow", "mlflow")
         self._client: Any = None
-        self.elsewhere, self.folder = os.environ.get("MLFLOW_TRACKING_URI"), folder.absolute()
-        if not self.elsewhere:
-            wanted("tracker mlflow", "sqlalchemy", "mlflow")
+        self.tracking_uri, self.folder = os.environ.get("MLFLOW_TRACKING_URI"), folder.absolute()
+        if not self.tracking_uri:
+            import_extra("tracker mlflow", "sqlalchemy", "mlflow")
 
     def finished(self, cell: Cell) -> None:
         """Write the run of a cell."""
-        if self._client is None:  # here and not sooner: a new database takes seconds, and nobody waits for this thread
-            place = self.elsewhere or f"sqlite:///{self.folder / 'mlflow.db'}"
-            self._client = self._mlflow.MlflowClient(tracking_uri=place)
-        run = self._client.create_run(self._experiment(cell.benchmark), run_name=title(cell)).info.run_id
+        if self._client is None:  # not in the constructor: creating a database takes seconds, and this is a thread
+            self._client = self._mlflow.MlflowClient(
+                tracking_uri=self.tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+            )
+        run = self._client.create_run(self._experiment(cell.benchmark), run_name=run_name(cell)).info.run_id
         entities: Any = self._mlflow.entities
-        told = {name: str(value)[:LONGEST] for name, value in asked(cell).items()}
-        values = {named(name): value for name, value in numbers(cell).items()}
+        texts = {name: str(value)[:LONGEST] for name, value in parameters(cell).items()}
         now = int(self._client.get_run(run).info.start_time)
         self._client.log_batch(
             run,
-            metrics=[entities.Metric(name, value, now, 0) for name, value in values.items()],
-            params=[entities.Param(named(name), value) for name, value in told.items() if value],
+            metrics=[entities.Metric(valid_name(name), value, now, 0) for name, value in numbers(cell).items()],
+            params=[entities.Param(valid_name(name), text) for name, text in texts.items() if text],
         )
         self._client.set_terminated(run, "FINISHED" if cell.status in ("ok", "skipped") else "FAILED")
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: every run is complete."""
 
     def _experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        place = (
-            None if self.elsewhere else (self.folder / "mlruns").as_uri()
-        )  # else below wherever the sweep was started
-        return str(found.experiment_id if found else self._client.create_experiment(name, place))
+        """The id of an experiment, which is created if necessary."""
+        if experiment := self._client.get_experiment_by_name(name):
+            return str(experiment.experiment_id)
+        # without a location, a local MLflow would write artifacts to the current folder
+        location = None if self.tracking_uri else (self.folder / "mlruns").as_uri()
+        return str(self._client.create_experiment(name, location))
 
 
-def named(name: str) -> str:
-    """A name as MLflow takes it.
+def valid_name(name: str) -> str:
+    """A name with only the characters that MLflow allows.
 
-    >>> named("scores/map@1000:hits")
+    >>> valid_name("scores/map@1000:hits")
     'scores/map_at_1000_hits'
     """
     return re.sub(r"[^/\w.\- ]", "_", name.replace("@", "_at_"))

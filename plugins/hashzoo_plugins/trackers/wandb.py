@@ -1,4 +1,4 @@
-"""Finished cells as runs of Weights & Biases, kept here until ``wandb sync RESULTS/wandb/offline-*`` sends them."""
+"""Finished cells as runs of Weights & Biases, offline until ``wandb sync RESULTS/wandb/offline-*`` uploads them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 from hashzoo import Cell
-from hashzoo_plugins.extras import wanted
-from hashzoo_plugins.trackers.telling import asked, numbers, title
+from hashzoo_plugins.extras import import_extra
+from hashzoo_plugins.trackers.fields import numbers, parameters, run_name
 
 
 class WandB:
-    """A Weights & Biases run a cell, in RESULTS/wandb; nothing is sent unless WANDB_MODE is online."""
+    """One Weights & Biases run per cell, in RESULTS/wandb; nothing is uploaded unless WANDB_MODE is online."""
 
     def __init__(self, folder: Path, *, project: str = "hashzoo", entity: str = "") -> None:
-        self._wandb = wanted("tracker wandb", "wandb", "wandb")
+        self._wandb = import_extra("tracker wandb", "wandb", "wandb")
         self.folder, self.project, self.entity = folder, project, entity
 
     def finished(self, cell: Cell) -> None:
@@ -22,9 +22,9 @@ class WandB:
         run = self._wandb.init(
             project=self.project,
             entity=self.entity or None,
-            name=title(cell),
+            name=run_name(cell),
             group=cell.benchmark,
-            config=asked(cell),
+            config=parameters(cell),
             dir=str(self.folder),
             mode=os.environ.get("WANDB_MODE") or "offline",
             reinit="create_new",
@@ -36,4 +36,4 @@ class WandB:
             run.finish(exit_code=0 if cell.status in ("ok", "skipped") else 1)
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: every run is complete."""

@@ -1,23 +1,22 @@
-"""What there is to tell of a cell: numbers, and what was asked."""
+"""The content of a cell as experiment trackers store it: a name, numbers and parameters."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from hashzoo import Cell
 
 
-def title(cell: Cell) -> str:
-    """What a run is called: benchmark, method, bits, seed and key; it may name a folder."""
+def run_name(cell: Cell) -> str:
+    """The name of a run: benchmark, method, bits, seed and key. It is valid as the name of a folder."""
     identity = cell.identity
     return f"{cell.benchmark}.{identity.method}.{identity.bits}.{identity.seed}.{identity.key}".replace("/", "_")
 
 
 def numbers(cell: Cell) -> dict[str, float]:
-    """Scores, timings and facts that are finite numbers, each after its kind, as ``scores/map@all``."""
+    """Scores, timings and facts that are finite numbers, prefixed by their kind, such as ``scores/map@all``."""
     kinds: dict[str, Mapping[str, object]] = {"scores": cell.metrics, "timings": cell.timings, "facts": cell.facts}
     return {
         f"{kind}/{name}": float(value)
@@ -27,10 +26,10 @@ def numbers(cell: Cell) -> dict[str, float]:
     }
 
 
-def asked(cell: Cell) -> dict[str, bool | int | float | str]:
-    """What was asked, every hyperparameter included, and what became of it; tables in it are spelled out."""
+def parameters(cell: Cell) -> dict[str, bool | int | float | str]:
+    """The identity of a cell, all hyperparameters included, and its status. Other values than scalars become JSON."""
     identity = cell.identity
-    told: dict[str, Any] = {
+    values: dict[str, object] = {
         "benchmark": cell.benchmark,
         "dataset": identity.dataset,
         "backbone": identity.backbone,
@@ -43,16 +42,16 @@ def asked(cell: Cell) -> dict[str, bool | int | float | str]:
         "role": cell.role,
         "created": cell.created,
     }
-    tables = {
+    tables: dict[str, Mapping[str, object]] = {
         "dataset": identity.dataset_options,
         "backbone": identity.backbone_options,
         "method": identity.hyperparameters,
         "budget": identity.budget,
         "facts": {name: value for name, value in cell.facts.items() if isinstance(value, str)},
     }
-    for table, values in tables.items():
-        told |= {f"{table}.{name}": value for name, value in values.items()}
+    for table, entries in tables.items():
+        values |= {f"{table}.{name}": value for name, value in entries.items()}
     return {
         name: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-        for name, value in told.items()
+        for name, value in values.items()
     }
