@@ -96,10 +96,10 @@ def _findings(
 ) -> list[Finding]:
     from functools import partial
 
+    from hashzoo import testing
     from hashzoo.hookspecs import Family
     from hashzoo.method import options
     from hashzoo.registry.build import convert_options
-    from hashzoo.testing import methods
 
     factory = entry.factory
     if isinstance(factory, Family):
@@ -113,12 +113,12 @@ def _findings(
         factory = partial(factory, **{name: values[name] for name in chosen})
         factory.card = card  # type: ignore[attr-defined]
     if kind == "method":
-        return methods.check_method(factory, bits=bits, multilabel=multilabel)
+        return testing.check_method(factory, bits=bits, multilabel=multilabel)
     if kind == "head":
-        return methods.check_head(factory, bits=bits)
+        return testing.check_head(factory, bits=bits)
     if kind == "loss":
-        return methods.check_loss(factory, bits=bits)
-    return methods.check_backbone(factory) if kind == "backbone" else methods.check_dataset(factory)
+        return testing.check_loss(factory, bits=bits)
+    return testing.check_backbone(factory) if kind == "backbone" else testing.check_dataset(factory)
 
 
 @click.command("new-plugin")

@@ -1,8 +1,9 @@
 """The public contract: checks of methods, losses, heads, backbones and datasets."""
 
+from hashzoo.testing.datasets import check_dataset
 from hashzoo.testing.fixtures import Finding, Probe, synthetic_splits
 from hashzoo.testing.methods import check_method
-from hashzoo.testing.parts import check_backbone, check_dataset, check_head, check_loss
+from hashzoo.testing.parts import check_backbone, check_head, check_loss
 
 __all__ = [
     "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",

@@ -1,9 +1,9 @@
-"""What the checks of a contract are made on: a small dataset, a small network, and how a finding reads."""
+"""What the contract checks run on: a small dataset and a small network; and the result of a check."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,13 @@ SIDE, CLASSES = 12, 6
 
 @dataclass(frozen=True)
 class Finding:
-    """One point of the contract: whether it holds, and if not, why."""
+    """The result of one check of a contract.
+
+    Attributes:
+        check: The name of the check.
+        ok: Whether the contract holds.
+        why: The problem and its fix; for a passed check empty or a note.
+    """
 
     check: str
     ok: bool
@@ -29,7 +35,10 @@ class Finding:
 
 
 class Probe(Backbone):
-    """A small network of three stages with maps, the backbone under every check."""
+    """The backbone of the contract checks: a small network of three stages with feature maps.
+
+    It takes images (B, 1, 12, 12), as :func:`synthetic_splits` gives them, and has ``dim`` 128.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +49,14 @@ class Probe(Backbone):
         self.dim, self.map_dims, self.input = 128, (8, 16, 32), Input()
 
     def forward(self, images: Any) -> Features:
-        """Features of (B, 1, 12, 12) images; ``pooled`` keeps the 2 x 2 places of the last map: patterns need it."""
+        """Compute features.
+
+        Args:
+            images: Images (B, 1, 12, 12).
+
+        Returns:
+            ``pooled`` (B, 128), the last map with its 2 x 2 positions, and the maps of the three stages.
+        """
         maps, x = [], images
         for stage in self.stages:
             x = avg_pool2d(stage(x), 2, ceil_mode=True)
@@ -49,7 +65,14 @@ class Probe(Backbone):
 
 
 def synthetic_splits(multilabel: bool = False) -> Splits:
-    """A small learnable dataset: noisy images of six smooth patterns, or of one to three of them together."""
+    """A small dataset that methods can learn: noisy images of six smooth patterns. The same at every call.
+
+    Args:
+        multilabel: Whether an image can contain several patterns.
+
+    Returns:
+        Splits with 240 training, 200 database and 80 query images, uint8 (N, 1, 12, 12), and labels (N, 6).
+    """
     draw = torch.Generator().manual_seed(7)
     coarse = torch.randn(CLASSES, 1, 4, 4, generator=draw)
     patterns = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
@@ -72,42 +95,54 @@ def synthetic_splits(multilabel: bool = False) -> Splits:
     )
 
 
-def misplaced(factory: Callable[..., Any], *given: str) -> str:
-    """What is wrong with a factory's arguments, of which hashzoo gives those of these names; empty where nothing is.
+def signature_problem(factory: Callable[..., Any], *expected: str) -> str:
+    """What is wrong with the parameters of a factory that is called with the ``expected`` ones; empty if nothing is.
 
-    >>> misplaced(lambda setting, weight=1.0: None, "setting")
-    "'weight' is left of the star, so it is no hyperparameter: write (setting, *, weight=...)"
-    >>> misplaced(lambda b, a: None, "a", "b")
+    >>> signature_problem(lambda setting, weight=1.0: None, "setting")
+    "'weight' is not keyword-only, so it is not a hyperparameter: write (setting, *, weight=...)"
+    >>> signature_problem(lambda b, a: None, "a", "b")
     'its arguments (b, a) are in the wrong order: hashzoo calls it with (a, b, *, hyperparameters)'
-    >>> misplaced(lambda setting, *, weight=1.0: None, "setting")
+    >>> signature_problem(lambda setting, *, weight=1.0: None, "setting")
     ''
     """
     if isinstance(factory, Composition):
         return ""
-    known = inspect.signature(factory).parameters.values()
-    if any(p.kind is p.VAR_POSITIONAL for p in known):
+    parameters = inspect.signature(factory).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return ""
-    left = [p.name for p in known if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    first = left[: len(given)]
-    if first != list(given) and sorted(first) == sorted(given):
-        wanted = ", ".join([*given, "*", "hyperparameters"])
-        return f"its arguments ({', '.join(left)}) are in the wrong order: hashzoo calls it with ({wanted})"
-    if extra := left[len(given) :]:
-        right = ", ".join([*given, "*", f"{extra[0]}=..."])
-        return f"{extra[0]!r} is left of the star, so it is no hyperparameter: write ({right})"
-    if len(left) < len(given):
-        wanted = ", ".join([*given, "*", "hyperparameters"])
-        return f"it takes ({', '.join(left)}), where hashzoo calls it with ({wanted})"
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    first = positional[: len(expected)]
+    if first != list(expected) and sorted(first) == sorted(expected):
+        correct = ", ".join([*expected, "*", "hyperparameters"])
+        return f"its arguments ({', '.join(positional)}) are in the wrong order: hashzoo calls it with ({correct})"
+    if extra := positional[len(expected) :]:
+        correct = ", ".join([*expected, "*", f"{extra[0]}=..."])
+        return f"{extra[0]!r} is not keyword-only, so it is not a hyperparameter: write ({correct})"
+    if len(positional) < len(expected):
+        correct = ", ".join([*expected, "*", "hyperparameters"])
+        return f"it takes ({', '.join(positional)}), but hashzoo calls it with ({correct})"
     return ""
 
 
-def findings_of(checks: dict[str, Callable[[], str]]) -> list[Finding]:
-    """What each check says of itself; one that raises says why."""
+def build(factory: Callable[..., Any], names: tuple[str, ...], *arguments: Any) -> tuple[Any, list[Finding]]:
+    """Call a factory with arguments of these names: what it returns (None if it raises) and the finding ``build``."""
+    problem = signature_problem(factory, *names)
+    try:
+        built = factory(*arguments)
+        problem = problem or ("the factory returned None" if built is None else "")
+        return built, [Finding("build", not problem, problem)]
+    except (Exception, SystemExit) as error:
+        signature = problem if isinstance(error, TypeError | AttributeError) else ""
+        return None, [Finding("build", False, signature or status_of(error)[1])]
+
+
+def run_checks(checks: Mapping[str, Callable[[], str]]) -> list[Finding]:
+    """The findings of checks by name. A check returns the problem, or an empty string; an exception is a problem."""
     findings = []
     for name, check in checks.items():
         try:
             why = check()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             why = status_of(error)[1]
         findings.append(Finding(name, not why, why))
     return findings

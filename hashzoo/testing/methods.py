@@ -1,4 +1,4 @@
-"""The contract of a plugin, checked in seconds: ``hashzoo check`` prints what this finds."""
+"""The contract of methods. ``hashzoo check`` prints the findings."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from hashzoo.evaluation.scoring import encode
 from hashzoo.hamming import counting
 from hashzoo.method import Card, Method
 from hashzoo.run import Run
-from hashzoo.testing.fixtures import Finding, Probe, misplaced, synthetic_splits
-from hashzoo.testing.parts import check_backbone, check_dataset, check_head, check_loss
+from hashzoo.testing.fixtures import Finding, Probe, run_checks, signature_problem, synthetic_splits
 from hashzoo.training.budget import Budget
 from hashzoo.training.process_state import preserve_process_state
 from hashzoo.types import Codes
 
-__all__ = [
-    "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",
-    "synthetic_splits"
-]  # fmt: skip
-
-FLOAT_NOISE = 0.005  # share of bits that may differ where only the order of a sum did
-MARGIN = 1.25  # times chance: below it a code says nothing
+CHECKS: tuple[str, ...] = (
+    "signature", "rows", "bits", "seeded", "state", "batch", "budget", "labels", "inputs", "level"
+)  # fmt: skip
+NO_CARD = (
+    "no card is given, so the method counts as deep and trained on class labels; declare otherwise with "
+    "card = Card('shallow', 'none')"
+)
+FLOAT_NOISE = 0.005  # share of bits that can differ because sums were computed in another order
+MARGIN = 1.25  # multiple of the chance level that an informative code exceeds
 
 
 class _Check:
-    """One method under the contract. Each ``check_`` gives the reason of a failure, or an empty string."""
+    """The checks of one method. Each ``check_`` method returns the problem, or an empty string."""
 
     def __init__(self, factory: Callable[..., Method], bits: int, multilabel: bool) -> None:
         card = getattr(factory, "card", None)
@@ -43,137 +44,137 @@ class _Check:
         self.factory, self.data = factory, synthetic_splits(multilabel or not self.card.single)
         self.setting = self.data.setting(bits)
         self.train = Budget(epochs=12, batch=32, lr=1e-3)  # type: ignore[call-arg]
-        self.method, self.run = self.fitted(0)
-        self.insist_on_form()
+        self.method, self.run = self.fit(0)
+        self.require_tensors()
         self.codes = encode(self.run, self.method, self.data.query)
 
-    def built(self, seed: int) -> tuple[Method, Run]:
+    def build(self, seed: int) -> tuple[Method, Run]:
         torch.manual_seed(seed)
         backbone = Probe()
         return self.factory(self.setting, backbone), Run(self.train, seed, to=backbone.input)
 
-    def fitted(self, seed: int) -> tuple[Method, Run]:
-        method, run = self.built(seed)
+    def fit(self, seed: int) -> tuple[Method, Run]:
+        method, run = self.build(seed)
         method.train()
         method.fit(self.data.train, run)
         return method.eval(), run
 
-    def insist_on_form(self) -> None:
-        """UsageError for what is no dict of tensors, so that whatever looks at codes later may take them for such."""
+    def require_tensors(self) -> None:
+        """Raise UsageError unless encode returns a dict of tensors, which the other checks assume."""
         batch = next(self.run.blank(self.data.query))
         with torch.no_grad():
-            made: Any = self.method.encode(batch)
-        cure = "return a dict such as {'code': hashzoo.bits(x)} with x (B, K)"
-        if not isinstance(made, dict) or not made:
-            raise UsageError(f"encode gave {_kind(made) if made != {} else 'an empty dict'}: {cure}")
-        for name, values in made.items():
+            codes: Any = self.method.encode(batch)
+        fix = "return a dict such as {'code': hashzoo.bits(x)} with x (B, K)"
+        if not isinstance(codes, dict) or not codes:
+            raise UsageError(f"encode returned {_type_name(codes) if codes != {} else 'an empty dict'}: {fix}")
+        for name, values in codes.items():
             if not isinstance(values, Tensor):
-                raise UsageError(f"encode gave {name!r} as {_kind(values)}, not as a torch tensor: {cure}")
+                raise UsageError(f"encode returned {name!r} as {_type_name(values)}, not as a torch tensor: {fix}")
             if values.ndim == 0 or (values.ndim == 1 and values.dtype == torch.bool):
-                raise UsageError(f"encode gave {name!r} of shape {tuple(values.shape)} for {len(batch)} images: {cure}")
+                shape = tuple(values.shape)
+                raise UsageError(f"encode returned {name!r} of shape {shape} for {len(batch)} images: {fix}")
 
     def check_signature(self) -> str:
-        """What is left of the star is what hashzoo gives."""
-        return misplaced(self.factory, "setting", "backbone")
+        """Hyperparameters are keyword-only."""
+        return signature_problem(self.factory, "setting", "backbone")
 
     def check_rows(self) -> str:
-        """One row an image."""
+        """Codes have one row per image."""
         for name, values in self.codes.items():
             if len(values) != len(self.data.query):
-                turned = values.shape == (self.setting.bits, len(self.data.query))
-                hint = ": it is (K, B) and must be (B, K)" if turned else ""
-                return f"encode gave {len(values)} rows of {name!r} for {len(self.data.query)} images{hint}"
+                transposed = values.shape == (self.setting.bits, len(self.data.query))
+                hint = ": it is (K, B) and must be (B, K)" if transposed else ": return one row per image"
+                return f"encode returned {len(values)} rows of {name!r} for {len(self.data.query)} images{hint}"
         return ""
 
     def check_bits(self) -> str:
-        """Codes are bits."""
-        found = [name for name, values in self.codes.items() if values.dtype == torch.bool and values.ndim == 2]
-        if found or self.card.beyond:
+        """At least one code consists of bits."""
+        bit_codes = [name for name, values in self.codes.items() if values.dtype == torch.bool and values.ndim == 2]
+        if bit_codes or self.card.beyond:
             return ""
         kinds = ", ".join(f"{name}: {values.dtype}" for name, values in self.codes.items())
-        return f"encode gave no bits ({kinds}): return bool tensors (B, K), as hashzoo.bits makes them"
+        return f"encode returned no bits ({kinds}): return bool tensors (B, K), as hashzoo.bits makes them"
 
     def check_seeded(self) -> str:
-        """Two fits of one seed agree, whatever other sources of randomness do."""
+        """Two fits with the same seed agree, whatever the state of global generators."""
         random.seed(12345)
         np.random.seed(54321)
-        method, run = self.fitted(0)
+        method, run = self.fit(0)
         share = _differing(self.codes, encode(run, method, self.data.query))
         if share == 0:
             return ""
-        return f"two fits of the same seed differ in {share:.1%} of the code: draw from run.generator only"
+        return f"two fits of one seed differ in {share:.1%} of the code: draw random numbers from run.generator only"
 
     def check_state(self) -> str:
-        """state_dict holds all that encoding needs."""
-        method, run = self.built(1)
+        """state_dict contains everything that encoding needs."""
+        method, run = self.build(1)
+        fix = "store what fit computes with register_buffer"
         try:
             method.load_state_dict(self.method.state_dict())
         except RuntimeError as error:
             return f"state_dict does not load into a new method: {str(error).splitlines()[-1].strip()}"
         try:
             share = _differing(self.codes, encode(run, method, self.data.query))
-        except Exception as error:  # most often an attribute that only fit makes
-            return f"a method restored from state_dict does not encode: {status_of(error)[1]}: use register_buffer"
+        except Exception as error:  # usually a missing attribute that fit sets
+            return f"a method restored from state_dict fails to encode: {status_of(error)[1]}: {fix}"
         if share <= FLOAT_NOISE:
             return ""
-        return f"a method restored from state_dict differs in {share:.1%} of the code: use register_buffer"
+        return f"a method restored from state_dict differs in {share:.1%} of the code: {fix}"
 
     def check_batch(self) -> str:
-        """The code of an image does not depend on its neighbours in a batch."""
+        """The code of an image does not depend on its batch."""
         order = torch.randperm(len(self.data.query), generator=torch.Generator().manual_seed(1))
         shuffled = encode(self.run, self.method, self.data.query.take(order), size=7)
         if any(len(values) != len(order) for values in shuffled.values()):
-            return "encode gave another number of rows for other batches"
+            return "encode returned another number of rows for other batches: return one row per image"
         back = {name: values[order.argsort()] for name, values in shuffled.items()}
         share = _differing(self.codes, back)
         if share <= FLOAT_NOISE:
             return ""
-        return f"{share:.1%} of the code changes with the other images of a batch: use what fit has learned"
+        return f"{share:.1%} of the code depends on the other images of a batch: use statistics that fit has computed"
 
     def check_budget(self) -> str:
-        """As many bits are stored as were asked for."""
+        """An image takes as many bits as requested."""
         index = self.method.index()
         index.add(self.codes)
         if self.card.beyond or index.stored_bits() == self.setting.bits:
             return ""
         return (
-            f"{index.stored_bits()} bits an image are stored, {self.setting.bits} were asked: "
-            "keep to setting.bits, or say why in Card(beyond=...)"
+            f"{index.stored_bits()} bits per image are stored, but {self.setting.bits} were requested: "
+            "store setting.bits, or give the reason in Card(beyond=...)"
         )
 
     def check_labels(self) -> str:
-        """Labels and ids are not looked at when encoding."""
+        """Encoding does not depend on labels and ids."""
         share = 0.0
-        for part in (self.data.query, self.data.train):  # a table by image would know the ids of train
+        for part in (self.data.query, self.data.train):  # a table with one row per training image would know their ids
             blank = encode(self.run, self.method, part, ids=self.card.saw_database)
-            (batch,) = self.run.blank(part)  # all of it, as encode has it
+            (batch,) = self.run.blank(part)  # one batch, as above
             with torch.no_grad():
-                seen = self.method.encode(replace(batch, labels=part.labels, ids=part.ids))
-            share = max(share, _differing(blank, seen))
+                visible = self.method.encode(replace(batch, labels=part.labels, ids=part.ids))
+            share = max(share, _differing(blank, visible))
         known = "labels" if self.card.saw_database else "labels or ids"
+        if share == 0:
+            return ""
         return (
-            ""
-            if share == 0
-            else (
-                f"{share:.1%} of the code changes with the {known} of the images encoded: "
-                "encode from batch.images alone, a board blanks the rest"
-            )
+            f"{share:.1%} of the code depends on the {known} of the encoded images: "
+            "encode from batch.images alone; a benchmark hides the rest"
         )
 
     def check_inputs(self) -> str:
-        """Nothing that it is given is changed."""
+        """Neither the training set nor batches are changed in place."""
         fresh, batch = synthetic_splits(self.data.multilabel), next(self.run.blank(self.data.query))
         for name in ("images", "labels", "ids"):
             if not torch.equal(getattr(self.data.train, name), getattr(fresh.train, name)):
-                return f"fit changed the {name} of train: work on a copy, as x = x.clone()"
+                return f"fit changed the {name} of train in place: work on a copy, such as x = x.clone()"
         before = batch.images.clone()
         with torch.no_grad():
             self.method.encode(batch)
         same = torch.equal(before, batch.images)
-        return "" if same else "encode changed batch.images: x = x - mean makes a new tensor, x -= mean does not"
+        return "" if same else "encode changed batch.images in place: write x = x - mean, not x -= mean"
 
     def check_level(self) -> str:
-        """The code says something about the labels."""
+        """Retrieval is better than chance."""
         if not self.card.informative:
             return ""
         index = self.method.index()
@@ -186,15 +187,15 @@ class _Check:
         if reached > min(MARGIN * chance, (1 + chance) / 2):
             return ""
         return (
-            f"map@all is {reached:.3f} on images that are easy to tell apart, where chance is {chance:.3f}: "
-            "does fit learn, and does encode use what it has learned?"
+            f"map@all is {reached:.3f} on images that are easy to distinguish, where chance is {chance:.3f}: "
+            "make sure that fit trains the method and that encode uses the result"
         )
 
 
-def _kind(value: object) -> str:
-    """What a value is, as people write it: ``Tensor``, ``numpy.ndarray``.
+def _type_name(value: object) -> str:
+    """The name of a value's type, such as ``Tensor`` or ``numpy.ndarray``.
 
-    >>> _kind(np.zeros(1)), _kind([1])
+    >>> _type_name(np.zeros(1)), _type_name([1])
     ('numpy.ndarray', 'list')
     """
     module = type(value).__module__.split(".")[0]
@@ -202,7 +203,7 @@ def _kind(value: object) -> str:
 
 
 def _differing(a: Codes, b: Codes) -> float:
-    """The largest share of entries of a code that differ; real values may differ by float noise."""
+    """The largest share of different entries of a code; real values differ if they are not close."""
     if a.keys() != b.keys() or any(a[name].shape != b[name].shape for name in a):
         return 1.0
 
@@ -213,48 +214,44 @@ def _differing(a: Codes, b: Codes) -> float:
     return max(share(a[name], b[name].to(a[name].device)) for name in a)
 
 
-CHECKS: tuple[str, ...] = (
-    "signature", "rows", "bits", "seeded", "state", "batch", "budget", "labels", "inputs", "level"
-)  # fmt: skip
-NO_CARD = "none is given, so it counts as deep and as learning from classes; card = Card('shallow', 'none') says else"
-
-
 def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: bool = False) -> list[Finding]:
-    """The contract of a method on small synthetic images, point by point, each with its reason where it fails.
+    """Check the contract of a method by fitting it to a small synthetic dataset.
 
-    ``factory`` is called as ``factory(setting, backbone)``, every hyperparameter at its default. Images have several
-    labels with ``multilabel``, and for a method whose card says that it needs them. Nothing that the
-    method raises leaves this function, and the process is afterwards as it was before.
+    Args:
+        factory: Called as ``factory(setting, backbone)``; every hyperparameter has a default.
+        bits: The length of the codes.
+        multilabel: Whether images have several labels; always so for a method whose card requires it.
+
+    Returns:
+        A finding per check: ``fit and encode``, those of ``CHECKS``, ``process state``, and a note ``card`` if the
+        method has none. Only ``fit and encode`` if the method cannot be fitted. No exception of the method is raised,
+        and the global state of the process is restored.
     """
     threads = torch.get_num_threads()
-    counting.set_threads(threads)  # its first use would change the threads of torch
+    counting.set_threads(threads)  # the first use of numba would change the number of torch's threads
     torch.set_num_threads(threads)
-    before = _surroundings()
+    before = _process_state()
     with preserve_process_state():
         try:
-            checked = _Check(factory, bits, multilabel)
-            findings = [Finding("fit and encode", True)]
+            check = _Check(factory, bits, multilabel)
         except (Exception, SystemExit) as error:
-            why = misplaced(factory, "setting", "backbone") if isinstance(error, TypeError | AttributeError) else ""
+            why = (
+                signature_problem(factory, "setting", "backbone")
+                if isinstance(error, TypeError | AttributeError)
+                else ""
+            )
             return [Finding("fit and encode", False, why or status_of(error)[1])]
-        for name in CHECKS:
-            try:
-                why = getattr(checked, f"check_{name}")()
-            except (Exception, SystemExit) as error:
-                why = status_of(error)[1]
-            findings.append(Finding(name, not why, why))
-        changed = [name for name, value in _surroundings().items() if value != before[name]]
-    why = f"fit or encode left the {', '.join(changed)} of the process changed: put back what it was" if changed else ""
-    findings.append(Finding("surroundings", not changed, why))
-    given = getattr(factory, "card", None)
-    return (
-        findings
-        if isinstance(given, Card) and given is not Method.card
-        else [*findings, Finding("card", True, NO_CARD)]
-    )
+        findings = [Finding("fit and encode", True)]
+        findings += run_checks({name: getattr(check, f"check_{name}") for name in CHECKS})
+        changed = [name for name, value in _process_state().items() if value != before[name]]
+    why = f"fit or encode changed the {', '.join(changed)} of the process: restore it" if changed else ""
+    findings.append(Finding("process state", not changed, why))
+    card = getattr(factory, "card", None)
+    has_card = isinstance(card, Card) and card is not Method.card
+    return findings if has_card else [*findings, Finding("card", True, NO_CARD)]
 
 
-def _surroundings() -> dict[str, Any]:
+def _process_state() -> dict[str, Any]:
     return {
         "default dtype": torch.get_default_dtype(),
         "gradient mode": torch.is_grad_enabled(),

@@ -1,93 +1,84 @@
-"""The contracts of heads, losses, backbones and datasets: what ``hashzoo check`` says of what is no method."""
+"""The contracts of heads, losses and backbones."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
-from hashzoo.data import audit
-from hashzoo.data.split_file import split_digest
-from hashzoo.data.transforms import as_tensor
 from hashzoo.errors import status_of
-from hashzoo.testing.fixtures import CLASSES, Finding, Probe, findings_of, misplaced, synthetic_splits
+from hashzoo.testing.fixtures import CLASSES, Finding, Probe, build, run_checks, synthetic_splits
 from hashzoo.training.process_state import preserve_process_state
-from hashzoo.types import Batch, Features, Output, Split, Splits
+from hashzoo.types import Batch, Features, Output
 
-LOOKED_AT = 8  # images of each part of a dataset; hashzoo data check looks at all
-HARMLESS = ("class-ordered-database",)  # of what hashzoo data check finds: no score of ours depends on an order
-
-STEPS, GAIN = 100, 0.08  # of training codes freely, and how far classes should be told apart by then
+STEPS, MIN_GAIN = 100, 0.08  # training steps of free codes, and the similarity that they should gain within classes
 NO_GAIN = (
-    "after {} steps codes of one class are no nearer than others ({:+.2f}): as it should be where labels are not read, "
-    "else a sign may be turned"
+    "after {} steps, codes of one class are not closer than others ({:+.2f}): expected of a loss that does not use "
+    "labels, otherwise check the sign of its terms"
 )
 
 
-def _built(factory: Callable[..., Any], names: tuple[str, ...], *given: Any) -> tuple[Any, list[Finding]]:
-    """What a factory makes of what hashzoo gives it, and the finding of that; None where it raises."""
-    wrong = misplaced(factory, *names)
-    try:
-        return factory(*given), [Finding("build", not wrong, wrong)]
-    except (Exception, SystemExit) as error:
-        return None, [
-            Finding("build", False, (isinstance(error, TypeError | AttributeError) and wrong) or status_of(error)[1])
-        ]
-
-
 def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Finding]:
-    """The contract of a hash head: ``code`` (B, bits), finite, with a gradient, one image at a time in eval mode."""
+    """Check the contract of a hash head: shape, gradient, and codes that do not depend on the batch in eval mode.
 
-    def shape() -> str:
-        made: Any = head(backbone(images))
-        if not isinstance(made, Output):
-            return f"forward gave {type(made).__name__}: return hashzoo.Output(code), with code (B, K)"
-        if made.code.shape != (len(images), bits):
-            return f"code is {tuple(made.code.shape)}, not ({len(images)}, {bits}): one column for each of setting.bits"
-        return "" if torch.isfinite(made.code).all() else "code is not finite"
+    Args:
+        factory: Called as ``factory(setting, backbone)``; every hyperparameter has a default.
+        bits: The length of the codes.
 
-    def gradient() -> str:
-        code = head(backbone(images)).code
-        if code.requires_grad:
-            (code * torch.randn_like(code)).sum().backward()
-        reached = any(p.grad is not None and bool(p.grad.any()) for p in backbone.parameters())
-        return "" if reached else "no gradient reaches the backbone: leave out detach, no_grad and the sign"
-
-    def single() -> str:
-        head.eval()
-        backbone.eval()
-        with torch.no_grad():
-            together, alone = head(backbone(images)).code[:1], head(backbone(images[:1])).code
-        cure = "nn.BatchNorm1d remembers the mean of training, x.mean(0) takes that of the batch"
-        return "" if torch.allclose(together, alone, atol=1e-4) else f"a code depends on its batch in eval mode: {cure}"
-
+    Returns:
+        A finding per check: ``build``, ``shape``, ``gradient`` and ``single``; only ``build`` if it raises. No
+        exception of the head is raised.
+    """
     with preserve_process_state():
         torch.manual_seed(0)
         data, backbone = synthetic_splits(), Probe()
-        images = data.train.images[:24].float() / 128 - 1
-        head, found = _built(factory, ("setting", "backbone"), data.setting(bits), backbone)
+        head, findings = build(factory, ("setting", "backbone"), data.setting(bits), backbone)
         if head is None:
-            return found
-        return found + findings_of({"shape": shape, "gradient": gradient, "single": single})
+            return findings
+        check = _HeadCheck(head, backbone, data.train.images[:24].float() / 128 - 1, bits)
+        return findings + run_checks({"shape": check.shape, "gradient": check.gradient, "single": check.single})
 
 
-class _Extra(dict[str, Tensor]):
-    """What a head may give beside codes: whatever a loss asks for is the code, and is remembered as asked for."""
+class _HeadCheck:
+    """The checks of one head. Each returns the problem, or an empty string."""
 
-    asked: tuple[str, ...] = ()
+    def __init__(self, head: Any, backbone: Backbone, images: Tensor, bits: int) -> None:
+        self.head, self.backbone, self.images, self.bits = head, backbone, images, bits
 
-    def __init__(self, known: dict[str, Tensor], code: Tensor) -> None:
-        super().__init__(known)
-        self.code = code
+    def shape(self) -> str:
+        """The output has a finite code (B, bits)."""
+        output: Any = self.head(self.backbone(self.images))
+        if not isinstance(output, Output):
+            return f"forward returned {type(output).__name__}: return hashzoo.Output(code), with code (B, K)"
+        expected = (len(self.images), self.bits)
+        if output.code.shape != expected:
+            return f"code has shape {tuple(output.code.shape)}, not {expected}: return one column per bit"
+        return "" if torch.isfinite(output.code).all() else "code is not finite"
 
-    def __missing__(self, name: str) -> Tensor:
-        _Extra.asked = tuple(dict.fromkeys([*_Extra.asked, name]))
-        return self.code
+    def gradient(self) -> str:
+        """A gradient reaches the backbone."""
+        code = self.head(self.backbone(self.images)).code
+        if code.requires_grad:
+            (code * torch.randn_like(code)).sum().backward()
+        reached = any(p.grad is not None and bool(p.grad.any()) for p in self.backbone.parameters())
+        return "" if reached else "no gradient reaches the backbone: remove detach, no_grad and sign"
+
+    def single(self) -> str:
+        """In eval mode, the code of an image does not depend on its batch."""
+        self.head.eval()
+        self.backbone.eval()
+        with torch.no_grad():
+            in_batch = self.head(self.backbone(self.images)).code[:1]
+            alone = self.head(self.backbone(self.images[:1])).code
+        if torch.allclose(in_batch, alone, atol=1e-4):
+            return ""
+        return (
+            "the code of an image depends on its batch in eval mode: use nn.BatchNorm1d, which keeps the training "
+            "mean, instead of x.mean(0)"
+        )
 
 
 def check_loss(
@@ -96,223 +87,214 @@ def check_loss(
     bits: int = 16,
     extra: Callable[[Tensor], dict[str, Tensor]] = lambda code: {"features": code},
 ) -> list[Finding]:
-    """The contract of a loss of relaxed codes: finite named scalars, a gradient, no order, no mutation.
+    """Check the contract of a loss on relaxed codes: finite named terms, a gradient, and inputs left unchanged.
 
-    Beside codes the loss gets ``features``, as from the plain heads. What else it reads of ``output.extra`` is made by
-    ``extra`` out of codes (B, bits), or is the code itself; the finding ``extra`` names it.
+    Args:
+        factory: Called as ``factory(setting)``; every hyperparameter has a default.
+        bits: The length of the codes.
+        extra: Makes ``output.extra`` from codes (B, bits). Entries that it does not contain are the codes themselves.
+
+    Returns:
+        A finding per check: ``build``, ``terms``, ``gradient``, ``order``, ``twice`` and ``corners``; a note ``extra``
+        that names the entries of ``output.extra`` that only special heads provide; and, if all of these pass,
+        ``direction``, with a note if training does not bring codes of one class closer. Only ``build`` if it raises. No
+        exception of the loss is raised.
     """
+    with preserve_process_state():
+        torch.manual_seed(0)
+        loss, findings = build(factory, ("setting",), synthetic_splits().setting(bits))
+        if loss is None:
+            return findings
+        check = _LossCheck(loss, bits, extra)
+        checks = {
+            "terms": check.terms, "gradient": check.gradient, "order": check.order, "twice": check.twice,
+            "corners": check.corners,
+        }  # fmt: skip
+        findings += run_checks(checks)
+        if check.requested:
+            names = ", ".join(f"extra[{name!r}]" for name in check.requested)
+            note = f"reads {names}, which plain heads do not provide: compose the loss with a head that does"
+            findings.append(Finding("extra", True, note))
+        return [*findings, check.direction()] if all(finding.ok for finding in findings) else findings
 
-    def output(code: Tensor) -> Output:
-        return Output(code, code @ mixing, _Extra(extra(code), code))
 
-    def batch(labels: Tensor, ids: Tensor | None = None) -> Batch:
-        return Batch((None,), labels, torch.arange(len(labels)) if ids is None else ids, 0.5)
+class _RecordedExtra(dict[str, Tensor]):
+    """``Output.extra`` with the code as the value of every missing entry; ``requested`` records these entries."""
 
-    def total(code: Tensor, labels: Tensor, ids: Tensor | None = None) -> Tensor:
-        terms = loss(output(code), batch(labels, ids))
-        return torch.stack([value.reshape(()) for value in terms.values()]).sum()
+    def __init__(self, known: dict[str, Tensor], code: Tensor, requested: list[str]) -> None:
+        super().__init__(known)
+        self.code, self.requested = code, requested
 
-    def terms() -> str:
-        found: Any = loss(output(codes), batch(labels))
-        if not isinstance(found, dict) or not found:
-            return f"forward gave {type(found).__name__}: return a dict of named terms such as {{'pair': value}}"
-        for name, value in found.items():
+    def __missing__(self, name: str) -> Tensor:
+        if name not in self.requested:
+            self.requested.append(name)
+        return self.code
+
+
+class _LossCheck:
+    """The checks of one loss. Each returns the problem, or an empty string."""
+
+    def __init__(self, loss: Any, bits: int, extra: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        self.loss, self.bits, self.extra = loss.eval(), bits, extra
+        self.codes = torch.tanh(torch.randn(12, bits)).requires_grad_()
+        self.mixing = torch.randn(bits, CLASSES)
+        self.labels = torch.eye(CLASSES)[torch.arange(12) % CLASSES]
+        self.original_labels = self.labels.clone()
+        self.requested: list[str] = []
+
+    def losses(self, code: Tensor, labels: Tensor, ids: Tensor | None = None) -> Any:
+        """What the loss returns for relaxed codes."""
+        output = Output(code, code @ self.mixing, _RecordedExtra(self.extra(code), code, self.requested))
+        return self.loss(output, Batch((None,), labels, torch.arange(len(labels)) if ids is None else ids, 0.5))
+
+    def total(self, code: Tensor, labels: Tensor, ids: Tensor | None = None) -> Tensor:
+        """The sum of the terms."""
+        return torch.stack([value.reshape(()) for value in self.losses(code, labels, ids).values()]).sum()
+
+    def terms(self) -> str:
+        """The loss returns a dict of finite scalars."""
+        terms = self.losses(self.codes, self.labels)
+        if not isinstance(terms, dict) or not terms:
+            return f"forward returned {type(terms).__name__}: return a dict of named terms such as {{'pair': value}}"
+        for name, value in terms.items():
             if not isinstance(value, Tensor):
                 return f"term {name!r} is a {type(value).__name__}, not a tensor: .item() and float() lose the gradient"
             if value.numel() != 1:
-                return f"term {name!r} has the shape {tuple(value.shape)}, and must be one number: take its mean"
+                return f"term {name!r} has shape {tuple(value.shape)}, but must be one number: take its mean"
             if not torch.isfinite(value):
-                return f"term {name!r} is {float(value.detach())}"
+                return f"term {name!r} is {float(value.detach())}, but must be finite"
         return ""
 
-    def gradient() -> str:
-        value = total(codes, labels)
-        (slope,) = torch.autograd.grad(value, codes, allow_unused=True) if value.requires_grad else (None,)
-        if slope is None or not slope.any():
-            return "no gradient reaches the code: leave out detach, and the sign, whose gradient is 0"
-        return "" if torch.isfinite(slope).all() else "the gradient of the code is not finite"
+    def gradient(self) -> str:
+        """A finite gradient reaches the code."""
+        value = self.total(self.codes, self.labels)
+        gradient = None
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value, self.codes, allow_unused=True)
+        if gradient is None or not gradient.any():
+            return "no gradient reaches the code: remove detach and sign, whose gradient is 0"
+        return "" if torch.isfinite(gradient).all() else "the gradient with respect to the code is not finite"
 
-    def order() -> str:
-        other = torch.randperm(len(codes))
-        same = torch.allclose(total(codes, labels), total(codes[other], labels[other], other), rtol=1e-4)
-        return "" if same else "the value changes with the order of the batch"
+    def order(self) -> str:
+        """The loss does not depend on the order of the batch."""
+        order = torch.randperm(len(self.codes))
+        shuffled = self.total(self.codes[order], self.labels[order], order)
+        same = torch.allclose(self.total(self.codes, self.labels), shuffled, rtol=1e-4)
+        return "" if same else "the loss depends on the order of the batch: use no row numbers"
 
-    def twice() -> str:
-        first = total(codes, labels)
-        if not torch.equal(labels, kept):
-            return "it changes batch.labels: work on a copy, as labels = labels * 2 and not labels *= 2"
-        return "" if torch.equal(first, total(codes, labels)) else "calling it twice gives two values"
+    def twice(self) -> str:
+        """The loss is deterministic in eval mode and leaves its inputs unchanged."""
+        first = self.total(self.codes, self.labels)
+        if not torch.equal(self.labels, self.original_labels):
+            return "forward changed batch.labels in place: write labels = labels * 2, not labels *= 2"
+        same = torch.equal(first, self.total(self.codes, self.labels))
+        return "" if same else "two calls with the same inputs give different values: use no randomness in eval mode"
 
-    def corners() -> str:
-        one = torch.eye(CLASSES)[torch.zeros(len(codes), dtype=torch.long)]
-        each = torch.eye(CLASSES)
+    def corners(self) -> str:
+        """The loss is finite for batches of one class, for batches of distinct classes, and for codes of zero."""
+        one_class = torch.eye(CLASSES)[torch.zeros(len(self.codes), dtype=torch.long)]
         cases = {
-            "one class, where no pair is dissimilar": total(codes, one),
-            "distinct classes, where no pair is similar": total(codes[:CLASSES], each),
-            "codes of zero": total(codes * 0, labels),
+            "one class, where no pair is dissimilar": self.total(self.codes, one_class),
+            "distinct classes, where no pair is similar": self.total(self.codes[:CLASSES], torch.eye(CLASSES)),
+            "codes of zero": self.total(self.codes * 0, self.labels),
         }
-        bad = [name for name, value in cases.items() if not torch.isfinite(value)]
-        return f"not finite for a batch of {bad[0]}: divide by max(1, count)" if bad else ""
+        failed = [name for name, value in cases.items() if not torch.isfinite(value)]
+        return f"not finite for a batch of {failed[0]}: divide by max(1, count)" if failed else ""
 
-    def gained() -> float:
-        free, labels = torch.nn.Parameter(0.3 * torch.randn(24, bits)), torch.eye(CLASSES)[torch.arange(24) % CLASSES]
-        optimizer = torch.optim.Adam([free, *loss.train().parameters()], 0.05)
+    def direction(self) -> Finding:
+        """Whether training free codes brings those of one class closer; a note, since not all losses use labels."""
+        try:
+            gain = self._trained_gain()
+        except Exception as error:
+            return Finding("direction", False, status_of(error)[1])
+        return Finding("direction", True, NO_GAIN.format(STEPS, gain) if gain < MIN_GAIN else "")
+
+    def _trained_gain(self) -> float:
+        """Mean inner product, per bit, of trained codes within classes minus that between classes."""
+        free = torch.nn.Parameter(0.3 * torch.randn(24, self.bits))
+        labels = torch.eye(CLASSES)[torch.arange(24) % CLASSES]
+        optimizer = torch.optim.Adam([free, *self.loss.train().parameters()], 0.05)
         for _ in range(STEPS):
             optimizer.zero_grad()
-            total(torch.tanh(free), labels).backward()  # type: ignore[no-untyped-call]
+            self.total(torch.tanh(free), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        near = torch.sign(free.detach()) @ torch.sign(free.detach()).T / bits
-        same, other = labels @ labels.T > 0, ~torch.eye(24, dtype=torch.bool)
-        return float(near[same & other].mean() - near[~same].mean())
-
-    with preserve_process_state():
-        torch.manual_seed(0)
-        _Extra.asked = ()
-        loss, found = _built(factory, ("setting",), synthetic_splits().setting(bits))
-        if loss is None:
-            return found
-        loss.eval()
-        codes = torch.tanh(torch.randn(12, bits)).requires_grad_()
-        mixing = torch.randn(bits, CLASSES)
-        labels = torch.eye(CLASSES)[torch.arange(12) % CLASSES]
-        kept = labels.clone()
-        found += findings_of({"terms": terms, "gradient": gradient, "order": order, "twice": twice, "corners": corners})
-        asked: tuple[str, ...] = _Extra.asked
-        names = ", ".join(f"extra[{one!r}]" for one in asked)
-        note = f"reads {names}, which plain heads do not give: compose it with one that does"
-        found += [Finding("extra", True, note)] if names else []
-        if not all(finding.ok for finding in found):
-            return found
-        try:
-            gain = gained()
-        except Exception as error:
-            return [*found, Finding("direction", False, status_of(error)[1])]
-        return [*found, Finding("direction", True, NO_GAIN.format(STEPS, gain) if gain < GAIN else "")]
+        codes = torch.sign(free.detach())
+        similarity = codes @ codes.T / self.bits
+        similar, other = labels @ labels.T > 0, ~torch.eye(24, dtype=torch.bool)
+        return float(similarity[similar & other].mean() - similarity[~similar].mean())
 
 
 def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int] = (3, 64, 64)) -> list[Finding]:
-    """The contract of a backbone: ``pooled`` (B, dim), maps of ``map_dims``, the same twice in eval mode."""
+    """Check the contract of a backbone: shapes, and features that are deterministic in eval mode.
 
-    def shapes() -> str:
-        made: Any = backbone(given := images.clone())
-        if not torch.equal(given, images):
-            return "forward changed its images: x = x - 0.5 makes a new tensor, x -= 0.5 does not"
-        if not isinstance(made, Features):
-            return f"forward gave {type(made).__name__}: return hashzoo.Features(pooled), with pooled (B, dim)"
-        if made.pooled.shape != (2, backbone.dim):
-            return f"pooled is {tuple(made.pooled.shape)}, not (2, {backbone.dim}) as dim says"
-        if not torch.isfinite(made.pooled).all():
+    Args:
+        factory: Called as ``factory(shape)``; every option has a default.
+        shape: Channels, height and width of the dataset's images.
+
+    Returns:
+        A finding per check: ``build``, ``shapes``, ``repeats``, ``alone`` and ``sizes``. If ``build`` or ``shapes``
+        fails, the checks after it are omitted. No exception of the backbone is raised.
+    """
+    with preserve_process_state(), torch.no_grad():
+        torch.manual_seed(0)
+        backbone, findings = build(factory, ("shape",), shape)
+        if not findings[0].ok:
+            return findings
+        if not isinstance(backbone, Backbone) or "dim" not in vars(backbone).keys() | vars(type(backbone)).keys():
+            why = f"{type(backbone).__name__} must extend hashzoo.Backbone and set self.dim"
+            return [Finding("build", False, why)]
+        check = _BackboneCheck(backbone, factory, shape)
+        findings += run_checks({"shapes": check.shapes})
+        if not findings[-1].ok:  # the other checks would repeat the problem
+            return findings
+        return findings + run_checks({"repeats": check.repeats, "alone": check.alone, "sizes": check.sizes})
+
+
+class _BackboneCheck:
+    """The checks of one backbone. Each returns the problem, or an empty string."""
+
+    def __init__(self, backbone: Backbone, factory: Callable[..., Backbone], shape: tuple[int, int, int]) -> None:
+        self.backbone, self.factory, self.side = backbone.eval(), factory, backbone.input.size
+        channels, height, width = shape
+        self.images = torch.randn(2, backbone.input.channels or channels, self.side or height, self.side or width)
+
+    def shapes(self) -> str:
+        """Features have the shapes of ``dim`` and ``map_dims``; images are not changed."""
+        images = self.images.clone()
+        features: Any = self.backbone(images)
+        if not torch.equal(images, self.images):
+            return "forward changed its images in place: write x = x - 0.5, not x -= 0.5"
+        if not isinstance(features, Features):
+            return f"forward returned {type(features).__name__}: return hashzoo.Features(pooled), with pooled (B, dim)"
+        if features.pooled.shape != (2, self.backbone.dim):
+            return f"pooled has shape {tuple(features.pooled.shape)}, but dim requires (2, {self.backbone.dim})"
+        if not torch.isfinite(features.pooled).all():
             return "pooled is not finite"
-        widths = tuple(m.shape[1] for m in made.maps)
-        said = tuple(backbone.map_dims)
-        return "" if widths == said else f"maps have {widths} channels, and map_dims says {said}"
+        channels, declared = tuple(m.shape[1] for m in features.maps), tuple(self.backbone.map_dims)
+        return "" if channels == declared else f"maps have {channels} channels, but map_dims is {declared}"
 
-    def repeats() -> str:
-        same = torch.equal(backbone(images).pooled, backbone(images).pooled)
-        return "" if same else "two passes differ in eval mode: draw nothing there, as dropout does"
+    def repeats(self) -> str:
+        """Two passes in eval mode are equal."""
+        same = torch.equal(self.backbone(self.images).pooled, self.backbone(self.images).pooled)
+        return "" if same else "two forward passes differ in eval mode: use no randomness there, such as dropout"
 
-    def alone() -> str:
-        apart = torch.cat([backbone(images[:1]).pooled, backbone(images[1:]).pooled])
-        return "" if torch.allclose(apart, backbone(images).pooled, atol=1e-3) else "features depend on the batch"
+    def alone(self) -> str:
+        """In eval mode, the features of an image do not depend on its batch."""
+        alone = torch.cat([self.backbone(image[None]).pooled for image in self.images])
+        same = torch.allclose(alone, self.backbone(self.images).pooled, atol=1e-3)
+        return "" if same else "the features of an image depend on its batch in eval mode: use no batch statistics"
 
-    def sizes() -> str:
-        if side:  # images are brought to it
+    def sizes(self) -> str:
+        """A backbone without a fixed input size takes small grey images, or refuses them with ValueError."""
+        if self.side:  # images are resized to it
             return ""
         try:
-            other = factory((1, 32, 32)).eval()
-        except ValueError:  # it refuses them
+            other = self.factory((1, 32, 32)).eval()
+        except ValueError:
             return ""
         try:
             other(torch.randn(2, other.input.channels or 1, 32, 32))
         except Exception as error:
-            cure = "build it from shape, or set self.input = Input(size=..., channels=3)"
-            return f"built for images of (1, 32, 32) it does not take them: {status_of(error)[1]}: {cure}"
+            fix = "use the argument shape, or set self.input = Input(size=..., channels=3)"
+            return f"a backbone built for images (1, 32, 32) fails on them: {status_of(error)[1]}: {fix}"
         return ""
-
-    with preserve_process_state(), torch.no_grad():
-        torch.manual_seed(0)
-        backbone, found = _built(factory, ("shape",), shape)
-        if backbone is None:
-            return found
-        if not found[0].ok:
-            return found
-        if not isinstance(backbone, Backbone) or "dim" not in vars(backbone).keys() | vars(type(backbone)).keys():
-            why = f"{type(backbone).__name__} must extend hashzoo.Backbone and set self.dim"
-            return [Finding("build", False, why)]
-        backbone.eval()
-        side = backbone.input.size
-        images = torch.randn(2, backbone.input.channels or shape[0], side or shape[1], side or shape[2])
-        found += findings_of({"shapes": shapes})
-        if not found[-1].ok:  # the others would only say so in other words
-            return found
-        return found + findings_of({"repeats": repeats, "alone": alone, "sizes": sizes})
-
-
-def check_dataset(factory: Callable[..., Splits]) -> list[Finding]:
-    """The contract of a dataset: three parts that fit together, drawn alike each time, without a leak.
-
-    Of each part a few images are looked at; ``hashzoo data check`` looks at all of them. What the data declares in
-    its ``notes`` is no fault.
-    """
-
-    def parts() -> str:
-        part: Any
-        for name, part in data.parts().items():
-            if not isinstance(part, Split):
-                return f"{name} is {type(part).__name__}: give hashzoo.Split(images, labels, ids)"
-            if not len(part):
-                return f"{name} is empty"
-            if part.labels.ndim != 2 or part.labels.dtype != torch.float32:
-                shape = f"{part.labels.dtype} {tuple(part.labels.shape)}"
-                return f"labels of {name} are {shape}, not float32 (N, C): torch.eye(C)[classes] makes them"
-            if part.ids.dtype != torch.int64 or part.ids.shape != (len(part),):
-                return f"ids of {name} are {part.ids.dtype} {tuple(part.ids.shape)}, not int64 ({len(part)},)"
-        wide = data.database.labels.shape[1]
-        if wide != len(data.class_names) or data.query.labels.shape[1] != wide:
-            return (
-                f"database has {wide} classes, query {data.query.labels.shape[1]}, class_names {len(data.class_names)}"
-            )
-        several = any(bool((part.labels.sum(1) > 1).any()) for part in data.parts().values())
-        return "images have several labels: multilabel=True" if several and not data.multilabel else ""
-
-    def images() -> str:
-        for name, part in data.parts().items():
-            if isinstance(part.images, Tensor) and (part.images.dtype != torch.uint8 or part.images.ndim != 4):
-                shape = f"{part.images.dtype} {tuple(part.images.shape)}"
-                return f"images of {name} are {shape}, not uint8 (N, 3 or 1, H, W)"
-            for row in range(min(LOOKED_AT, len(part))):
-                try:
-                    image = as_tensor(part.images[row])
-                except Exception as error:
-                    return f"image {row} of {name} does not decode: {status_of(error)[1]}"
-                if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3):
-                    shape = f"{image.dtype} {tuple(image.shape)}"
-                    return f"image {row} of {name} is {shape}: give PIL images, or tensors uint8 (3 or 1, H, W)"
-        return ""
-
-    def repeats() -> str:
-        torch.manual_seed(1)
-        random.seed(1)
-        np.random.seed(1)
-        same = split_digest(data) == split_digest(factory())
-        return "" if same else "two calls give other parts: draw from a generator that an option seed: int = 0 begins"
-
-    def faults() -> str:
-        found = [*audit.id_findings(data), *audit.label_findings(data)]
-        found = [one for one in found if one.count and one.name not in HARMLESS]
-        lines = audit.report(found, data.notes, ())
-        wrong = [line for line in lines if line["status"] == "found"]
-        return "; ".join(f"{one['finding']} ({one['count']} of {one['of']}): {one['cure']}" for one in wrong)
-
-    with preserve_process_state():
-        made, found = _built(factory, ())
-        if made is None and not found[0].ok:
-            return found
-        if not isinstance(made, Splits):
-            why = f"it gave {type(made).__name__}: return hashzoo.Splits(train, database, query, ...)"
-            return [Finding("build", False, why)]
-        data = made
-        found += findings_of({"parts": parts})
-        if not found[-1].ok:  # the others would only say so in other words
-            return found
-        return found + findings_of({"images": images, "repeats": repeats, "faults": faults})

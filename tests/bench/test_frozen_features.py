@@ -169,15 +169,15 @@ def test_draws_of_a_view_are_stored_once_and_each_is_one_of_them():
     before = backbones[0].seen
     images = frozen.train.images
     rows = torch.arange(20)
-    drawn = [images.seen(view, rows, torch.full((20,), seed)).pooled for seed in range(6)]
+    drawn = [images.under_view(view, rows, torch.full((20,), seed)).pooled for seed in range(6)]
     assert backbones[0].seen == before + 3 * 20
     for first, second in zip(drawn[:3], drawn[3:], strict=True):
         assert torch.equal(first, second)
     assert not torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], images[rows.numpy()].pooled)
-    assert torch.equal(images.seen(None, rows, rows).pooled, images[rows.numpy()].pooled)
+    assert torch.equal(images.under_view(None, rows, rows).pooled, images[rows.numpy()].pooled)
     again, _ = Freezer(run_of(draws=3), *backbones, ["x"]).frozen(data, inspect_splits(data))
-    assert torch.equal(again.train.images.seen(view, rows, torch.full((20,), 1)).pooled, drawn[1])
+    assert torch.equal(again.train.images.under_view(view, rows, torch.full((20,), 1)).pooled, drawn[1])
     assert backbones[0].seen == before + 3 * 20
     first, second = next(iter(run.batches(frozen.train, views=[view, None], size=20))).views
     assert isinstance(first, Features)
@@ -204,7 +204,7 @@ def test_draws_of_images_cut_to_another_size_or_of_other_rows_are_other_draws():
         backbones, run = alike(1), run_of(draws=1)
         frozen, _ = Freezer(run, *backbones, ["x"]).frozen(data, inspect_splits(data))
         before = backbones[0].seen
-        frozen.train.images.seen(view, rows, rows)
+        frozen.train.images.under_view(view, rows, rows)
         found.append(backbones[0].seen - before)
     assert found == [20, 20, 10]
 
@@ -213,7 +213,7 @@ def test_without_draws_every_view_is_the_image_itself():
     data = data_of(Drawer(60))
     frozen, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect_splits(data))
     rows = torch.arange(20)
-    seen = frozen.train.images.seen(v2.RandomHorizontalFlip(), rows, rows)
+    seen = frozen.train.images.under_view(v2.RandomHorizontalFlip(), rows, rows)
     assert torch.equal(seen.pooled, frozen.train.images[rows.numpy()].pooled)
 
 

@@ -240,7 +240,7 @@ def test_every_point_of_the_contract_is_on_the_page_of_plugins():
 
     text = (DOCS / "plugins.md").read_text()
     section = text[text.index("## The contract") : text.index("## What a method may do")]
-    points = {"fit and encode", *methods.CHECKS, "surroundings", "card", "extra"}
+    points = {"fit and encode", *methods.CHECKS, "process state", "card", "extra"}
     assert [point for point in points if f"`{point}`" not in section] == []
 
 

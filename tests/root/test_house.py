@@ -61,10 +61,6 @@ TOO_LARGE = {
     "hashzoo/run.py:Run.__init__",
     #
     "hashzoo/serve/app.py:application",
-    #
-    "hashzoo/testing/parts.py:check_backbone",
-    "hashzoo/testing/parts.py:check_dataset",
-    "hashzoo/testing/parts.py:check_loss",
 }
 
 

@@ -1,4 +1,4 @@
-"""The contract finds what it must, for the right reason, and passes what is sound."""
+"""The contract fails broken methods for the right reason and passes correct ones."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def failures(factory, **how):
     return {f.check: f.why for f in check_method(factory, **how) if not f.ok}
 
 
-def test_a_sound_method_passes_every_point():
+def test_a_correct_method_passes_every_check():
     assert failures(Sound) == {}
 
 
@@ -110,24 +110,24 @@ def test_a_sound_method_passes_every_point():
     ("method", "check", "says"),
     [
         (WrongRows, "rows", "79 rows of 'code' for 80 images"),
-        (NoBits, "bits", "encode gave no bits"),
+        (NoBits, "bits", "encode returned no bits"),
         (Unseeded, "seeded", "run.generator"),
         (Stateless, "state", "register_buffer"),
         (BatchDependent, "batch", "other images of a batch"),
-        (OverBudget, "budget", "32 bits an image are stored, 16 were asked"),
+        (OverBudget, "budget", "32 bits per image are stored, but 16 were requested"),
         (LabelDependent, "labels", "labels or ids"),
         (RemembersIds, "labels", "labels or ids"),
         (ChanceLevel, "level", "where chance is"),
         (Exits, "fit and encode", "SystemExit"),
     ],
 )
-def test_a_broken_method_fails_at_the_right_point_with_the_reason(method, check, says):
+def test_a_broken_method_fails_the_right_check_with_the_reason(method, check, says):
     found = failures(method)
     assert check in found
     assert says in found[check]
 
 
-def test_the_callers_generators_come_back_as_they_were():
+def test_the_state_of_the_callers_generators_is_preserved():
     torch.manual_seed(3)
     random.seed(3)
     expected = torch.rand(1), random.random()
@@ -139,31 +139,31 @@ def test_the_callers_generators_come_back_as_they_were():
 
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("name", sorted(HOUSE.methods))
-def test_every_built_in_method_keeps_the_contract(name, multilabel):
+def test_every_built_in_method_passes_the_contract(name, multilabel):
     entry = HOUSE.method(name)
     if not (entry.card.multilabel if multilabel else entry.card.single):
-        pytest.skip("takes several labels an image, or one, but not these")
+        pytest.skip("not for this kind of labels")
     assert failures(entry.factory, multilabel=multilabel) == {}
 
 
 @pytest.mark.parametrize("name", sorted(HOUSE.heads))
-def test_every_built_in_head_keeps_the_contract(name):
+def test_every_built_in_head_passes_the_contract(name):
     assert [f for f in check_head(HOUSE.heads[name].factory) if not f.ok] == []
 
 
 @pytest.mark.parametrize("name", sorted(HOUSE.losses))
-def test_every_built_in_loss_keeps_the_contract(name):
-    given = {"extra": lambda code: {"local": code}} if name == "two-level" else {}  # what only its own head gives
+def test_every_built_in_loss_passes_the_contract(name):
+    given = {"extra": lambda code: {"local": code}} if name == "two-level" else {}  # which only its own head provides
     found = check_loss(HOUSE.losses[name].factory, **given)
     assert [f for f in found if not f.ok] == []
 
 
 @pytest.mark.parametrize("name", ["tiny", "pixels", "scattering"])
-def test_every_small_backbone_keeps_the_contract(name):
+def test_every_small_backbone_passes_the_contract(name):
     assert [f for f in check_backbone(HOUSE.backbones[name].factory) if not f.ok] == []
 
 
-def test_a_method_that_needs_several_labels_is_checked_on_such_images():
+def test_a_method_that_requires_several_labels_is_checked_with_such_images():
     class Several(Sound):
         card = Card("shallow", "none", single=False)
 
@@ -174,7 +174,7 @@ def test_a_method_that_needs_several_labels_is_checked_on_such_images():
     assert failures(Several) == {}
 
 
-def test_a_loss_that_changes_the_labels_is_found():
+def test_a_loss_that_changes_labels_fails():
     class Greedy(torch.nn.Module):
         def __init__(self, setting):
             super().__init__()

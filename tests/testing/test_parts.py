@@ -1,4 +1,4 @@
-"""What `hashzoo check` says of mistakes that a new author makes: each a line with what is wrong and the cure."""
+"""Findings of `hashzoo check` for typical mistakes of plugin authors: one line with the problem and the fix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hashzoo.testing import check_backbone, check_dataset, check_head, check_los
 
 
 class Plane(Method):
-    """Random hyperplanes, to be broken below."""
+    """Random hyperplanes; the classes below break it."""
 
     card = Card("shallow", "none")
 
@@ -133,35 +133,35 @@ class LearnsNothing(Plane):
 
 WRONG_METHODS = {
     NumPy: ("fit and encode", "'code' as numpy.ndarray, not as a torch tensor: return a dict such as"),
-    NoDict: ("fit and encode", "encode gave Tensor: return a dict such as {'code': hashzoo.bits(x)}"),
+    NoDict: ("fit and encode", "encode returned Tensor: return a dict such as {'code': hashzoo.bits(x)}"),
     Floats: ("bits", "code: torch.float32): return bool tensors (B, K), as hashzoo.bits makes them"),
     Flat: ("fit and encode", "of shape (80,) for 80 images"),
     Turned: ("rows", "it is (K, B) and must be (B, K)"),
-    HalfAsLong: ("budget", "8 bits an image are stored, 16 were asked: keep to setting.bits"),
-    TwiceAsLong: ("budget", "32 bits an image are stored, 16 were asked"),
+    HalfAsLong: ("budget", "8 bits per image are stored, but 16 were requested: store setting.bits"),
+    TwiceAsLong: ("budget", "32 bits per image are stored, but 16 were requested"),
     ReadsLabels: ("labels", "encode from batch.images alone"),
-    GlobalNumPy: ("seeded", "draw from run.generator only"),
-    SpoilsItsBatch: ("inputs", "encode changed batch.images: x = x - mean makes a new tensor"),
-    SpoilsTrain: ("inputs", "fit changed the labels of train: work on a copy"),
-    KeepsNoState: ("state", "restored from state_dict does not encode: AttributeError: "),
+    GlobalNumPy: ("seeded", "draw random numbers from run.generator only"),
+    SpoilsItsBatch: ("inputs", "encode changed batch.images in place: write x = x - mean"),
+    SpoilsTrain: ("inputs", "fit changed the labels of train in place: work on a copy"),
+    KeepsNoState: ("state", "restored from state_dict fails to encode: AttributeError: "),
     WithoutStar: (
         "signature",
-        "'spread' is left of the star, so it is no hyperparameter: write (setting, backbone, *, ",
+        "'spread' is not keyword-only, so it is not a hyperparameter: write (setting, backbone, *, ",
     ),
-    OneArgument: ("fit and encode", "it takes (backbone), where hashzoo calls it with (setting, backbone, *, "),
+    OneArgument: ("fit and encode", "it takes (backbone), but hashzoo calls it with (setting, backbone, *, "),
     NoEncode: ("fit and encode", "abstract"),
-    LearnsNothing: ("level", "does fit learn"),
+    LearnsNothing: ("level", "make sure that fit trains the method"),
 }
 
 
 @pytest.mark.parametrize("method", WRONG_METHODS, ids=lambda m: m.__name__)
-def test_a_mistake_in_a_method_is_named_with_its_cure(method):
+def test_a_mistake_in_a_method_is_found_with_its_fix(method):
     check, says = WRONG_METHODS[method]
     found = {f.check: f.why for f in check_method(method) if not f.ok}
     assert says in found.get(check, ""), found
 
 
-def test_a_method_without_a_card_is_told_what_it_counts_as():
+def test_a_method_without_a_card_gets_a_note():
     found = {f.check: (f.ok, f.why) for f in check_method(NoCard)}
     assert found["card"][0]
     assert "counts as deep" in found["card"][1]
@@ -185,13 +185,13 @@ def spoils(code, batch, output):
 
 
 WRONG_LOSSES = {
-    "no dict": (lambda u, b, o: u.mean(), "terms", "forward gave Tensor: return a dict of named terms"),
+    "no dict": (lambda u, b, o: u.mean(), "terms", "forward returned Tensor: return a dict of named terms"),
     "a float": (lambda u, b, o: {"x": u.mean().item()}, "terms", "is a float, not a tensor"),
-    "a row": (lambda u, b, o: {"x": u.mean(1)}, "terms", "has the shape (12,), and must be one number"),
+    "a row": (lambda u, b, o: {"x": u.mean(1)}, "terms", "has shape (12,), but must be one number"),
     "detached": (lambda u, b, o: {"x": u.detach().mean()}, "gradient", "no gradient reaches the code"),
-    "signs": (lambda u, b, o: {"x": (u.sign() @ u.T.sign()).square().mean()}, "gradient", "the sign, whose gradient"),
+    "signs": (lambda u, b, o: {"x": (u.sign() @ u.T.sign()).square().mean()}, "gradient", "sign, whose gradient"),
     "no number": (lambda u, b, o: {"x": (u.mean() * 0).log() * 0}, "terms", "is nan"),
-    "spoils": (spoils, "twice", "it changes batch.labels"),
+    "spoils": (spoils, "twice", "forward changed batch.labels in place"),
     "by place": (lambda u, b, o: {"x": (u * torch.arange(len(u))[:, None]).sum()}, "order", "order of the batch"),
     "no pairs": (
         lambda u, b, o: {"x": ((u @ u.T) * (1 - b.similar)).sum() / (1 - b.similar).sum()},
@@ -202,19 +202,19 @@ WRONG_LOSSES = {
 
 
 @pytest.mark.parametrize("name", WRONG_LOSSES)
-def test_a_mistake_in_a_loss_is_named_with_its_cure(name):
+def test_a_mistake_in_a_loss_is_found_with_its_fix(name):
     forward, check, says = WRONG_LOSSES[name]
     found = {f.check: f.why for f in check_loss(loss(forward)) if not f.ok}
     assert says in found.get(check, ""), found
 
 
-def test_what_a_loss_reads_of_a_head_of_its_own_is_named_and_no_failure():
+def test_entries_that_a_loss_reads_from_a_special_head_are_a_note():
     found = check_loss(loss(lambda u, b, o: {"x": (u - o.extra["local"].mean()).square().mean()}))
     assert all(f.ok for f in found)
     assert "reads extra['local']" in {f.check: f.why for f in found}["extra"]
 
 
-def test_a_turned_sign_is_pointed_out_and_a_right_one_is_not():
+def test_a_wrong_sign_gets_a_note_and_a_correct_one_does_not():
     def pairs(u, batch):
         return (u @ u.T / u.shape[1] - 2 * batch.similar + 1).square().mean()
 
@@ -227,11 +227,11 @@ def test_a_turned_sign_is_pointed_out_and_a_right_one_is_not():
         )
     )
     assert (right.check, right.ok, right.why) == ("direction", True, "")
-    assert "a sign may be turned" in turned.why
+    assert "check the sign" in turned.why
     assert unlabelled.ok
 
 
-def test_a_loss_that_knows_images_by_their_ids_does_not_depend_on_their_order():
+def test_a_loss_with_a_table_by_image_id_does_not_depend_on_the_order():
     memory = torch.randn(240, 16)
     found = check_loss(loss(lambda u, b, o: {"x": (u - memory[b.ids]).square().mean()}))
     assert [f for f in found if not f.ok] == []
@@ -250,16 +250,16 @@ def head(forward):
 
 
 WRONG_HEADS = {
-    "a tensor": (lambda z: z, "shape", "forward gave Tensor: return hashzoo.Output(code)"),
-    "too short": (lambda z: Output(z[:, :-1]), "shape", "code is (24, 15), not (24, 16)"),
-    "detached": (lambda z: Output(z.detach()), "gradient", "no gradient reaches the backbone: leave out detach"),
+    "a tensor": (lambda z: z, "shape", "forward returned Tensor: return hashzoo.Output(code)"),
+    "too short": (lambda z: Output(z[:, :-1]), "shape", "code has shape (24, 15), not (24, 16)"),
+    "detached": (lambda z: Output(z.detach()), "gradient", "no gradient reaches the backbone: remove detach"),
     "signs": (lambda z: Output(z.sign()), "gradient", "no gradient reaches the backbone"),
-    "batch mean": (lambda z: Output(z - z.mean(0)), "single", "x.mean(0) takes that of the batch"),
+    "batch mean": (lambda z: Output(z - z.mean(0)), "single", "instead of x.mean(0)"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_HEADS)
-def test_a_mistake_in_a_head_is_named_with_its_cure(name):
+def test_a_mistake_in_a_head_is_found_with_its_fix(name):
     forward, check, says = WRONG_HEADS[name]
     found = {f.check: f.why for f in check_head(head(forward)) if not f.ok}
     assert says in found.get(check, ""), found
@@ -284,26 +284,30 @@ def flat(x):
 
 
 WRONG_BACKBONES = {
-    "a tensor": (backbone(flat, dim=8), "shapes", "forward gave Tensor: return hashzoo.Features(pooled)"),
+    "a tensor": (backbone(flat, dim=8), "shapes", "forward returned Tensor: return hashzoo.Features(pooled)"),
     "no dim": (backbone(lambda x: Features(flat(x))), "build", "must extend hashzoo.Backbone and set self.dim"),
-    "another dim": (backbone(lambda x: Features(flat(x)), dim=9), "shapes", "pooled is (2, 8), not (2, 9) as dim says"),
-    "no maps": (backbone(lambda x: Features(flat(x)), dim=8, map_dims=(4,)), "shapes", "map_dims says (4,)"),
-    "draws": (backbone(lambda x: Features(flat(x) + torch.rand(1)), dim=8), "repeats", "two passes differ"),
-    "by batch": (backbone(lambda x: Features(flat(x) - flat(x).mean(0)), dim=8), "alone", "depend on the batch"),
+    "another dim": (
+        backbone(lambda x: Features(flat(x)), dim=9),
+        "shapes",
+        "pooled has shape (2, 8), but dim requires (2, 9)",
+    ),
+    "no maps": (backbone(lambda x: Features(flat(x)), dim=8, map_dims=(4,)), "shapes", "map_dims is (4,)"),
+    "draws": (backbone(lambda x: Features(flat(x) + torch.rand(1)), dim=8), "repeats", "two forward passes differ"),
+    "by batch": (backbone(lambda x: Features(flat(x) - flat(x).mean(0)), dim=8), "alone", "depend on its batch"),
     "no number": (backbone(lambda x: Features(flat(x).log()), dim=8), "shapes", "pooled is not finite"),
-    "spoils": (backbone(lambda x: Features(flat(x.sub_(0.5))), dim=8), "shapes", "forward changed its images"),
+    "spoils": (backbone(lambda x: Features(flat(x.sub_(0.5))), dim=8), "shapes", "forward changed its images in place"),
     "one size": (
         backbone(lambda x: Features(x.reshape(len(x), 3 * 64 * 64)[:, :8]), dim=8),
         "sizes",
-        "build it from shape, or set self.input",
+        "use the argument shape, or set self.input",
     ),
     "no network": (lambda shape: nn.Flatten(), "build", "Flatten must extend hashzoo.Backbone"),
-    "an option": (lambda shape, width=3: backbone(flat)(shape), "build", "'width' is left of the star"),
+    "an option": (lambda shape, width=3: backbone(flat)(shape), "build", "'width' is not keyword-only"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_BACKBONES)
-def test_a_mistake_in_a_backbone_is_named_with_its_cure(name):
+def test_a_mistake_in_a_backbone_is_found_with_its_fix(name):
     factory, check, says = WRONG_BACKBONES[name]
     found = {f.check: f.why for f in check_backbone(factory) if not f.ok}
     assert says in found.get(check, ""), found
@@ -326,14 +330,14 @@ class Broken(list):
 
 
 WRONG_DATA = {
-    "a tuple": (lambda: (1, 2), "build", "it gave tuple: return hashzoo.Splits"),
-    "a list as a part": (partial(data, train=lambda d: [d.train]), "parts", "train is list: give hashzoo.Split"),
+    "a tuple": (lambda: (1, 2), "build", "the factory returned tuple: return hashzoo.Splits"),
+    "a list as a part": (partial(data, train=lambda d: [d.train]), "parts", "train is a list: use hashzoo.Split"),
     "classes as labels": (
         partial(data, query=lambda d: part(d.query, labels=d.query.labels.argmax(1))),
         "parts",
-        "labels of query are torch.int64 (100,), not float32 (N, C): torch.eye(C)[classes] makes them",
+        "labels of query are torch.int64 (100,), not float32 (N, C): use torch.eye(C)[classes]",
     ),
-    "names of other classes": (partial(data, class_names=lambda d: ("a", "b")), "parts", "class_names 2"),
+    "names of other classes": (partial(data, class_names=lambda d: ("a", "b")), "parts", "class_names has 2 names"),
     "several labels unsaid": (
         partial(data, train=lambda d: part(d.train, labels=torch.ones_like(d.train.labels))),
         "parts",
@@ -347,7 +351,7 @@ WRONG_DATA = {
     "channels last": (
         partial(data, train=lambda d: part(d.train, images=d.train.images.permute(0, 2, 3, 1))),
         "images",
-        "(8, 8, 1): give PIL images, or tensors uint8 (3 or 1, H, W)",
+        "(8, 8, 1): use PIL images or uint8 tensors (3 or 1, H, W)",
     ),
     "images that do not decode": (
         partial(data, query=lambda d: part(d.query, images=Broken(range(100)))),
@@ -359,28 +363,28 @@ WRONG_DATA = {
     "drawn anew": (
         lambda: data(query=lambda d: d.query.take(torch.randperm(len(d.query)))),
         "repeats",
-        "draw from a generator",
+        "use a generator seeded with an option",
     ),
     "an option left of the star": (lambda seed=0: data(), "build", "write (*, seed=...)"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_DATA)
-def test_a_mistake_in_a_data_set_is_named_with_its_cure(name):
+def test_a_mistake_in_a_dataset_is_found_with_its_fix(name):
     factory, check, says = WRONG_DATA[name]
     found = {f.check: f.why for f in check_dataset(factory) if not f.ok}
     assert says in found.get(check, ""), found
 
 
 @pytest.mark.parametrize("name", ["digits.standard", "digits.inside", "digits.lt50"])
-def test_built_in_data_keeps_the_contract(name):
+def test_built_in_datasets_pass_the_contract(name):
     random.seed(5)
     expected = random.getstate()
     assert [f for f in check_dataset(zoo.load_plugins().dataset(name).factory) if not f.ok] == []
     assert random.getstate() == expected
 
 
-def test_a_check_of_a_file_looks_at_all_that_it_offers_and_takes_options(tmp_path, capsys):
+def test_checking_a_file_covers_everything_in_it_and_takes_options(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         textwrap.dedent("""
         from hashzoo import deep, hookimpl
@@ -427,7 +431,7 @@ def test_a_check_of_a_file_looks_at_all_that_it_offers_and_takes_options(tmp_pat
         assert says in capsys.readouterr().err
 
 
-def test_a_misspelt_hook_is_named_with_the_right_one(tmp_path):
+def test_a_misspelt_hook_is_an_error_with_the_correct_name(tmp_path):
     (tmp_path / "odd.py").write_text(
         "from hashzoo import hookimpl\n\n@hookimpl\ndef hashzoo_metods():\n    return {}\n"
     )
@@ -435,7 +439,7 @@ def test_a_misspelt_hook_is_named_with_the_right_one(tmp_path):
         zoo.load_plugins([str(tmp_path / "odd.py")])
 
 
-def test_a_file_that_fails_ends_with_code_1_and_says_where(tmp_path, capsys):
+def test_a_failing_file_ends_with_code_1_and_the_location(tmp_path, capsys):
     (tmp_path / "bad.py").write_text(
         "import torch\nfrom hashzoo import hookimpl\n\n\nclass Bad(torch.nn.Module):\n"
         "    def __init__(self, setting):\n        super().__init__()\n\n"
