@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from hashzoo import Backbone, Features, Output, Setting
+from hashzoo import Backbone, Features, Head, Output, Setting
 
 
-class Linear(nn.Module):
+class Linear(Head):
     """One linear layer on the pooled features: z = W f + v."""
 
     def __init__(self, setting: Setting, backbone: Backbone) -> None:
@@ -25,7 +25,7 @@ class Linear(nn.Module):
         return Output(self.layer(features.pooled), extra={"features": features.pooled})
 
 
-class Tanh(nn.Module):
+class Tanh(Head):
     """A linear layer and tanh: codes in (-1, 1)."""
 
     def __init__(self, setting: Setting, backbone: Backbone) -> None:
@@ -37,7 +37,7 @@ class Tanh(nn.Module):
         return Output(torch.tanh(self.layer(features.pooled)), extra={"features": features.pooled})
 
 
-class Norm(nn.Module):
+class Norm(Head):
     """A linear layer without bias, then batch normalization: balanced bits, unbounded codes."""
 
     def __init__(self, setting: Setting, backbone: Backbone) -> None:
@@ -50,7 +50,7 @@ class Norm(nn.Module):
         return Output(self.norm(self.layer(features.pooled)), extra={"features": features.pooled})
 
 
-class NormTanh(nn.Module):
+class NormTanh(Head):
     """A linear layer without bias, normalization over the batch (balanced bits) or over each code (``layer``), tanh."""
 
     def __init__(self, setting: Setting, backbone: Backbone, *, norm: Literal["batch", "layer"] = "batch") -> None:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.longtail import sampling
 from hashzoo_plugins.longtail.hashing import quantization, require_one_label
 
@@ -48,7 +48,7 @@ class Block(nn.Module):
         return x + torch.relu(self.layer(x))
 
 
-class Bilateral(nn.Module):
+class Bilateral(Head):
     """Two branches, mixed and hashed."""
 
     def __init__(self, setting: Setting, backbone: Backbone) -> None:
@@ -71,7 +71,7 @@ class Bilateral(nn.Module):
         return self.code(self.mixed(features, features, 0.5))
 
 
-class Classification(nn.Module):
+class Classification(Loss):
     """Cross-entropy of a linear classifier of codes, and the quantization term."""
 
     def __init__(self, setting: Setting, *, quantization: float = 0.1) -> None:

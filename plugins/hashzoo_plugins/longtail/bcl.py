@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from hashzoo import Backbone, Batch, Card, Deep, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import two_views
 from hashzoo_plugins.longtail.contrast import contrast
@@ -50,7 +50,7 @@ def balanced_contrast(z: Tensor, centers: Tensor, classes: Tensor, temperature: 
     return contrast(z, keys, alike / alike.sum(1, keepdim=True), temperature, size)
 
 
-class BalancedContrast(nn.Module):
+class BalancedContrast(Loss):
     """Class-averaged contrast with class centers and logit-adjusted cross-entropy (Zhu et al., CVPR 2022)."""
 
     log_prior: Tensor

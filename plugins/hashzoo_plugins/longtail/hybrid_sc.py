@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from hashzoo import Backbone, Batch, Card, Deep, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import sampling, two_views
 from hashzoo_plugins.longtail.contrast import contrast, same
@@ -52,7 +52,7 @@ def prototypical(z: Tensor, prototypes: Tensor, classes: Tensor, temperature: fl
     return (torch.logsumexp(s.masked_fill(own, -torch.inf), 1) - s[own]).mean()
 
 
-class Hybrid(nn.Module):
+class Hybrid(Loss):
     """Contrast of images first, cross-entropy later; one view, one sampler (Wang et al., CVPR 2021)."""
 
     def __init__(

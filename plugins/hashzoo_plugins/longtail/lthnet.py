@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.longtail.hashing import require_one_label
 
 
@@ -54,7 +54,7 @@ def prototypes(sums: Tensor, counts: Tensor) -> Tensor:
     return sums / counts.clamp(min=1)[:, None]
 
 
-class Memory(nn.Module):
+class Memory(Head):
     """Direct features plus the output of a memory of prototypes, then the hash layer."""
 
     prototypes: Tensor
@@ -81,7 +81,7 @@ class Memory(nn.Module):
         return Output(torch.tanh(self.hash(self.enriched(self.direct(features)))))
 
 
-class ClassBalanced(nn.Module):
+class ClassBalanced(Loss):
     """Cross-entropy of codes, classes weighted by effective numbers (Chen et al., SIGIR 2021)."""
 
     weights: Tensor

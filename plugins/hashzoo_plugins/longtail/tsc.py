@@ -30,10 +30,10 @@ positives; classes that have not occurred yet start from random directions.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from hashzoo import Backbone, Batch, Card, Deep, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import two_views
 from hashzoo_plugins.longtail.contrast import contrast, k_positive
@@ -42,7 +42,7 @@ from hashzoo_plugins.longtail.targets import matched, spread
 from hashzoo_plugins.pointwise.views import Views
 
 
-class Targeted(nn.Module):
+class Targeted(Loss):
     """k-positive contrast, and a pull of each class to its target."""
 
     targets: Tensor

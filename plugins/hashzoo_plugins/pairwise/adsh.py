@@ -22,9 +22,9 @@ is a different method (Angular Deep Supervised Hashing).
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Deep, Output, Run, Setting, Split, bits, signs
+from hashzoo import Backbone, Batch, Card, Codes, Deep, Loss, Output, Run, Setting, Split, bits, signs
 from hashzoo_plugins.heads.linear import Tanh
 
 CHUNK = 4096  # rows of the matrix of pairs that are counted at once
@@ -67,7 +67,7 @@ def update(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tenso
     return v
 
 
-class Asymmetric(nn.Module):
+class Asymmetric(Loss):
     """Squared error of inner products with learned codes, in a table (pool, K); the rows of other images are 0."""
 
     codes: Tensor

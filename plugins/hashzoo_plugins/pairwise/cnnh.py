@@ -19,10 +19,10 @@ from __future__ import annotations
 import torch
 from numba import njit
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from hashzoo import Backbone, Batch, Card, Deep, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import Linear
 
 
@@ -65,7 +65,7 @@ def decompose(similar: Tensor, bits: int, sweeps: int, generator: torch.Generato
     return torch.from_numpy(h), path
 
 
-class Given(nn.Module):
+class Given(Loss):
     """Binary cross-entropy between outputs and given codes, a table (pool, K) of 0 and 1 by image id."""
 
     bits: Tensor

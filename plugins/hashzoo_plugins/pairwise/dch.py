@@ -19,9 +19,9 @@ each image as its own similar pair.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.hashnet import pair_weights
 
@@ -38,7 +38,7 @@ def cross_entropy(distance: Tensor, similar: Tensor, gamma: float) -> Tensor:
     return torch.where(similar > 0, alike, torch.log1p(gamma / distance.clamp(min=NEAR)))
 
 
-class DCH(nn.Module):
+class DCH(Loss):
     """Cauchy cross-entropy of balanced pairs and Cauchy quantization (Cao et al., CVPR 2018)."""
 
     def __init__(self, setting: Setting, *, gamma: float = 20.0, quantization: float = 0.1) -> None:

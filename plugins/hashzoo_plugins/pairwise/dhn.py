@@ -24,9 +24,9 @@ DHN. Inner products of long codes saturate the logistic: at 64 bits the gradient
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Deep, Distance, Index, Output, Scan, Setting, deep
+from hashzoo import Backbone, Batch, Card, Codes, Deep, Distance, Index, Loss, Output, Scan, Setting, deep
 from hashzoo_plugins.heads.linear import Tanh
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.pairs import upper
@@ -35,7 +35,7 @@ from hashzoo_plugins.quantization import gap, log_cosh
 PAPER = "Zhu et al., AAAI 2016"
 
 
-class DHN(nn.Module):
+class DHN(Loss):
     """Pairwise cross-entropy and a smooth quantization term (Zhu et al., AAAI 2016)."""
 
     def __init__(self, setting: Setting, *, weight: float = 0.1) -> None:
@@ -60,7 +60,7 @@ def without_quantization(setting: Setting) -> DHN:
     return DHN(setting, weight=0.0)
 
 
-class DHNE(nn.Module):
+class DHNE(Loss):
     """Squared error of the inner products, and the quantization term (DHN-E of Zhu et al., AAAI 2016)."""
 
     def __init__(self, setting: Setting, *, weight: float = 0.1, dissimilar: float = -1.0) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hashzoo import Backbone, Batch, Card, Features, Output, Setting, deep
+from hashzoo import Backbone, Batch, Card, Features, Head, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.triplets import triplets
 
@@ -36,7 +36,7 @@ def step(v: Tensor, epsilon: float) -> Tensor:
     return hard.detach() + (v - v.detach())
 
 
-class DivideAndEncode(nn.Module):
+class DivideAndEncode(Head):
     """One slice of the features per bit (Lai et al., CVPR 2015)."""
 
     def __init__(self, setting: Setting, backbone: Backbone, *, slice: int = 50, epsilon: float = 0.25) -> None:
@@ -61,7 +61,7 @@ def hinge(f: Tensor, query: Tensor, near: Tensor, far: Tensor) -> Tensor:
     return (distance[query, near] - distance[query, far] + 1).clamp(min=0)
 
 
-class DNNH(nn.Module):
+class DNNH(Loss):
     """A hinge over triplets of codes in [0, 1] (Lai et al., CVPR 2015)."""
 
     def __init__(self, setting: Setting) -> None:

@@ -17,14 +17,14 @@ zeros and count them as images; one adds the weights of HashNet and calls it DPS
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.quantization import gap
 
 
-class DPSH(nn.Module):
+class DPSH(Loss):
     """Likelihood of pairs by half the inner product, squared quantization error (Li et al., IJCAI 2016)."""
 
     def __init__(self, setting: Setting, *, eta: float = 10.0) -> None:

@@ -32,7 +32,9 @@ from hashzoo import (
     Deep,
     Distance,
     Features,
+    Head,
     Index,
+    Loss,
     NonFiniteError,
     Output,
     Run,
@@ -45,7 +47,7 @@ from hashzoo_plugins.pairwise import pairs
 STEPS = 10  # of k-means after an epoch; the codewords only need to follow the network
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Head):
     """A linear layer of ``width`` real values."""
 
     def __init__(self, backbone: Backbone, width: int) -> None:
@@ -68,7 +70,7 @@ def decoded(codebook: Tensor, words: Tensor) -> Tensor:
     return torch.cat([codebook[m, words[:, m]] for m in range(len(codebook))], 1)
 
 
-class DQNLoss(nn.Module):
+class DQNLoss(Loss):
     """Squared error of cosines, and the distance to the codebook once it is initialized."""
 
     codebook: Tensor

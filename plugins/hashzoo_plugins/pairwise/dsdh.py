@@ -23,9 +23,9 @@ DPSH.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Deep, Output, Run, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split, signs
 from hashzoo_plugins.heads.linear import Linear
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.dpsh import half_likelihood
@@ -44,7 +44,7 @@ def objective(b: Tensor, u: Tensor, y: Tensor, w: Tensor, mu: float, nu: float, 
     return mu * (y - b @ w).square().sum() + nu * w.square().sum() + eta * (b - u).square().sum()
 
 
-class TowardCodes(nn.Module):
+class TowardCodes(Loss):
     """Likelihood of pairs, and the distance to given codes, a table (pool, K) by id; rows without a code are 0."""
 
     codes: Tensor

@@ -15,14 +15,14 @@ Public code: ports use the sign instead of the absolute value in the regularizer
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.quantization import gap
 
 
-class DSH(nn.Module):
+class DSH(Loss):
     """Contrastive loss with a margin and an L1 pull to +-1 (Liu et al., CVPR 2016)."""
 
     def __init__(self, setting: Setting, *, margin: float | None = None, alpha: float = 0.01) -> None:

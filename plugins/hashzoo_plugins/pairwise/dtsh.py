@@ -17,10 +17,10 @@ Public code: ports fix alpha at 5 for all code lengths, omit the factor 1/2, and
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.dpsh import quantization_weight
 from hashzoo_plugins.pairwise.triplets import triplets
@@ -33,7 +33,7 @@ def disorder(code: Tensor, query: Tensor, near: Tensor, far: Tensor, alpha: floa
     return softplus(alpha - theta[query, near] + theta[query, far])
 
 
-class DTSH(nn.Module):
+class DTSH(Loss):
     """Likelihood of triplets with a margin of K / 2, squared quantization error (Wang et al., ACCV 2016)."""
 
     def __init__(self, setting: Setting, *, alpha: float | None = None, quantization: float = 100.0) -> None:

@@ -20,9 +20,9 @@ some evaluate tanh instead of the sign.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 
 
@@ -35,7 +35,7 @@ def pair_weights(similar: Tensor, labels: Tensor, multilabel: bool) -> Tensor:
     return torch.where(pairs.upper(similar) > 0, alike * weights, weights)
 
 
-class HashNet(nn.Module):
+class HashNet(Loss):
     """Balanced likelihood of pairs under a tanh of increasing slope (Cao et al., ICCV 2017)."""
 
     def __init__(self, setting: Setting, *, alpha: float | None = None, growth: float = 50.0) -> None:

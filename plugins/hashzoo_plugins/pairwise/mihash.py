@@ -18,9 +18,9 @@ holds opposite codes; and it counts an image as dissimilar to itself. One comput
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 
 
@@ -54,7 +54,7 @@ def information(phi: Tensor, similar: Tensor, bins: int) -> Tensor:
     return gain
 
 
-class MIHash(nn.Module):
+class MIHash(Loss):
     """Negative mutual information of distance and neighborhood (Cakir et al., ICCV 2017)."""
 
     def __init__(self, setting: Setting, *, bins: int | None = None, slope: float = 1.0) -> None:

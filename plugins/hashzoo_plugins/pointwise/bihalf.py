@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.features import mismatch, read
 
@@ -56,7 +56,7 @@ def halves(z: Tensor, gamma: float) -> Tensor:
     return made
 
 
-class BiHalf(nn.Module):
+class BiHalf(Loss):
     """Match cosines of balanced codes to those of features, without labels (Li & van Gemert, AAAI 2021)."""
 
     def __init__(self, setting: Setting, *, gamma: float = 6.0, center: bool = True) -> None:

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Setting
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.views import Views
 from hashzoo_plugins.quantization import straight_through
 
 
-class Perceptron(nn.Module):
+class Perceptron(Head):
     """One hidden layer of ``hidden`` units, then the log-odds of K bits."""
 
     def __init__(self, setting: Setting, backbone: Backbone, hidden: int) -> None:
@@ -54,7 +54,7 @@ def divergence(z: Tensor, fixed: Tensor) -> Tensor:
     return (p * on + (1 - p) * off).sum(1)
 
 
-class CIBHashLoss(nn.Module):
+class CIBHashLoss(Loss):
     """Contrast of the codes of two views, and the divergence of their bits; a single view is used as both."""
 
     def __init__(self, temperature: float, beta: float) -> None:

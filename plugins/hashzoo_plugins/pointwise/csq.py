@@ -20,17 +20,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pointwise.centers import Kind, centers, random_rows, require_labels, vote
 from hashzoo_plugins.quantization import gap, log_cosh
 
 SURE = 1e-6
 
 
-class CSQ(nn.Module):
+class CSQ(Loss):
     """Cross-entropy of each bit with the class center, and a quantization term (Yuan et al., CVPR 2020)."""
 
     centers: Tensor

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, log_softmax, normalize
 
-from hashzoo import Backbone, Batch, Card, Deep, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pointwise.centers import shares
 from hashzoo_plugins.pointwise.views import Views
@@ -47,7 +47,7 @@ def likelihood_gap(code: Tensor, deviation: float) -> Tensor:
     return (near - torch.log(-torch.expm1(-far))).mean(1)
 
 
-class DHD(nn.Module):
+class DHD(Loss):
     """Hash proxies, self-distillation and binary cross-entropy quantization (Jang et al., ECCV 2022).
 
     ``output.code`` is the code of the teacher view, ``output.extra["second"]`` that of the student. A composition

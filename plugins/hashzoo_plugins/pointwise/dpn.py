@@ -15,9 +15,9 @@ the expectation over the order of ties.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pointwise.centers import Kind, centers, random_rows, require_labels, vote
 
 
@@ -31,7 +31,7 @@ def polarization(code: Tensor, target: Tensor, margin: float) -> Tensor:
     return (margin - code * target).clamp(min=0).sum(1)
 
 
-class DPN(nn.Module):
+class DPN(Loss):
     """Polarization hinge towards one random target per class (Fan et al., IJCAI 2020)."""
 
     targets: Tensor

@@ -21,7 +21,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.features import mismatch, read
 from hashzoo_plugins.quantization import gap, straight_through
@@ -34,7 +34,7 @@ def cubic(code: Tensor) -> Tensor:
     return gap(code).abs().pow(3).mean()
 
 
-class GreedyHash(nn.Module):
+class GreedyHash(Loss):
     """A classifier on the sign of the code, its gradient passed straight through (Su et al., NeurIPS 2018)."""
 
     def __init__(self, setting: Setting, *, alpha: float = 0.1) -> None:
@@ -49,7 +49,7 @@ class GreedyHash(nn.Module):
         return {"classification": loss(logits, batch.labels), "quantization": self.alpha * cubic(output.code)}
 
 
-class Unsupervised(nn.Module):
+class Unsupervised(Loss):
     """Match cosines of codes to those of features, without labels (Su et al., NeurIPS 2018)."""
 
     def __init__(self, setting: Setting, *, alpha: float = 0.1, center: bool = True) -> None:

@@ -20,10 +20,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
-from hashzoo import Batch, Card, Output, Setting, deep
+from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise.pairs import SMALL
 from hashzoo_plugins.pointwise.centers import Kind, centers, shares
 
@@ -40,7 +40,7 @@ def scores(code: Tensor, codebook: Tensor, labels: Tensor, margin: float, kind: 
     return torch.cos(torch.arccos(cosine.clamp(FLAT - 1, 1 - FLAT)) + margin * own)
 
 
-class OrthoHash(nn.Module):
+class OrthoHash(Loss):
     """Cross-entropy of cosines with a fixed codebook, with a margin (Hoe et al., NeurIPS 2021)."""
 
     codebook: Tensor

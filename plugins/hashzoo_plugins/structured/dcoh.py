@@ -25,7 +25,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu
 
-from hashzoo import Backbone, Batch, Card, Codes, Deep, Features, Operation, Output, Run, Setting, Split, bits, signs
+from hashzoo import (
+    Backbone,
+    Batch,
+    Card,
+    Codes,
+    Deep,
+    Features,
+    Head,
+    Loss,
+    Operation,
+    Output,
+    Run,
+    Setting,
+    Split,
+    bits,
+    signs,
+)
 from hashzoo_plugins.datasets.composed import algebra
 from hashzoo_plugins.quantization import gap
 
@@ -64,7 +80,7 @@ def triplets(codes: Tensor, similar: Tensor, margin: float, anchors: Tensor) -> 
     return (loss * valid).sum() / valid.sum().clamp(min=1)
 
 
-class FullyConnected(nn.Module):
+class FullyConnected(Head):
     """Two fully connected layers of ``hidden`` units, then a tanh layer of K units."""
 
     def __init__(self, setting: Setting, backbone: Backbone, *, hidden: int = 4096) -> None:
@@ -133,7 +149,7 @@ def adversarial_loss(fake: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
 
 
-class MultiLevel(nn.Module):
+class MultiLevel(Loss):
     """Margin-adaptive triplets over multi-level similarity, label prediction and quantization, without operators."""
 
     def __init__(

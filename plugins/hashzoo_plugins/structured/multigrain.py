@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.pairwise.pairs import contrastive, require, upper
 from hashzoo_plugins.quantization import gap, straight_through
 from hashzoo_plugins.structured import maps
@@ -33,7 +33,7 @@ from hashzoo_plugins.structured import maps
 GRAINS = 3
 
 
-class MultiGrain(nn.Module):
+class MultiGrain(Head):
     """The last three stages, each pooled under its own sigmoid attention, concatenated and hashed."""
 
     def __init__(self, setting: Setting, backbone: Backbone, *, relax: Literal["tanh", "ste"] = "tanh") -> None:
@@ -64,7 +64,7 @@ def attend(features: Tensor, attention: Tensor) -> Tensor:
     return (features * attention).mean((2, 3))
 
 
-class Contrastive(nn.Module):
+class Contrastive(Loss):
     """Squared distance of similar pairs, and a hinge at ``margin`` (default 2K) for dissimilar pairs."""
 
     def __init__(

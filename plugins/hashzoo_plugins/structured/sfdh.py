@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo import Backbone, Batch, Card, Features, Output, Setting, deep
+from hashzoo import Backbone, Batch, Card, Features, Head, Loss, Output, Setting, deep
 from hashzoo_plugins.structured import maps
 
 LOCAL = 16  # channels of the local branch
@@ -41,7 +41,7 @@ def saliency(features: Tensor, threshold: float | Literal["mean"]) -> tuple[Tens
     return a, (a > level).to(a)
 
 
-class Saliency(nn.Module):
+class Saliency(Head):
     """The pooled last map and a branch for its salient region; batch-normalized tanh codes, and class scores."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Saliency(nn.Module):
         return torch.relu(self.local(local)).mean((2, 3)), whole.mean((2, 3))
 
 
-class SFDH(nn.Module):
+class SFDH(Loss):
     """Similarity, quantization, classification and distance to trainable centers, weighted 1, 0.1, 0.5 and 0.01."""
 
     def __init__(

@@ -35,7 +35,9 @@ from hashzoo import (
     Deep,
     Features,
     Hamming,
+    Head,
     Index,
+    Loss,
     Operation,
     Output,
     Setting,
@@ -101,7 +103,7 @@ def select(scores: Tensor, count: int) -> Tensor:
     return mask | (scores.sum(1, keepdim=True) == 0)
 
 
-class TwoLevel(nn.Module):
+class TwoLevel(Head):
     """One local bit per feature map, and a global code that is linear in the pooled maps."""
 
     def __init__(self, setting: Setting, backbone: Backbone, *, local_bits: int = 256) -> None:
@@ -118,7 +120,7 @@ class TwoLevel(nn.Module):
         return Output(torch.tanh(self.hash(g)), extra={"local": torch.tanh(self.norm(g)), "maps": local})
 
 
-class TwoLevelLoss(nn.Module):
+class TwoLevelLoss(Loss):
     """The contrastive loss of DSH for the global and the local code, each with a margin of twice its length.
 
     ``classification`` is the weight of the cross-entropy of a linear classifier on each code (0: no classifiers);
