@@ -37,7 +37,7 @@ from hashzoo.registry.build import build_backbone
 from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.retrieval import engines
-from hashzoo.retrieval.encoder import AT_ONCE, READERS, Encoder
+from hashzoo.retrieval.encoder import BATCH_SIZE, DECODER_THREADS, Encoder
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
 from hashzoo.training.process_state import limit_threads
@@ -79,7 +79,7 @@ def searched(what: str, database: np.ndarray, queries: np.ndarray, rounds: int) 
     """One table: queries a second of each way, and how they compare."""
     flat = faiss.IndexBinaryFlat(BITS)
     flat.add(database)
-    apart = engines.Flat(database)
+    apart = engines.FlatEngine(database)
     _, distances = nearest(queries, database, K)  # compiles, too
     few = queries[: max(1, len(queries) // 10)]  # of what is slow
 
@@ -101,9 +101,9 @@ def searched(what: str, database: np.ndarray, queries: np.ndarray, rounds: int) 
     recall = None
     if what == "clustered":
         started = time.perf_counter()
-        lists = engines.lists(database)
+        lists = engines.build_lists(database)
         took = time.perf_counter() - started
-        listed = engines.Listed(database, lists)
+        listed = engines.IVFEngine(database, lists)
         recall = float((listed.search(queries, K)[1] <= distances[:, -1:]).mean())
         tasks["faiss IVF"] = lambda: listed.search(queries, K)
         print(f"  {len(lists.centers)} lists made in {took:.1f} s, {lists.probes} looked into, recall {recall:.4f}")
@@ -148,14 +148,14 @@ def encoded(photos: Path, weights: Path | None, count: int, rounds: int) -> None
     files: Sequence[Path] = [root / path for path in relative[:count]]
 
     def decoded() -> list[torch.Tensor]:
-        with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(DECODER_THREADS, os.cpu_count() or 1)) as pool:
             return list(pool.map(lambda f: prepare(of.tensor(image_paths.open_image(f)), of.input), files))
 
     ready = torch.stack(decoded())
 
     def forward() -> None:
         with torch.no_grad():
-            for some in torch.split(ready, AT_ONCE):
+            for some in torch.split(ready, BATCH_SIZE):
                 of.method.backbone(some)
 
     limit_threads(1)

@@ -13,9 +13,9 @@ from hashzoo.cli.options import device_option, insist_on_room, insist_on_root, p
 from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from hashzoo.retrieval.code_file import KeptCodes
+    from hashzoo.retrieval.code_file import StoredCodes
     from hashzoo.retrieval.image_index import ImageIndex
-    from hashzoo.retrieval.results_page import Answer
+    from hashzoo.retrieval.results_page import SearchResult
 
 LEFT_OUT = 1
 ENGINES = ("auto", "exact", "faiss-flat", "faiss-ivf")
@@ -50,13 +50,13 @@ def encode(
     """
     from hashzoo.api.progress import bar
     from hashzoo.retrieval.encoder import load_encoder
-    from hashzoo.retrieval.image_index import gathered
+    from hashzoo.retrieval.image_index import encode_files
 
     insist_on_room(output)
     encoder = load_encoder(run, device=device, plugins=plugins)
     with bar("images") as tell:
-        kept, refused = gathered(encoder, images, None, tell, stop=on_bad_image == "stop")
-    _written(kept, refused, output)
+        stored, skipped = encode_files(encoder, images, None, tell, strict=on_bad_image == "stop")
+    _written(stored, skipped, output)
 
 
 @click.group()
@@ -93,24 +93,24 @@ def build(
     insist_on_room(output)
     encoder = load_encoder(run, device=device, plugins=plugins)
     with bar("images") as tell:
-        kept, refused = built(encoder, images, engine, tell, stop=on_bad_image == "stop")
-    _written(kept, refused, output)
+        stored, skipped = built(encoder, images, engine, tell, strict=on_bad_image == "stop")
+    _written(stored, skipped, output)
 
 
-def _written(kept: KeptCodes, refused: list[str], output: Path) -> None:
+def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
     """Write codes and say so, and which images are not among them."""
     from hashzoo.retrieval import code_file
 
-    code_file.write(output, kept)
-    for line in refused:
+    code_file.write(output, stored)
+    for line in skipped:
         click.echo(f"left out: {printable(line)}", err=True)
     codes = ", ".join(
         f"{name}: {told['bits']} bits" if "bits" in told else f"{name}: {told['type']} {told['shape']}"
-        for name, told in kept.about["codes"].items()
+        for name, told in stored.metadata["codes"].items()
     )
-    gone = f", {len(refused)} left out" if refused else ""
-    click.echo(f"{len(kept)} image{'s' * (len(kept) != 1)}{gone}; {codes}; written to {printable(output)}")
-    if refused:
+    gone = f", {len(skipped)} left out" if skipped else ""
+    click.echo(f"{len(stored)} image{'s' * (len(stored) != 1)}{gone}; {codes}; written to {printable(output)}")
+    if skipped:
         sys.exit(LEFT_OUT)
 
 
@@ -163,37 +163,39 @@ def search(
     found = _answers(opened, queries, top, operation)
     what = "distance" if opened.integer else "score"
     if html:
-        from hashzoo.retrieval.results_page import page
+        from hashzoo.retrieval.results_page import render_page
 
-        title = f"{opened.about['method']}, {opened.about['bits']} bits: {len(opened):,} images"
-        replace_bytes(output, page(title, found, what).encode("utf-8", "backslashreplace"))
+        title = f"{opened.metadata['method']}, {opened.metadata['bits']} bits: {len(opened):,} images"
+        replace_bytes(output, render_page(title, found, what).encode("utf-8", "backslashreplace"))
     if as_json:
         told = [
-            {"query": [str(path) for path in one.asked], "found": [_plain(hit) for hit in one.hits]} for one in found
+            {"query": [str(path) for path in one.queries], "found": [_plain(hit) for hit in one.hits]} for one in found
         ]
-        click.echo(json.dumps({"method": opened.about["method"], "engine": opened.engine, "answers": told}, indent=2))
+        click.echo(
+            json.dumps({"method": opened.metadata["method"], "engine": opened.engine, "answers": told}, indent=2)
+        )
     else:
         _tell(found, what)
     if html:
         click.echo(f"written to {output}", err=as_json)
 
 
-def _answers(opened: ImageIndex, queries: tuple[Path, ...], top: int, operation: Any) -> list[Answer]:
-    from hashzoo.retrieval.results_page import Answer
+def _answers(opened: ImageIndex, queries: tuple[Path, ...], top: int, operation: Any) -> list[SearchResult]:
+    from hashzoo.retrieval.results_page import SearchResult
 
     if operation:
         first, second = queries
         heading = f"{operation} of {printable(first)} and {printable(second)}"
-        return [Answer(heading, queries, opened.compose(operation, first, second, top))]
+        return [SearchResult(heading, queries, opened.compose(operation, first, second, top))]
     hits = opened.search(list(queries), top)
-    return [Answer(printable(path), [path], one) for path, one in zip(queries, hits, strict=True)]
+    return [SearchResult(printable(path), [path], one) for path, one in zip(queries, hits, strict=True)]
 
 
 def _plain(hit: Any) -> dict[str, Any]:
     return {"row": hit.row, "path": str(hit.path), "distance": hit.distance}
 
 
-def _tell(found: list[Answer], what: str) -> None:
+def _tell(found: list[SearchResult], what: str) -> None:
     for one in found:
         click.echo(one.heading)
         click.echo(f"{'rank':>6}  {what:>8}  image")
@@ -235,7 +237,7 @@ def export(
         found = onnx.export(load_encoder(source, plugins=plugins), output, checked, root)
         click.echo(
             f"checked against torch with {found.images:,} images: {found.differing} of {found.bits:,} bits differ"
-            + (f", none of them {onnx.NEAR:g} or more from its threshold" if found.differing else "")
+            + (f", none of them {onnx.TOLERANCE:g} or more from its threshold" if found.differing else "")
         )
         click.echo(f"written to {output}")
         return
@@ -248,19 +250,19 @@ def export(
     click.echo(f"written to {_exported(target, code_file.read(source), output, code)}")
 
 
-def _exported(target: str, kept: KeptCodes, output: Path, code: str) -> str:
+def _exported(target: str, stored: StoredCodes, output: Path, code: str) -> str:
     if target == "faiss":
         from hashzoo.export import faiss
 
-        files = faiss.export(kept, output, code)
+        files = faiss.export(stored, output, code)
     elif target == "pgvector":
         from hashzoo.export import postgresql
 
-        files = postgresql.export(kept, output, code)
+        files = postgresql.export(stored, output, code)
     else:
         from hashzoo.export import lancedb, parquet
 
         if code:
             raise UsageError(f"--to {target} holds all codes; leave out --code")
-        files = (lancedb if target == "lancedb" else parquet).export(kept, output)
+        files = (lancedb if target == "lancedb" else parquet).export(stored, output)
     return ", ".join(map(str, files))

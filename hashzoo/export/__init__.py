@@ -1,1 +1,1 @@
-"""A trained method and its codes for other tools."""
+"""Exports of trained methods and codes to other programs."""

@@ -1,4 +1,4 @@
-"""Codes as a table of LanceDB, to be searched by ``distance_type("hamming")``."""
+"""Export of codes as a LanceDB table, to be searched with ``distance_type("hamming")``."""
 
 from __future__ import annotations
 
@@ -8,32 +8,42 @@ from pathlib import Path
 
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export import manifest
-from hashzoo.export.parquet import arrow, table
-from hashzoo.retrieval.code_file import KeptCodes
+from hashzoo.export.parquet import build_table, import_pyarrow
+from hashzoo.retrieval.code_file import StoredCodes
 from hashzoo.storage.files import disk_errors
 
 TABLE = "pictures"
 
 
-def export(kept: KeptCodes, output: Path) -> list[Path]:
-    """Write a new database folder with the table ``images`` and the manifest, all or nothing.
+def export(stored: StoredCodes, output: Path) -> list[Path]:
+    """Write a new database folder with the table ``pictures`` and the manifest, atomically.
 
-    Codes are lists of uint8, a byte each. UsageError where the folder exists; EnvironmentFailure where lancedb is not
-    there.
+    Each code is a list of uint8, its packed bytes.
+
+    Args:
+        stored: The codes.
+        output: The folder to create.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: If the folder exists.
+        EnvironmentFailure: If lancedb is not installed, or the disk refuses the files.
     """
     try:
         import lancedb
     except ImportError:
         raise EnvironmentFailure("this needs lancedb; pip install 'hashzoo[lancedb]'") from None
-    pyarrow = arrow("lancedb")
+    pyarrow = import_pyarrow("lancedb")
     if output.exists():
         raise UsageError(f"{output} exists; name a new folder, or remove it")
     with disk_errors("write", output):
         work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.absolute().parent))
         try:
-            lancedb.connect(str(work)).create_table(TABLE, data=table(pyarrow, kept, listed=True))
-            told = manifest.digests(kept)
-            manifest.write(work / "manifest.json", "lancedb", kept.about, {}, table=TABLE, codes_sha256=told)
+            lancedb.connect(str(work)).create_table(TABLE, data=build_table(pyarrow, stored, bytes_as_lists=True))
+            digests = manifest.code_digests(stored)
+            manifest.write(work / "manifest.json", "lancedb", stored.metadata, {}, table=TABLE, codes_sha256=digests)
             work.chmod(0o755)
             work.rename(output)
         finally:

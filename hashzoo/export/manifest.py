@@ -1,8 +1,7 @@
-"""What a reader of exported codes must know, as a JSON file beside them."""
+"""The manifest of exported codes: a JSON file that tells other programs how to read them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,56 +10,51 @@ from typing import Any
 
 import numpy as np
 
-from hashzoo.retrieval.code_file import ORDER, KeptCodes
-from hashzoo.storage.files import replace_bytes
+from hashzoo.retrieval.code_file import BIT_ORDER, StoredCodes
+from hashzoo.storage.files import replace_bytes, sha256
 
 SCHEMA = 1
 
 
-def beside(file: Path) -> Path:
-    """Where the manifest of one exported file lies.
+def manifest_path(file: Path) -> Path:
+    """The path of the manifest of a single exported file.
 
-    >>> beside(Path("codes.parquet")).name
+    >>> manifest_path(Path("codes.parquet")).name
     'codes.parquet.json'
     """
     return file.with_name(file.name + ".json")
 
 
-def write(path: Path, target: str, about: Mapping[str, Any], files: Mapping[str, bytes], **more: Any) -> None:
-    """Write a manifest: what an encoder says of itself, the SHA-256 of each file, and what a target has to add."""
+def write(path: Path, target: str, metadata: Mapping[str, Any], files: Mapping[str, bytes], **more: Any) -> None:
+    """Write a manifest.
+
+    Args:
+        path: The file to write.
+        target: Name of the export format.
+        metadata: Description of the encoder and its codes.
+        files: The exported files, whose SHA-256 digests are listed.
+        more: Further entries of the format.
+    """
     content = {
         "schema": SCHEMA,
         "target": target,
-        "bit_order": ORDER,
-        **about,
-        "files": {name: digest(data) for name, data in files.items()},
+        "bit_order": BIT_ORDER,
+        **metadata,
+        "files": {name: sha256(data) for name, data in files.items()},
         **more,
     }
     replace_bytes(path, json.dumps(content, indent=1).encode())
 
 
-def digest(data: bytes) -> str:
-    """The SHA-256 of some bytes, in hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
+def code_digests(stored: StoredCodes) -> dict[str, str]:
+    """SHA-256 of the bytes of each code, row by row, by the name of the code."""
+    return {name: sha256(np.ascontiguousarray(stored.array(name)).tobytes()) for name in stored.metadata["codes"]}
 
 
-def digests(kept: KeptCodes) -> dict[str, str]:
-    """The SHA-256 of each code's bytes, row after row, by the code's name."""
-    return {
-        name: digest(np.ascontiguousarray(kept.arrays[array_of(name, told)]).tobytes())
-        for name, told in kept.about["codes"].items()
-    }
+def utf8_path(path: str) -> str:
+    """A path as valid UTF-8: bytes that are not UTF-8 are escaped.
 
-
-def array_of(name: str, told: Mapping[str, Any]) -> str:
-    """What the array of a code is called."""
-    return f"bits.{name}" if "bits" in told else f"values.{name}"
-
-
-def text(path: str) -> str:
-    """A path as text that every database takes: bytes that are no UTF-8 are escaped.
-
-    >>> text(os.fsdecode(b"caf\\xe9.jpg"))
+    >>> utf8_path(os.fsdecode(b"caf\\xe9.jpg"))
     'caf\\\\xe9.jpg'
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""A trained method as ONNX: shaped images in, packed bits out, compared with torch before anything is kept."""
+"""Export of a trained method as ONNX: uint8 images in, packed bits out, compared with torch before it is written."""
 
 from __future__ import annotations
 
@@ -25,192 +25,236 @@ from hashzoo.storage.files import replace_bytes
 from hashzoo.types import Batch, Codes
 
 OPSET = 18
-NEAR = 1e-5  # a bit whose value is nearer to 0 than this may come out either way
-IMAGES = 1000  # that are compared, at most
-AT_ONCE = 50
+INPUT = "pictures"  # name of the graph's input
+TOLERANCE = 1e-5  # a bit whose value is nearer to its threshold can differ between ONNX and torch
+MAX_IMAGES = 1000  # compared
+BATCH_SIZE = 50
 
 
-class Packing(nn.Module):
-    """(B, C, H, W) uint8 images of the backbone's size in; a tuple out, of each code's packed bits or values."""
+class PackedEncoder(nn.Module):
+    """Encodes uint8 images (B, C, H, W) of the backbone's size; returns a tuple of packed bits or values per code.
 
-    def __init__(self, of: TrainedMethod, names: Sequence[str]) -> None:
+    Args:
+        trained: The method.
+        names: The codes to return.
+    """
+
+    def __init__(self, trained: TrainedMethod, names: Sequence[str]) -> None:
         super().__init__()
-        self.method, self.names, self.input, self.classes = of.method, names, of.input, len(of.class_names)
+        self.method, self.names, self.input = trained.method, names, trained.input
+        self.classes = len(trained.class_names)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Bits eight to a byte, (B, ceil(K / 8)) uint8, the first the highest of byte 0."""
+        """Packed bits (B, ceil(K / 8)) uint8 for a binary code, with bit 0 the highest of byte 0; else the values."""
         codes = self.codes(images)
-        return tuple(packed(codes[n]) if codes[n].dtype == torch.bool else codes[n] for n in self.names)
+        return tuple(pack_bits(codes[name]) if codes[name].dtype == torch.bool else codes[name] for name in self.names)
 
     def codes(self, images: Tensor) -> Codes:
-        """What the method makes of the images."""
-        count = images.shape[0]  # len would make a constant of it
-        blank = torch.zeros(count, self.classes), torch.full((count,), -1)
-        return self.method.encode(Batch((normalised(images, self.input),), *blank))
+        """The codes of the images, by name."""
+        count = images.shape[0]  # len() would become a constant in the graph
+        labels, ids = torch.zeros(count, self.classes), torch.full((count,), -1)
+        return self.method.encode(Batch((normalised(images, self.input),), labels, ids))
 
 
-def packed(bits: Tensor) -> Tensor:
-    """(B, K) bool as (B, ceil(K / 8)) uint8, as :func:`hashzoo.hamming.counting.pack` does it, in operators that ONNX
-    has.
+def pack_bits(bits: Tensor) -> Tensor:
+    """(B, K) bool to (B, ceil(K / 8)) uint8 like :func:`hashzoo.hamming.counting.pack`, with operators of ONNX.
 
-    >>> packed(torch.tensor([[True, False, False, False, False, False, False, True, True]])).tolist()
+    >>> pack_bits(torch.tensor([[True, False, False, False, False, False, False, True, True]])).tolist()
     [[129, 128]]
     """
     padded = torch.nn.functional.pad(bits.to(torch.int32), (0, -bits.shape[1] % 8))
-    eights = padded.reshape(padded.shape[0], padded.shape[1] // 8, 8)
-    return (eights * (2 ** torch.arange(7, -1, -1, dtype=torch.int32))).sum(2).to(torch.uint8)
+    octets = padded.reshape(padded.shape[0], padded.shape[1] // 8, 8)
+    return (octets * (2 ** torch.arange(7, -1, -1, dtype=torch.int32))).sum(2).to(torch.uint8)
 
 
-class Margins(TorchFunctionMode):
-    """Within it, how far from 0 the values were that became bits: ``of(bits)`` gives their sizes, by the tensor."""
+class MarginRecorder(TorchFunctionMode):
+    """A context that records how far from 0 the values are that a comparison with 0 turns into bits."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._comparisons: list[tuple[Tensor, Tensor]] = []  # result, values
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Keep both sides of every comparison with 0."""
-        found = func(*args, **(kwargs or {}))
+        """Call the function; record result and values of a comparison with 0."""
+        result = func(*args, **(kwargs or {}))
         if getattr(func, "__name__", "") in ("ge", "__ge__", "gt", "__gt__") and len(args) == 2 and args[1] is not None:
             left, right = args
             if isinstance(left, Tensor) and isinstance(right, int | float) and right == 0:
-                self._seen.append((found, left))
-        return found
+                self._comparisons.append((result, left))
+        return result
 
-    def of(self, bits: Tensor) -> Tensor:
-        """|x| where these bits are x >= 0; infinite where they are not."""
-        for found, values in self._seen:
-            if found is bits:
+    def margins(self, bits: Tensor) -> Tensor:
+        """|x| if the tensor ``bits`` is the result of x >= 0; otherwise infinity, in the shape of ``bits``."""
+        for result, values in self._comparisons:
+            if result is bits:
                 return values.abs()
         return torch.full(bits.shape, torch.inf)
 
 
 @dataclass(frozen=True)
-class Checked:
-    """How ONNX and torch compare: images, bits of each, bits that differ, and the largest |x| of one that does."""
+class Comparison:
+    """How the codes of ONNX and torch compare.
+
+    Attributes:
+        images: Number of images.
+        bits: Number of bits of all their codes.
+        differing: Number of bits that differ.
+        max_margin: The largest distance of a differing bit's value from its threshold.
+    """
 
     images: int
     bits: int
     differing: int
-    farthest: float
+    max_margin: float
 
 
-def export(encoder: Encoder, output: Path, images: Sequence[Path] = (), root: Path | None = None) -> Checked:
-    """Write the encoder as ONNX and its manifest, once onnxruntime has given torch's codes for real images.
+def export(encoder: Encoder, output: Path, images: Sequence[Path] = (), root: Path | None = None) -> Comparison:
+    """Write an encoder as ONNX with its manifest, if onnxruntime gives the codes of torch for real images.
 
-    These are up to 1,000 of ``images``, files and folders, or the queries of the data that the method was measured
-    on, whose files lie in ``root``. The graph takes (B, C, H, W) uint8, upright, resized and cropped as the manifest
-    says. EnvironmentFailure where the extra ``onnx`` is missing, the method leaves torch while it encodes, or codes
-    differ.
+    The graph takes images (B, C, H, W) uint8 that are upright, resized and cropped as the manifest says.
+
+    Args:
+        encoder: The encoder, on the CPU.
+        output: The ``.onnx`` file.
+        images: Image files and folders, of which up to 1,000 images are compared. By default these are queries of the
+            dataset that the cell was measured on.
+        root: The folder of the dataset's files, if they were moved.
+
+    Returns:
+        The comparison of ONNX with torch.
+
+    Raises:
+        UsageError: If the encoder is on another device, or there are no images to compare.
+        EnvironmentFailure: If the extra ``onnx`` is not installed, torch cannot export the method, or codes differ.
     """
     try:
         import onnxruntime
     except ImportError:
         raise EnvironmentFailure("this needs onnx and onnxruntime; pip install 'hashzoo[onnx]'") from None
-    of = encoder.trained
-    if of.run.device.type != "cpu":
-        raise UsageError("an encoder is exported from the CPU; leave out --device")
-    seen = _seen(encoder, images, root)
-    names = of.method.index().reads()
+    trained = encoder.trained
+    if trained.run.device.type != "cpu":
+        raise UsageError("only an encoder on the CPU can be exported; leave out --device")
+    examples = _examples(encoder, images, root)
+    names = trained.method.index().reads()
     with torch.no_grad():
-        first = Packing(of, ()).codes(seen[:1])
-    module = Packing(of, tuple(first) if names is None else names).eval()
-    data = _exported(module, seen[:2], of.cell.identity.method)
+        codes = PackedEncoder(trained, ()).codes(examples[:1])
+    module = PackedEncoder(trained, tuple(codes) if names is None else names).eval()
+    data = _onnx_model(module, examples[:2], trained.cell.identity.method)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    checked = compared(module, seen, lambda some: session.run(None, {"pictures": some.numpy()}))
+    comparison = compare(module, examples, lambda batch: session.run(None, {INPUT: batch.numpy()}))
     replace_bytes(output, data)
-    outputs = {
-        name: {"bits": first[name].shape[1], "shape": ["batch", -(-first[name].shape[1] // 8)], "type": "uint8"}
-        if first[name].dtype == torch.bool
-        else {"shape": ["batch", *first[name].shape[1:]], "type": "float32"}
-        for name in module.names
-    }
     manifest.write(
-        manifest.beside(output),
+        manifest.manifest_path(output),
         "onnx",
-        encoder.about(),
+        encoder.describe(),
         {output.name: data},
-        input={
-            "name": "pictures",
-            "type": "uint8",
-            "shape": ["batch", *seen.shape[1:]],
-            "what": "upright, resized and cropped as under preprocessing; scale, mean and std are in the graph",
-        },
-        outputs=outputs,
+        input=_input_spec(examples),
+        outputs={name: _output_spec(codes[name]) for name in module.names},
         opset=OPSET,
-        checked=vars(checked),
+        checked={
+            "pictures": comparison.images,
+            "bits": comparison.bits,
+            "differing": comparison.differing,
+            "farthest": comparison.max_margin,
+        },
     )
-    return checked
+    return comparison
 
 
-def _seen(encoder: Encoder, images: Sequence[Path], root: Path | None) -> Tensor:
-    """(N, C, H, W) uint8 real images as the graph takes them."""
-    of = encoder.trained
+def _input_spec(images: Tensor) -> dict[str, Any]:
+    return {
+        "name": INPUT,
+        "type": "uint8",
+        "shape": ["batch", *images.shape[1:]],
+        "what": "upright, resized and cropped as under preprocessing; scale, mean and std are in the graph",
+    }
+
+
+def _output_spec(code: Tensor) -> dict[str, Any]:
+    if code.dtype == torch.bool:
+        return {"bits": code.shape[1], "shape": ["batch", -(-code.shape[1] // 8)], "type": "uint8"}
+    return {"shape": ["batch", *code.shape[1:]], "type": "float32"}
+
+
+def _examples(encoder: Encoder, images: Sequence[Path], root: Path | None) -> Tensor:
+    """Real images as the graph takes them, (N, C, H, W) uint8."""
+    trained = encoder.trained
     if images:
-        folder, relative = image_paths.find_images(images)
-        found = [of.tensor(image_paths.open_image(folder / path)) for path in relative[:IMAGES]]
+        folder, paths = image_paths.find_images(images)
+        tensors = [trained.tensor(image_paths.open_image(folder / path)) for path in paths[:MAX_IMAGES]]
     else:
         try:
-            shown = reload_data(of.cell, encoder.plugins, root).query.images
+            queries = reload_data(trained.cell, encoder.plugins, root).query.images
         except (UsageError, EnvironmentFailure) as error:
             raise UsageError(f"no images to check the export with: {error}; name some with --check") from error
-        found = [as_tensor(shown[row]) for row in range(min(IMAGES, len(shown)))]
-    return torch.stack([shaped(image, of.input) for image in found])
+        tensors = [as_tensor(queries[row]) for row in range(min(MAX_IMAGES, len(queries)))]
+    return torch.stack([shaped(tensor, trained.input) for tensor in tensors])
 
 
-def _exported(module: Packing, example: Tensor, method: str) -> bytes:
-    """The bytes of the ONNX model. EnvironmentFailure where torch cannot make a graph of the method."""
-    example = example if len(example) > 1 else example.repeat(2, 1, 1, 1)  # of one, the batch would be a constant
+def _onnx_model(module: PackedEncoder, examples: Tensor, method: str) -> bytes:
+    """The serialised ONNX model. Raises EnvironmentFailure if torch cannot export the method."""
+    examples = examples if len(examples) > 1 else examples.repeat(2, 1, 1, 1)  # a batch of one becomes a constant
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of torch's exporter, on its own future
-            made = torch.onnx.export(
+            warnings.simplefilter("ignore")  # about future changes of the exporter
+            program = torch.onnx.export(
                 module,
-                (example,),
-                input_names=["pictures"],
+                (examples,),
+                input_names=[INPUT],
                 output_names=list(module.names),
                 opset_version=OPSET,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 dynamo=True,
                 verbose=False,
             )
-            if made is None:
-                raise RuntimeError("torch made no program")
-            data: bytes = made.model_proto.SerializeToString()
+            if program is None:
+                raise RuntimeError("torch returned no program")
+            data: bytes = program.model_proto.SerializeToString()
     except ImportError as error:
         raise EnvironmentFailure(f"this needs {error.name}; pip install 'hashzoo[onnx]'") from error
-    except Exception as error:  # the exporter raises many kinds
+    except Exception as error:  # the exporter raises many types
         cause = error.__cause__ or error
         raise EnvironmentFailure(
-            f"{method} cannot be exported to ONNX, since it does not stay within torch's operators while it encodes: "
-            f"{first_line(cause)}"
+            f"{method} cannot be exported to ONNX, since its encode uses more than torch operators: {first_line(cause)}"
         ) from error
     finally:
         logger.setLevel(level)
     return data
 
 
-def compared(module: Packing, images: Tensor, run: Callable[[Tensor], Sequence[np.ndarray[Any, Any]]]) -> Checked:
-    """Compare what a run of the graph gives with torch. EnvironmentFailure where codes differ by more than rounding."""
-    total, differing, farthest = 0, 0, 0.0
-    for some in torch.split(images, AT_ONCE):
-        with torch.no_grad(), Margins() as margins:
-            codes = module.codes(some)
-        for name, got in zip(module.names, run(some), strict=True):
-            if codes[name].dtype != torch.bool:
-                if not np.allclose(got, codes[name].numpy(), rtol=1e-4, atol=1e-5):
-                    raise EnvironmentFailure(f"ONNX and torch give other values of {name!r}; nothing was written")
+def compare(
+    module: PackedEncoder, images: Tensor, run: Callable[[Tensor], Sequence[np.ndarray[Any, Any]]]
+) -> Comparison:
+    """Compare the outputs of an ONNX graph with torch.
+
+    Args:
+        module: The exported module.
+        images: Images (N, C, H, W) uint8.
+        run: Runs the graph on a batch of images.
+
+    Raises:
+        EnvironmentFailure: If codes differ by more than rounding explains.
+    """
+    total, differing, max_margin = 0, 0, 0.0
+    for batch in torch.split(images, BATCH_SIZE):
+        with torch.no_grad(), MarginRecorder() as recorder:
+            codes = module.codes(batch)
+        for name, output in zip(module.names, run(batch), strict=True):
+            expected = codes[name]
+            if expected.dtype != torch.bool:
+                if not np.allclose(output, expected.numpy(), rtol=1e-4, atol=1e-5):
+                    raise EnvironmentFailure(f"ONNX and torch give different values of {name!r}; nothing was written")
                 continue
-            count = codes[name].shape[1]
-            apart = torch.from_numpy(np.unpackbits(got, axis=1, count=count).astype(bool)) != codes[name]
-            total, differing = total + apart.numel(), differing + int(apart.sum())
-            farthest = max([farthest, *margins.of(codes[name])[apart].tolist()])
-    if farthest >= NEAR:
+            bits = torch.from_numpy(np.unpackbits(output, axis=1, count=expected.shape[1]).astype(bool))
+            wrong = bits != expected
+            total, differing = total + wrong.numel(), differing + int(wrong.sum())
+            max_margin = max([max_margin, *recorder.margins(expected)[wrong].tolist()])
+    if max_margin >= TOLERANCE:
         raise EnvironmentFailure(
-            f"ONNX and torch differ in {differing} of {total} bits, one of them {farthest:g} from its threshold; "
+            f"ONNX and torch differ in {differing} of {total} bits, one of them {max_margin:g} from its threshold; "
             "nothing was written"
         )
-    return Checked(len(images), total, differing, farthest)
+    return Comparison(len(images), total, differing, max_margin)

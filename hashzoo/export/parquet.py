@@ -1,4 +1,4 @@
-"""Codes as an Arrow table: in a Parquet file, or for what else takes one."""
+"""Export of codes as an Arrow table in a Parquet file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.export import manifest
-from hashzoo.retrieval.code_file import KeptCodes
+from hashzoo.retrieval.code_file import StoredCodes
 from hashzoo.storage.files import replace_bytes
 
 
-def arrow(extra: str = "parquet") -> Any:
-    """The library. EnvironmentFailure naming the extra where it is not installed."""
+def import_pyarrow(extra: str = "parquet") -> Any:
+    """The pyarrow module. Raises EnvironmentFailure that names the extra if it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -25,37 +25,47 @@ def arrow(extra: str = "parquet") -> Any:
     return pyarrow
 
 
-def table(pyarrow: Any, kept: KeptCodes, listed: bool) -> Any:
-    """Columns ``row``, ``path`` and one for each code: bytes of fixed length, or with ``listed`` lists of uint8.
+def build_table(pyarrow: Any, stored: StoredCodes, *, bytes_as_lists: bool) -> Any:
+    """An Arrow table with the columns ``row``, ``path``, and one per code.
 
-    What is no bits is a list of numbers.
+    Args:
+        pyarrow: The pyarrow module.
+        stored: The codes. A code that is not binary becomes a list of numbers.
+        bytes_as_lists: Write a binary code as a list of uint8 instead of bytes of fixed length.
     """
     columns: dict[str, Any] = {
-        "row": pyarrow.array(np.arange(len(kept), dtype=np.int64)),
-        "path": pyarrow.array([manifest.text(path) for path in kept.paths], pyarrow.string()),
+        "row": pyarrow.array(np.arange(len(stored), dtype=np.int64)),
+        "path": pyarrow.array([manifest.utf8_path(path) for path in stored.paths], pyarrow.string()),
     }
-    for name, told in kept.about["codes"].items():
-        array = np.ascontiguousarray(kept.arrays[manifest.array_of(name, told)]).reshape(len(kept), -1)
-        if "bits" in told and not listed:
+    for name, spec in stored.metadata["codes"].items():
+        array = np.ascontiguousarray(stored.array(name)).reshape(len(stored), -1)
+        if "bits" in spec and not bytes_as_lists:
             kind = pyarrow.binary(array.shape[1])
-            columns[name] = pyarrow.Array.from_buffers(kind, len(kept), [None, pyarrow.py_buffer(array)])
+            columns[name] = pyarrow.Array.from_buffers(kind, len(stored), [None, pyarrow.py_buffer(array)])
         else:
             columns[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(array.ravel()), array.shape[1])
     return pyarrow.table(columns)
 
 
-def export(kept: KeptCodes, output: Path) -> list[Path]:
-    """Write a Parquet file, with the manifest in its metadata under ``hashzoo`` as well as beside it.
+def export(stored: StoredCodes, output: Path) -> list[Path]:
+    """Write a Parquet file and its manifest. The metadata of the file holds the manifest's description of the codes.
 
-    EnvironmentFailure where pyarrow is not installed.
+    Args:
+        stored: The codes.
+        output: The file.
+
+    Returns:
+        The files written.
+
+    Raises:
+        EnvironmentFailure: If pyarrow is not installed.
     """
-    pyarrow = arrow()
-    made = table(pyarrow, kept, listed=False).replace_schema_metadata({"hashzoo": json.dumps(kept.about)})
+    pyarrow = import_pyarrow()
+    table = build_table(pyarrow, stored, bytes_as_lists=False)
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(made, buffer)
-    data = buffer.getvalue()
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"hashzoo": json.dumps(stored.metadata)}), buffer)
+    data, digests = buffer.getvalue(), manifest.code_digests(stored)
     replace_bytes(output, data)
-    manifest.write(
-        manifest.beside(output), "parquet", kept.about, {output.name: data}, codes_sha256=manifest.digests(kept)
-    )
-    return [output, manifest.beside(output)]
+    manifest_file = manifest.manifest_path(output)
+    manifest.write(manifest_file, "parquet", stored.metadata, {output.name: data}, codes_sha256=digests)
+    return [output, manifest_file]

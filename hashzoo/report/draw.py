@@ -20,7 +20,7 @@ from hashzoo.registry.saved_method import read
 from hashzoo.report import figures
 from hashzoo.results import store
 from hashzoo.results.cell import Cell
-from hashzoo.retrieval.heatmaps import looks
+from hashzoo.retrieval.heatmaps import compute_heatmaps
 from hashzoo.types import Codes, Splits
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def draw(
         index.add(encode(kept.run, kept.method, data.database, ids=kept.method.card.saw_database))
         shares = confusion_shares(index, encode(kept.run, kept.method, data.query), data)
         return figures.confusion(shares, data.class_names, f"{title(kept.cell)}: the first 100")
-    seen, where = looks(kept, [image_paths.open_image(path) for path in images])
+    seen, where = compute_heatmaps(kept, [image_paths.open_image(path) for path in images])
     return figures.overlays(seen.numpy(), where.numpy(), [path.name for path in images])
 
 

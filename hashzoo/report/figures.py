@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.retrieval.overlay import heated, to_pil
+from hashzoo.retrieval.overlay import blend, to_pil
 from hashzoo.storage.files import replace_bytes
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def overlays(images: NDArray[np.float32], looks: NDArray[np.float32], names: Seq
     rows = figure.subplots(len(images), 2, squeeze=False)
     for (plain, under), image, look, name in zip(rows, images, looks, names, strict=True):
         seen = to_pil(image)
-        for axes, shown in ((plain, seen), (under, heated(seen, look))):
+        for axes, shown in ((plain, seen), (under, blend(seen, look))):
             axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
             axes.set_axis_off()
         plain.set_title(name, fontsize=8)

@@ -21,8 +21,8 @@ from hashzoo.report.draw import confusion_shares
 from hashzoo.report.gallery import labels
 from hashzoo.report.results import Board, Entry, Results
 from hashzoo.report.thumbnails import encoded, image_of
-from hashzoo.retrieval.heatmaps import looks
-from hashzoo.retrieval.overlay import heated, to_pil
+from hashzoo.retrieval.heatmaps import compute_heatmaps
+from hashzoo.retrieval.overlay import blend, to_pil
 from hashzoo.types import Split, Splits
 
 IMAGES = 5  # in which a method's looks are shown
@@ -70,11 +70,11 @@ def look(entry: Entry, kept: TrainedMethod, data: Splits) -> Look:
     """Where a trained method looks in a few queries. UsageError where it looks at no place."""
     rows = spread(len(data.query), IMAGES).tolist()
     images = [image_of(data.query, row) for row in rows]
-    seen, where = looks(kept, images)
+    seen, where = compute_heatmaps(kept, images)
     made = []
     for row, image, place in zip(rows, seen.numpy(), where.numpy(), strict=True):
         plain = to_pil(image)
-        made.append((_big(plain), _big(heated(plain, place)), labels(data.query.labels[row], data.class_names)))
+        made.append((_big(plain), _big(blend(plain, place)), labels(data.query.labels[row], data.class_names)))
     return Look(entry, made)
 
 

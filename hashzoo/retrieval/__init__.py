@@ -1,1 +1,1 @@
-"""Search with a trained method: encode images, keep an index, explain what it looks at."""
+"""Search with a trained method: encode images, keep an index, show where the method looks."""

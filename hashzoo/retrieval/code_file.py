@@ -1,8 +1,13 @@
-"""Codes of images in a file: packed bits, paths, and what they were made with. Nothing in it is ever run.
+"""Files of image codes: packed bits, image paths, and the method that made them. Reading one never runs code.
 
-The file is an ``.npz``: for each code ``bits.NAME`` (N, ceil(K / 8)) uint8, whose first bit is the highest of byte 0,
-or ``values.NAME`` (N, ...) for what is no bits; ``paths``, the N paths in UTF-8, a zero byte after each; ``about``, in
-JSON; ``schema``; and ``digest`` over all of it.
+The file is an ``.npz`` with these arrays:
+
+- ``bits.NAME``: (N, ceil(K / 8)) uint8, a binary code of K bits. Bit 0 is the highest bit of byte 0.
+- ``values.NAME``: (N, ...), a code that is not binary.
+- ``paths``: the N paths in UTF-8, each followed by a zero byte.
+- ``about``: metadata as JSON.
+- ``schema``: the version of this format.
+- ``digest``: SHA-256 of the arrays above.
 """
 
 from __future__ import annotations
@@ -13,10 +18,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.hamming.counting import pack, unpack
@@ -27,72 +33,84 @@ from hashzoo.storage.schema import refuse_newer
 from hashzoo.types import Codes
 
 SCHEMA = 1
-ORDER = "bit 0 is the highest of byte 0, and the last byte ends in zeros"
-ROWS = 1 << 16  # that are unpacked at a time
+BIT_ORDER = "bit 0 is the highest of byte 0, and the last byte ends in zeros"  # as manifests state it
+CHUNK_ROWS = 1 << 16  # rows unpacked at a time
+
+
+class PackedCode(NamedTuple):
+    """One binary code of N images: its name, its K bits, and ``rows`` (N, ceil(K / 8)) uint8."""
+
+    name: str
+    bits: int
+    rows: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class KeptCodes:
+class StoredCodes:
     """Codes of N images.
 
-    ``about`` is what :meth:`hashzoo.retrieval.encoder.Encoder.about` says, with ``codes``, the number of bits or the
-    shape of the values of each, and ``root``, the folder that ``paths`` start at. ``arrays`` are those of the file
-    that hold codes, and what an engine adds.
+    Attributes:
+        metadata: The description of the encoder (:meth:`hashzoo.Encoder.describe`), plus ``codes``, which maps the name
+            of each code to its number of bits or to the shape of its values; ``pictures``, the number N; and ``root``,
+            the folder that ``paths`` are relative to.
+        paths: The path of each image, in UTF-8 with ``/`` as separator.
+        arrays: The arrays of the file that hold codes, and arrays that a search engine adds.
     """
 
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     paths: Sequence[str]
     arrays: Mapping[str, np.ndarray[Any, Any]]
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def some(self, start: int, stop: int) -> Codes:
-        """The codes of some successive rows, as encoding gave them."""
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """The stored array of a code: packed bits (N, ceil(K / 8)), or values (N, ...)."""
+        return self.arrays[_array_name(name, self.metadata["codes"][name])]
+
+    def codes(self, start: int, stop: int) -> Codes:
+        """The codes of rows ``start`` to ``stop``, as the encoder returned them."""
         return {
             name: torch.from_numpy(
-                unpack(self.arrays[f"bits.{name}"][start:stop], told["bits"])
-                if "bits" in told
-                else self.arrays[f"values.{name}"][start:stop]
+                unpack(self.array(name)[start:stop], spec["bits"]) if "bits" in spec else self.array(name)[start:stop]
             )
-            for name, told in self.about["codes"].items()
+            for name, spec in self.metadata["codes"].items()
         }
 
-    def parts(self) -> Iterator[Codes]:
-        """All codes, some rows at a time."""
-        return (self.some(start, start + ROWS) for start in range(0, len(self), ROWS))
+    def chunks(self) -> Iterator[Codes]:
+        """All codes, ``CHUNK_ROWS`` rows at a time."""
+        return (self.codes(start, start + CHUNK_ROWS) for start in range(0, len(self), CHUNK_ROWS))
 
-    def packed(self, name: str = "") -> tuple[str, int, np.ndarray[Any, Any]]:
-        """The name of a code, its bits K, and (N, ceil(K / 8)) uint8; the first that is bits, unless one is named.
-
-        UsageError where there is no such code.
-        """
-        bits = {code: told["bits"] for code, told in self.about["codes"].items() if "bits" in told}
+    def packed_code(self, name: str = "") -> PackedCode:
+        """A binary code by name; by default the first one. Raises UsageError if there is none."""
+        bits = {code: spec["bits"] for code, spec in self.metadata["codes"].items() if "bits" in spec}
         if not bits:
-            raise UsageError(f"{self.about['method']} stores no bits, only {', '.join(self.about['codes'])}")
+            codes = ", ".join(self.metadata["codes"])
+            raise UsageError(f"{self.metadata['method']} stores no binary code, only {codes}; choose another method")
         name = name or next(iter(bits))
         if name not in bits:
             raise UsageError(f"there is no code {name!r}; there are: {', '.join(bits)}")
-        return name, bits[name], self.arrays[f"bits.{name}"]
+        return PackedCode(name, bits[name], self.array(name))
 
 
-class Gathered:
-    """Codes that are collected batch by batch, bits eight to a byte, to be kept in the end.
+class CodeCollector:
+    """Collects codes batch by batch and packs bits into bytes.
 
-    ``only`` are the names of the codes that are wanted; None for all.
+    Args:
+        names: The codes to keep; None keeps all.
     """
 
-    def __init__(self, only: Sequence[str] | None = None) -> None:
-        self.only = only
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        self.names = names
         self._widths: dict[str, int] = {}
         self._bits: dict[str, Packed] = {}
         self._values: dict[str, list[np.ndarray[Any, Any]]] = {}
 
     def add(self, codes: Codes) -> None:
-        """Append the codes of some images. UsageError where one that is wanted is missing."""
-        if missing := [name for name in self.only or () if name not in codes]:
-            raise UsageError(f"the index reads {missing[0]!r} but encode gave only {', '.join(codes) or 'nothing'}")
-        for name in self.only or codes:
+        """Append the codes of a batch. Raises UsageError if a required code is missing."""
+        if missing := [name for name in self.names or () if name not in codes]:
+            raise UsageError(f"the index reads {missing[0]!r} but encode returned {', '.join(codes) or 'no codes'}")
+        for name in self.names or codes:
             values = codes[name].numpy()
             if values.dtype == bool:
                 self._widths[name] = values.shape[1]
@@ -100,35 +118,77 @@ class Gathered:
             else:
                 self._values.setdefault(name, []).append(values)
 
-    def kept(self, about: Mapping[str, Any], root: Path, paths: Sequence[PurePath]) -> KeptCodes:
-        """All that was added, with where it comes from."""
+    def finish(self, metadata: Mapping[str, Any], root: Path, paths: Sequence[PurePath]) -> StoredCodes:
+        """All codes that were added, with the description of their encoder and the paths of their images."""
         values = {name: np.concatenate(parts) for name, parts in self._values.items()}
-        told: dict[str, Any] = {
-            name: {"bits": bits, "bytes": -(-bits // 8), "order": ORDER} for name, bits in self._widths.items()
+        specs: dict[str, Any] = {
+            name: {"bits": bits, "bytes": -(-bits // 8), "order": BIT_ORDER} for name, bits in self._widths.items()
         }
-        told |= {name: {"shape": list(array.shape[1:]), "type": str(array.dtype)} for name, array in values.items()}
-        arrays = {f"bits.{name}": np.ascontiguousarray(packed.rows) for name, packed in self._bits.items()}
-        arrays |= {f"values.{name}": array for name, array in values.items()}
-        about = {**about, "codes": told, "pictures": len(paths), "root": str(root)}
-        return KeptCodes(about, [path.as_posix() for path in paths], arrays)
+        specs |= {name: {"shape": list(array.shape[1:]), "type": str(array.dtype)} for name, array in values.items()}
+        contents = {name: np.ascontiguousarray(packed.rows) for name, packed in self._bits.items()} | values
+        arrays = {_array_name(name, specs[name]): array for name, array in contents.items()}
+        metadata = {**metadata, "codes": specs, "pictures": len(paths), "root": str(root)}
+        return StoredCodes(metadata, [path.as_posix() for path in paths], arrays)
 
 
-def write(path: Path, kept: KeptCodes) -> None:
-    """Write the file in one step or not at all. UsageError for a path with a zero byte; EnvironmentFailure by the
-    disk.
+def write(path: Path, stored: StoredCodes) -> None:
+    """Write a file of codes atomically.
+
+    Raises:
+        UsageError: If an image path contains a zero byte.
+        EnvironmentFailure: If the disk refuses the file.
     """
-    if odd := next((name for name in kept.paths if "\0" in name), None):
-        raise UsageError(f"the path {odd!r} holds a zero byte")
-    text = "".join(f"{name}\0" for name in kept.paths).encode("utf-8", "surrogateescape")
+    if invalid := next((name for name in stored.paths if "\0" in name), None):
+        raise UsageError(f"the path {invalid!r} contains a zero byte; rename the file")
+    text = "".join(f"{name}\0" for name in stored.paths).encode("utf-8", "surrogateescape")
     arrays = {
-        **kept.arrays,
+        **stored.arrays,
         "paths": np.frombuffer(text, np.uint8),
-        "about": np.frombuffer(canonical_json(kept.about).encode(), np.uint8),
+        "about": np.frombuffer(canonical_json(stored.metadata).encode(), np.uint8),
         "schema": np.array(SCHEMA),
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, digest=np.array(_digest(arrays)))  # type: ignore[arg-type]
     replace_bytes(path, buffer.getvalue())
+
+
+def read(path: Path) -> StoredCodes:
+    """Read a file that :func:`write` wrote.
+
+    Raises:
+        UsageError: If there is no such file.
+        EnvironmentFailure: If the file is damaged, or a newer hashzoo wrote it.
+    """
+    try:
+        arrays = npz.read(path)
+        digest = str(arrays.pop("digest"))
+        refuse_newer(path, int(arrays["schema"]), SCHEMA, "create the file again")
+        if _digest(arrays) != digest:
+            raise ValueError("its digest does not match its content")
+        return _parse(arrays)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}; create it with hashzoo index build or hashzoo encode") from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
+        raise EnvironmentFailure(f"{path} is damaged or not a file of codes ({error}); create it again") from error
+
+
+def _parse(arrays: Mapping[str, np.ndarray[Any, Any]]) -> StoredCodes:
+    """The codes in the arrays of a file. Raises an error of Python if an array is missing or inconsistent."""
+    metadata = json.loads(arrays["about"].tobytes())
+    paths = arrays["paths"].tobytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
+    for name, spec in metadata["codes"].items():
+        array = arrays[_array_name(name, spec)]
+        packed = array.dtype == np.uint8 and "bits" in spec and array.shape[1:] == (-(-spec["bits"] // 8),)
+        if len(array) != len(paths) or ("bits" in spec and not packed):
+            raise ValueError(f"its code {name!r} does not match its {len(paths)} paths")
+    metadata["method"], metadata["root"], metadata["run"]["key"], metadata["run"]["state"], metadata["run"]["cell"]
+    codes = {name: array for name, array in arrays.items() if name not in ("about", "paths", "schema")}
+    return StoredCodes(metadata, paths, codes)
+
+
+def _array_name(name: str, spec: Mapping[str, Any]) -> str:
+    """The name of the array that holds a code."""
+    return f"bits.{name}" if "bits" in spec else f"values.{name}"
 
 
 def _digest(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
@@ -137,29 +197,3 @@ def _digest(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()
-
-
-def read(path: Path) -> KeptCodes:
-    """What :func:`write` wrote. UsageError where there is no such file, EnvironmentFailure where it is damaged or
-    newer.
-    """
-    try:
-        stored = npz.read(path)
-        digest = str(stored.pop("digest"))
-        refuse_newer(path, int(stored["schema"]), SCHEMA, "make it anew")
-        if _digest(stored) != digest:
-            raise ValueError("its digest does not fit its content")
-        about = json.loads(stored["about"].tobytes())
-        names = stored["paths"].tobytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
-        arrays = {name: array for name, array in stored.items() if name not in ("about", "paths", "schema")}
-        for name, told in about["codes"].items():
-            array = arrays[f"bits.{name}" if "bits" in told else f"values.{name}"]
-            fits = array.dtype == np.uint8 and array.shape[1:] == (-(-told["bits"] // 8),) if "bits" in told else True
-            if len(array) != len(names) or not fits:
-                raise ValueError(f"its code {name!r} does not fit its {len(names)} paths")
-        about["method"], about["root"], about["run"]["key"], about["run"]["state"], about["run"]["cell"]
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}; hashzoo index build and encode make one") from error
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
-        raise EnvironmentFailure(f"{path} is damaged or no file of codes ({error}); make it anew") from error
-    return KeptCodes(about, names, arrays)

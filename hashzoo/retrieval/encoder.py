@@ -1,4 +1,4 @@
-"""A trained method at work: images in, codes out, batch by batch, with a bounded number of images in memory."""
+"""Encoding images with a trained method, batch by batch, with a bounded number of images in memory."""
 
 from __future__ import annotations
 
@@ -21,163 +21,222 @@ from hashzoo.data.transforms import prepare
 from hashzoo.errors import EnvironmentFailure, NonFiniteError, UsageError, first_line
 from hashzoo.registry import saved_method
 from hashzoo.registry.saved_method import TrainedMethod
-from hashzoo.retrieval import heatmaps
+from hashzoo.retrieval.heatmaps import compute_heatmaps
 from hashzoo.training.feature_store import state_digest
 from hashzoo.types import Batch, Codes, Operation, ProgressCallback, Ranking
 
 #: An image in memory, or the path of its file.
 ImageLike = Image.Image | str | os.PathLike[str]
 
-#: To be told of an image that does not decode: its place among the images, and why.
-Refused = Callable[[int, str], None]
+#: Called with the index of an image that does not decode, and the reason.
+UnreadableCallback = Callable[[int, str], None]
 
-AT_ONCE = 64  # images of a batch; as many more are decoded meanwhile
-READERS = 4  # threads that decode
+BATCH_SIZE = 64  # images encoded at a time; the next batch is decoded meanwhile
+DECODER_THREADS = 4
 
 
 def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[str] = ()) -> Encoder:
-    """The trained method of a cell, ready to encode images.
+    """Load the trained method of a cell, ready to encode images.
 
-    ``run`` is the path of a cell's ``.json`` in a results folder of ``hashzoo bench --save-weights``. ``plugins`` are
-    loaded, and one that the cell was made with must be among them. UsageError where there is no such cell or it has no
-    weights, EnvironmentFailure where a file is damaged, the method's code has changed since, or the device is not
-    there.
+    Args:
+        run: Path of a cell's ``.json`` in a results folder of ``hashzoo bench --save-weights``.
+        device: ``"cpu"`` or ``"cuda"``.
+        plugins: Plugin files or modules to load. They must include every such plugin that the cell was measured with.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UsageError: If there is no such cell, or it has no weights.
+        EnvironmentFailure: If a file is damaged, the code of the method has changed since the cell was measured, or the
+            device is not available.
     """
     cell = Path(run)
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise EnvironmentFailure("no CUDA device is available here; encode on the CPU")
+        raise EnvironmentFailure("no CUDA device is available; encode on the CPU")
     if cell.is_dir():
         raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
     if not cell.with_suffix(".json").is_file():
-        raise UsageError(f"there is no cell {cell}; name a .json of a results folder's cells")
+        raise UsageError(f"there is no cell {cell}; name a .json in the folder cells of a results folder")
     return Encoder(saved_method.read(cell, device, plugins), cell.with_suffix(".json"), plugins)
 
 
 @final
 class Encoder:
-    """A trained method that encodes images and composes codes; :func:`hashzoo.load_encoder` makes it.
+    """A trained method that encodes images and composes codes. Created by :func:`hashzoo.load_encoder`.
 
-    ``trained`` is the method with its cell, ``cell`` the path of the cell's JSON, ``plugins`` what was loaded for it.
+    Shapes in this class: Q queries, N images, K bits, (C, H, W) the image size of the backbone.
+
+    Attributes:
+        trained: The method with its cell.
+        cell: Absolute path of the cell's JSON file.
+        plugins: The plugins loaded for the method.
     """
 
-    def __init__(self, of: TrainedMethod, cell: Path, plugins: Sequence[str] = ()) -> None:
+    def __init__(self, trained: TrainedMethod, cell: Path, plugins: Sequence[str] = ()) -> None:
         self.plugins = tuple(plugins)
-        self.trained, self.cell = of, Path(os.path.abspath(cell))  # noqa: PTH100 - links stay as they were named
+        self.trained = trained
+        self.cell = Path(os.path.abspath(cell))  # noqa: PTH100 - does not follow links, unlike resolve
 
     def encode(self, images: ImageLike | Sequence[ImageLike]) -> Codes:
-        """The codes (N, ...) of N images: PIL images, paths of files or, for all images below, of folders.
+        """Encode images.
 
-        What is bool is bits; what else there is serves the method's own way to search. EnvironmentFailure naming a
-        image that does not decode.
+        Args:
+            images: One or more PIL images, paths of image files, or paths of folders; a folder stands for all images
+                below it.
+
+        Returns:
+            Each code of the N images by name: (N, K) bool for a binary code, (N, ...) for other values, which the
+            method's own index uses.
+
+        Raises:
+            UsageError: If there are no images, or a path does not exist.
+            EnvironmentFailure: If an image does not decode; the message names it.
         """
         given = [images] if isinstance(images, Image.Image | str | os.PathLike) else list(images)
         if not given:
-            raise UsageError("there is no image to encode")
+            raise UsageError("there is no image to encode; name at least one")
         flat: list[ImageLike] = []
-        for one in given:
-            if isinstance(one, Image.Image) or not Path(one).is_dir():
-                flat.append(one)
+        for item in given:
+            if isinstance(item, Image.Image) or not Path(item).is_dir():
+                flat.append(item)
             else:
-                root, inside = image_paths.find_images([Path(one)])
-                flat += [root / relative for relative in inside]
-        parts = [codes for _, codes in self.encoding(flat)]
+                root, relative_paths = image_paths.find_images([Path(item)])
+                flat += [root / path for path in relative_paths]
+        parts = [codes for _, codes in self.encode_batches(flat)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def encoding(
-        self, images: Sequence[ImageLike], refused: Refused | None = None, tell: ProgressCallback | None = None
+    def encode_batches(
+        self,
+        images: Sequence[ImageLike],
+        on_unreadable: UnreadableCallback | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Iterator[tuple[list[int], Codes]]:
-        """The codes of images, batch by batch, each with the places of its images; no folders here.
+        """Encode images batch by batch. While one batch is encoded, only the next one is decoded.
 
-        ``refused`` is told of each image that does not decode, which is then left out; without it,
-        EnvironmentFailure. ``tell`` is told how many are done. The next batch is decoded while this one is encoded,
-        and no more.
+        Args:
+            images: PIL images, or paths of image files; no folders.
+            on_unreadable: Called for each image that does not decode, which is then skipped. By default such an image
+                raises EnvironmentFailure.
+            progress: Called with the number of images processed and their total.
+
+        Yields:
+            The indices of the encoded images, and their codes.
         """
-        groups = [range(start, min(start + AT_ONCE, len(images))) for start in range(0, len(images), AT_ONCE)]
+        batches = [range(start, min(start + BATCH_SIZE, len(images))) for start in range(0, len(images), BATCH_SIZE)]
         with ExitStack() as stack:
-            readers = ThreadPoolExecutor(min(READERS, os.cpu_count() or 1))
-            stack.callback(readers.shutdown, cancel_futures=True)  # what is not wanted any more is not decoded
+            pool = ThreadPoolExecutor(min(DECODER_THREADS, os.cpu_count() or 1))
+            stack.callback(pool.shutdown, cancel_futures=True)  # without waiting for images that are no longer needed
 
-            def asked(group: range) -> list[Future[Tensor]]:
-                return [readers.submit(self._ready, images[place]) for place in group]
+            def decode(number: int) -> list[Future[Tensor]]:
+                batch = batches[number] if number < len(batches) else range(0)
+                return [pool.submit(self._prepare, images[index]) for index in batch]
 
-            coming = asked(groups[0]) if groups else []
-            for number, group in enumerate(groups):
-                here, coming = coming, asked(groups[number + 1]) if number + 1 < len(groups) else []
-                places, ready = [], []
-                for place, future in zip(group, here, strict=True):
+            next_batch = decode(0)
+            for number, batch in enumerate(batches):
+                decoded, next_batch = next_batch, decode(number + 1)
+                indices, tensors = [], []
+                for index, future in zip(batch, decoded, strict=True):
                     try:
-                        ready.append(future.result())
-                        places.append(place)
+                        tensors.append(future.result())
+                        indices.append(index)
                     except EnvironmentFailure as error:
-                        if refused is None:
+                        if on_unreadable is None:
                             raise
-                        refused(place, str(error))
-                if ready:
-                    yield places, self._codes(torch.stack(ready))
-                if tell:
-                    tell(group.stop, len(images))
+                        on_unreadable(index, str(error))
+                if tensors:
+                    yield indices, self._encode_tensors(torch.stack(tensors))
+                if progress:
+                    progress(batch.stop, len(images))
 
-    def _ready(self, image: ImageLike) -> Tensor:
-        """(C, H, W) an image as the backbone takes it."""
+    def _prepare(self, image: ImageLike) -> Tensor:
+        """An image as the backbone takes it, (C, H, W)."""
         if not isinstance(image, Image.Image):
             return prepare(self.trained.tensor(image_paths.open_image(Path(image))), self.trained.input)
         try:
             image.load()
-        except (OSError, SyntaxError, ValueError) as error:  # of a file that Pillow has only begun to read
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow reads pixels lazily
             raise EnvironmentFailure(f"an image does not decode: {first_line(error)}") from error
         return prepare(self.trained.tensor(image), self.trained.input)
 
-    def _codes(self, ready: Tensor) -> Codes:
+    def _encode_tensors(self, images: Tensor) -> Codes:
         """The codes of prepared images (B, C, H, W)."""
-        of, count = self.trained, len(ready)
+        trained, count = self.trained, len(images)
+        method, device = trained.cell.identity.method, trained.run.device
         batch = Batch(
-            views=(ready.to(of.run.device),),
-            labels=torch.zeros(count, len(of.class_names), device=of.run.device),
-            ids=torch.full((count,), -1, device=of.run.device),
-            progress=of.run.progress,
+            views=(images.to(device),),
+            labels=torch.zeros(count, len(trained.class_names), device=device),
+            ids=torch.full((count,), -1, device=device),
+            progress=trained.run.progress,
         )
         try:
             with torch.no_grad():
-                codes = {name: value.detach().cpu() for name, value in of.method.encode(batch).items()}
+                codes = {name: value.detach().cpu() for name, value in trained.method.encode(batch).items()}
         except NonFiniteError as error:
-            raise EnvironmentFailure(f"{of.cell.identity.method} cannot encode an image: {error}") from error
+            raise EnvironmentFailure(f"{method} cannot encode an image: {error}") from error
         for name, value in codes.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
-                raise EnvironmentFailure(f"the code {name!r} of {of.cell.identity.method} is not finite")
+                raise EnvironmentFailure(f"{method} returns values that are not finite in the code {name!r}")
         return codes
 
     def search(
         self,
-        query: ImageLike | Sequence[ImageLike] | Codes,
-        among: ImageLike | Sequence[ImageLike] | Codes,
+        queries: ImageLike | Sequence[ImageLike] | Codes,
+        database: ImageLike | Sequence[ImageLike] | Codes,
         k: int = 20,
     ) -> Ranking:
-        """The k nearest of some images to each query, by the method's own index: rows and distances (Q, k).
+        """Find the nearest database images of each query with the method's own index.
 
-        Both are images as :meth:`encode` takes them, or codes that it gave. For more than a few, build an index once:
-        :func:`hashzoo.retrieval.image_index.build`.
+        To search many images, build an index once with :func:`hashzoo.retrieval.image_index.build`.
+
+        Args:
+            queries: Images as :meth:`encode` takes them, or codes that it returned.
+            database: Likewise.
+            k: Number of images to return for each query.
+
+        Returns:
+            Rows of the database and distances, both (Q, k), nearest first.
         """
         index = self.trained.method.index()
-        index.add(among if isinstance(among, dict) else self.encode(among))
-        return index.search(query if isinstance(query, dict) else self.encode(query), k)
+        index.add(database if isinstance(database, dict) else self.encode(database))
+        return index.search(queries if isinstance(queries, dict) else self.encode(queries), k)
 
     def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
-        """The codes (Q, ...) of queries for what either (``union``), both (``intersection``) or only a has."""
+        """Combine the codes of two images, row by row, into codes of composed queries.
+
+        Args:
+            operation: ``"union"`` looks for what either image shows, ``"intersection"`` for what both show, and
+                ``"difference"`` for what only the first shows.
+            a: Codes of Q images, as :meth:`encode` returns them.
+            b: Codes of Q images.
+
+        Returns:
+            The composed codes, with the shapes of ``a``.
+        """
         with torch.no_grad():
-            of = self.trained
-            there = [{name: value.to(of.run.device) for name, value in codes.items()} for codes in (a, b)]
-            composed = of.method.compose(operation, *there)
+            device = self.trained.run.device
+            sides = [{name: value.to(device) for name, value in codes.items()} for codes in (a, b)]
+            composed = self.trained.method.compose(operation, *sides)
         return {name: value.detach().cpu() for name, value in composed.items()}
 
-    def looks(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
-        """See :func:`hashzoo.retrieval.heatmaps.looks`: images as the network sees them, and where the method
-        looks.
-        """
-        return heatmaps.looks(self.trained, images)
+    def heatmaps(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Compute where the method looks in images: its attention, or else Grad-CAM of its code.
 
-    def about(self) -> dict[str, Any]:
-        """What tells this encoder from others, and how images must reach it, as JSON holds it."""
-        identity, to, (channels, height, width) = self.trained.cell.identity, self.trained.input, self.trained.shape
+        Args:
+            images: B images.
+
+        Returns:
+            The images as the backbone takes them, (B, C, H, W) from 0 to 1 without normalisation, and the heatmaps,
+            (B, H, W) from 0 to 1.
+
+        Raises:
+            UsageError: If the method has neither attention nor what Grad-CAM needs.
+        """
+        return compute_heatmaps(self.trained, images)
+
+    def describe(self) -> dict[str, Any]:
+        """What distinguishes this encoder from others and how it prepares images, as JSON values."""
+        identity = self.trained.cell.identity
         return {
             "method": identity.method,
             "hyperparameters": identity.hyperparameters,
@@ -185,18 +244,7 @@ class Encoder:
             "seed": identity.seed,
             "dataset": identity.dataset,
             "backbone": identity.backbone,
-            "preprocessing": {
-                "upright": "turned as EXIF says",
-                "channels": to.channels or channels,
-                "from": "grey, repeated" if channels == 1 and to.channels == 3 else "RGB" if channels == 3 else "grey",
-                "resize": [height, width] if to.size is None else round(to.size / to.crop),
-                "resize_of": "the middle, in the shape of the target" if to.size is None else "the shorter side",
-                "crop": [height, width] if to.size is None else [to.size, to.size],
-                "interpolation": "bicubic" if to.size is None else "bilinear, antialiased",
-                "scale": "divided by 255",
-                "mean": list(to.mean),
-                "std": list(to.std),
-            },
+            "preprocessing": self._preprocessing(),
             "run": {"cell": str(self.cell), "key": identity.key, "state": state_digest(self.trained.method)},
             "made_with": {
                 "hashzoo": __version__,
@@ -204,4 +252,20 @@ class Encoder:
                 "pillow": PIL.__version__,
                 "decoder": DECODER,
             },
+        }
+
+    def _preprocessing(self) -> dict[str, Any]:
+        """The steps from an image file to the input of the backbone, in words and numbers."""
+        to, (channels, height, width) = self.trained.input, self.trained.shape
+        return {
+            "upright": "turned as EXIF says",
+            "channels": to.channels or channels,
+            "from": "grey, repeated" if channels == 1 and to.channels == 3 else "RGB" if channels == 3 else "grey",
+            "resize": [height, width] if to.size is None else round(to.size / to.crop),
+            "resize_of": "the middle, in the shape of the target" if to.size is None else "the shorter side",
+            "crop": [height, width] if to.size is None else [to.size, to.size],
+            "interpolation": "bicubic" if to.size is None else "bilinear, antialiased",
+            "scale": "divided by 255",
+            "mean": list(to.mean),
+            "std": list(to.std),
         }

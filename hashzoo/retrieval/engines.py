@@ -1,7 +1,8 @@
-"""Ways to search packed codes: the exact scan of the core, and two indexes of faiss (the extra ``search``).
+"""Search engines for packed codes: the exact scan of hashzoo, and two indexes of faiss (extra ``search``).
 
-``exact`` counts, and is the fastest exact way. ``faiss-flat`` is as exact; it serves where the core's loops are not
-compiled. ``faiss-ivf`` cuts the codes into lists and looks into some of them: it finds nearly all neighbours, faster.
+- ``exact`` counts differing bits in compiled loops and is the fastest exact engine.
+- ``faiss-flat`` is exact too. It is the default if the loops of hashzoo are not compiled.
+- ``faiss-ivf`` divides the codes into lists and searches some of them. It is faster and finds nearly all neighbours.
 """
 
 from __future__ import annotations
@@ -17,166 +18,196 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.hamming import counting
 from hashzoo.index import Hamming, Index, Scan
 
-Name = Literal["exact", "faiss-flat", "faiss-ivf"]
-NAMES: tuple[Name, ...] = get_args(Name)
+EngineName = Literal["exact", "faiss-flat", "faiss-ivf"]
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 
-#: Codes from which an index gets lists, unless an engine is named: a scan of so many takes about 4 ms a query.
-LISTED = 10_000_000
+#: Number of codes from which ``auto`` chooses lists: an exact scan of that many takes about 4 ms per query.
+IVF_MIN_CODES = 10_000_000
 
-RECALL = 0.995  # of the ``NEIGHBOURS`` nearest that lists must find for codes they hold; new ones find a bit less
+TARGET_RECALL = 0.995  # of the NEIGHBOURS nearest, for queries from the index itself; other queries find slightly less
 NEIGHBOURS = 100
-ASKED = 200  # codes of the index itself that measure it
-LEARNED = 64  # codes a list that the lists are learned from
+RECALL_QUERIES = 200
+CODES_PER_LIST = 64  # codes for each list that its center is computed from
+FAISS_CODES_PER_LIST = 39  # faiss warns about fewer
 
 Bytes = NDArray[np.uint8]
-Found = tuple[NDArray[np.int64], NDArray[np.int32]]
+#: Rows and distances, both (Q, k).
+Neighbours = tuple[NDArray[np.int64], NDArray[np.int32]]
 
 
-def faiss() -> Any:
-    """The library. EnvironmentFailure naming the extra where it is not installed."""
+def import_faiss() -> Any:
+    """The faiss module. Raises EnvironmentFailure that names the extra if it is not installed."""
     try:
-        import faiss as library
+        import faiss
     except ImportError:
         raise EnvironmentFailure("this needs faiss; pip install 'hashzoo[search]'") from None
-    return library
+    return faiss
 
 
-def hamming(index: Index) -> str:
-    """The name of the one code by whose plain Hamming distance an index ranks; empty where it ranks otherwise."""
-    plain = isinstance(index, Scan) and isinstance(index.distance, Hamming) and not index.distance.weight
-    return index.distance.name if plain and isinstance(index, Scan) and isinstance(index.distance, Hamming) else ""
+def hamming_code(index: Index) -> str:
+    """The name of the code by whose unmasked Hamming distance an index ranks; empty if it ranks in another way."""
+    distance = index.distance if isinstance(index, Scan) else None
+    return distance.name if isinstance(distance, Hamming) and not distance.weight else ""
 
 
-def chosen(asked: str, items: int, code: str) -> Name:
-    """The engine of an index of so many items that ranks by one code ("" for one that ranks otherwise).
+def select_engine(name: str, items: int, code: str) -> EngineName:
+    """Choose the engine for an index.
 
-    ``auto``: ``faiss-ivf`` from ``LISTED`` items, ``faiss-flat`` where nothing is compiled, else ``exact``, as where
-    faiss is not installed. UsageError where another engine cannot serve the index, EnvironmentFailure where it needs
-    faiss.
-
-    >>> chosen("auto", 1000, "code"), chosen("auto", LISTED, "")
+    >>> select_engine("auto", 1000, "code"), select_engine("auto", IVF_MIN_CODES, "")
     ('exact', 'exact')
+
+    Args:
+        name: A name in ``ENGINE_NAMES``, or ``auto``: ``faiss-ivf`` from ``IVF_MIN_CODES`` items, ``faiss-flat`` if the
+            loops of hashzoo are not compiled, else ``exact``. Without faiss, ``auto`` is ``exact``.
+        items: Number of images in the index.
+        code: The code by whose Hamming distance the index ranks; see :func:`hamming_code`.
+
+    Raises:
+        UsageError: If the engine does not exist, or cannot search the index.
+        EnvironmentFailure: If the engine needs faiss, which is not installed.
     """
-    if asked != "auto" and asked not in NAMES:
-        raise UsageError(f"no engine {asked!r}; there are: auto, {', '.join(NAMES)}")
-    if asked != "auto":
-        if asked != "exact" and not code:
-            raise UsageError(f"{asked} ranks by the Hamming distance of one code, and this method does not; use exact")
-        if asked != "exact":
-            faiss()  # what is not there is said before anything is encoded
-        return next(name for name in NAMES if name == asked)
-    wanted: Name = "faiss-ivf" if items >= LISTED else "exact" if counting.compiled() else "faiss-flat"
-    if wanted != "exact" and code:
+    if name != "auto" and name not in ENGINE_NAMES:
+        raise UsageError(f"no engine {name!r}; there are: auto, {', '.join(ENGINE_NAMES)}")
+    if name != "auto":
+        if name != "exact" and not code:
+            raise UsageError(f"{name} ranks by the Hamming distance of one code, and this method does not; use exact")
+        if name != "exact":
+            import_faiss()  # fails before anything is encoded
+        return next(known for known in ENGINE_NAMES if known == name)
+    default: EngineName = "faiss-ivf" if items >= IVF_MIN_CODES else "exact" if counting.compiled() else "faiss-flat"
+    if default != "exact" and code:
         try:
-            faiss()
+            import_faiss()
         except EnvironmentFailure:
             return "exact"
-        return wanted
+        return default
     return "exact"
 
 
-class Flat:
-    """faiss ``IndexBinaryFlat``: every query against every code."""
+class FlatEngine:
+    """faiss ``IndexBinaryFlat``: compares every query with every code (N, B)."""
 
     def __init__(self, codes: Bytes) -> None:
-        self._index = faiss().IndexBinaryFlat(8 * codes.shape[1])
+        self._index = import_faiss().IndexBinaryFlat(8 * codes.shape[1])
         self._index.add(codes)
 
-    def search(self, query: Bytes, k: int) -> Found:
-        """Rows and distances (Q, k) of the nearest; equal distances by row, but for which of the last are in it."""
-        return _asked(self._index, query, k)
+    def search(self, queries: Bytes, k: int) -> Neighbours:
+        """The k nearest codes of each query (Q, B), equal distances ordered by row.
+
+        Among codes at the largest distance returned, faiss decides which are included.
+        """
+        return _search_in_threads(self._index, queries, k)
 
 
 @dataclass(frozen=True)
-class Lists:
-    """Codes (N, B) cut into lists: the code ``centers`` (L, B) of each, the list ``of`` (N,) each code, and ``probes``,
-    how many lists a query looks into to find ``RECALL`` of its ``NEIGHBOURS`` nearest.
+class InvertedLists:
+    """Codes divided into L lists.
+
+    Attributes:
+        centers: The center of each list, packed (L, B).
+        assignments: The list of each code, (N,).
+        probes: Number of lists that a query searches to reach ``TARGET_RECALL``.
     """
 
     centers: Bytes
-    of: NDArray[np.int32]
+    assignments: NDArray[np.int32]
     probes: int
 
 
-class Listed:
-    """faiss ``IndexBinaryIVF``: a query looks into the lists whose centers are nearest."""
+class IVFEngine:
+    """faiss ``IndexBinaryIVF``: a query searches the ``probes`` lists with the nearest centers."""
 
-    def __init__(self, codes: Bytes, lists: Lists) -> None:
-        library = faiss()
-        self._centers = library.IndexBinaryFlat(8 * codes.shape[1])  # held: the index only points to it
+    def __init__(self, codes: Bytes, lists: InvertedLists) -> None:
+        library = import_faiss()
+        self._centers = library.IndexBinaryFlat(8 * codes.shape[1])  # kept alive: the index holds only a pointer to it
         self._centers.add(lists.centers)
         self._index = library.IndexBinaryIVF(self._centers, 8 * codes.shape[1], len(lists.centers))
         self._index.is_trained = True
-        of = lists.of.astype(np.int64)
-        self._index.add_core(len(codes), library.swig_ptr(codes), None, library.swig_ptr(of))
+        assignments = lists.assignments.astype(np.int64)
+        self._index.add_core(len(codes), library.swig_ptr(codes), None, library.swig_ptr(assignments))
         self.probes = lists.probes
 
-    def search(self, query: Bytes, k: int) -> Found:
-        """Rows and distances (Q, k) of what is found; row -1 where the lists hold fewer."""
+    def search(self, queries: Bytes, k: int) -> Neighbours:
+        """The k nearest codes found for each query (Q, B); row -1 where the searched lists hold fewer."""
         self._index.nprobe = self.probes
-        return _asked(self._index, query, k)
+        return _search_in_threads(self._index, queries, k)
 
 
-def _asked(index: Any, query: Bytes, k: int) -> Found:
-    """What an index of faiss finds, asked by as many threads as the core's loops have.
+def _search_in_threads(index: Any, queries: Bytes, k: int) -> Neighbours:
+    """Search an index of faiss with as many threads as the loops of hashzoo use.
 
-    Its own threads wait for each other by spinning: where a core is busy, two of them are 20 times slower than one.
+    The threads of faiss wait in busy loops: if a core is occupied, two of them are 20 times slower than one.
     """
 
-    def part(some: Bytes) -> Found:
-        faiss().omp_set_num_threads(1)  # of this thread alone
-        return _by_row(*index.search(np.ascontiguousarray(some), k))
+    def search(part: Bytes) -> Neighbours:
+        import_faiss().omp_set_num_threads(1)  # in the calling thread only
+        return _sort_neighbours(*index.search(np.ascontiguousarray(part), k))
 
-    threads = max(1, min(counting.get_threads(), len(query)))
+    threads = max(1, min(counting.get_threads(), len(queries)))
     with ThreadPoolExecutor(threads) as pool:
-        rows, distances = zip(*pool.map(part, np.array_split(query, threads)), strict=True)
+        rows, distances = zip(*pool.map(search, np.array_split(queries, threads)), strict=True)
     return np.concatenate(rows), np.concatenate(distances)
 
 
-def _by_row(distances: NDArray[np.int32], rows: NDArray[np.int64]) -> Found:
-    """Nearest first, equal ones by row, and last what was not found.
+def _sort_neighbours(distances: NDArray[np.int32], rows: NDArray[np.int64]) -> Neighbours:
+    """Neighbours by distance, then by row, with missing ones (row -1) last.
 
-    >>> _by_row(np.array([[1, 0, 1, 9]], np.int32), np.array([[7, 3, 5, -1]]))[0].tolist()
+    >>> _sort_neighbours(np.array([[1, 0, 1, 9]], np.int32), np.array([[7, 3, 5, -1]]))[0].tolist()
     [[3, 5, 7, -1]]
     """
-    near = np.where(rows < 0, np.iinfo(np.int32).max, distances)
-    order = np.lexsort((rows, near), axis=1)
+    keys = np.where(rows < 0, np.iinfo(np.int32).max, distances)
+    order = np.lexsort((rows, keys), axis=1)
     return np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1)
 
 
-def lists(codes: Bytes, count: int | None = None, seed: int = 0) -> Lists:
-    """Cut codes (N, B) into lists, sqrt(N) unless told how many, and measure how many of them must be looked into.
+def build_lists(codes: Bytes, count: int | None = None, seed: int = 0) -> InvertedLists:
+    """Divide codes into lists, and measure how many of them a query must search to reach ``TARGET_RECALL``.
 
-    The measure is the recall of codes drawn from these. UsageError for fewer codes than one list is learned from.
+    Args:
+        codes: Packed codes (N, B).
+        count: Number of lists; by default sqrt(N).
+        seed: Seed of the sample that the centers are computed from, and of the queries that recall is measured with.
+
+    Returns:
+        The lists.
+
+    Raises:
+        UsageError: If there are fewer than ``CODES_PER_LIST`` codes.
     """
-    if len(codes) < LEARNED:
-        raise UsageError(f"faiss-ivf needs {LEARNED} images or more, not {len(codes)}; use exact")
-    library, rng = faiss(), np.random.default_rng(seed)
-    most = count or max(1, round(len(codes) ** 0.5))
-    some = codes[np.sort(rng.choice(len(codes), min(len(codes), LEARNED * most), replace=False))]
-    most = min(most, max(1, len(some) // 39))  # faiss warns below
-    centers = library.IndexBinaryFlat(8 * codes.shape[1])
-    index = library.IndexBinaryIVF(centers, 8 * codes.shape[1], most)
-    index.cp.seed = seed + 1
-    index.train(some)
-    own = library.vector_to_array(centers.xb).reshape(-1, codes.shape[1])
-    of = counted(own, codes)
-    asked = codes[np.sort(rng.choice(len(codes), min(len(codes), ASKED), replace=False))]
+    if len(codes) < CODES_PER_LIST:
+        raise UsageError(f"faiss-ivf needs {CODES_PER_LIST} images or more, not {len(codes)}; use exact")
+    rng = np.random.default_rng(seed)
+    centers = _centers(codes, count or max(1, round(len(codes) ** 0.5)), rng, seed)
+    assignments = nearest_centers(centers, codes)
+    queries = codes[np.sort(rng.choice(len(codes), min(len(codes), RECALL_QUERIES), replace=False))]
     k = min(NEIGHBOURS, len(codes))
-    _, exact = counting.nearest(asked, codes, k)
-    cut, probes = Listed(codes, Lists(own, of, 1)), 1
+    _, exact = counting.nearest(queries, codes, k)
+    engine, probes = IVFEngine(codes, InvertedLists(centers, assignments, 1)), 1
     while True:
-        cut.probes = probes
-        rows, distances = cut.search(asked, k)
-        # ties stand in for each other: what counts is how many are as near as the exact k-th
-        found = ((rows >= 0) & (distances <= exact[:, -1:])).mean()
-        if found >= RECALL or probes >= len(own):
-            return Lists(own, of, probes)
-        probes = min(len(own), probes + max(1, probes // 2))
+        engine.probes = probes
+        rows, distances = engine.search(queries, k)
+        # any code as near as the exact k-th neighbour counts as found, since ties are interchangeable
+        recall = ((rows >= 0) & (distances <= exact[:, -1:])).mean()
+        if recall >= TARGET_RECALL or probes >= len(centers):
+            return InvertedLists(centers, assignments, probes)
+        probes = min(len(centers), probes + max(1, probes // 2))
 
 
-def counted(centers: Bytes, codes: Bytes) -> NDArray[np.int32]:
-    """(N,) the nearest center of each code, the first of equally near ones."""
+def _centers(codes: Bytes, count: int, rng: np.random.Generator, seed: int) -> Bytes:
+    """Centers (L, B) of at most ``count`` lists, computed from a sample of the codes."""
+    library, bits = import_faiss(), 8 * codes.shape[1]
+    sample = codes[np.sort(rng.choice(len(codes), min(len(codes), CODES_PER_LIST * count), replace=False))]
+    count = min(count, max(1, len(sample) // FAISS_CODES_PER_LIST))
+    quantizer = library.IndexBinaryFlat(bits)
+    index = library.IndexBinaryIVF(quantizer, bits, count)
+    index.cp.seed = seed + 1
+    index.train(sample)
+    centers: Bytes = library.vector_to_array(quantizer.xb).reshape(-1, codes.shape[1])
+    return centers
+
+
+def nearest_centers(centers: Bytes, codes: Bytes) -> NDArray[np.int32]:
+    """The nearest center of each code, (N,); the first of equally near ones."""
     step = 1 << 16
     parts = [counting.nearest(codes[start : start + step], centers, 1)[0][:, 0] for start in range(0, len(codes), step)]
     return np.concatenate(parts).astype(np.int32)

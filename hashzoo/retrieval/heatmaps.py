@@ -1,10 +1,10 @@
-"""What a trained method looks at, and what it takes for what."""
+"""Heatmaps of where a trained method looks in an image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from PIL import Image
@@ -17,35 +17,41 @@ from hashzoo.method import Method
 from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.types import Batch
 
-if TYPE_CHECKING:
-    pass
 
+def compute_heatmaps(trained: TrainedMethod, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+    """Compute where a method looks in images: its attention, or else Grad-CAM of its code.
 
-def looks(trained: TrainedMethod, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
-    """The images as the network sees them, (B, C, H, W) in 0..1, and where the method looks, (B, H, W) in 0..1.
+    Args:
+        trained: The method.
+        images: B images.
 
-    Its own attention where it has one, Grad-CAM of its code otherwise. UsageError for a method that has neither.
+    Returns:
+        The images as the backbone takes them, (B, C, H, W) from 0 to 1 without normalisation, and the heatmaps,
+        (B, H, W) from 0 to 1.
+
+    Raises:
+        UsageError: If the method has neither attention nor what Grad-CAM needs.
     """
     batch = next(iter(trained.run.blank(trained.split(images), size=len(images))))
     with torch.no_grad():
-        found = trained.method.attention(batch)
-    if found is None:
-        found = grad_cam(trained.method, batch)
-    if found is None:
+        maps = trained.method.attention(batch)
+    if maps is None:
+        maps = grad_cam(trained.method, batch)
+    if maps is None:
         identity = trained.cell.identity
         raise UsageError(
-            f"{identity.method} on {identity.backbone} looks at no place: it has no attention, and Grad-CAM needs a "
-            "relaxed code and a backbone with maps"
+            f"{identity.method} on {identity.backbone} has no attention map: it defines no attention, and Grad-CAM "
+            "needs a relaxed code and a backbone with feature maps"
         )
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (trained.input.mean, trained.input.std))
-    seen = (batch.images.cpu() * std + mean).clamp(0, 1)
-    return seen, scaled(found.detach().cpu().float(), (seen.shape[2], seen.shape[3]))
+    shown = (batch.images.cpu() * std + mean).clamp(0, 1)
+    return shown, rescale(maps.detach().cpu().float(), (shown.shape[2], shown.shape[3]))
 
 
-def scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (B, h, w) at (B, *size), each from 0 to 1; a constant map is 0.
+def rescale(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, h, w) scaled to 0..1, each on its own, and resized to (B, *size). A constant map becomes 0.
 
-    >>> scaled(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]]), (1, 2)).tolist()
+    >>> rescale(torch.tensor([[[1.0, 3.0]], [[2.0, 2.0]]]), (1, 2)).tolist()
     [[[0.0, 1.0]], [[0.0, 0.0]]]
     """
     low = maps.amin((1, 2), keepdim=True)
@@ -53,46 +59,57 @@ def scaled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(shares[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def pointing(maps: Tensor, boxes: Sequence[Tensor], size: tuple[int, int]) -> float:
-    """The share of images whose map (B, h, w), scaled up to ``size``, is highest inside one of the image's boxes.
+def pointing_game(maps: Tensor, boxes: Sequence[Tensor], size: tuple[int, int]) -> float:
+    """The pointing game (Zhang et al., ECCV 2016): the share of images whose map peaks inside a labelled box.
 
-    The pointing game of Zhang et al. (ECCV 2016), on any labelled thing; boxes (n, 4) are x0 y0 x1 y1 in pixels.
-
-    >>> pointing(torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]), [torch.tensor([[2, 0, 4, 2]])], (4, 4))
+    >>> pointing_game(torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]), [torch.tensor([[2, 0, 4, 2]])], (4, 4))
     1.0
+
+    Args:
+        maps: (B, h, w).
+        boxes: For each image, (n, 4): x0, y0, x1 and y1 in pixels.
+        size: Height and width of the images in pixels.
     """
-    flat = scaled(maps, size).flatten(1).argmax(1)
+    peaks = rescale(maps, size).flatten(1).argmax(1)
     hits = 0
-    for place, found in zip(flat.tolist(), boxes, strict=True):
-        y, x = divmod(place, size[1])
-        hits += any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in found.tolist())
+    for peak, corners in zip(peaks.tolist(), boxes, strict=True):
+        y, x = divmod(peak, size[1])
+        hits += any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in corners.tolist())
     return hits / max(1, len(maps))
 
 
 def grad_cam(method: Method, batch: Batch) -> Tensor | None:
-    """Grad-CAM (Selvaraju et al., ICCV 2017) of how sure the bits are, the sum of their sizes: (B, h, w), not negative.
+    """Grad-CAM (Selvaraju et al., ICCV 2017) of the sum of the magnitudes of the relaxed code.
 
-    Of several last maps, such as those of two streams, the mean, each scaled to its own maximum. None without a
-    relaxed code or maps. EnvironmentFailure where captum is not installed.
+    Args:
+        method: The method.
+        batch: B images.
+
+    Returns:
+        Maps (B, h, w), not negative; the mean of rescaled maps if the backbone has several, such as those of two
+        streams. None if the method has no relaxed code, or its backbone no maps.
+
+    Raises:
+        EnvironmentFailure: If captum is not installed.
     """
     try:
         from captum.attr import LayerGradCam
     except ImportError:
         raise EnvironmentFailure("Grad-CAM needs captum; pip install 'hashzoo[explain]'") from None
-    eyes = next((module.eyes for module in method.modules() if isinstance(module, Backbone) and module.eyes), ())
+    layers = next((module.eyes for module in method.modules() if isinstance(module, Backbone) and module.eyes), ())
     with torch.no_grad():
-        if not eyes or method.relaxed(batch) is None:
+        if not layers or method.relaxed(batch) is None:
             return None
 
-    def sureness(images: Tensor) -> Tensor:
+    def magnitude(images: Tensor) -> Tensor:
         code = cast("Tensor", method.relaxed(replace(batch, views=(images,))))
         return code.abs().sum(1)  # (B,)
 
-    found = [_cam(LayerGradCam(sureness, eye), batch.images) for eye in eyes]
-    size = (max(f.shape[1] for f in found), max(f.shape[2] for f in found))
-    return torch.stack([scaled(f, size) for f in found]).mean(0)
+    maps = [_attribute(LayerGradCam(magnitude, layer), batch.images) for layer in layers]
+    size = (max(one.shape[1] for one in maps), max(one.shape[2] for one in maps))
+    return torch.stack([rescale(one, size) for one in maps]).mean(0)
 
 
-def _cam(cam: nn.Module, images: Tensor) -> Tensor:
-    made: Tensor = cam.attribute(images, relu_attributions=True)  # type: ignore[operator]
-    return made[:, 0].detach()
+def _attribute(cam: nn.Module, images: Tensor) -> Tensor:
+    attribution: Tensor = cam.attribute(images, relu_attributions=True)  # type: ignore[operator]
+    return attribution[:, 0].detach()

@@ -1,4 +1,4 @@
-"""Images that can be searched: their codes in a file, with the method that encodes the queries."""
+"""Searchable images: their codes in a file, and the method that encodes queries."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.hamming.counting import pack
 from hashzoo.index import Scan
 from hashzoo.retrieval import code_file, engines
-from hashzoo.retrieval.code_file import Gathered, KeptCodes
+from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
 from hashzoo.retrieval.encoder import Encoder, ImageLike, load_encoder
 from hashzoo.types import Codes, Operation, ProgressCallback, Ranking
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that was found: its row in the index, its file, and how far its code is from the query's."""
+    """An image found by a search.
+
+    Attributes:
+        row: Its row in the index.
+        path: Its file.
+        distance: The distance of its code from that of the query: the number of differing bits, or another number that
+            only orders the images (see :attr:`ImageIndex.integer`).
+    """
 
     row: int
     path: Path
@@ -40,162 +47,243 @@ def open_index(
     device: str = "cpu",
     plugins: Sequence[str] = (),
 ) -> ImageIndex:
-    """The index that ``hashzoo index build`` wrote, ready to be searched.
+    """Open an index that ``hashzoo index build`` wrote.
 
-    ``run`` is the cell that it was built with and ``root`` the folder of its images, where they are no longer where
-    they were; ``plugins`` are loaded. EnvironmentFailure where the file is damaged, or the method is not the one that
-    the index was built with; UsageError where there is no such file or cell, or the engine cannot serve it.
+    Args:
+        file: The index.
+        run: The ``.json`` of the cell whose method built the index; needed if the cell was moved.
+        root: The folder of the images; needed if they were moved.
+        engine: ``"exact"``, ``"faiss-flat"``, ``"faiss-ivf"``, or ``"auto"`` to choose one by the size of the index.
+        device: ``"cpu"`` or ``"cuda"``, where queries are encoded.
+        plugins: Plugin files or modules to load. They must include every such plugin that the cell was measured with.
+
+    Returns:
+        The index.
+
+    Raises:
+        UsageError: If there is no such file or cell, or the engine cannot search the index.
+        EnvironmentFailure: If the file is damaged, or the method is not the one that built the index.
     """
-    kept = code_file.read(Path(file))
-    made_with = kept.about["run"]
-    if run is None and not Path(made_with["cell"]).is_file():
-        raise UsageError(f"{file} was built with {made_with['cell']}, which is gone; say where it is with --run")
-    encoder = load_encoder(made_with["cell"] if run is None else run, device=device, plugins=plugins)
-    found = encoder.about()["run"]
-    if (found["key"], found["state"]) != (made_with["key"], made_with["state"]):
+    stored = code_file.read(Path(file))
+    builder = stored.metadata["run"]
+    if run is None and not Path(builder["cell"]).is_file():
+        raise UsageError(f"the cell {builder['cell']} of {file} does not exist; name its new path with --run")
+    encoder = load_encoder(builder["cell"] if run is None else run, device=device, plugins=plugins)
+    current = encoder.describe()["run"]
+    if (current["key"], current["state"]) != (builder["key"], builder["state"]):
         raise EnvironmentFailure(
-            f"{file} was built with another method than {encoder.cell}: their codes cannot be compared; name the cell "
-            "that it was built with with --run, or build it anew"
+            f"{file} was built with another method than that of {encoder.cell}, so codes cannot be compared; name the "
+            "cell that built it with --run, or build the index again"
         )
-    return ImageIndex(kept, encoder, None if root is None else Path(root), engine)
+    return ImageIndex(stored, encoder, None if root is None else Path(root), engine)
 
 
 @final
 class ImageIndex:
-    """Codes of images and their paths, searched with images, codes, or two images composed.
+    """Codes of N images, searched with images, codes, or compositions of two images.
 
-    :func:`hashzoo.open_index` makes it. ``encoder`` is the method, ``about`` what it was made with, ``engine`` the name
-    of what searches, ``integer`` whether distances count bits, ``code`` the name of the one code that
-    they compare whole ("" where neighbours are told apart otherwise).
+    Created by :func:`hashzoo.open_index`; ``len(index)`` is N.
+
+    Attributes:
+        encoder: The method that encodes queries.
+        metadata: The description of the encoder when the index was built, as JSON values.
+        root: The folder that the stored paths are relative to.
+        engine: The name of the search engine.
+        integer: Whether distances are numbers of bits.
+        code: The name of the single code whose Hamming distance ranks the images; empty if the method ranks in another
+            way.
     """
 
-    def __init__(self, kept: KeptCodes, encoder: Encoder, root: Path | None = None, engine: str = "auto") -> None:
-        self.encoder, self.about, self._kept = encoder, kept.about, kept
-        self.root = Path(kept.about["root"]) if root is None else root
+    def __init__(self, stored: StoredCodes, encoder: Encoder, root: Path | None = None, engine: str = "auto") -> None:
+        self.encoder, self.metadata, self._stored = encoder, stored.metadata, stored
+        self.root = Path(stored.metadata["root"]) if root is None else root
         index = encoder.trained.method.index()
         self.integer = isinstance(index, Scan) and index.distance.integer
-        code = self.code = engines.hamming(index)
-        # lists are there where they were asked for, or where there are many images
-        self.engine = engines.chosen(engine, engines.LISTED if "ivf.of" in kept.arrays else 0, code)
+        code = self.code = engines.hamming_code(index)
+        # an index that holds lists is searched through them by default
+        self.engine = engines.select_engine(engine, engines.IVF_MIN_CODES if "ivf.of" in stored.arrays else 0, code)
         self._search: Callable[[Codes, int], Ranking]
         if self.engine == "exact":
-            for part in kept.parts():
+            for part in stored.chunks():
                 index.add(part)
             self._search = index.search
+        elif self.engine == "faiss-flat":
+            flat = engines.FlatEngine(stored.packed_code(code).rows)
+            self._search = partial(_search_packed, flat, code)
         else:
-            packed = kept.packed(code)[2]
-            ways = engines.Flat(packed) if self.engine == "faiss-flat" else engines.Listed(packed, lists_in(kept, code))
-            self._search = partial(_through, ways, code)
+            lists = engines.IVFEngine(stored.packed_code(code).rows, stored_lists(stored, code))
+            self._search = partial(_search_packed, lists, code)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._stored)
 
     def name(self, row: int) -> str:
-        """The path of the image in a row, from ``root`` on."""
-        return self._kept.paths[row]
+        """The path of the image in a row, relative to ``root``."""
+        return self._stored.paths[row]
 
     def path(self, row: int) -> Path:
         """The file of the image in a row."""
-        return self.root / self._kept.paths[row]
+        return self.root / self._stored.paths[row]
 
     def codes(self, row: int) -> Codes:
-        """The stored codes (1, K) of the image in a row."""
-        return self._kept.some(row, row + 1)
+        """The stored codes of the image in a row: (1, K) bool, or (1, ...) values."""
+        return self._stored.codes(row, row + 1)
 
-    def ranking(self, query: Codes, k: int) -> Ranking:
-        """The k nearest rows (Q, k) to encoded queries; equal distances by row. Row -1 where lists hold fewer."""
-        return self._search(query, min(k, len(self)))
+    def rank(self, queries: Codes, k: int) -> Ranking:
+        """Find the nearest rows of encoded queries.
 
-    def search(self, query: ImageLike | Sequence[ImageLike] | Codes, k: int = 20) -> list[list[Hit]]:
-        """The k nearest images to each query, nearest first; queries are what ``encode`` takes, or codes."""
-        ranking = self.ranking(query if isinstance(query, dict) else self.encoder.encode(query), k)
+        Args:
+            queries: Codes of Q images, as :meth:`Encoder.encode` returns them.
+            k: Number of rows to return for each query.
+
+        Returns:
+            Rows and distances, both (Q, k), nearest first and equal distances ordered by row. Row -1 marks a place that
+            the engine ``faiss-ivf`` could not fill.
+        """
+        return self._search(queries, min(k, len(self)))
+
+    def search(self, queries: ImageLike | Sequence[ImageLike] | Codes, k: int = 20) -> list[list[Hit]]:
+        """Find the nearest images of each query.
+
+        Args:
+            queries: Images as :meth:`Encoder.encode` takes them, or codes that it returned.
+            k: Number of images to return for each query.
+
+        Returns:
+            For each query, up to k hits, nearest first.
+
+        Raises:
+            EnvironmentFailure: If a query does not decode.
+        """
+        ranking = self.rank(queries if isinstance(queries, dict) else self.encoder.encode(queries), k)
         pairs = zip(ranking.rows.tolist(), ranking.distances.tolist(), strict=True)
         return [
-            [Hit(row, self.path(row), far) for row, far in zip(rows, distances, strict=True) if row >= 0]
+            [Hit(row, self.path(row), distance) for row, distance in zip(rows, distances, strict=True) if row >= 0]
             for rows, distances in pairs
         ]
 
     def compose(self, operation: Operation, a: ImageLike, b: ImageLike, k: int = 20) -> list[Hit]:
-        """The k nearest images to what either (``union``), both (``intersection``) or only the first shows."""
-        first, second = (codes for one in (a, b) for _, codes in self.encoder.encoding([one]))
-        (found,) = self.search(self.encoder.compose(operation, first, second), k)
-        return found
+        """Find the nearest images of a query that is composed of two images.
+
+        Args:
+            operation: ``"union"`` looks for what either image shows, ``"intersection"`` for what both show, and
+                ``"difference"`` for what only the first shows.
+            a: The first image.
+            b: The second image.
+            k: Number of images to return.
+
+        Returns:
+            Up to k hits, nearest first.
+
+        Raises:
+            EnvironmentFailure: If an image does not decode.
+        """
+        first, second = (codes for image in (a, b) for _, codes in self.encoder.encode_batches([image]))
+        (hits,) = self.search(self.encoder.compose(operation, first, second), k)
+        return hits
 
 
-def _through(engine: engines.Flat | engines.Listed, code: str, query: Codes, k: int) -> Ranking:
-    rows, distances = engine.search(pack(query[code].numpy()), k)
+def _search_packed(engine: engines.FlatEngine | engines.IVFEngine, code: str, queries: Codes, k: int) -> Ranking:
+    rows, distances = engine.search(pack(queries[code].numpy()), k)
     return Ranking(torch.from_numpy(rows), torch.from_numpy(distances))
 
 
-def lists_in(kept: KeptCodes, code: str) -> engines.Lists:
-    """The lists that an index was built with. UsageError where it has none, EnvironmentFailure where they do not
-    fit.
+def stored_lists(stored: StoredCodes, code: str) -> engines.InvertedLists:
+    """The lists of an index that was built with ``faiss-ivf``.
+
+    Raises:
+        UsageError: If the index has no lists.
+        EnvironmentFailure: If the lists do not match the codes.
     """
-    if "ivf.of" not in kept.arrays:
+    if "ivf.of" not in stored.arrays:
         raise UsageError("this index has no lists; build it with --engine faiss-ivf, or search it with --engine exact")
-    centers, of, probes = (kept.arrays[f"ivf.{name}"] for name in ("centers", "of", "probes"))
-    width = kept.packed(code)[2].shape[1]
+    centers, assignments, probes = (stored.arrays[f"ivf.{name}"] for name in ("centers", "of", "probes"))
+    width = stored.packed_code(code).rows.shape[1]
     if (
-        (centers.dtype, centers.shape[1:], of.dtype, of.shape) != (np.uint8, (width,), np.int32, (len(kept),))
-        or not ((of >= 0) & (of < len(centers))).all()
+        (centers.dtype, centers.shape[1:]) != (np.uint8, (width,))
+        or (assignments.dtype, assignments.shape) != (np.int32, (len(stored),))
+        or not ((assignments >= 0) & (assignments < len(centers))).all()
         or not 1 <= int(probes) <= len(centers)
-    ):  # faiss would write where they point
-        raise EnvironmentFailure("the lists of this index do not fit its codes; build it anew")
-    return engines.Lists(centers, of, int(probes))
+    ):  # faiss does not check them and would access memory out of bounds
+        raise EnvironmentFailure("the lists of this index do not match its codes; build it again")
+    return engines.InvertedLists(centers, assignments, int(probes))
 
 
-def gathered(
+def encode_files(
     encoder: Encoder,
     images: Sequence[Path],
-    only: Sequence[str] | None = None,
-    tell: ProgressCallback | None = None,
+    names: Sequence[str] | None = None,
+    progress: ProgressCallback | None = None,
     *,
-    stop: bool = False,
-) -> tuple[KeptCodes, list[str]]:
-    """The codes of files and folders of images, and a line for each image that does not decode and is left out.
+    strict: bool = False,
+) -> tuple[StoredCodes, list[str]]:
+    """Encode image files and all images in folders.
 
-    ``only`` are the names of the codes that are wanted. UsageError where something does not exist, EnvironmentFailure
-    where no image decodes or, with ``stop``, where one does not.
+    Args:
+        encoder: The encoder.
+        images: Files and folders.
+        names: The codes to keep; None keeps all.
+        progress: Called with the number of images processed and their total.
+        strict: Raise for an image that does not decode, instead of skipping it.
+
+    Returns:
+        The codes, and a message for each image that was skipped.
+
+    Raises:
+        UsageError: If a path does not exist.
+        EnvironmentFailure: If no image decodes or, with ``strict``, if one does not.
     """
-    root, relative = image_paths.find_images(images)
-    collected, places, refused = Gathered(only), list[int](), list[str]()
-    files: list[ImageLike] = [root / path for path in relative]
-    for some, codes in encoder.encoding(files, None if stop else lambda _, why: refused.append(why), tell):
-        collected.add(codes)
-        places += some
-    if not places:
-        raise EnvironmentFailure(f"none of {len(relative)} images decodes: {refused[0]}")
-    return collected.kept(encoder.about(), root, [relative[place] for place in places]), refused
+    root, paths = image_paths.find_images(images)
+    collector, rows, skipped = CodeCollector(names), list[int](), list[str]()
+    files: list[ImageLike] = [root / path for path in paths]
+    on_unreadable = None if strict else lambda _, reason: skipped.append(reason)
+    for indices, codes in encoder.encode_batches(files, on_unreadable, progress):
+        collector.add(codes)
+        rows += indices
+    if not rows:
+        raise EnvironmentFailure(f"none of {len(paths)} images decodes: {skipped[0]}")
+    return collector.finish(encoder.describe(), root, [paths[row] for row in rows]), skipped
 
 
 def build(
     encoder: Encoder,
     images: Sequence[Path],
     engine: str = "auto",
-    tell: ProgressCallback | None = None,
+    progress: ProgressCallback | None = None,
     *,
-    stop: bool = False,
-) -> tuple[KeptCodes, list[str]]:
-    """What an index of files and folders of images keeps, and a line for each image that is left out.
+    strict: bool = False,
+) -> tuple[StoredCodes, list[str]]:
+    """Build the content of an index; :func:`hashzoo.retrieval.code_file.write` writes it to a file.
 
-    With lists where the engine, chosen as by :func:`hashzoo.retrieval.engines.chosen`, is ``faiss-ivf``. Errors as of
-    :func:`gathered`, and UsageError where the engine cannot serve the method.
+    Args:
+        encoder: The method that encodes the images, and later the queries.
+        images: Image files, and folders, which stand for all images below them.
+        engine: As for :func:`open_index`. The index gets lists if this is, or ``"auto"`` chooses, ``"faiss-ivf"``.
+        progress: Called with the number of images processed and their total.
+        strict: Raise for an image that does not decode, instead of skipping it.
+
+    Returns:
+        The content, and a message for each image that was skipped.
+
+    Raises:
+        UsageError: If a path does not exist, or the engine cannot search codes of this method.
+        EnvironmentFailure: If no image decodes or, with ``strict``, if one does not.
     """
     index = encoder.trained.method.index()
-    code = engines.hamming(index)
-    engines.chosen(engine, 0, code)  # what cannot be is said before anything is encoded
-    kept, refused = gathered(encoder, images, index.reads(), tell, stop=stop)
-    return with_lists(kept, code, engine), refused
+    code = engines.hamming_code(index)
+    engines.select_engine(engine, 0, code)  # an engine that cannot be used is refused before anything is encoded
+    stored, skipped = encode_files(encoder, images, index.reads(), progress, strict=strict)
+    return add_lists(stored, code, engine), skipped
 
 
-def with_lists(kept: KeptCodes, code: str, engine: str) -> KeptCodes:
-    """The same codes, cut into lists where their number or the engine asks for it."""
-    if engines.chosen(engine, len(kept), code) != "faiss-ivf":
-        return kept
-    made = engines.lists(kept.packed(code)[2])
-    cut: dict[str, np.ndarray[Any, Any]] = {
-        "ivf.centers": made.centers,
-        "ivf.of": made.of,
-        "ivf.probes": np.array(made.probes),
+def add_lists(stored: StoredCodes, code: str, engine: str) -> StoredCodes:
+    """The same codes, with lists if the engine is, or ``"auto"`` chooses, ``"faiss-ivf"``."""
+    if engines.select_engine(engine, len(stored), code) != "faiss-ivf":
+        return stored
+    lists = engines.build_lists(stored.packed_code(code).rows)
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "ivf.centers": lists.centers,
+        "ivf.of": lists.assignments,
+        "ivf.probes": np.array(lists.probes),
     }
-    return replace(kept, arrays={**kept.arrays, **cut})
+    return replace(stored, arrays={**stored.arrays, **arrays})

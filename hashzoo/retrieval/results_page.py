@@ -1,4 +1,4 @@
-"""What a search found, as one HTML file that holds small copies of the images and asks for nothing else."""
+"""Search results as a self-contained HTML file with thumbnails."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment
 from PIL import Image
 
 from hashzoo.data.image_paths import open_image
 from hashzoo.errors import EnvironmentFailure, printable
 from hashzoo.retrieval.image_index import Hit
 
-SIDE = 160  # pixels of a small image, at most
+SIDE = 160  # longest side of a thumbnail in pixels
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -29,25 +28,25 @@ body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem
 section { margin: 2rem 0; }
 ul { display: grid; gap: 1rem; list-style: none; padding: 0; }
 ul { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
-ul.asked { grid-template-columns: repeat(auto-fill, 9rem); }
+ul.queries { grid-template-columns: repeat(auto-fill, 9rem); }
 img { background: #8883; display: block; height: 9rem; object-fit: contain; width: 100%; }
-.gone { align-items: center; background: #8883; display: flex; height: 9rem; justify-content: center; }
+.missing { align-items: center; background: #8883; display: flex; height: 9rem; justify-content: center; }
 small { overflow-wrap: anywhere; }
 </style>
 </head>
 <body>
 <h1>{{ title }}</h1>
-{% for one in found %}
+{% for result in results %}
 <section>
-<h2>{{ one.heading }}</h2>
-<ul class="asked">
-{% for path, image in one.asked %}<li>
+<h2>{{ result.heading }}</h2>
+<ul class="queries">
+{% for path, image in result.queries %}<li>
 {%- if image %}<img src="{{ image }}" alt="{{ path }}">{% endif %}<small>{{ path }}</small></li>
 {% endfor %}</ul>
 <ul>
-{% for rank, path, distance, image in one.hits %}<li>
-{%- if image %}<img src="{{ image }}" alt="{{ path }}">{% else %}<span class="gone">not there</span>{% endif -%}
-{{ rank }}. {{ what }} {{ distance }}<br><small>{{ path }}</small></li>
+{% for rank, path, distance, image in result.hits %}<li>
+{%- if image %}<img src="{{ image }}" alt="{{ path }}">{% else %}<span class="missing">no image</span>{% endif -%}
+{{ rank }}. {{ measure }} {{ distance }}<br><small>{{ path }}</small></li>
 {% endfor %}</ul>
 </section>
 {% endfor %}
@@ -57,16 +56,22 @@ small { overflow-wrap: anywhere; }
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one query, of one image or two, found."""
+class SearchResult:
+    """The hits of one query.
+
+    Attributes:
+        heading: Title of the query.
+        queries: The image of the query, or the two images that it is composed of.
+        hits: The images found, nearest first.
+    """
 
     heading: str
-    asked: Sequence[Path]
+    queries: Sequence[Path]
     hits: Sequence[Hit]
 
 
-def shrunk(image: Image.Image, side: int = SIDE) -> bytes:
-    """A copy of an image, at most ``side`` pixels high and wide, as a JPEG."""
+def thumbnail(image: Image.Image, side: int = SIDE) -> bytes:
+    """A JPEG of an image, its longest side at most ``side`` pixels."""
     copy = image.copy()
     copy.thumbnail((side, side), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
@@ -74,30 +79,38 @@ def shrunk(image: Image.Image, side: int = SIDE) -> bytes:
     return buffer.getvalue()
 
 
-def small(path: Path) -> bytes | None:
-    """The :func:`shrunk` image of a file; None where it cannot be read any more."""
-    try:
-        return shrunk(open_image(path))
-    except EnvironmentFailure:
-        return None
+def data_uri(jpeg: bytes) -> str:
+    """A data URI of a JPEG."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def address(jpeg: bytes | None) -> str:
-    """The address of a JPEG's own data; empty where there is none."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode() if jpeg else ""
+def render_page(title: str, results: Sequence[SearchResult], measure: str) -> str:
+    """The HTML of search results.
 
+    Args:
+        title: Title of the page.
+        results: The results of each query.
+        measure: Name of the number that orders hits, such as ``"distance"``.
+    """
+    from jinja2 import Environment  # not needed to print results
 
-def page(title: str, answers: Sequence[Answer], what: str) -> str:
-    """The HTML of what queries found; ``what`` is what a hit's number is called, as "distance"."""
-    found = [
+    content = [
         {
-            "heading": one.heading,
-            "asked": [(printable(path), address(small(path))) for path in one.asked],
+            "heading": result.heading,
+            "queries": [(printable(path), _file_uri(path)) for path in result.queries],
             "hits": [
-                (rank, printable(hit.path), f"{hit.distance:g}", address(small(hit.path)))
-                for rank, hit in enumerate(one.hits, 1)
+                (rank, printable(hit.path), f"{hit.distance:g}", _file_uri(hit.path))
+                for rank, hit in enumerate(result.hits, 1)
             ],
         }
-        for one in answers
+        for result in results
     ]
-    return Environment(autoescape=True).from_string(PAGE).render(title=title, found=found, what=what)
+    return Environment(autoescape=True).from_string(PAGE).render(title=title, results=content, measure=measure)
+
+
+def _file_uri(path: Path) -> str:
+    """A data URI of the thumbnail of an image file; empty if the file cannot be read."""
+    try:
+        return data_uri(thumbnail(open_image(path)))
+    except EnvironmentFailure:
+        return ""

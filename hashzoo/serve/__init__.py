@@ -1,1 +1,1 @@
-"""A search page."""
+"""The local search page of ``hashzoo serve``."""

@@ -1,11 +1,11 @@
 "use strict";
-// Without this the page works by its form; with it an image can be dropped anywhere, and choosing one is asking.
-const form = document.getElementById("ask");
+// The page works without this script. With it, an image can be dropped anywhere, and choosing one starts the search.
+const form = document.getElementById("search");
 const first = document.getElementById("first");
-const more = form.querySelector("details");
+const details = form.querySelector("details");
 
 first.addEventListener("change", () => {
-  if (first.files.length && !more.open) form.requestSubmit();
+  if (first.files.length && !details.open) form.requestSubmit();
 });
 addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -16,9 +16,9 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   form.classList.remove("over");
   if (!event.dataTransfer.files.length) return;
-  const taken = new DataTransfer();
-  taken.items.add(event.dataTransfer.files[0]);
-  const aimed = more.contains(event.target) ? more.querySelector("input") : first;
-  aimed.files = taken.files;
-  if (!more.open) form.requestSubmit();
+  const transfer = new DataTransfer();
+  transfer.items.add(event.dataTransfer.files[0]);
+  const input = details.contains(event.target) ? details.querySelector("input") : first;
+  input.files = transfer.files;
+  if (!details.open) form.requestSubmit();
 });

@@ -1,4 +1,4 @@
-"""What a page of results shows: the images asked with, their codes, where a method looks, and what it found."""
+"""The content of a page of results: the query, its codes, heatmaps, and the images found."""
 
 from __future__ import annotations
 
@@ -13,27 +13,42 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hashzoo.errors import HashzooError, printable
-from hashzoo.retrieval.image_index import ImageIndex
-from hashzoo.retrieval.overlay import heated, to_pil
-from hashzoo.retrieval.results_page import address, shrunk
-from hashzoo.types import Operation
+from hashzoo.retrieval.image_index import Hit, ImageIndex
+from hashzoo.retrieval.overlay import blend, to_pil
+from hashzoo.retrieval.results_page import data_uri, thumbnail
+from hashzoo.types import Codes, Operation
 
-SIDE = 224  # pixels of the image asked with, at most
-WIDE = 32  # squares a row of a drawn code
+SIDE = 224  # longest side of a query's image in pixels
+SQUARES_PER_ROW = 32  # of a drawn code
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The one or two images of a query, each with its name and as the address of its data, and what joins two."""
+class Query:
+    """A query of one image, or of two images that ``operation`` combines.
+
+    Attributes:
+        images: The images.
+        previews: The name of each image and the data URI of its thumbnail.
+        operation: How two images are combined.
+    """
 
     images: Sequence[Image.Image]
-    shown: Sequence[tuple[str, str]]
+    previews: Sequence[tuple[str, str]]
     operation: Operation
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A code: its name, its bits in hexadecimal digits, and the outline of its ones on a grid of unit squares."""
+class CodeDrawing:
+    """A binary code as hexadecimal digits and as a drawing.
+
+    Attributes:
+        name: Name of the code.
+        bits: Number of bits.
+        digits: The bits in hexadecimal.
+        outline: SVG path of a unit square for each bit that is 1.
+        width: Squares in a row.
+        height: Rows.
+    """
 
     name: str
     bits: int
@@ -44,10 +59,16 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A neighbour: ``file`` tells it from others, ``name``, below the folder of the index, is shown.
+class Neighbour:
+    """An image found by a search.
 
-    ``differs`` outlines the bits in which its code is another.
+    Attributes:
+        rank: Its place among the images found, from 1.
+        row: Its row in the index.
+        file: Its file, which identifies it across indexes.
+        name: Its path relative to the folder of the index, for display.
+        distance: Its distance from the query, in words.
+        difference: SVG path of a unit square for each bit in which its code differs from the query's.
     """
 
     rank: int
@@ -55,91 +76,109 @@ class Found:
     file: Path
     name: str
     distance: str
-    differs: str
+    difference: str
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one index says to a query: ``looks`` are the addresses of images, or none with ``blind`` for the reason.
+class IndexResult:
+    """The result of a query in one index.
 
-    ``width`` is how many bits a stored code has, 0 where neighbours are not told apart by one code.
+    Attributes:
+        place: The place of the index among those served.
+        name: The name of the index.
+        codes: The codes of the query.
+        heatmaps: Data URIs of the query's images under their heatmaps.
+        heatmap_error: Why there are no heatmaps; empty if there are.
+        neighbours: The images found.
+        width: Number of bits of a stored code; 0 if the index does not rank by a single code.
+        milliseconds: Duration of the search.
     """
 
     place: int
     name: str
-    codes: Sequence[Drawn]
-    looks: Sequence[str]
-    blind: str
-    hits: Sequence[Found]
+    codes: Sequence[CodeDrawing]
+    heatmaps: Sequence[str]
+    heatmap_error: str
+    neighbours: Sequence[Neighbour]
     width: int
     milliseconds: float
 
 
-def summary(index: ImageIndex) -> str:
-    """One line of what an index holds."""
-    about = index.about
-    return f"{about['method']}, {about['bits']} bits, learned on {about['dataset']}: {len(index):,} images"
+def summarize(index: ImageIndex) -> str:
+    """One line about an index: its method, code length, training data and size."""
+    about = index.metadata
+    return f"{about['method']}, {about['bits']} bits, trained on {about['dataset']}: {len(index):,} images"
 
 
-def asked_about(images: Sequence[tuple[str, Image.Image]], operation: Operation) -> Asked:
-    """A query of images by name; ``operation`` joins two."""
-    small = [(name, address(shrunk(image, SIDE))) for name, image in images]
-    return Asked([image for _, image in images], small, operation)
+def make_query(images: Sequence[tuple[str, Image.Image]], operation: Operation) -> Query:
+    """A query of one or two images, each with its name."""
+    previews = [(name, data_uri(thumbnail(image, SIDE))) for name, image in images]
+    return Query([image for _, image in images], previews, operation)
 
 
-def answer(place: int, name: str, index: ImageIndex, asked: Asked, top: int) -> Answer:
-    """What the index at a place, by its name, finds."""
-    encoded = [index.encoder.encode(image) for image in asked.images]
-    began = time.perf_counter()
-    query = encoded[0] if len(encoded) == 1 else index.encoder.compose(asked.operation, encoded[0], encoded[1])
-    (hits,) = index.search(query, top)
-    seconds = time.perf_counter() - began
-    width, found = 0, list[Found]()
-    for rank, hit in enumerate(hits, 1):
-        differs, far = "", f"score {hit.distance:g}"
-        if index.code:
-            stored = index.codes(hit.row)[index.code]
-            width = stored.shape[1]
-            differs, far = (
-                squares((stored != query[index.code]).numpy()[0], width),
-                f"{hit.distance:.0f} of {width} bits differ",
-            )
-        found.append(Found(rank, hit.row, hit.path, printable(index.name(hit.row)), far, differs))
-    looks, blind = _looks(index, asked.images)
-    codes = [drawn(code, bits[0].numpy()) for code, bits in query.items() if bits.dtype == torch.bool]
-    return Answer(place, name, codes, looks, blind, found, width, 1000 * seconds)
+def search_index(place: int, name: str, index: ImageIndex, query: Query, top: int) -> IndexResult:
+    """Search one index for the ``top`` nearest images of a query; ``place`` and ``name`` identify the index."""
+    encoded = [index.encoder.encode(image) for image in query.images]
+    start = time.perf_counter()
+    codes = encoded[0] if len(encoded) == 1 else index.encoder.compose(query.operation, encoded[0], encoded[1])
+    (hits,) = index.search(codes, top)
+    seconds = time.perf_counter() - start
+    heatmaps, error = _heatmap_uris(index, query.images)
+    return IndexResult(
+        place,
+        name,
+        codes=[draw_code(code, bits[0].numpy()) for code, bits in codes.items() if bits.dtype == torch.bool],
+        heatmaps=heatmaps,
+        heatmap_error=error,
+        neighbours=[_neighbour(index, codes, rank, hit) for rank, hit in enumerate(hits, 1)],
+        width=codes[index.code].shape[1] if index.code and hits else 0,
+        milliseconds=1000 * seconds,
+    )
 
 
-def drawn(name: str, bits: NDArray[np.bool_]) -> Drawn:
-    """A code (K,) as it is drawn.
+def _neighbour(index: ImageIndex, query: Codes, rank: int, hit: Hit) -> Neighbour:
+    distance, difference = f"score {hit.distance:g}", ""
+    if index.code:
+        stored = index.codes(hit.row)[index.code]
+        width = stored.shape[1]
+        distance = f"{hit.distance:.0f} of {width} bits differ"
+        difference = squares_path((stored != query[index.code]).numpy()[0], width)
+    return Neighbour(rank, hit.row, hit.path, printable(index.name(hit.row)), distance, difference)
 
-    >>> drawn("code", np.array([True, False, False, True, True]))
-    Drawn(name='code', bits=5, digits='98', outline='M0 0h1v1h-1zM3 0h1v1h-1zM4 0h1v1h-1z', width=5, height=1)
+
+def draw_code(name: str, bits: NDArray[np.bool_]) -> CodeDrawing:
+    """The drawing of a code (K,).
+
+    >>> draw_code("code", np.array([True, False, False, True, True]))
+    CodeDrawing(name='code', bits=5, digits='98', outline='M0 0h1v1h-1zM3 0h1v1h-1zM4 0h1v1h-1z', width=5, height=1)
     """
-    digits = np.packbits(bits).tobytes().hex()
-    return Drawn(name, len(bits), digits, squares(bits, WIDE), min(WIDE, len(bits)), -(-len(bits) // WIDE))
+    outline, height = squares_path(bits, SQUARES_PER_ROW), -(-len(bits) // SQUARES_PER_ROW)
+    return CodeDrawing(
+        name, len(bits), np.packbits(bits).tobytes().hex(), outline, min(SQUARES_PER_ROW, len(bits)), height
+    )
 
 
-def squares(bits: NDArray[np.bool_], wide: int) -> str:
-    """The SVG path of unit squares where bits (K,) are set, so many a row.
+def squares_path(bits: NDArray[np.bool_], width: int) -> str:
+    """An SVG path with a unit square for each bit (K,) that is set, ``width`` squares in a row.
 
-    >>> squares(np.array([False, True, True]), 2)
+    >>> squares_path(np.array([False, True, True]), 2)
     'M1 0h1v1h-1zM0 1h1v1h-1z'
     """
-    return "".join(f"M{place % wide} {place // wide}h1v1h-1z" for place in np.flatnonzero(bits))
+    return "".join(f"M{place % width} {place // width}h1v1h-1z" for place in np.flatnonzero(bits))
 
 
-def _looks(index: ImageIndex, images: Sequence[Image.Image]) -> tuple[list[str], str]:
+def _heatmap_uris(index: ImageIndex, images: Sequence[Image.Image]) -> tuple[list[str], str]:
+    """The images under their heatmaps, or the reason why there are none."""
     try:
-        seen, where = index.encoder.looks(images)
+        shown, heatmaps = index.encoder.heatmaps(images)
     except HashzooError as error:
         return [], str(error)
-    return [_overlaid(s, w) for s, w in zip(seen.numpy(), where.numpy(), strict=True)], ""
+    return [_overlay_uri(image, heatmap) for image, heatmap in zip(shown.numpy(), heatmaps.numpy(), strict=True)], ""
 
 
-def _overlaid(seen: NDArray[np.float32], where: NDArray[np.float32]) -> str:
-    """The address of an image (C, H, W) under the map (H, W) of where a method looks, ``SIDE`` pixels."""
-    under = heated(to_pil(seen), where)
-    scale = SIDE / max(under.size)
-    larger = under.resize((round(scale * under.width), round(scale * under.height)), Image.Resampling.BICUBIC)
-    return address(shrunk(larger, SIDE))
+def _overlay_uri(image: NDArray[np.float32], heatmap: NDArray[np.float32]) -> str:
+    """The data URI of an image (C, H, W) under a heatmap (H, W), enlarged to ``SIDE`` pixels."""
+    overlay = blend(to_pil(image), heatmap)
+    scale = SIDE / max(overlay.size)
+    size = (round(scale * overlay.width), round(scale * overlay.height))
+    return data_uri(thumbnail(overlay.resize(size, Image.Resampling.BICUBIC), SIDE))

@@ -22,7 +22,7 @@ from hashzoo.evaluation.scoring import encode, relaxed_codes
 from hashzoo.hamming import counting
 from hashzoo.registry import zoo
 from hashzoo.retrieval import code_file
-from hashzoo.retrieval.code_file import Gathered, KeptCodes
+from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
 from hashzoo.retrieval.encoder import load_encoder
 from tests.measured import cell_of
 
@@ -33,17 +33,17 @@ ABOUT = {"method": "any", "bits": BITS, "preprocessing": {}, "run": {"cell": "c.
 
 
 @pytest.fixture(scope="module")
-def kept() -> KeptCodes:
+def kept() -> StoredCodes:
     """Codes that crowd, with a second code and a real vector, of files with odd names."""
     rng = np.random.default_rng(0)
     centers = rng.integers(0, 2, (5, BITS)).astype(bool)
     codes = centers[rng.integers(0, 5, COUNT)] ^ (rng.random((COUNT, BITS)) < 0.1)
-    made = Gathered()
+    made = CodeCollector()
     vectors = torch.from_numpy(rng.standard_normal((COUNT, 3), dtype=np.float32))
     fine = torch.from_numpy(rng.integers(0, 2, (COUNT, 8)).astype(bool))
     made.add({"code": torch.from_numpy(codes), "fine": fine, "vector": vectors})
     names = [f"{row} a\tb\\c\n'é.jpg" for row in range(COUNT - 1)]
-    return made.kept(ABOUT, Path("/photos"), [Path(name) for name in [*names, os.fsdecode(b"caf\xe9.jpg")]])
+    return made.finish(ABOUT, Path("/photos"), [Path(name) for name in [*names, os.fsdecode(b"caf\xe9.jpg")]])
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def index(kept, tmp_path_factory) -> Path:
     return file
 
 
-def agrees(kept: KeptCodes, query: int, found: list[tuple[int, float]]) -> None:
+def agrees(kept: StoredCodes, query: int, found: list[tuple[int, float]]) -> None:
     """What was found, (row, distance), are the nearest of a row's code, whatever the order of equal ones."""
     packed = kept.arrays["bits.code"]
     rows, distances = counting.nearest(packed[query : query + 1], packed, NEAREST)
@@ -211,12 +211,12 @@ def test_a_graph_that_gives_other_codes_is_not_written(results):
     from hashzoo.export import onnx
 
     of = load_encoder(cell_of(results, "itq", dataset="digits.standard", bits=[20])).trained
-    module = onnx.Packing(of, ["code"])
+    module = onnx.PackedEncoder(of, ["code"])
     images = zoo.load_plugins().dataset("digits.standard").factory().query.images[:60]
-    sound = onnx.compared(module, images, lambda some: [part.numpy() for part in module(some)])
+    sound = onnx.compare(module, images, lambda some: [part.numpy() for part in module(some)])
     assert (sound.images, sound.bits, sound.differing) == (60, 1200, 0)
     with pytest.raises(EnvironmentFailure, match="nothing was written"):
-        onnx.compared(module, images, lambda some: [part.numpy() ^ 128 for part in module(some)])
+        onnx.compare(module, images, lambda some: [part.numpy() ^ 128 for part in module(some)])
 
 
 def test_a_bit_on_its_threshold_may_differ_and_another_may_not():
@@ -230,10 +230,10 @@ def test_a_bit_on_its_threshold_may_differ_and_another_may_not():
 
     values = torch.tensor([[1e-6, 1.0, -1.0, -1e-6]])
     near, far = (np.packbits([bits], axis=1) for bits in ([0, 1, 0, 1], [0, 0, 0, 1]))
-    found = onnx.compared(Given(), values, lambda _: [near])  # type: ignore[arg-type]
-    assert (found.differing, found.farthest) == (2, pytest.approx(1e-6))
+    found = onnx.compare(Given(), values, lambda _: [near])  # type: ignore[arg-type]
+    assert (found.differing, found.max_margin) == (2, pytest.approx(1e-6))
     with pytest.raises(EnvironmentFailure, match="1 from its threshold"):
-        onnx.compared(Given(), values, lambda _: [far])  # type: ignore[arg-type]
+        onnx.compare(Given(), values, lambda _: [far])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -262,5 +262,5 @@ def test_what_cannot_be_exported_is_said(index, results, tmp_path, kept, capsys)
             main(["export", *arguments, "-o", str(tmp_path / "out")])
         assert stopped.value.code == 2
         assert says in capsys.readouterr().err
-    with pytest.raises(UsageError, match="stores no bits"):
-        KeptCodes({**ABOUT, "codes": {"vector": {"shape": [3]}}}, [], {}).packed()
+    with pytest.raises(UsageError, match="stores no binary code"):
+        StoredCodes({**ABOUT, "codes": {"vector": {"shape": [3]}}}, [], {}).packed_code()

@@ -14,7 +14,7 @@ from hashzoo.evaluation.scoring import encode, evaluate_index
 from hashzoo.registry import saved_method, zoo
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.results import store
-from hashzoo.retrieval.heatmaps import pointing
+from hashzoo.retrieval.heatmaps import pointing_game
 
 
 def jobs(dataset, methods, seed, keep=False):
@@ -57,8 +57,8 @@ def test_the_attended_region_is_a_digit_and_masked_ranking_beats_the_coarse_code
         looks = torch.cat([kept.method.attention(batch) for batch in kept.run.blank(data.query)])
     center = torch.zeros(len(looks), 32, 32)
     center[:, 16, 16] = 1
-    found = pointing(looks, data.query.boxes, (32, 32))
-    prior = pointing(center, data.query.boxes, (32, 32))
+    found = pointing_game(looks, data.query.boxes, (32, 32))
+    prior = pointing_game(center, data.query.boxes, (32, 32))
     coarse = Scan(Hamming("global"))
     coarse.add(encode(kept.run, kept.method, data.database))
     alone, _ = evaluate_index(coarse, encode(kept.run, kept.method, data.query), data, ("map@100",), {})

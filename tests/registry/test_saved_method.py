@@ -25,7 +25,7 @@ from hashzoo.registry import saved_method, source, zoo
 from hashzoo.report import figures
 from hashzoo.report.draw import confusion_shares, draw
 from hashzoo.results import store
-from hashzoo.retrieval.heatmaps import grad_cam, looks, scaled
+from hashzoo.retrieval.heatmaps import compute_heatmaps, grad_cam, rescale
 from tests import measured
 
 HOUSE = zoo.load_plugins()
@@ -160,7 +160,7 @@ def test_a_finished_cell_is_measured_again_where_its_weights_are_asked_for_and_m
 
 
 def test_a_saliency_is_shown_on_the_image_as_the_network_sees_it(kept, image):
-    seen, where = looks(saved_method.read(kept), [Image.open(image)])
+    seen, where = compute_heatmaps(saved_method.read(kept), [Image.open(image)])
     assert seen.shape == (1, 1, 8, 8)
     assert where.shape == (1, 8, 8)
     assert float(where.min()) == 0.0
@@ -182,12 +182,12 @@ def test_grad_cam_equals_its_definition():
     code = torch.tanh(method.head.layer(last.mean((2, 3))))
     (slope,) = torch.autograd.grad(code.abs().sum(), last)
     expected = (slope.mean((2, 3), keepdim=True) * last).sum(1).clamp(min=0)
-    torch.testing.assert_close(found, scaled(expected.detach(), found.shape[1:]))
+    torch.testing.assert_close(found, rescale(expected.detach(), found.shape[1:]))
 
 
 def test_two_streams_are_looked_at_together(folder, image):
     path = cell_of(folder, "swin-dual-stream", backbone="dual-stream.small", train={"epochs": 1, "batch": 100})
-    seen, where = looks(saved_method.read(path), [Image.open(image)] * 2)
+    seen, where = compute_heatmaps(saved_method.read(path), [Image.open(image)] * 2)
     assert seen.shape == (2, 3, 32, 32)
     assert torch.allclose(where[0], where[1], atol=1e-5)
     assert 0 <= float(where.min()) < float(where.max()) <= 1
@@ -239,7 +239,7 @@ def test_what_cannot_be_explained_is_one_line(arguments, code, says, kept, image
 
 def test_a_method_without_attention_or_maps_says_so(folder, image):
     path = cell_of(folder, "lsh", backbone="pixels")
-    with pytest.raises(UsageError, match="looks at no place"):
+    with pytest.raises(UsageError, match="has no attention map"):
         draw("looks", path, [image])
 
 

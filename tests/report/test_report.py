@@ -27,7 +27,7 @@ from hashzoo.report.standing import Standing, standings
 from hashzoo.report.thumbnails import Album
 from hashzoo.results import store
 from hashzoo.results.significance import LEVEL
-from hashzoo.retrieval.overlay import heated
+from hashzoo.retrieval.overlay import blend
 from tests.report.conftest import HOSTILE
 
 ROOT = Path(__file__).parents[2]
@@ -235,7 +235,7 @@ def test_bits_that_are_kept_are_those_of_the_codes():
 def test_looks_and_confusion_are_of_the_methods_that_keep_weights(html):
     assert html.count('class="looks"') == 1  # sfdh; lsh and itq look at no place
     assert "sfdh, 16 bits" in html
-    assert "looks at no place" in html
+    assert "has no attention map" in html
 
 
 def test_without_data_the_page_says_what_to_do(results, tmp_path):
@@ -429,7 +429,7 @@ def test_charts_put_values_where_their_axes_say():
 
 def test_a_map_of_looks_is_grey_where_it_is_cold():
     image = Image.new("RGB", (2, 2), (200, 200, 200))
-    cold, hot = (np.asarray(heated(image, np.full((2, 2), share))) for share in (0.0, 1.0))
+    cold, hot = (np.asarray(blend(image, np.full((2, 2), share))) for share in (0.0, 1.0))
     assert np.ptp(cold[0, 0]) < np.ptp(hot[0, 0])
 
 

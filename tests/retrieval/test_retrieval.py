@@ -21,7 +21,7 @@ from hashzoo.evaluation.scoring import encode
 from hashzoo.hamming import counting
 from hashzoo.registry import zoo
 from hashzoo.retrieval import code_file, engines, image_index
-from hashzoo.retrieval.code_file import Gathered
+from hashzoo.retrieval.code_file import CodeCollector
 from hashzoo.retrieval.encoder import Encoder
 from hashzoo.types import Input
 from tests.measured import cell_of
@@ -135,7 +135,7 @@ def test_a_method_with_two_codes_is_searched_by_its_own_cascade(two_levels, phot
     assert "global: 16 bits, local: 256 bits" in capsys.readouterr().out
     index = hashzoo.open_index(tmp_path / "two.index")
     encoder = index.encoder
-    seen, where = encoder.looks([Image.open(photos / "1" / "01.png")])
+    seen, where = encoder.heatmaps([Image.open(photos / "1" / "01.png")])
     assert (seen.shape, where.shape) == ((1, 1, 8, 8), (1, 8, 8))
     codes = encoder.encode(photos)
     own = encoder.trained.method.index()
@@ -171,7 +171,7 @@ def test_a_page_shows_what_was_found_and_runs_nothing_of_a_name(itq, photos, tmp
     assert page.count("data:image/jpeg;base64,") == 2
     assert "<b onload" not in page
     assert "&lt;b onload=x&gt;.png" in page
-    assert "not there" in page
+    assert "no image" in page
     assert "http" not in page.replace("http-equiv", "")
 
 
@@ -246,7 +246,7 @@ def test_an_interrupted_build_leaves_the_old_index(itq, photos, built, tmp_path,
     def interrupted(*_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Encoder, "_codes", interrupted)
+    monkeypatch.setattr(Encoder, "_encode_tensors", interrupted)
     assert command("index", "build", itq, photos, "-o", file) == 130
     assert file.read_bytes() == built.read_bytes()
     assert list(tmp_path.iterdir()) == [file]
@@ -254,10 +254,10 @@ def test_an_interrupted_build_leaves_the_old_index(itq, photos, built, tmp_path,
 
 def test_an_index_that_was_moved_is_told_where_its_cell_and_images_are(itq, photos, built, tmp_path, capsys):
     kept = code_file.read(built)
-    about = {**kept.about, "root": "/gone", "run": {**kept.about["run"], "cell": "/gone/cell.json"}}
-    code_file.write(tmp_path / "my.index", replace(kept, about=about))
+    about = {**kept.metadata, "root": "/gone", "run": {**kept.metadata["run"], "cell": "/gone/cell.json"}}
+    code_file.write(tmp_path / "my.index", replace(kept, metadata=about))
     code, why = refused(capsys, "search", tmp_path / "my.index", photos / "0" / "00.png")
-    assert (code, "say where it is with --run" in why) == (2, True)
+    assert (code, "name its new path with --run" in why) == (2, True)
     index = hashzoo.open_index(tmp_path / "my.index", run=itq, root=photos)
     assert index.search(photos / "0" / "00.png", 1)[0][0].path.is_file()
 
@@ -278,7 +278,7 @@ def test_a_damaged_index_is_refused_by_name_or_reads_as_it_was_written(built, tm
         except EnvironmentFailure as error:
             refusals.append(str(error))
         else:  # a byte that says nothing, such as a date in the zip
-            assert (found.about, found.paths) == (written.about, written.paths)
+            assert (found.metadata, found.paths) == (written.metadata, written.paths)
             np.testing.assert_array_equal(found.arrays["bits.code"], written.arrays["bits.code"])
     assert len(refusals) > 30
     assert all("my.index" in line for line in refusals)
@@ -295,7 +295,7 @@ def test_a_damaged_index_is_refused_by_name_or_reads_as_it_was_written(built, tm
     ],
 )
 def test_lists_that_do_not_fit_never_reach_faiss(listed, wrong):
-    with pytest.raises(EnvironmentFailure, match="do not fit its codes"):
+    with pytest.raises(EnvironmentFailure, match="do not match its codes"):
         image_index.ImageIndex(replace(listed[0], arrays={**listed[0].arrays, **wrong}), listed[1])
 
 
@@ -303,14 +303,14 @@ def test_codes_of_another_type_are_refused(built, tmp_path):
     kept = code_file.read(built)
     wrong = {**kept.arrays, "bits.code": kept.arrays["bits.code"].astype(np.float32)}
     code_file.write(tmp_path / "my.index", replace(kept, arrays=wrong))
-    with pytest.raises(EnvironmentFailure, match="does not fit"):
+    with pytest.raises(EnvironmentFailure, match="does not match"):
         code_file.read(tmp_path / "my.index")
 
 
 def test_half_an_index_is_refused_on_the_command_line(built, photos, tmp_path, capsys):
     (tmp_path / "my.index").write_bytes(built.read_bytes()[:-200])
     code, why = refused(capsys, "search", tmp_path / "my.index", photos / "0" / "00.png")
-    assert (code, "make it anew" in why) == (3, True)
+    assert (code, "create it again" in why) == (3, True)
 
 
 def test_an_index_of_a_newer_hashzoo_is_refused(built, tmp_path, monkeypatch):
@@ -334,7 +334,7 @@ def test_an_index_of_a_newer_hashzoo_is_refused(built, tmp_path, monkeypatch):
         (["index", "build", "{itq}", "{photos}", "-o", "{empty}"], 2, "is a folder; name a file"),
         (["search", "{built}", "{photos}"], 2, "is a folder; name the images"),
         (["search", "nowhere.index", "{photos}/0/00.png"], 2, "there is no file nowhere.index"),
-        (["search", "{itq}", "{photos}/0/00.png"], 3, "no file of codes (not an .npz file); make it anew"),
+        (["search", "{itq}", "{photos}/0/00.png"], 3, "not a file of codes (not an .npz file); create it again"),
         (["search", "{built}", "{photos}/0/00.png", "--root", "nowhere"], 2, "--root: there is no folder nowhere"),
         (["search", "{built}", "nowhere.png"], 2, "there is no file nowhere.png"),
         (["search", "{built}", "{itq}"], 3, "does not decode"),
@@ -388,12 +388,12 @@ def test_engines_find_the_same_neighbours_up_to_ties(bits):
     codes = random_codes(3000, bits)
     queries, k = codes[::100], 20
     rows, distances = counting.nearest(queries, codes, k)
-    flat_rows, flat = engines.Flat(codes).search(queries, k)
+    flat_rows, flat = engines.FlatEngine(codes).search(queries, k)
     np.testing.assert_array_equal(flat, distances)
     for mine, theirs, far in zip(rows, flat_rows, distances, strict=True):
         assert set(mine[far < far[-1]]) == set(theirs[far < far[-1]])  # of the last distance any may be there
-    lists = engines.lists(codes, 20)
-    found = engines.Listed(codes, lists)
+    lists = engines.build_lists(codes, 20)
+    found = engines.IVFEngine(codes, lists)
     near = found.search(queries, k)[1]
     assert (near <= distances[:, -1:]).mean() >= 0.95
     found.probes = len(lists.centers)
@@ -402,25 +402,25 @@ def test_engines_find_the_same_neighbours_up_to_ties(bits):
 
 def test_the_engine_is_chosen_by_size_and_by_what_is_there(monkeypatch):
     pytest.importorskip("faiss")
-    assert engines.chosen("auto", engines.LISTED - 1, "code") == "exact"
-    assert engines.chosen("auto", engines.LISTED, "code") == "faiss-ivf"
-    assert engines.chosen("auto", engines.LISTED, "") == "exact"
+    assert engines.select_engine("auto", engines.IVF_MIN_CODES - 1, "code") == "exact"
+    assert engines.select_engine("auto", engines.IVF_MIN_CODES, "code") == "faiss-ivf"
+    assert engines.select_engine("auto", engines.IVF_MIN_CODES, "") == "exact"
     monkeypatch.setenv("HASHZOO_NUMBA", "off")
-    assert engines.chosen("auto", 10, "code") == "faiss-flat"
+    assert engines.select_engine("auto", 10, "code") == "faiss-flat"
     monkeypatch.setitem(sys.modules, "faiss", None)
-    assert engines.chosen("auto", engines.LISTED, "code") == "exact"
+    assert engines.select_engine("auto", engines.IVF_MIN_CODES, "code") == "exact"
     with pytest.raises(EnvironmentFailure, match=r"hashzoo\[search\]"):  # and not after hours of encoding
-        engines.chosen("faiss-ivf", 0, "code")
+        engines.select_engine("faiss-ivf", 0, "code")
 
 
 @pytest.fixture(scope="module")
 def listed(itq):
     """Two thousand codes in lists, and the encoder that they pretend to be of."""
     pytest.importorskip("faiss")
-    encoder, many = hashzoo.load_encoder(itq), Gathered()
+    encoder, many = hashzoo.load_encoder(itq), CodeCollector()
     many.add({"code": torch.from_numpy(counting.unpack(random_codes(2000, 16), 16))})
     paths = [Path(f"{row}.png") for row in range(2000)]
-    return image_index.with_lists(many.kept(encoder.about(), Path("/photos"), paths), "code", "faiss-ivf"), encoder
+    return image_index.add_lists(many.finish(encoder.describe(), Path("/photos"), paths), "code", "faiss-ivf"), encoder
 
 
 def test_lists_are_kept_with_the_index_and_searched_by_default(listed, tmp_path):
@@ -434,4 +434,4 @@ def test_lists_are_kept_with_the_index_and_searched_by_default(listed, tmp_path)
     assert exact.engine == "exact"
     assert exact.search(query, 3)[0][0].row == index.search(query, 2000)[0][0].row
     with pytest.raises(UsageError, match="64 images"):
-        engines.lists(random_codes(10, 16))
+        engines.build_lists(random_codes(10, 16))

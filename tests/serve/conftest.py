@@ -36,9 +36,9 @@ def made(tmp_path_factory) -> Path:
         (folder / "pictures" / str(digit) / f"{row}.png").write_bytes(png(row))
     for method, backbone in (("itq", "pixels"), ("dhn", "tiny")):
         cell = cell_of(folder / "r", method, backbone=backbone, train={"epochs": 10, "batch": 50, "lr": 3e-3})
-        kept, refused = build(load_encoder(cell), [folder / "pictures"])
-        assert not refused
-        code_file.write(folder / f"{method}.index", kept)
+        stored, skipped = build(load_encoder(cell), [folder / "pictures"])
+        assert not skipped
+        code_file.write(folder / f"{method}.index", stored)
     return folder
 
 

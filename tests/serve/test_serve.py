@@ -20,7 +20,7 @@ from PIL import Image
 
 from hashzoo.cli.serve import names
 from hashzoo.retrieval.image_index import ImageIndex, open_index
-from hashzoo.serve.views import answer, asked_about
+from hashzoo.serve.views import make_query, search_index
 from tests.cli.command import hashzoo
 from tests.serve.conftest import MOST, png
 
@@ -45,7 +45,7 @@ def ask(port: int, method: str, path: str, body: object = None, **headers: str) 
 def form(*files: tuple[str, bytes], **fields: str) -> tuple[bytes, str]:
     parts = [f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n'.encode() for n, v in fields.items()]
     for name, data in files:
-        head = f'--x\r\nContent-Disposition: form-data; name="picture"; filename="{name}"\r\n\r\n'
+        head = f'--x\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n\r\n'
         parts.append(head.encode() + data + b"\r\n")
     return b"".join(parts) + b"--x--\r\n", "multipart/form-data; boundary=x"
 
@@ -89,8 +89,8 @@ def test_two_images_are_composed(port):
 
 def test_where_a_method_looks_is_shown_or_why_it_is_not(port):
     _, page, _ = post(port, ("a.png", png(1)))
-    assert page.count("where it looks") == 1  # dhn
-    assert "itq on pixels looks at no place" in page
+    assert page.count("where the method looks") == 1  # dhn
+    assert "itq on pixels has no attention map" in page
 
 
 def test_a_neighbour_is_asked_with_in_turn(port):
@@ -163,7 +163,7 @@ def test_no_address_leads_to_another_file(port, path):
 
 def test_too_much_is_refused_before_it_is_read(port):
     status, page, _ = ask(port, "POST", "/search", Content_Length=str(10**12), Content_Type=form()[1])
-    assert (status, "at most 1 MiB" in page) == (413, True)
+    assert (status, "limit is 1 MiB" in page) == (413, True)
 
 
 def test_too_much_that_does_not_say_so_is_refused(port):
@@ -232,26 +232,29 @@ def test_no_page_tells_where_files_lie(port, made):
 
 def test_images_that_are_gone_are_said_to_be_without_telling_where_they_lay(port, made):
     lost = made / "pictures" / "0" / "0.png"
-    row = open_index(made / "itq.index")._kept.paths.index("0/0.png")
+    row = open_index(made / "itq.index")._stored.paths.index("0/0.png")
     content = lost.read_bytes()
     lost.unlink()
     try:
-        pages = [ask(port, "GET", f"/{what}/0/{row}") for what in ("picture", "like")]
+        pages = [ask(port, "GET", f"/{what}/0/{row}") for what in ("image", "like")]
     finally:
         lost.write_bytes(content)
     assert [status for status, _, _ in pages] == [404, 404]
-    assert all("no longer where it was" in page and str(made) not in page for _, page, _ in pages)
+    assert all("was moved, deleted or damaged" in page and str(made) not in page for _, page, _ in pages)
     assert ask(port, "GET", f"/image/0/{row}")[0] == 200  # back again
 
 
 def test_codes_beside_the_one_that_is_searched_do_no_harm(made):
     index = open_index(made / "itq.index")
-    kept = index._kept
-    more = {"about": {**kept.about, "codes": {"fine": {"bits": 16}, **kept.about["codes"]}}}
+    kept = index._stored
+    more = {"metadata": {**kept.metadata, "codes": {"fine": {"bits": 16}, **kept.metadata["codes"]}}}
     more["arrays"] = {**kept.arrays, "bits.fine": kept.arrays["bits.code"]}
     index = ImageIndex(replace(kept, **more), index.encoder)
     image = Image.open(io.BytesIO(png(7)))
-    assert answer(0, "x", index, asked_about([("a", image)], "union"), 12).hits[0].distance == "0 of 16 bits differ"
+    assert (
+        search_index(0, "x", index, make_query([("a", image)], "union"), 12).neighbours[0].distance
+        == "0 of 16 bits differ"
+    )
 
 
 def test_fifty_searches_at_once_are_all_answered(port):

@@ -108,5 +108,5 @@ def test_nothing_is_wider_than_the_screen(browser, port, digit, width):
 def test_an_image_that_is_too_large_is_refused_in_words(page, tmp_path):
     (tmp_path / "large.png").write_bytes(png(0) + bytes(8 * MOST))
     find(page, "#first").send_keys(str(tmp_path / "large.png"))
-    until(page, "Refused")
-    assert texts(page, ".refusal") == ["That is too much: at most 1 MiB are taken."]
+    until(page, "Error")
+    assert texts(page, ".refusal") == ["The request is too large; the limit is 1 MiB."]
