@@ -229,7 +229,7 @@ def test_each_figure_is_written_and_the_same_twice(kind, suffix, kept, image, tm
 )
 def test_what_cannot_be_explained_is_one_line(arguments, code, says, kept, image, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    named = {"picture": image, "cell": kept, "folder": kept.parent}
+    named = {"image": image, "cell": kept, "folder": kept.parent}
     with pytest.raises(SystemExit) as stopped:
         main(["explain", *(text.format(**named) for text in arguments)])
     error = capsys.readouterr().err
