@@ -1,1 +1,1 @@
-"""Results as a page and as figures."""
+"""Benchmark results as an HTML page and as figures."""

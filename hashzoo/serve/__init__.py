@@ -1,1 +1,1 @@
-"""The local search page of ``hashzoo serve``."""
+"""The local search page."""
