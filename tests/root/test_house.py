@@ -60,7 +60,6 @@ TOO_LARGE = {
     #
     "hashzoo/run.py:Run.__init__",
     #
-    "hashzoo/serve/app.py:application",
 }
 
 
