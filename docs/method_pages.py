@@ -13,8 +13,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from hashzoo.method import Card, Composition, options
 from hashzoo.registry.zoo import Entry, Zoo
-from hashzoo.results.leaderboard import metrics, read_csv, records
-from hashzoo.results.render import main_metric
+from hashzoo.results.csv_file import read_csv
+from hashzoo.results.leaderboard import main_metric, metrics, records
 
 FAMILIES = {
     "shallow": "Shallow",
@@ -160,7 +160,7 @@ def board_rows(results: Path) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for file in sorted(results.glob("*/leaderboard.csv")):
         frame = read_csv(file)
-        names = [name for name in (main_metric(frame), *metrics(frame)) if name]
+        names = [name for name in (main_metric(metrics(frame)), *metrics(frame)) if name]
         for row in records(frame):
             metric = next((name for name in names if row[name] is not None), "")
             scored = {"metric": metric, "score": row.get(metric), "std": row.get(f"{metric}_std")}

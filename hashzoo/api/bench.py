@@ -294,6 +294,7 @@ def _sweep(zoo: Zoo, folder: Path, settings: Mapping[str, Mapping[str, Any]], op
         launcher=_service("launcher", zoo.launcher(options.get("launcher", "local")), settings, limits),
         trackers={name: _service("tracker", zoo.tracker(name), settings, folder) for name in options.get("track", ())},
         rerun=options.get("rerun"),
+        installed=zoo.code_digests,
     )
 
 

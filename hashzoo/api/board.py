@@ -14,6 +14,7 @@ from pandas import DataFrame
 from hashzoo.errors import UsageError
 from hashzoo.registry.zoo import Zoo
 from hashzoo.results import paired
+from hashzoo.results.board import read_board
 from hashzoo.results.cell import Cell
 
 if TYPE_CHECKING:
@@ -58,10 +59,10 @@ class Board:
         Raises:
             UsageError: If the board does not have a method or a metric.
         """
-        board = paired.read(self.folder)
-        pairs = paired.between(board, [one if isinstance(one, str) else method_name(one) for one in methods])
-        name = paired.metric_of([board], metric)
-        return _frame(paired.judged(pairs, name) if name else [], name or "")
+        board = read_board(self.folder)
+        pairs = paired.pair_methods(board, [one if isinstance(one, str) else method_name(one) for one in methods])
+        name = paired.select_metric([board], metric)
+        return _frame(paired.compare_pairs(pairs, name) if name else [], name or "")
 
     def plot(self, kind: str = "pr", *, bits: int | None = None, methods: Sequence[str] = ()) -> Figure:
         """Draw a figure of the board; needs ``pip install 'hashzoo[plots]'``.

@@ -128,7 +128,7 @@ def _measure(
         recipe = Recipe(job.identity.key, setting, data.class_names, setup.shape, options, plugins)
         saved_method.write(keep, fitted.method, recipe)
     cell, arrays = _score(setup, fitted)
-    cost = provenance.spent(time.perf_counter() - begun, setup.run.device)
+    cost = provenance.resource_usage(time.perf_counter() - begun, setup.run.device)
     origin = {**cell.provenance, **cost, "resumed_after_epoch": checkpoints.epoch if checkpoints else 0}
     return replace(cell, provenance=origin), arrays
 

@@ -27,7 +27,7 @@ from hashzoo.registry.build import (
 from hashzoo.registry.source import code_digest, source_files
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Identity
-from hashzoo.results.provenance import asked
+from hashzoo.results.provenance import describe_origin
 from hashzoo.training.budget import Budget
 from hashzoo.types import ProgressCallback, Splits
 
@@ -188,7 +188,7 @@ def _jobs(
 ) -> Iterator[Job]:
     """The jobs of one method: every code length and seed."""
     values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
-    code, origin = code_digest(entry.factory, trunk.entry.factory), asked(source_files(entry.factory))
+    code, origin = code_digest(entry.factory, trunk.entry.factory), describe_origin(source_files(entry.factory))
     row = Row(
         benchmark=benchmark.name,
         role=_role(entry.name, benchmark),

@@ -14,7 +14,7 @@ from hashzoo.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hashzoo.results.paired import Board, Row
+    from hashzoo.results.board import BoardRow, StoredBoard
 
 
 def _print(tables: list[Any], lines: Sequence[str] = ()) -> None:
@@ -50,14 +50,17 @@ def show(
     `--by stored` compares methods that store as many bits, whatever number was asked for. `--rank` takes several
     results folders.
     """
+    from hashzoo.registry.installed import installed_code
+
     if any(path.suffix == ".json" for path in results):
         from hashzoo.results import cell_text
 
-        return _print([table for path in results for table in cell_text.tables(path)])
+        return _print([table for path in results for table in cell_text.tables(path, installed_code(plugins))])
     from rich.console import Console
 
     from hashzoo.evaluation.metrics import built_in
     from hashzoo.results import leaderboard, render
+    from hashzoo.results.board import read_board
 
     for option, value in (("--sort", sort), ("--columns", columns)) if rank else ():
         if value is not None:
@@ -65,7 +68,7 @@ def show(
     for option, value in (("--methods", methods), ("--metric", metric)) if not rank else ():
         if value is not None:
             raise UsageError(f"{option} goes with --rank; add that, or leave it out")
-    frames = [leaderboard.read_csv(path) for path in results]
+    frames = [read_board(path, installed_code(plugins)).frame for path in results]
     extra = {}
     if plugins or not all(built_in(name) for frame in frames for name in leaderboard.metrics(frame)):
         from hashzoo.registry import zoo  # only plugins know whether more is better
@@ -89,35 +92,45 @@ def show(
 @click.option("--metric", metavar="M", help="The score that is tested; default: the main one of the boards.")
 @click.option("--fail-on", multiple=True, metavar="RULE", help="Such as 'map@all:-0.5%': exit 1 where it falls more.")
 @click.option("--force", is_flag=True, help="Compare means though the protocols are not the same.")
+@plugin_option
 def compare(
-    before: Path, after: Path | None, between: str | None, metric: str | None, fail_on: tuple[str, ...], force: bool
+    before: Path,
+    after: Path | None,
+    between: str | None,
+    metric: str | None,
+    fail_on: tuple[str, ...],
+    force: bool,
+    plugins: tuple[str, ...],
 ) -> None:
     """What rose and fell between two boards, or between methods of one, and whether it is more than chance.
 
     Boards are results folders or CSV files. Differences are tested where the scores of single queries are there,
     as in the folders that hashzoo bench writes. Timings are never compared.
     """
+    from hashzoo.registry.installed import installed_code
     from hashzoo.results import paired, regressions
+    from hashzoo.results.board import read_board
 
     rules = [regressions.parse_fail_on(text) for text in fail_on]
     if (after is None) == (between is None):
         raise UsageError("compare takes two boards, or one and the methods to compare in it: --between first,second")
     if after is None and rules:
         raise UsageError("--fail-on compares two boards; leave out --between and name the second")
-    first = paired.read(before)
+    installed = installed_code(plugins)
+    first = read_board(before, installed)
     if after is None:
-        pairs = paired.between(first, parted(between))
+        pairs = paired.pair_methods(first, parted(between))
         name = _same(pairs, [first], metric, force)
-        found = paired.judged(pairs, name) if name else []
+        found = paired.compare_pairs(pairs, name) if name else []
         _print(paired.render_paired(found, str(name)), paired.notes(found))
         return
-    second = paired.read(after)
-    pairs = paired.across(first, second)
+    second = read_board(after, installed)
+    pairs = paired.pair_boards(first, second)
     name = _same(pairs, [first, second], metric, force)
     comparison = regressions.compare(first.frame, second.frame)
-    found = paired.judged(pairs, name) if name else []
-    told = [pair for pair in found if pair.of_models is not None]  # the others' means stand in the first table
-    _print([*regressions.render_compare(comparison), *paired.render_paired(told, str(name))], paired.notes(found))
+    found = paired.compare_pairs(pairs, name) if name else []
+    tested = [pair for pair in found if pair.of_models is not None]  # the first table has the means of the others
+    _print([*regressions.render_compare(comparison), *paired.render_paired(tested, str(name))], paired.notes(found))
     broken = regressions.violations(comparison, rules) if rules else []
     for line in broken:
         click.echo(line, err=True)
@@ -125,14 +138,16 @@ def compare(
         sys.exit(1)
 
 
-def _same(pairs: list[tuple[Row, Row]], boards: list[Board], metric: str | None, force: bool) -> str | None:
+def _same(
+    pairs: list[tuple[BoardRow, BoardRow]], boards: list[StoredBoard], metric: str | None, force: bool
+) -> str | None:
     """The score to test, where all pairs measured the same thing; else UsageError, or warnings if ``force``."""
     from hashzoo.results import paired
 
-    lines = paired.disagreements(pairs)
+    lines = paired.protocol_mismatches(pairs)
     if lines and not force:
         more = f" (and {len(lines) - 1} more rows)" if len(lines) > 1 else ""
         raise UsageError(f"{lines[0]}{more}; measure both on the same data, or compare the means alone with --force")
     for line in lines:
         click.echo(f"warning: {line}", err=True)
-    return paired.metric_of(boards, metric)
+    return paired.select_metric(boards, metric)

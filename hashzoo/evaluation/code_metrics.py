@@ -1,7 +1,7 @@
-"""Metrics of the other kind: of the codes themselves, one number for all, where the usual kind scores each ranking.
+"""Metrics computed from codes: one number for all queries, where other metrics score each ranking.
 
-How the bits are used, how far images of a class lie from each other, what can be learned from codes: such numbers
-say why a score is what it is. A plugin offers one as ``OfCodes(function)`` beside its functions of counts.
+Examples are the use of bits, the distances within a class, and the accuracy of a classifier trained on codes. They
+explain why a score is high or low. A plugin offers one as ``CodeMetric(function)`` among its metrics.
 """
 
 from __future__ import annotations
@@ -18,25 +18,36 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class CodeSample:
-    """Codes of both sides with their labels, as a metric of codes gets them.
+    """Codes of queries and database with their labels, the argument of a :class:`CodeMetric`.
 
-    The bits are those that the index stores, side by side where it stores several codes. ``relaxed`` are the queries'
-    codes before they became bits; None for a method that has none.
+    The bits are those that the index stores, concatenated if it stores several codes.
+
+    Attributes:
+        query: (Q, K) bool, bits of the queries.
+        database: (N, K) bool, bits of the database.
+        query_labels: (Q, C) multi-hot labels of the queries.
+        database_labels: (N, C) multi-hot labels of the database.
+        relaxed: (Q, K) codes of the queries before binarization; None if the method has none.
     """
 
-    query: NDArray[np.bool_]  # (Q, K)
-    database: NDArray[np.bool_]  # (N, K)
-    query_labels: NDArray[Any]  # (Q, C) multi-hot
-    database_labels: NDArray[Any]  # (N, C)
-    relaxed: NDArray[Any] | None = None  # (Q, K)
+    query: NDArray[np.bool_]
+    database: NDArray[np.bool_]
+    query_labels: NDArray[Any]
+    database_labels: NDArray[Any]
+    relaxed: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
 class CodeMetric:
-    """A metric of codes: ``function(coded)``, or ``function(coded, cutoff)`` with ``cutoff``, gives one number.
+    """A metric computed from codes; a plugin returns it from the hook ``hashzoo_metrics``.
 
-    NaN where it does not apply; it is not called for a method whose codes are not bits. ``higher_is_better`` says that
-    the highest may be starred as best on a board. With ``cutoff`` it is asked for as ``name`` (None) or ``name@N``.
+    It is not computed for methods whose codes are not bits.
+
+    Attributes:
+        function: ``function(sample)``, or ``function(sample, cutoff)`` with ``cutoff``, returns one number for a
+            :class:`CodeSample`; NaN if the metric does not apply.
+        higher_is_better: Whether boards mark the highest value as the best.
+        cutoff: Whether the metric takes a cut-off: it is requested as ``name`` (None) or ``name@N``.
     """
 
     function: Callable[..., float]
@@ -45,19 +56,30 @@ class CodeMetric:
 
     @property
     def doc(self) -> str:
-        """What the function says of itself."""
+        """The docstring of the function."""
         return inspect.getdoc(self.function) or ""
 
-    def __call__(self, coded: CodeSample, cutoff: int | None = None) -> float:
-        """The number of these codes. ValueError where the function gives something else."""
-        given = self.function(coded, cutoff) if self.cutoff else self.function(coded)
-        if np.ndim(given) or math.isinf(value := float(given)):
-            raise ValueError(f"a metric of codes gives one number or NaN, not {given!r}")
+    def __call__(self, sample: CodeSample, cutoff: int | None = None) -> float:
+        """Compute the metric.
+
+        Args:
+            sample: The codes.
+            cutoff: The number in the name of the metric.
+
+        Returns:
+            One number, or NaN.
+
+        Raises:
+            ValueError: If the function returns anything else.
+        """
+        result = self.function(sample, cutoff) if self.cutoff else self.function(sample)
+        if np.ndim(result) or math.isinf(value := float(result)):
+            raise ValueError(f"a metric of codes must return one number or NaN, not {result!r}")
         return value
 
 
 def code_metrics(names: Iterable[str], extra: Mapping[str, Any]) -> dict[str, CodeMetric]:
-    """Those of the metrics that are of codes, by the name asked for.
+    """The metrics computed from codes among these names, by name.
 
     >>> list(code_metrics(["map@all", "ones@5"], {"ones": CodeMetric(lambda sample: 1.0)}))
     ['ones@5']
@@ -66,13 +88,13 @@ def code_metrics(names: Iterable[str], extra: Mapping[str, Any]) -> dict[str, Co
     return {name: metric for name, metric in found.items() if isinstance(metric, CodeMetric)}
 
 
-def evaluate_codes(coded: CodeSample | None, asked: Mapping[str, CodeMetric]) -> dict[str, float]:
-    """Each metric of these codes; NaN where there are no bits to look at. ValueError names the metric at fault."""
+def evaluate_codes(sample: CodeSample | None, metrics: Mapping[str, CodeMetric]) -> dict[str, float]:
+    """The value of each metric; NaN without a sample. Raises ValueError with the name of a metric that fails."""
     values = {}
-    for name, metric in asked.items():
+    for name, metric in metrics.items():
         cutoff = name.partition("@")[2]
         try:
-            values[name] = math.nan if coded is None else metric(coded, int(cutoff) if cutoff else None)
+            values[name] = math.nan if sample is None else metric(sample, int(cutoff) if cutoff else None)
         except ValueError as error:
             raise ValueError(f"metric {name!r}: {error}") from error
     return values

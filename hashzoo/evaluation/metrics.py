@@ -1,29 +1,29 @@
-"""What a ranking by codes is worth: named metrics, computed from counts without ranking anything.
+"""Retrieval metrics, computed from counts of items by distance, without sorting.
 
-Ties have no order here. ``map@R`` and its kin are expected values over all orders of equal distances, so they
-depend neither on the order of the database nor on a sort (ties.py has the forms). The names:
+Ties are not ordered: ``map@R`` and the other metrics of ranks are expected values over all orders of equal distances,
+so they depend neither on the order of the database nor on a sort (see :mod:`hashzoo.hamming.ties`). The names:
 
 ==================== =======================================================================================
-map@all, map@R       average precision over the first R places, divided by min(relevant items, R)
-map@R:hits           divided by the relevant items among the first R: for comparing with published tables only
-map@R:best, :worst   the highest and the lowest that an order of ties could have given
-p@R, r@R             precision and recall of the first R places
+map@all, map@R       average precision over the first R ranks, divided by min(relevant items, R)
+map@R:hits           divided by the relevant items among the first R, only for comparison with published tables
+map@R:best, :worst   the highest and the lowest value over all orders of ties
+p@R, r@R             precision and recall of the first R ranks
 p@hD, r@hD           precision (0 for an empty ball) and recall of the items within Hamming distance D
-empty@hD             1 where no item is within distance D: its mean is the rate of failed lookups
-ndcg@R, acg@R        of grades, the number of shared labels: gain 2^r - 1, discount 1 / log2(place + 1)
+empty@hD             1 if no item is within distance D; the mean is the rate of failed lookups
+ndcg@R, acg@R        of grades, the numbers of shared labels: gain 2^r - 1, discount 1 / log2(rank + 1)
 wap@all              average precision weighted by grades
 ==================== =======================================================================================
 
-A part of the queries, or another way to ask them, is named behind a slash, where a benchmark knows it:
-``map@all/head``, ``/medium`` and ``/tail`` are means over the queries of the third of the classes with most training
-images, the middle and the last third; on queries composed of two images, ``/first`` and ``/second`` ask with
-one of the two alone, and ``/bitwise`` with or, and, and-not of their codes.
+A subset of the queries, or another kind of query, is named after a slash, if the benchmark defines it:
+``map@all/head``, ``/medium`` and ``/tail`` are means over the queries of the third of the classes with the most
+training images, the middle third and the last third. For queries composed of two images, ``/first`` and ``/second``
+query with one of the two alone, and ``/bitwise`` with or, and, and-not of their codes.
 
-A plugin adds metrics of two kinds: functions of counts, which stand beside these, and functions of the codes
-themselves (diagnostics.py), one number for all queries.
+Plugins add two kinds of metrics: functions of counts, with one value for each query, and functions of the codes
+(:class:`hashzoo.CodeMetric`), with one value for all queries.
 
-R may be ``all``, and an R above the size N of the database means N, as a divisor too. A query without a
-relevant item is NaN in every metric, left out of the means and counted.
+R can be ``all``; an R above the size N of the database means N, as a divisor too. A query without a relevant item is
+NaN in every metric, excluded from the means and counted.
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ __all__ = [
     "parse",
     "pr_curve",
     "score",
-    "summarise",
+    "summarize",
 ]
 
-#: Metrics from outside by family: from counts and the cut-off in the name (None for all) to (Q,) values, or of codes.
-Extra = Mapping[str, Callable[[Counts, int | None], NDArray[Any]] | CodeMetric]
+#: Metrics of plugins by family: functions of counts and the cut-off in the name (None for all) that return (Q,) values,
+#: or metrics of codes.
+ExtraMetrics = Mapping[str, Callable[[Counts, int | None], NDArray[Any]] | CodeMetric]
 
 _FORMS = {
     "map": ("all", "R", "all:best", "R:best", "all:worst", "R:worst", "all:hits", "R:hits"),
@@ -69,16 +70,16 @@ _FORMS = {
     "wap": ("all",),
 }
 _GRADED = {"ndcg", "acg", "wap"}
-_FAULTS = {"empty"}  # to star the highest would praise it
+_LOWER_IS_BETTER = {"empty"}
 GROUPS = ("head", "medium", "tail")
 ASKINGS = ("first", "second", "bitwise")
 _NAME = re.compile(r"(?P<family>[^@:/]+)(?:@(?P<place>all|h?\d+)(?::(?P<variant>\w+))?)?(?:/(?P<part>\w+))?")
-_CHUNK = 1 << 17  # counts held at a time: a few MB of intermediate arrays whatever the number of queries
+_CHUNK = 1 << 17  # counts in memory at a time: a few MB of intermediate arrays for any number of queries
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's name, read: ``cut`` places or all of them (None), or the items within ``radius``."""
+    """A parsed metric name: the first ``cut`` ranks (None for all), or the items within ``radius``."""
 
     name: str
     family: str
@@ -93,8 +94,8 @@ class Metric:
         return self.name.partition("/")[0]
 
 
-def parse(name: str, extra: Extra | None = None) -> Metric:
-    """Read a metric's name; UsageError, with the nearest name that exists, for one that does not.
+def parse(name: str, extra: ExtraMetrics | None = None) -> Metric:
+    """Parse the name of a metric. Raises UsageError, with the nearest existing name, for an unknown one.
 
     >>> parse("map@1000:hits")
     Metric(name='map@1000:hits', family='map', cut=1000, radius=None, variant='hits', part='')
@@ -116,30 +117,30 @@ def parse(name: str, extra: Extra | None = None) -> Metric:
     number = int(place.lstrip("h")) if place not in (None, "all") else None
     inside = place is not None and place.startswith("h")
     if number == 0 and not inside:
-        raise UsageError(f"metric {name!r} looks at no place; a cut-off is at least 1")
+        raise UsageError(f"metric {name!r}: the cut-off must be at least 1")
     part = read["part"] or ""
     if part and isinstance(extra.get(family), CodeMetric):
         base = name.partition("/")[0]
-        raise UsageError(f"metric {name!r}: {family} is one number for all queries and has no parts; ask {base!r}")
+        raise UsageError(f"metric {name!r}: {family} is one number for all queries and has no parts; use {base!r}")
     if part and part not in GROUPS + ASKINGS:
         raise UsageError(unknown_name("metric", name, [f"{name.partition('/')[0]}/{p}" for p in GROUPS + ASKINGS]))
     return Metric(name, family, None if inside else number, number if inside else None, variant, part)
 
 
-def _exists(read: re.Match[str], extra: Extra) -> bool:
+def _exists(read: re.Match[str], extra: ExtraMetrics) -> bool:
     family, place, variant = read.group("family", "place", "variant")
     form = re.sub(r"\d+", "D" if (place or "").startswith("h") else "R", place or "")
     return (f"{form}:{variant}" if variant else form) in _forms(extra).get(family, ())
 
 
-def _forms(extra: Extra) -> dict[str, tuple[str, ...]]:
-    """What may stand behind each family's @; "" where the bare name will do."""
+def _forms(extra: ExtraMetrics) -> dict[str, tuple[str, ...]]:
+    """The forms that can follow the @ of each family; "" for the bare name."""
     added = {name: ("", "R") if metric.cutoff else ("",) for name, metric in code_metrics(extra, extra).items()}
     return _FORMS | dict.fromkeys(extra, ("", "all", "R")) | added
 
 
-def _near(name: str, extra: Extra) -> list[str]:
-    """The names there are, of the same family if there is one, with the number that was given."""
+def _near(name: str, extra: ExtraMetrics) -> list[str]:
+    """Existing names, of the same family if it exists, with the given number."""
     forms = _forms(extra)
     family = name.partition("@")[0]
     given = re.search(r"[1-9]\d*", name)
@@ -151,8 +152,8 @@ def _near(name: str, extra: Extra) -> list[str]:
     ]
 
 
-def needs_grades(names: Iterable[str], extra: Extra | None = None) -> bool:
-    """Whether one of these metrics reads how many labels a pair shares: then pairs are counted by grade.
+def needs_grades(names: Iterable[str], extra: ExtraMetrics | None = None) -> bool:
+    """Whether one of these metrics depends on the number of labels that a pair shares, so pairs are counted by grade.
 
     >>> needs_grades(["map@all", "p@h2"]), needs_grades(["ndcg@100"])
     (False, True)
@@ -161,12 +162,12 @@ def needs_grades(names: Iterable[str], extra: Extra | None = None) -> bool:
 
 
 def built_in(name: str) -> bool:
-    """Whether the metric of a board's column is one of this module."""
+    """Whether the metric of a column of a board is defined in this module."""
     return re.split("[@/]", name)[0] in _FORMS
 
 
-def higher_is_better(name: str, extra: Extra | None = None) -> bool:
-    """Whether the highest value of a board's column is the best; of a metric that nobody here knows it is not said.
+def higher_is_better(name: str, extra: ExtraMetrics | None = None) -> bool:
+    """Whether the highest value of a metric is the best; False for an unknown metric.
 
     >>> [higher_is_better(name) for name in ("map@all/selected", "empty@h2", "whatever")]
     [True, False, False]
@@ -174,37 +175,37 @@ def higher_is_better(name: str, extra: Extra | None = None) -> bool:
     family = re.split("[@/]", name)[0]
     if isinstance(metric := (extra or {}).get(family), CodeMetric):
         return metric.higher_is_better
-    return metric is not None or (built_in(name) and family not in _FAULTS)
+    return metric is not None or (built_in(name) and family not in _LOWER_IS_BETTER)
 
 
-def score(counts: Counts, names: Sequence[str], extra: Extra | None = None) -> dict[str, Floats]:
-    """Each metric for each query: name -> (Q,), NaN for a query without a relevant item.
+def score(counts: Counts, names: Sequence[str], extra: ExtraMetrics | None = None) -> dict[str, Floats]:
+    """The values (Q,) of each metric for each query; NaN for a query without a relevant item.
 
-    UsageError for an unknown name, or for a radius where distances are not integers; ValueError for a graded
-    metric of counts without grades, or for a plugin's metric that is not (Q,) numbers.
+    Raises UsageError for an unknown name, and for a radius if distances are not integers; ValueError for a graded
+    metric of counts without grades, and for a metric of a plugin that does not return (Q,) numbers.
 
     >>> counts = Counts(np.array([[1, 3, 1]]), np.array([[1, 2, 0]]), None, integer=True)
     >>> {name: round(float(value[0]), 6) for name, value in score(counts, ["map@all", "p@h1"]).items()}
     {'map@all': 0.907407, 'p@h1': 0.75}
     """
     if not names:
-        raise UsageError("no metric asked for; 'map@all' is the usual one")
+        raise UsageError("no metric given; the usual one is 'map@all'")
     return {name: _score(counts, parse(name, extra), extra or {}) for name in names}
 
 
-def _score(counts: Counts, metric: Metric, extra: Extra) -> Floats:
+def _score(counts: Counts, metric: Metric, extra: ExtraMetrics) -> Floats:
     if metric.part:
         raise UsageError(
-            f"metric {metric.name!r} needs a benchmark, which knows what {metric.part!r} is; ask {metric.base!r}"
+            f"metric {metric.name!r} needs a benchmark, which defines {metric.part!r}; use {metric.base!r}"
         )
     positives = counts.positives
     if isinstance(own := extra.get(metric.family), CodeMetric):
-        raise UsageError(f"metric {metric.name!r} is of codes, and here are counts; only a benchmark measures it")
+        raise UsageError(f"metric {metric.name!r} is computed from codes, not counts; only a benchmark measures it")
     if own is not None:
         given = np.asarray(own(counts, metric.cut), dtype=np.float64)
         if given.shape != positives.shape or np.isnan(given[positives > 0]).any():
             raise ValueError(
-                f"metric {metric.name!r} must give one number a query ({len(counts)},), "
+                f"metric {metric.name!r} must return one number for each query ({len(counts)},), "
                 f"not {given.shape} with {int(np.isnan(given).sum())} NaN"
             )
         return np.where(positives > 0, given, np.nan)
@@ -248,7 +249,7 @@ def _within(counts: Counts, metric: Metric, radius: int) -> Floats:
 def pr_curve(counts: Counts) -> tuple[Floats, Floats]:
     """Precision and recall (Q, K + 1) within each radius 0..K; an empty ball has precision 0.
 
-    The rows of queries without a relevant item are NaN. UsageError where distances are not integers.
+    The rows of queries without a relevant item are NaN. Raises UsageError if distances are not integers.
 
     >>> counts = Counts(np.array([[1, 3, 1]]), np.array([[1, 2, 0]]), None, integer=True)
     >>> [side.round(3).tolist() for side in pr_curve(counts)]
@@ -265,32 +266,38 @@ def pr_curve(counts: Counts) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of all queries; the means leave out the ``excluded`` queries, which have no relevant item."""
+    """Metrics of a set of queries.
+
+    Attributes:
+        means: The mean of each metric over the queries that have a relevant item.
+        per_query: The values (Q,) of each metric; NaN for a query without a relevant item.
+        excluded: Number of queries without a relevant item.
+    """
 
     means: dict[str, float]
-    per_query: dict[str, Floats]  # each (Q,)
+    per_query: dict[str, Floats]
     excluded: int
 
     @property
     def queries(self) -> int:
-        """Queries asked, those without a relevant item included."""
+        """Number of queries, including those without a relevant item."""
         return len(next(iter(self.per_query.values())))
 
 
-def summarise(chunks: Iterable[Mapping[str, Floats]]) -> Evaluation:
-    """Join what :func:`score` gave for successive chunks of queries; ValueError when there is none.
+def summarize(chunks: Iterable[Mapping[str, Floats]]) -> Evaluation:
+    """Combine the results of :func:`score` for successive chunks of queries. Raises ValueError if there is none.
 
-    With no relevant item for any query, the means are NaN.
+    Means are NaN if no query has a relevant item.
 
-    >>> summarise([{"map@all": np.array([1.0, np.nan])}, {"map@all": np.array([0.5])}])
+    >>> summarize([{"map@all": np.array([1.0, np.nan])}, {"map@all": np.array([0.5])}])
     Evaluation(means={'map@all': 0.75}, per_query={'map@all': array([1. , nan, 0.5])}, excluded=1)
     """
     parts = list(chunks)
     if not parts:
-        raise ValueError("there is nothing to summarise; score at least one chunk of queries")
+        raise ValueError("there is nothing to summarize; score at least one chunk of queries")
     per_query = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    kept = {name: values[~np.isnan(values)] for name, values in per_query.items()}
-    means = {name: float(values.mean()) if len(values) else float("nan") for name, values in kept.items()}
+    known = {name: values[~np.isnan(values)] for name, values in per_query.items()}
+    means = {name: float(values.mean()) if len(values) else float("nan") for name, values in known.items()}
     excluded = int(np.isnan(next(iter(per_query.values()))).sum()) if per_query else 0
     return Evaluation(means, per_query, excluded)
 
@@ -302,15 +309,29 @@ def evaluate(
     database_labels: Any,
     metrics: Sequence[str] = ("map@all",),
     bits: int | None = None,
-    extra: Extra | None = None,
+    extra: ExtraMetrics | None = None,
 ) -> Evaluation:
-    """Rank a database by Hamming distance for each query and measure it.
+    """Evaluate the ranking of a database by Hamming distance for each query.
 
-    Codes are bool (N, K), or uint8 (N, B) as :func:`hashzoo.hamming.counting.pack` makes them; ``bits`` then says how
-    many of the 8 B bits there are, and the rest must be zero. Labels are integers (N,) or multi-hot (N, C).
-    ``extra`` holds metrics by family name, asked for as ``name``, ``name@all`` or ``name@R``.
+    Ties of distance are not ordered: each metric is its expected value over all orders of tied items.
 
-    ValueError names the argument that does not fit; UsageError a metric that does not exist.
+    Args:
+        query_codes: Codes of the queries: bool (Q, K), or uint8 (Q, B) packed by ``pack``.
+        database_codes: Codes of the database: bool (N, K), or uint8 (N, B).
+        query_labels: Labels of the queries: integers (Q,), or multi-hot (Q, C). Two items are relevant to each other if
+            they share a label.
+        database_labels: Labels of the database: integers (N,), or multi-hot (N, C).
+        metrics: Names of metrics, such as ``"map@all"``, ``"p@100"`` or ``"p@h2"``.
+        bits: Number of bits of packed codes, by default 8 B. The bits after it must be zero.
+        extra: Further metrics by family name, requested as ``name``, ``name@all`` or ``name@R``. Each is a function of
+            counts and the cut-off (None for all) that returns one value for each query (Q,).
+
+    Returns:
+        The metrics of each query, and their means.
+
+    Raises:
+        UsageError: If a metric does not exist.
+        ValueError: If the shapes, types or lengths of codes and labels do not match.
 
     >>> codes = np.array([[1, 1], [1, 0], [0, 0]], bool)
     >>> evaluate(codes[:1], codes, [7], [7, 4, 7]).means
@@ -319,7 +340,7 @@ def evaluate(
     queries, width = _packed(query_codes, bits, "query_codes")
     database, stored = _packed(database_codes, bits, "database_codes")
     if width != stored:
-        raise ValueError(f"query_codes have {width} bits and database_codes {stored}; encode both the same way")
+        raise ValueError(f"query_codes have {width} bits and database_codes {stored}; both must have the same length")
     sides = ("query", query_labels, queries), ("database", database_labels, database)
     for name, labels, codes in sides:
         if len(labels) != len(codes):
@@ -327,7 +348,7 @@ def evaluate(
     graded = needs_grades(metrics, extra)
     pairs = relevance(query_labels, database_labels)
     step = max(1, _CHUNK // ((width + 1) * (pairs.highest + 1 if graded else 1)))
-    return summarise(
+    return summarize(
         score(hamming_counts(queries[rows], database, width, pairs[rows], graded), metrics, extra)
         for rows in (slice(start, start + step) for start in range(0, len(queries), step))
     )
@@ -338,17 +359,17 @@ def _packed(given: Any, bits: int | None, name: str) -> tuple[NDArray[np.uint8],
     if codes.dtype not in (np.bool_, np.uint8) or codes.ndim != 2:
         raise ValueError(
             f"{name} must be bool (N, K) or packed uint8 (N, B), not {codes.dtype} {codes.shape}; "
-            "of real codes take `codes >= 0`"
+            "for real codes, pass `codes >= 0`"
         )
     if codes.size == 0:
-        raise ValueError(f"{name} is empty, {codes.shape}; at least one row and one bit are needed")
+        raise ValueError(f"{name} is empty, {codes.shape}; it needs at least one row and one bit")
     if codes.dtype == np.bool_:
         if bits not in (None, codes.shape[1]):
             raise ValueError(f"{name} has {codes.shape[1]} bits, but bits says {bits}")
         return pack(codes), codes.shape[1]
     width = 8 * codes.shape[1] if bits is None else bits
     if -(-width // 8) != codes.shape[1]:
-        raise ValueError(f"{name} has {codes.shape[1]} bytes a row; {width} bits take {-(-width // 8)}")
+        raise ValueError(f"{name} has {codes.shape[1]} bytes per row; {width} bits take {-(-width // 8)}")
     if (codes[:, -1] & (0xFF >> (width - 1) % 8 + 1)).any():
         raise ValueError(f"{name} has ones after bit {width} of {8 * codes.shape[1]}; padding bits must be zero")
     return codes, width

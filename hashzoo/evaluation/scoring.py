@@ -1,4 +1,4 @@
-"""Encode splits, search, and score every query."""
+"""Encoding of splits, search, and scores of every query."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from torch import Tensor
 
 from hashzoo.errors import NonFiniteError
 from hashzoo.evaluation.code_metrics import CodeSample, code_metrics
-from hashzoo.evaluation.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarise
+from hashzoo.evaluation.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarize
 from hashzoo.hamming import counting
 from hashzoo.index import Index
 from hashzoo.method import Method
 from hashzoo.run import Run
 from hashzoo.types import Codes, Split, Splits
 
-CHUNK = 64  # queries counted at a time: bounds the memory of distances that are not integers
+CHUNK = 64  # queries counted at a time, which bounds the memory of distances that are not integers
+REPORT_SECONDS = 1.0  # between progress reports of an encoding
 
 
 def encode(run: Run, method: Method, split: Split, size: int | None = None, *, ids: bool = False) -> Codes:
-    """Codes of a whole split, in its order.
+    """Encode a whole split, in its order.
 
-    The method runs in eval mode, without gradient, on batches whose labels are blank.
+    The method runs in eval mode and without gradients, on batches whose labels are blank.
 
     Args:
         run: The run that loads images; its device is used.
         method: The fitted method.
-        split: N images. Their labels are not passed on.
-        size: Images a batch; by default at least 256.
-        ids: Whether the method receives the ids of the images: for a database, and a method that learns the codes
-            of single training images.
+        split: N images. Their labels are not passed to the method.
+        size: Number of images in a batch; by default at least 256.
+        ids: Whether the method receives the ids of the images: only for a database, and for a method that learns the
+            codes of single training images.
 
     Returns:
         Codes by name, each (N, ...) on the CPU. Tensors of dtype bool are bits.
@@ -45,9 +46,9 @@ def encode(run: Run, method: Method, split: Split, size: int | None = None, *, i
 def encoding(
     run: Run, method: Method, split: Split, size: int | None = None, *, ids: bool = False
 ) -> Iterator[tuple[int, Codes]]:
-    """Like :func:`encode`, batch by batch: the number of images and their codes, for splits that do not fit in memory.
+    """Like :func:`encode`, batch by batch, for splits that do not fit into memory: number of images, and their codes.
 
-    Progress is reported every ``OFTEN`` seconds: images encoded, of how many, and how many a second.
+    Every ``REPORT_SECONDS``, the number of encoded images and the rate are reported.
     """
     method.eval()
     done, started = 0, time.monotonic()
@@ -57,14 +58,14 @@ def encoding(
             codes = {name: value.detach().cpu() for name, value in method.encode(batch).items()}
         yield len(batch), codes
         done, now = done + len(batch), time.monotonic()
-        if now - last > OFTEN:
+        if now - last > REPORT_SECONDS:
             last = now
             rate = done / (now - started)
             run.report(run.progress, {"encoded": done, "of": len(split), "images/s": rate})
 
 
 def relaxed_codes(run: Run, method: Method, split: Split) -> Tensor | None:
-    """Relaxed codes (N, K) of a whole split, before they become bits; None for a method that has none."""
+    """The codes (N, K) of a whole split before binarization; None if the method has none."""
     method.eval()
     parts = []
     for batch in run.blank(split):
@@ -77,7 +78,7 @@ def relaxed_codes(run: Run, method: Method, split: Split) -> Tensor | None:
 
 
 def encode_and_index(run: Run, method: Method, data: Splits, saw_database: bool) -> tuple[Index, Codes]:
-    """The database's codes in the method's index, as they are made, and the queries' codes."""
+    """The index of the method with the codes of the database, and the codes of the queries."""
     index = method.index()
     for codes in encode_batches(run, method, data.database, "database", ids=saw_database):
         index.add(codes)
@@ -85,10 +86,10 @@ def encode_and_index(run: Run, method: Method, data: Splits, saw_database: bool)
 
 
 def code_sample(method: Method, index: Index, query: Codes, run: Run, data: Splits) -> CodeSample | None:
-    """What a metric of codes looks at; None where the index stores no bits."""
-    asking = method.index()
-    asking.add(query)
-    bits, stored = asking.bits(), index.bits()
+    """The codes for metrics of codes; None if the index does not store bits."""
+    queries = method.index()
+    queries.add(query)
+    bits, stored = queries.bits(), index.bits()
     if bits is None or stored is None:
         return None
     labels = data.query.labels.numpy(), data.database.labels.numpy()
@@ -97,26 +98,29 @@ def code_sample(method: Method, index: Index, query: Codes, run: Run, data: Spli
 
 
 def encode_batches(run: Run, method: Method, split: Split, name: str, *, ids: bool = False) -> Iterator[Codes]:
-    """The codes of a split, batch by batch, one finite row an image, or an error that says which code is not."""
+    """The codes of a split, batch by batch.
+
+    Raises ValueError or NonFiniteError if they are not one finite row for each image; ``name`` is that of the split.
+    """
     for size, codes in encoding(run, method, split, ids=ids):
         if not codes:
-            raise ValueError("encode gave no codes: return a dict such as {'code': bits}")
+            raise ValueError("encode returned no codes; return a dict such as {'code': bits}")
         for key, values in codes.items():
             if len(values) != size:
-                raise ValueError(f"encode gave {len(values)} rows of {key!r} for {size} images of {name}")
+                raise ValueError(f"encode returned {len(values)} rows of {key!r} for {size} {name} images")
             if values.is_floating_point() and not torch.isfinite(values).all():
                 raise NonFiniteError(f"the code {key!r} of the {name} images is not finite")
         yield codes
 
 
 def concatenate(parts: Iterable[Codes]) -> Codes:
-    """Codes of successive batches as one."""
-    listed = list(parts)
-    return {name: torch.cat([part[name] for part in listed]) for name in listed[0]}
+    """The codes of successive batches as one."""
+    batches = list(parts)
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def query_codes(method: Method, query: Codes, data: Splits) -> dict[str, Codes]:
-    """The codes that are asked with, by the part of a metric's name that stands for them; "" is the method's own."""
+    """The codes of the queries, by the part of a metric's name that selects them; "" are those of the method."""
     if data.pairs is None:
         return {"": query}
     first, second = ({n: v[rows] for n, v in query.items()} for rows in (data.pairs.first, data.pairs.second))
@@ -126,9 +130,9 @@ def query_codes(method: Method, query: Codes, data: Splits) -> dict[str, Codes]:
 
 
 def class_groups(data: Splits) -> dict[str, np.ndarray[Any, Any]]:
-    """(Q,) bool by name: which queries are of the classes with most, middling and fewest training images.
+    """Masks (Q,) of the queries of the classes with the most, a medium number, and the fewest training images.
 
-    Each group is a third of the classes, the earlier groups one more where they do not divide.
+    Each group is a third of the classes; earlier groups have one more if the number is not a multiple of three.
     """
     order = np.argsort(-data.setting(1).class_counts.numpy(), kind="stable")
     classes = data.query.labels.argmax(1).numpy()
@@ -137,47 +141,48 @@ def class_groups(data: Splits) -> dict[str, np.ndarray[Any, Any]]:
 
 def score_queries(
     index: Index,
-    asked: dict[str, Codes],
+    queries: dict[str, Codes],
     data: Splits,
     metrics: tuple[str, ...],
     extra: dict[str, Callable[..., Any]],
 ) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
-    """The metrics of all queries but for those of codes, and what :func:`query_codes` finds by distance."""
+    """The metrics of all queries, without metrics of codes, and the arrays by distance of :func:`evaluate_index`."""
     ranking = [name for name in metrics if name not in code_metrics(metrics, extra)]
-    read = {name: parse(name, extra) for name in ranking}
+    parsed = {name: parse(name, extra) for name in ranking}
     found: dict[str, Evaluation] = {}
     curve: dict[str, np.ndarray[Any, Any]] = {}
-    for part, codes in asked.items():
-        mine = [m.base for m in read.values() if (m.part if m.part not in GROUPS else "") == part]
-        if mine or not part:
-            found[part], drawn = evaluate_index(index, codes, data, tuple(dict.fromkeys(mine or ["map@all"])), extra)
-            curve = curve or drawn
-    members = class_groups(data) if any(m.part in GROUPS for m in read.values()) else {}
+    for part, codes in queries.items():
+        names = [m.base for m in parsed.values() if (m.part if m.part not in GROUPS else "") == part]
+        if names or not part:
+            names = names or ["map@all"]
+            found[part], by_distance = evaluate_index(index, codes, data, tuple(dict.fromkeys(names)), extra)
+            curve = curve or by_distance
+    members = class_groups(data) if any(m.part in GROUPS for m in parsed.values()) else {}
     per_query = {}
-    for name, metric in read.items():
+    for name, metric in parsed.items():
         if metric.part in GROUPS:
             per_query[name] = np.where(members[metric.part], found[""].per_query[metric.base], np.nan)
         else:
             per_query[name] = found[metric.part].per_query[metric.base]
-    return replace(summarise([per_query]), excluded=found[""].excluded), curve
+    return replace(summarize([per_query]), excluded=found[""].excluded), curve
 
 
 def evaluate_index(
     index: Index, query: Codes, data: Splits, metrics: tuple[str, ...], extra: dict[str, Callable[..., Any]]
 ) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
-    """The metrics of one way to ask, and, for integer distances, arrays (K + 1,) by distance.
+    """The metrics of one kind of query, and, for integer distances, arrays (K + 1,) by distance.
 
-    ``pr_precision`` and ``pr_recall`` are means within each radius; ``distances_relevant`` and ``distances_other`` the
-    shares, among all pairs of a query and an item that share a label or do not, of those at each distance.
-    Metrics within a radius are NaN where the index has no integer distances: there is no ball to look into.
+    ``pr_precision`` and ``pr_recall`` are means within each radius; ``distances_relevant`` and ``distances_other`` are
+    the distributions of the distance between a query and an item that share a label, or do not. Metrics within a radius
+    are NaN if the index does not have integer distances.
     """
-    wanted = data.query.labels if data.pairs is None else data.pairs.labels
-    labels = [side if data.multilabel else side.argmax(1) for side in (wanted, data.database.labels)]
+    target = data.query.labels if data.pairs is None else data.pairs.labels
+    labels = [side if data.multilabel else side.argmax(1) for side in (target, data.database.labels)]
     relevance = counting.relevance(*(side.numpy() for side in labels))
     graded = needs_grades(metrics, extra)
     by_radius = [name for name in metrics if parse(name, extra).radius is not None]
     chunks, curves, excluded, pairs = [], [], 0, np.zeros(())  # (2, K + 1)
-    for start in range(0, len(wanted), CHUNK):
+    for start in range(0, len(target), CHUNK):
         rows = slice(start, start + CHUNK)
         counts = index.counts({n: v[rows] for n, v in query.items()}, relevance[rows], graded)
         usable = metrics if counts.integer else [name for name in metrics if name not in by_radius]
@@ -187,13 +192,10 @@ def evaluate_index(
         if counts.integer:
             curves.append(np.stack(pr_curve(counts)))  # (2, q, K + 1)
             pairs = pairs + np.stack([counts.relevant, counts.items - counts.relevant]).sum(1)
-    evaluation = replace(summarise(chunks), excluded=excluded)
-    if not curves or excluded == len(wanted):
+    evaluation = replace(summarize(chunks), excluded=excluded)
+    if not curves or excluded == len(target):
         return evaluation, {}
     precision, recall = np.nanmean(np.concatenate(curves, axis=1), axis=1)
     relevant, other = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
-    drawn = {"pr_precision": precision, "pr_recall": recall}
-    return evaluation, drawn | {"distances_relevant": relevant, "distances_other": other}
-
-
-OFTEN = 1.0  # seconds between reports on images that are being encoded
+    curves_by_radius = {"pr_precision": precision, "pr_recall": recall}
+    return evaluation, curves_by_radius | {"distances_relevant": relevant, "distances_other": other}

@@ -17,8 +17,10 @@ from hashzoo.execution import prefetch, scheduler
 from hashzoo.execution.base import Launcher, Limits, Observer, Silent
 from hashzoo.execution.trackers import TrackerThreads
 from hashzoo.hookspecs import Tracker
-from hashzoo.results import leaderboard, store
+from hashzoo.results import store
+from hashzoo.results.board import write_board
 from hashzoo.results.cell import Cell
+from hashzoo.results.leaderboard import InstalledCode
 from hashzoo.results.provenance import versions
 
 
@@ -27,13 +29,15 @@ class Sweep:
     """How a sweep runs: where, within which limits, what is measured again, and who is told.
 
     ``launcher`` is this machine's unless given; ``trackers`` receive each cell that is finished here. ``rerun`` is
-    "failed", "stale", "all" or None.
+    "failed", "stale", "all" or None. ``installed`` has the digests of the installed code, for the column ``stale`` of
+    the CSV files.
     """
 
     limits: Limits = field(default_factory=Limits)
     launcher: Launcher | None = None
     trackers: Mapping[str, Tracker] = field(default_factory=dict)
     rerun: str | None = None
+    installed: InstalledCode | None = None
 
 
 def sweep(
@@ -63,7 +67,7 @@ def sweep(
             done += _measured(todo, folder, how, observer)
     finally:  # also after Ctrl-C or on a full disk: finished cells are on the board
         cells, messages = store.read_all(folder)
-        board = leaderboard.write(folder, cells)
+        board = write_board(folder, cells, how.installed)
     for message in messages:
         observer.note(message)
     return done, board

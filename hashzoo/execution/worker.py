@@ -86,7 +86,7 @@ def _measure_safely(job: Job, report: Report, keep: Path | None, former: Checkpo
     except BaseException as error:
         limit_memory(None)
         traceback.print_exc()
-        cost = provenance.spent(time.monotonic() - begun)
+        cost = provenance.resource_usage(time.monotonic() - begun)
         return blank(job, *status_of(error, memory is not None), cost), {}
 
 

@@ -20,11 +20,11 @@ from typing import Any
 import pluggy
 
 from hashzoo import hookspecs
-from hashzoo.errors import ComposeError, EnvironmentFailure, UsageError, first_line, unknown_name
+from hashzoo.errors import ComposeError, EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
 from hashzoo.evaluation.code_metrics import CodeMetric
 from hashzoo.hookspecs import Family
 from hashzoo.method import Card, Composition, deep, options
-from hashzoo.registry.source import load_module
+from hashzoo.registry.source import code_digest, load_module
 
 KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics", "launchers", "trackers")
 _SINGULAR = {kind: "loss" if kind == "losses" else kind.removesuffix("s") for kind in KINDS}
@@ -159,6 +159,16 @@ class Zoo:
                 names = [self.method(pattern).name]
             selected |= dict.fromkeys(names)
         return list(selected)
+
+    def code_digests(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str | None]:
+        """The digests of the code of methods and backbones, by name; None for one that is not installed."""
+        return {pair: self._code_digest(*pair) for pair in pairs}
+
+    def _code_digest(self, method: str, backbone: str) -> str | None:
+        try:
+            return code_digest(self.method(method).factory, self.backbone(backbone).factory)
+        except HashzooError:
+            return None
 
     def metric_functions(self) -> dict[str, Any]:
         """The metrics of plugins by name: functions of counts, and :class:`hashzoo.CodeMetric`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from hashzoo.report.results import GALLERY, Board, Entry, Results
+from hashzoo.report.results import GALLERY, DatasetBoard, Entry, Results
 from hashzoo.report.thumbnails import Album
 from hashzoo.results.cell import Cell
 from hashzoo.types import Split, Splits
@@ -61,7 +61,7 @@ class Query:
 class Gallery:
     """The queries of one dataset at one number of bits; ``asked`` were to be shown, before room ran out."""
 
-    board: Board
+    board: DatasetBoard
     bits: int
     asked: int
     queries: list[Query] = field(default_factory=list)
@@ -69,7 +69,14 @@ class Gallery:
 
 
 def gallery(
-    results: Results, board: Board, bits: int, names: Sequence[str], data: Splits, digest: str, count: int, album: Album
+    results: Results,
+    board: DatasetBoard,
+    bits: int,
+    names: Sequence[str],
+    data: Splits,
+    digest: str,
+    count: int,
+    album: Album,
 ) -> Gallery:
     """Up to ``count`` queries, evenly spread over those that every cell keeps, as each row's first seed found them.
 
@@ -127,7 +134,7 @@ def _asking(data: Splits, query: int) -> list[int]:
 
 
 def _query(
-    board: Board,
+    board: DatasetBoard,
     data: Splits,
     query: int,
     asking: Sequence[int],

@@ -15,12 +15,12 @@ from markupsafe import Markup
 
 from hashzoo._version import __version__
 from hashzoo.errors import HashzooError, UsageError
-from hashzoo.evaluation.metrics import GROUPS, Extra
+from hashzoo.evaluation.metrics import GROUPS, ExtraMetrics
 from hashzoo.registry import zoo
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.report import charts, seen, words
 from hashzoo.report.gallery import Gallery, gallery
-from hashzoo.report.results import Board, Entry, Results, looked_at, named, read
+from hashzoo.report.results import DatasetBoard, Entry, Results, looked_at, named, read
 from hashzoo.report.series import COSTS, against_bits, against_cost, bit_means, pr_curves
 from hashzoo.report.standing import Standing, standings
 from hashzoo.report.thumbnails import Album
@@ -63,7 +63,7 @@ class Line:
 class Images:
     """What of a dataset can only be shown with its images, and why it is not."""
 
-    board: Board
+    board: DatasetBoard
     data: Splits | None = None
     reason: str = ""
     galleries: list[Gallery] = field(default_factory=list)
@@ -89,7 +89,7 @@ def page(path: Path, asked: Asked, plugins: Sequence[str] = (), say: Callable[[s
     """The HTML of a results folder; ``say`` as for :func:`write`."""
     house = zoo.load_plugins(plugins)
     extra = house.metric_functions()
-    results = read(path, asked.metric, extra)
+    results = read(path, asked.metric, extra, house.code_digests)
     names = looked_at(results, asked.methods)
     colours = {results.names.index(name): place for place, name in enumerate(names)}
     explained = names[:EXPLAINED] if asked.explained is None else named(results, set(asked.explained) - {"none"})
@@ -163,13 +163,13 @@ def _sha(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _columns(board: Board) -> list[str]:
+def _columns(board: DatasetBoard) -> list[str]:
     """The scores beside the main one, those that are better when higher first."""
     others = [name for name in board.scores if name != board.metric and ":" not in name]
     return sorted(others, key=lambda name: name not in board.praised)[:_OTHERS]
 
 
-def _lines(board: Board, bits: int, found: Mapping[int, Standing], house: zoo.Zoo) -> list[Line]:
+def _lines(board: DatasetBoard, bits: int, found: Mapping[int, Standing], house: zoo.Zoo) -> list[Line]:
     best = board.best(bits)
     scores = [score for entry in board.entries if (score := entry.score(board.metric)) is not None]
     low, high = min([0.0, *scores]), max([1.0, *scores])
@@ -251,7 +251,7 @@ def _charts(results: Results, colours: charts.Colours) -> dict[str, Any]:
     return found
 
 
-def _costs(board: Board, bits: int, colours: charts.Colours) -> list[Markup]:
+def _costs(board: DatasetBoard, bits: int, colours: charts.Colours) -> list[Markup]:
     made = []
     for column, (name, _) in COSTS.items():
         if series := against_cost(board, bits, column):
@@ -260,7 +260,9 @@ def _costs(board: Board, bits: int, colours: charts.Colours) -> list[Markup]:
     return made
 
 
-def _close(results: Results, board: Board, bits: int, colours: charts.Colours) -> dict[str, list[tuple[Entry, Markup]]]:
+def _close(
+    results: Results, board: DatasetBoard, bits: int, colours: charts.Colours
+) -> dict[str, list[tuple[Entry, Markup]]]:
     """Histograms of distances and balance of bits of the methods that are looked at closely."""
     found: dict[str, list[tuple[Entry, Markup]]] = {}
     rows = {e.number: e for e in board.at(bits)}
@@ -277,7 +279,7 @@ def _close(results: Results, board: Board, bits: int, colours: charts.Colours) -
     return found
 
 
-def _ranking(results: Results, colours: charts.Colours, extra: Extra) -> dict[str, Any]:
+def _ranking(results: Results, colours: charts.Colours, extra: ExtraMetrics) -> dict[str, Any]:
     """Mean ranks over datasets and bits, or why there are none."""
     ranked = [board for board in results.boards if board.metric]
     metrics = {board.metric for board in ranked}
@@ -300,7 +302,7 @@ def _ranking(results: Results, colours: charts.Colours, extra: Extra) -> dict[st
 
 def _images(
     results: Results,
-    board: Board,
+    board: DatasetBoard,
     names: Sequence[str],
     explained: Sequence[str],
     asked: Asked,

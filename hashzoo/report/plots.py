@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.errors import UsageError, unknown_name
-from hashzoo.evaluation.metrics import Extra
+from hashzoo.evaluation.metrics import ExtraMetrics
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.report import figures
 from hashzoo.report.charts import Series
-from hashzoo.report.results import Board, Entry, Results, looked_at
+from hashzoo.report.results import DatasetBoard, Entry, Results, looked_at
 from hashzoo.report.series import COSTS, against_bits, against_cost, bit_means, pr_curves
 from hashzoo.results.mean_ranks import rank
 
@@ -31,14 +31,14 @@ class Choice:
     """What of the results is drawn: these boards, at ``bits`` each, with these names in front."""
 
     results: Results
-    boards: Sequence[Board]
+    boards: Sequence[DatasetBoard]
     bits: int | None
     names: Sequence[str]
-    extra: Extra
+    extra: ExtraMetrics
     plugins: Sequence[str] = ()
     root: Path | None = None
 
-    def at(self, board: Board) -> int:
+    def at(self, board: DatasetBoard) -> int:
         """The bits that are drawn of a board: those asked for, or the middle of those it has."""
         return self.bits if self.bits in board.bits and self.bits is not None else board.bits[len(board.bits) // 2]
 
@@ -47,7 +47,7 @@ class Choice:
         place = {name: i for i, name in enumerate(self.names)}
         return [(one.name, one.points, place.get(one.name)) for one in series]
 
-    def close(self, board: Board) -> list[tuple[Entry, int]]:
+    def close(self, board: DatasetBoard) -> list[tuple[Entry, int]]:
         """The rows in front, with their place among the colours."""
         rows = {entry.name: entry for entry in board.at(self.at(board))}
         return [(rows[name], i) for i, name in enumerate(self.names) if name in rows]
@@ -55,7 +55,7 @@ class Choice:
 
 def chosen(
     results: Results,
-    extra: Extra,
+    extra: ExtraMetrics,
     *,
     dataset: str | None,
     bits: int | None,
@@ -165,7 +165,7 @@ def _ranks(choice: Choice) -> Figure:
     return figures.ranks(found.methods, np.asarray(found.ranks), found.groups, title)
 
 
-def _title(choice: Choice, board: Board) -> str:
+def _title(choice: Choice, board: DatasetBoard) -> str:
     return f"{board.title}, {choice.at(board)} bits"
 
 

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
-from hashzoo.evaluation.metrics import Extra, higher_is_better
-from hashzoo.results import leaderboard, render
-from hashzoo.results import store as store
+from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
+from hashzoo.results import leaderboard, render, store
+from hashzoo.results.board import BoardRow, StoredBoard, read_board
 from hashzoo.results.cell import Cell
-from hashzoo.results.leaderboard import natural
+from hashzoo.results.leaderboard import InstalledCode, main_metric, natural
 from hashzoo.results.mean_ranks import mean_ranks
-from hashzoo.results.paired import Row
 from hashzoo.results.store import DamagedError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -38,7 +37,7 @@ _SHARES = ("pr_recall", "pr_precision", "distances_relevant", "distances_other",
 class Entry:
     """A row of the board. ``name`` tells it from others of its dataset; ``number`` is the name's on all."""
 
-    row: Row
+    row: BoardRow
     name: str
     number: int
     settings: str = ""  # what the name does not say of those that not all rows share
@@ -65,7 +64,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Board:
+class DatasetBoard:
     """The rows of one benchmark and dataset; ``metric`` is what they are ranked by, ``shared`` what all settings say.
 
     ``metric`` is empty where no row has a score. ``title`` names the benchmark, too, where the results have several.
@@ -103,7 +102,7 @@ class Results:
     """All boards of a folder. ``faults`` are lines on files that could not be read."""
 
     path: Path
-    boards: Sequence[Board]
+    boards: Sequence[DatasetBoard]
     names: Sequence[str]
     frame: DataFrame
     faults: Sequence[str] = ()
@@ -175,58 +174,45 @@ def _shares(array: NDArray[Any]) -> bool:
     return numbers and bool(((array >= 0) & (array <= 1 + 1e-6)).all())
 
 
-def read(path: Path, metric: str | None = None, extra: Extra | None = None) -> Results:
-    """The results in a folder, or the means alone in a CSV. A damaged cell is left where it lies, and named.
+def read(
+    path: Path,
+    metric: str | None = None,
+    extra: ExtraMetrics | None = None,
+    installed: InstalledCode | None = None,
+) -> Results:
+    """Read the results of a folder, or the means in a CSV file. A damaged cell is left in place and reported.
 
-    ``metric`` is what is ranked by, where a dataset has it. EnvironmentFailure where there are no results; UsageError
-    for a metric that none has.
+    Args:
+        path: The folder or file.
+        metric: The metric to rank by; datasets that do not have it are ranked by their main one.
+        extra: Metrics of plugins.
+        installed: The digests of the installed code, which decide which rows are stale.
+
+    Raises:
+        EnvironmentFailure: If there are no results.
+        UsageError: If no dataset has the metric.
     """
     if path.suffix == ".json":
         raise UsageError(f"{path} is one cell; name the results folder it lies in")
-    groups: list[list[Cell]] = []
-    faults, gone = list[str](), 0
-    files = sorted((path / "cells").glob("*.json"))
-    if files:
-        cells = list[Cell]()
-        for file in files:
-            try:
-                cells.append(store.read(file))
-            except DamagedError as error:
-                faults.append(str(error))
-        groups = leaderboard.groups(cells)
-        gone = len(cells) - sum(map(len, groups))
-        frame = leaderboard.board_frame(cells)
-    else:
-        frame = leaderboard.read_csv(path)
-    blank = dict.fromkeys((*leaderboard.HEAD, *leaderboard.TAIL))  # a CSV of somebody else may lack columns
-    facts = [blank | {name: _finite(v) for name, v in row.items()} for row in leaderboard.records(frame)]
-    if not facts:
-        raise EnvironmentFailure(
-            next(iter(faults), f"{path} holds no result that can be read; run hashzoo bench first")
-        )
-    known = leaderboard.metrics(frame)
+    stored = read_board(path, installed, skip_damaged=True)
+    if not len(stored.frame):
+        raise EnvironmentFailure(next(iter(stored.faults), f"{path} has no readable results; run hashzoo bench first"))
+    known = leaderboard.metrics(stored.frame)
     if metric and metric not in known:
         raise UsageError(f"{path}: {unknown_name('metric', metric, known)}")
-    rows = [Row(one, cells=g, folder=path) for one, g in zip(facts, groups or [[] for _ in facts], strict=True)]
-    return _arranged(path, rows, frame, metric, extra, faults, gone)
+    return _arranged(stored, metric, extra)
 
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _arranged(
-    path: Path,
-    rows: Sequence[Row],
-    frame: DataFrame,
-    metric: str | None,
-    extra: Extra | None,
-    faults: Sequence[str],
-    gone: int,
-) -> Results:
-    known = leaderboard.metrics(frame)
-    parts: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
+def _arranged(stored: StoredBoard, metric: str | None, extra: ExtraMetrics | None) -> Results:
+    known = leaderboard.metrics(stored.frame)
+    blank = dict.fromkeys((*leaderboard.HEAD, *leaderboard.TAIL, "stale"))  # a CSV file can lack columns
+    facts = [blank | {name: _finite(v) for name, v in row.items()} for row in leaderboard.records(stored.frame)]
+    parts: dict[tuple[str, str], list[BoardRow]] = {}
+    for row in stored.rows(facts):
         parts.setdefault((row.facts["benchmark"], row.facts["dataset"]), []).append(row)
     named = {place: _named([dict(row.facts) for row in part]) for place, part in parts.items()}
     numbers = {name: i for i, name in enumerate(sorted({name for *_, names in named.values() for name in names}))}
@@ -235,15 +221,15 @@ def _arranged(
         there = [name for name in known if any(row.facts.get(name) is not None for row in part)]
         praised = [name for name in there if higher_is_better(name, extra)]
         asked = metric if metric in there else None
-        main = asked or (render.MAIN if render.MAIN in there else next(iter(praised or there), ""))
+        main = asked or main_metric(there, extra) or ""
         shared, left, names = named[place]
         entries = [
             Entry(row, name, numbers[name], "" if one["settings"] in name else one["settings"])
             for row, one, name in zip(part, left, names, strict=True)
         ]
         title = f"{place[1]} ({place[0]})" if several else place[1]
-        boards.append(Board(number, *place, title, main, there, praised, shared, entries))
-    return Results(path, boards, sorted(numbers), frame, faults, gone)
+        boards.append(DatasetBoard(number, *place, title, main, there, praised, shared, entries))
+    return Results(stored.path, boards, sorted(numbers), stored.frame, stored.faults, stored.superseded)
 
 
 def _named(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]], list[str]]:

@@ -19,7 +19,7 @@ from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.report import charts
 from hashzoo.report.draw import confusion_shares
 from hashzoo.report.gallery import labels
-from hashzoo.report.results import Board, Entry, Results
+from hashzoo.report.results import DatasetBoard, Entry, Results
 from hashzoo.report.thumbnails import encoded, image_of
 from hashzoo.retrieval.heatmaps import compute_heatmaps
 from hashzoo.retrieval.overlay import blend, to_pil
@@ -49,7 +49,7 @@ class Taken:
 
 
 def with_weights(
-    results: Results, board: Board, bits: int, names: Sequence[str], digest: str
+    results: Results, board: DatasetBoard, bits: int, names: Sequence[str], digest: str
 ) -> list[tuple[Entry, Path]]:
     """The rows, in the order of ``names``, of which a seed that went well keeps its weights; where its cell lies.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.report.charts import Series
-from hashzoo.report.results import Board, Entry, Results
+from hashzoo.report.results import DatasetBoard, Entry, Results
 
 
 def _series(entries: Sequence[Entry], points: Sequence[Sequence[tuple[float, float]]]) -> list[Series]:
@@ -17,7 +17,7 @@ def _series(entries: Sequence[Entry], points: Sequence[Sequence[tuple[float, flo
     ]
 
 
-def against_bits(board: Board) -> list[Series]:
+def against_bits(board: DatasetBoard) -> list[Series]:
     """A line a name: the main score by bits."""
     by_name: dict[str, list[Entry]] = {}
     for entry in board.entries:
@@ -37,13 +37,13 @@ COSTS: dict[str, tuple[str, Callable[[float], float]]] = {
 }
 
 
-def against_cost(board: Board, bits: int, column: str) -> list[Series]:
+def against_cost(board: DatasetBoard, bits: int, column: str) -> list[Series]:
     """A point a name: the main score by a cost above 0."""
     rows = [e for e in board.at(bits) if e.score(board.metric) is not None and (e.facts[column] or 0) > 0]
     return _series(rows, [[(COSTS[column][1](e.facts[column]), float(e.score(board.metric) or 0))] for e in rows])
 
 
-def pr_curves(results: Results, board: Board, bits: int) -> list[Series]:
+def pr_curves(results: Results, board: DatasetBoard, bits: int) -> list[Series]:
     """A curve a name, means over the seeds by radius, of those whose distances are integers."""
     entries = board.at(bits)
     held = [results.mean(entry, "pr_recall", "pr_precision") for entry in entries]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from hashzoo.report.results import Board, Entry
-from hashzoo.results.paired import UNLIKE, judged
+from hashzoo.report.results import DatasetBoard, Entry
+from hashzoo.results.paired import EQUAL, UNLIKE, compare_pairs
 from hashzoo.results.significance import FEWEST_SEEDS, LEVEL, holm
 
 #: What a p is of, by the name of its test.
@@ -40,7 +40,7 @@ class Standing:
         return self.p is not None and self.p >= LEVEL
 
 
-def standings(board: Board, bits: int) -> dict[int, Standing]:
+def standings(board: DatasetBoard, bits: int) -> dict[int, Standing]:
     """By ``id`` of the entry, how each that competes stands to the best; the best itself is not among them."""
     best = board.best(bits)
     if best is None:
@@ -48,7 +48,7 @@ def standings(board: Board, bits: int) -> dict[int, Standing]:
     others = [e for e in board.at(bits) if e is not best and e.competes and e.score(board.metric) is not None]
     if not others:
         return {}
-    pairs = judged([(best.row, other.row) for other in others], board.metric)
+    pairs = compare_pairs([(best.row, other.row) for other in others], board.metric)
     found: dict[int, Standing] = {}
     untested = []
     for other, pair in zip(others, pairs, strict=True):
@@ -56,7 +56,7 @@ def standings(board: Board, bits: int) -> dict[int, Standing]:
         found[id(other)] = Standing(
             pair.after - pair.before, pair.interval, p, test if p is not None else "", pair.reason
         )
-        if pair.reason == "the same score of each query":
+        if pair.reason == EQUAL:
             found[id(other)] = replace(found[id(other)], p=1.0, test="training" if pair.seeds > 1 else "models")
         elif p is None and pair.reason != UNLIKE:
             untested.append(other)

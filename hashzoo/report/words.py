@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hashzoo.evaluation.metrics import Extra
-from hashzoo.report.results import Board, Results
+from hashzoo.evaluation.metrics import ExtraMetrics
+from hashzoo.report.results import DatasetBoard, Results
 from hashzoo.report.standing import TESTS, Standing
 from hashzoo.results.cell import Cell
 from hashzoo.results.paired import UNLIKE
@@ -34,7 +34,7 @@ _RADIUS = {"p": "; an empty ball counts as 0", "empty": "; less is better"}
 _MOST = 12  # commands or machines that are listed
 
 
-def metric(name: str, extra: Extra | None = None) -> str:
+def metric(name: str, extra: ExtraMetrics | None = None) -> str:
     """What a score is.
 
     >>> metric("map@100:hits/tail")
@@ -68,7 +68,7 @@ published tables only), queries of the third of the classes with fewest training
     return said + (f", {_PARTS.get(part, part)}" if part else "")
 
 
-def protocol(board: Board) -> list[tuple[str, str]]:
+def protocol(board: DatasetBoard) -> list[tuple[str, str]]:
     """Terms and what they are on this board; where rows differ, all that they say."""
     rows = [entry.facts for entry in board.entries]
     cells = [cell for entry in board.entries for cell in entry.row.cells]
@@ -134,6 +134,11 @@ def warnings(results: Results, told: Sequence[Standing]) -> list[str]:
             f"Contaminated: {', '.join(touched)} was trained with labels on images or classes that the data share, "
             "so its scores say little about images it has never seen."
         )
+    if stale := sorted({entry.name for entry in entries if entry.facts["stale"]}):
+        found.append(
+            f"Stale: {', '.join(stale[:_MOST])}{f' and {len(stale) - _MOST} others' if len(stale) > _MOST else ''}. "
+            "These rows were measured with code other than the installed code; run hashzoo bench again to update them."
+        )
     if results.superseded:
         cells = "1 cell is" if results.superseded == 1 else f"{results.superseded} cells are"
         found.append(f"{cells} left out, since newer code, data or definitions replaced them.")
@@ -167,7 +172,7 @@ def warnings(results: Results, told: Sequence[Standing]) -> list[str]:
     return found
 
 
-def beaten(board: Board) -> bool:
+def beaten(board: DatasetBoard) -> bool:
     """Whether a control with fewer stored bits scores above half of the methods at some number of bits."""
     for bits in board.bits:
         rows = [e for e in board.at(bits) if e.score(board.metric) is not None and e.facts["status"] == "ok"]

@@ -14,31 +14,42 @@ from pydantic import Field
 from hashzoo.errors import UsageError
 from hashzoo.storage.files import canonical_json, sha256
 
-#: What can become of a cell, gravest last.
+#: The statuses of a cell, the worst one last.
 STATUSES = ("ok", "skipped", "nan", "failed", "timeout", "oom", "crashed")
 
 
 ROLES = ("", "baseline", "control")
 
-
 BUDGETS = ("equal", "paper")
 
-
-Count = Annotated[int, Field(ge=-(2**53), le=2**53)]  # what every reader of JSON holds exactly
+Count = Annotated[int, Field(ge=-(2**53), le=2**53)]  # integers that every reader of JSON represents exactly
 
 
 def now() -> str:
-    """The time as ``Cell.created`` wants it: ISO 8601, UTC."""
+    """The current time in UTC as ISO 8601 text, as in ``Cell.created``."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Everything that can change the score, and nothing else.
+    """Everything that can change the scores of a cell, and nothing else.
 
-    ``hyperparameters`` holds every one of them, defaults filled in; ``budget`` what the training may spend;
-    ``protocol`` the version of the way scores are taken; ``code`` the digest of the plugin's source; ``data``
-    the fingerprint of the images. Raises UsageError for values that JSON cannot hold, NaN among them.
+    Attributes:
+        dataset: Name of the dataset.
+        dataset_options: Its options, without paths.
+        backbone: Name of the backbone.
+        backbone_options: Its options; of weights their digest, not their path.
+        method: Name of the method.
+        hyperparameters: All of its hyperparameters, including defaults.
+        bits: Number of bits requested.
+        seed: Random seed of training.
+        budget: The training budget, as :class:`hashzoo.Budget` records it.
+        protocol: Version of the evaluation protocol.
+        code: Digest of the source code of the method and the backbone.
+        data: Fingerprint of the images and splits.
+
+    Raises:
+        UsageError: If a value cannot be stored as JSON, such as NaN.
     """
 
     dataset: str
@@ -55,23 +66,39 @@ class Identity:
     data: str
 
     def __post_init__(self) -> None:
-        # A copy in JSON's own types: the key cannot change under us, and an identity equals itself read back.
+        # a copy in JSON types: later changes of the values do not change the key, and it equals one read from disk
         for name, value in vars(self).items():
             object.__setattr__(self, name, plain(value, name))
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits, the same for the same content and no other."""
+        """The digest of the identity, 16 hexadecimal digits. It is part of the name of the cell's file."""
         return sha256(canonical_json(asdict(self)).encode())[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One measurement: what was asked (``identity``), what became of it, and where it was made.
+    """One measurement: a method trained and evaluated once.
 
-    ``metrics`` are the scores; ``facts`` what was counted (stored_bits, bytes_per_item,
-    queries_without_relevant, ...); ``timings`` in seconds or items per second, no part of what must repeat;
-    ``settings`` what differs from the defaults, for people; ``created`` the time in UTC.
+    Attributes:
+        identity: What was measured.
+        benchmark: Name of the benchmark.
+        role: ``"baseline"``, ``"control"`` or empty.
+        budget_kind: ``"equal"`` for the budget of the benchmark, ``"paper"`` for that of the method's paper.
+        status: One of ``STATUSES``.
+        reason: Why the status is not ``"ok"``.
+        metrics: Scores by name.
+        facts: Counts and other facts of the measurement: ``stored_bits``, ``bytes_per_item``, ``queries``, ...
+        timings: Seconds, or items per second. They do not have to repeat.
+        settings: The options that differ from the defaults, as text.
+        plugin: The plugin that offers the method.
+        plugin_version: Its version.
+        contaminated: Whether the backbone was trained with labels on images or classes of the dataset.
+        provenance: The machine, versions, command and cost of the measurement.
+        created: When the cell was created, in UTC as ISO 8601 text.
+
+    Raises:
+        ValueError: If the status, role or budget kind is unknown.
     """
 
     identity: Identity
@@ -94,11 +121,11 @@ class Cell:
         allowed = {"status": STATUSES, "role": ROLES, "budget_kind": BUDGETS}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise ValueError(f"a cell's {name} is one of {values}, not {getattr(self, name)!r}")
+                raise ValueError(f"the {name} of a cell is one of {values}, not {getattr(self, name)!r}")
 
 
 def plain(value: Any, where: str, null: bool = False) -> Any:
-    """The value in JSON's own types; a number that is not finite becomes None if ``null``, else an error."""
+    """The value in JSON types. A number that is not finite becomes None if ``null``; otherwise UsageError is raised."""
     if value is None or isinstance(value, bool | str | np.bool_):
         return bool(value) if isinstance(value, np.bool_) else value
     if isinstance(value, int | np.integer):
@@ -110,4 +137,4 @@ def plain(value: Any, where: str, null: bool = False) -> Any:
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: plain(item, where, null) for key, item in value.items()}
     kinds = "text, finite numbers, true, false, lists or tables"
-    raise UsageError(f"{where} holds {value!r}, which a cell cannot keep; use {kinds}")
+    raise UsageError(f"{where} holds {value!r}, which cannot be stored in a cell; use {kinds}")

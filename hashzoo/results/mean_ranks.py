@@ -1,10 +1,10 @@
-"""Methods ranked over several datasets and bits, and which of them cannot be told apart."""
+"""Mean ranks of methods over several datasets and bits, with tests of their differences."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,21 +17,29 @@ from rich.text import Text
 from scipy import stats
 
 from hashzoo.errors import UsageError, unknown_name
-from hashzoo.evaluation.metrics import Extra, higher_is_better
-from hashzoo.results.leaderboard import metrics, records
-from hashzoo.results.render import main_metric
+from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
+from hashzoo.results.leaderboard import main_metric, metrics, records
+from hashzoo.results.render import STALE
 from hashzoo.results.significance import LEVEL, Floats, holm
 
-#: Where methods meet: what is the same for all of them.
+#: The columns of a block, in which methods are ranked.
 BLOCK = ("benchmark", "dataset", "backbone", "bits")
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Methods in the order of their mean ranks over ``blocks``, best first, and ``groups`` of those not told apart.
+    """Methods ordered by their mean ranks.
 
-    ``friedman`` is p of all methods being the same. A group is (first, last), places in that order. ``test`` names the
-    test behind the groups. ``left_out`` has a reason by method.
+    Attributes:
+        metric: The metric that they are ranked by.
+        methods: Their names, the best one first.
+        ranks: (k,) mean ranks in that order.
+        blocks: The blocks over which the mean is taken, as values of ``BLOCK``.
+        friedman: The p value of the Friedman test that all methods rank equally.
+        groups: Runs (first, last) of methods in that order that do not differ significantly.
+        test: The test behind the groups.
+        left_out: Why a method was left out, by its name.
+        stale: The methods with a row measured with code other than the installed code.
     """
 
     metric: str
@@ -42,54 +50,64 @@ class Ranking:
     groups: Sequence[tuple[int, int]]
     test: str
     left_out: Mapping[str, str]
+    stale: Collection[str] = ()
 
 
 def rank(
     frames: Sequence[DataFrame],
     metric: str | None = None,
     methods: Sequence[str] | None = None,
-    extra: Extra | None = None,
+    extra: ExtraMetrics | None = None,
 ) -> Ranking:
-    """Ranks the methods, or the named, that are ``ok`` in every block of the boards; controls are left out.
+    """Rank the methods that are ``ok`` in every block of the boards, without controls.
 
-    UsageError for a metric or method that no board has, and where fewer than three methods or two blocks are left.
+    Args:
+        frames: The boards.
+        metric: The metric to rank by; by default the main one of the first board that has one.
+        methods: The methods to rank; by default all.
+        extra: Metrics of plugins.
+
+    Raises:
+        UsageError: If no board has the metric or a method, or fewer than three methods or two blocks are left.
     """
     known = sorted({name for frame in frames for name in metrics(frame)})
-    name = metric or next((found for frame in frames if (found := main_metric(frame, extra))), None)
+    name = metric or next((main for frame in frames if (main := main_metric(metrics(frame), extra))), None)
     if name is None or name not in known:
         raise UsageError(unknown_name("metric", str(name), known))
     if not higher_is_better(name, extra):
-        raise UsageError(f"metric {name!r} is not better when higher, so nobody is best; rank by another")
+        raise UsageError(f"metric {name!r} is not one for which higher is better; rank by another metric")
     rows = [row for frame in frames for row in records(frame) if row["role"] != "control"]
-    there = {row["method"] for row in rows}
+    measured = {row["method"] for row in rows}
     for one in methods or ():
-        if one not in there:
-            raise UsageError(unknown_name("method", one, there))
-    wanted = set(methods or there)
-    scores, left_out, blocks = _scores([row for row in rows if row["method"] in wanted], name)
-    kept = sorted(scores)
-    if len(kept) < 3 or len(blocks) < 2:
-        gone = "".join(f"; {method}: {reason}" for method, reason in itertools.islice(sorted(left_out.items()), 3))
+        if one not in measured:
+            raise UsageError(unknown_name("method", one, measured))
+    chosen = set(methods or measured)
+    rows = [row for row in rows if row["method"] in chosen]
+    scores, left_out, blocks = _scores(rows, name)
+    ranked = sorted(scores)
+    if len(ranked) < 3 or len(blocks) < 2:
+        reasons = "".join(f"; {method}: {reason}" for method, reason in itertools.islice(sorted(left_out.items()), 3))
         raise UsageError(
-            f"{len(kept)} methods are in all of {len(blocks)} blocks (benchmark, dataset, backbone, bits), and ranks "
-            f"need three in two; name more results, or fewer methods with --methods{gone}"
+            f"{len(ranked)} methods are in all of {len(blocks)} blocks (benchmark, dataset, backbone, bits), and ranks "
+            f"need three in two; name more results, or fewer methods with --methods{reasons}"
         )
-    table = np.array([scores[method] for method in kept]).T  # (N, k)
+    table = np.array([scores[method] for method in ranked]).T  # (N, k)
     ranks = mean_ranks(table)
     order = np.argsort(ranks, kind="stable")
     table, ranks = table[:, order], ranks[order]
     p = friedman(table)
     if p >= LEVEL:
-        alike, test = np.ones((len(kept), len(kept)), bool), "Friedman: no method can be told from another"
+        alike, test = np.ones((len(ranked), len(ranked)), bool), "Friedman: no two methods differ significantly"
     else:
-        alike, test = told_apart(table)
-    return Ranking(name, [kept[i] for i in order], ranks, blocks, p, runs(alike), test, left_out)
+        alike, test = not_different(table)
+    stale = {row["method"] for row in rows if row.get("stale")}
+    return Ranking(name, [ranked[i] for i in order], ranks, blocks, p, longest_runs(alike), test, left_out, stale)
 
 
 def _scores(
     rows: Iterable[Mapping[str, Any]], metric: str
 ) -> tuple[dict[str, list[float]], dict[str, str], list[tuple[Any, ...]]]:
-    """Scores by method in the order of the blocks, why the others are left out, and the blocks."""
+    """Scores by method in the order of the blocks, the reasons why others are left out, and the blocks."""
     found: dict[str, dict[tuple[Any, ...], float]] = {}
     left_out: dict[str, str] = {}
     blocks: set[tuple[Any, ...]] = set()
@@ -102,19 +120,19 @@ def _scores(
         elif row.get(metric) is None:
             left_out.setdefault(method, f"no {metric} at {where}")
         elif block in found.setdefault(method, {}):
-            left_out.setdefault(method, f"several rows at {where}, of other settings or budgets")
+            left_out.setdefault(method, f"several rows at {where}, with different settings or budgets")
         else:
             found[method][block] = row[metric]
     ordered = sorted(blocks)
-    for method, mine in found.items():
-        if gone := [block for block in ordered if block not in mine]:
-            left_out.setdefault(method, f"no row at {' '.join(map(str, gone[0]))}")
-    kept = {method: [mine[b] for b in ordered] for method, mine in found.items() if method not in left_out}
-    return kept, left_out, ordered
+    for method, scores in found.items():
+        if missing := [block for block in ordered if block not in scores]:
+            left_out.setdefault(method, f"no row at {' '.join(map(str, missing[0]))}")
+    complete = {method: [scores[b] for b in ordered] for method, scores in found.items() if method not in left_out}
+    return complete, left_out, ordered
 
 
 def mean_ranks(scores: ArrayLike) -> Floats:
-    """(k,) mean ranks of k methods with scores (N, k) in N blocks: 1 is the highest, equal scores share.
+    """Mean ranks (k,) of k methods with scores (N, k) in N blocks; rank 1 is the highest score, ties share their mean.
 
     >>> mean_ranks([[0.9, 0.5, 0.5], [0.8, 0.7, 0.1]]).tolist()
     [1.0, 2.25, 2.75]
@@ -123,7 +141,7 @@ def mean_ranks(scores: ArrayLike) -> Floats:
 
 
 def friedman(scores: ArrayLike) -> float:
-    """p of the Friedman test that k >= 3 methods with scores (N, k) rank alike; 1 where all are tied everywhere."""
+    """The p value of the Friedman test that k >= 3 methods with scores (N, k) rank equally; 1 if all are tied."""
     given = np.asarray(scores, dtype=float)
     if (given == given[:, :1]).all():
         return 1.0
@@ -131,7 +149,7 @@ def friedman(scores: ArrayLike) -> float:
 
 
 def critical_difference(methods: int, blocks: int) -> float:
-    """How far two mean ranks must lie apart by Nemenyi's test at 5 % (Demsar 2006, equation 5).
+    """The difference of mean ranks that is significant at 5 % by the Nemenyi test (Demsar 2006, equation 5).
 
     >>> round(critical_difference(4, 14), 2)
     1.25
@@ -140,11 +158,12 @@ def critical_difference(methods: int, blocks: int) -> float:
     return float(q * math.sqrt(methods * (methods + 1) / (6 * blocks)))
 
 
-def told_apart(scores: ArrayLike) -> tuple[NDArray[np.bool_], str]:
-    """(k, k) which methods with scores (N, k) cannot be told apart at 5 %, and by which test.
+def not_different(scores: ArrayLike) -> tuple[NDArray[np.bool_], str]:
+    """Which pairs (k, k) of methods with scores (N, k) do not differ significantly at 5 %, and the test.
 
-    Wilcoxon's signed ranks, pair by pair, corrected for all pairs (Benavoli, Corani & Mangili 2016), where N blocks
-    can give a p small enough; else Nemenyi's, which can, but depends on who else is ranked.
+    The test is the Wilcoxon signed-rank test of each pair, corrected for all pairs (Benavoli, Corani & Mangili 2016),
+    if N blocks can give a p value small enough. Otherwise it is the Nemenyi test, which always can but depends on
+    which other methods are ranked.
     """
     given = np.asarray(scores, dtype=float)
     blocks, methods = given.shape
@@ -154,10 +173,10 @@ def told_apart(scores: ArrayLike) -> tuple[NDArray[np.bool_], str]:
         p = [_wilcoxon(given[:, i] - given[:, j]) for i, j in pairs]
         for (i, j), corrected in zip(pairs, holm(p), strict=True):
             alike[i, j] = alike[j, i] = corrected >= LEVEL
-        return alike, f"Wilcoxon's signed ranks for {len(pairs)} pairs, corrected (Holm)"
-    ranks, far = mean_ranks(given), critical_difference(methods, blocks)
-    return np.abs(ranks[:, None] - ranks) < far, (
-        f"Nemenyi, mean ranks {far:.2f} apart (too few blocks for Wilcoxon's test of {len(pairs)} pairs)"
+        return alike, f"Wilcoxon signed-rank test of {len(pairs)} pairs, corrected (Holm)"
+    ranks, critical = mean_ranks(given), critical_difference(methods, blocks)
+    return np.abs(ranks[:, None] - ranks) < critical, (
+        f"Nemenyi, mean ranks {critical:.2f} apart (too few blocks for a Wilcoxon test of {len(pairs)} pairs)"
     )
 
 
@@ -165,10 +184,10 @@ def _wilcoxon(differences: Floats) -> float:
     return float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
-def runs(alike: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """The longest runs (first, last) of methods in order of which no two can be told apart.
+def longest_runs(alike: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """The longest runs (first, last) of ordered methods of which no two differ, from the matrix (k, k) of pairs.
 
-    >>> runs(np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool))
+    >>> longest_runs(np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool))
     [(0, 1), (1, 2)]
     """
     found: list[tuple[int, int]] = []
@@ -182,7 +201,7 @@ def runs(alike: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def render(ranking: Ranking) -> Table:
-    """Mean ranks, best first; methods with a letter in common cannot be told apart."""
+    """A table of mean ranks, the best one first; methods that share a letter do not differ significantly."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", overflow="fold", max_width=28)
     table.add_column("mean rank", justify="right", no_wrap=True)
@@ -195,26 +214,28 @@ def render(ranking: Ranking) -> Table:
 
 
 def _letter(number: int) -> str:
-    """a to z, then a1.
+    """The name of a group: a to z, then a1.
 
     >>> [_letter(n) for n in (0, 25, 26)]
     ['a', 'z', 'a1']
     """
-    turn, letter = divmod(number, 26)
-    return chr(ord("a") + letter) + (str(turn) if turn else "")
+    cycle, letter = divmod(number, 26)
+    return chr(ord("a") + letter) + (str(cycle) if cycle else "")
 
 
 def notes(ranking: Ranking) -> list[str]:
-    """What the reader of the ranks must know."""
+    """Lines that explain the ranks."""
     datasets = {block[:3] for block in ranking.blocks}
     lines = [
         f"Mean ranks by {ranking.metric} in {len(ranking.blocks)} blocks (benchmark, dataset, backbone, bits).",
-        f"Friedman: p {ranking.friedman:.2g} if all ranked alike. Methods of one group cannot be told apart at "
-        f"5 %: {ranking.test}.",
+        f"Friedman test that all rank equally: p {ranking.friedman:.2g}. Methods of one group do not differ "
+        f"significantly at 5 %: {ranking.test}.",
     ]
     if len(datasets) < len(ranking.blocks):
         lines.append(
-            f"The {len(ranking.blocks)} blocks are {len(datasets)} datasets at several bits, taken as independent, "
-            "which they are not: differences look surer than they are."
+            f"The {len(ranking.blocks)} blocks are {len(datasets)} datasets at several bits. The tests take them as "
+            "independent, which they are not, so p values are too small."
         )
+    if ranking.stale:
+        lines += [STALE, f"stale methods: {', '.join(sorted(ranking.stale))}"]
     return lines + [f"left out: {method} ({reason})" for method, reason in sorted(ranking.left_out.items())]

@@ -1,6 +1,6 @@
-"""Where a cell was made, as far as it is no part of its key: how it was asked for, with what, on what, at what cost.
+"""Where and how a cell was measured, apart from its identity: command, revisions, versions, machine and cost.
 
-Nothing here may fail a cell: what cannot be found out is left out.
+No function here fails a cell: what cannot be determined is omitted.
 """
 
 from __future__ import annotations
@@ -18,27 +18,24 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 if TYPE_CHECKING:
-    pass
+    import torch
 
 LIBRARIES = ("hashzoo", "torch", "torchvision", "timm", "numpy", "numba", "scipy", "scikit-learn")
 
 _HERE = Path(__file__).resolve().parents[1] / "__init__.py"
-_PATIENCE = 5.0  # seconds that git may take
+_TIMEOUT = 5.0  # seconds
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def asked(files: Iterable[Path] = ()) -> dict[str, Any]:
-    """What only the process knows that a person started: its command, and the revisions of the code it finds.
+def describe_origin(files: Iterable[Path] = ()) -> dict[str, Any]:
+    """The command that started this process, and the git revisions of hashzoo and of a plugin.
 
-    ``files`` are a plugin's: theirs is named where it is not hashzoo's own. The command is as it was typed, options
-    and paths included; of the environment nothing is kept.
+    ``files`` are the source files of the plugin. Its revision is included if it is not in the checkout of hashzoo. The
+    command is recorded as typed, with its options and paths; no environment variables are recorded.
     """
     found: dict[str, Any] = {"command": command()}
-    own = checkout(_HERE)
-    if own:
+    if own := checkout(_HERE):
         found["checkout"] = own
     for file in files:
         other = None if file.is_relative_to(_HERE.parents[1]) else checkout(file)
@@ -56,12 +53,11 @@ def command() -> str:
 
 @cache
 def checkout(file: Path) -> dict[str, Any] | None:
-    """The git revision of a file's checkout, and whether tracked files there differ; None where git does not have it.
+    """The git revision of the checkout that tracks a file, and whether it has changes; None if there is none.
 
-    A file that lies in a checkout and is not tracked there, as one of an environment in a folder of somebody's
-    project, has no revision.
+    A file in a checkout that does not track it, such as one of a virtual environment, has no revision.
     """
-    # no monitor: git would start a program that the checkout names
+    # without fsmonitor, since git would run a program that the checkout configures
     git = ["git", "-c", "core.fsmonitor=false", "-C", str(file.parent)]
     try:
         _output([*git, "ls-files", "--error-unmatch", "--", file.name])
@@ -73,21 +69,21 @@ def checkout(file: Path) -> dict[str, Any] | None:
 
 
 def _output(arguments: list[str]) -> str:
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return subprocess.run(  # nosec B603 # no shell; the only argument from outside is the path of a file
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(  # nosec B603 # no shell; the only external argument is the path of a file
         arguments,
-        env={**surroundings, "GIT_OPTIONAL_LOCKS": "0"},
+        env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        timeout=_PATIENCE,
+        timeout=_TIMEOUT,
         check=True,
         text=True,
     ).stdout
 
 
 def versions() -> dict[str, str]:
-    """The installed version of each library that can change a score."""
+    """The installed versions of the libraries that can change a score."""
     found = {}
     for name in LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -96,30 +92,34 @@ def versions() -> dict[str, str]:
 
 
 def elapsed(seconds: float) -> dict[str, Any]:
-    """When what has taken ``seconds`` until now began, in UTC, and how long it took."""
-    began = datetime.now(UTC) - timedelta(seconds=seconds)
-    return {"started": began.isoformat(timespec="seconds"), "seconds": round(seconds, 2)}
+    """The start in UTC and the duration of an action that took ``seconds`` until now."""
+    started = datetime.now(UTC) - timedelta(seconds=seconds)
+    return {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 2)}
 
 
-def spent(seconds: float, device: torch.device | None = None) -> dict[str, Any]:
-    """What a measurement that took ``seconds`` until now has cost this process; memory in bytes.
+def resource_usage(seconds: float, device: torch.device | None = None) -> dict[str, Any]:
+    """The duration and peak memory, in bytes, of a measurement that took ``seconds`` until now.
 
-    Memory is the most that this process held at once, what it loaded before included and processes that read images
-    left out; that of a GPU is what torch allocated there.
+    The memory is the peak of this process, including what it loaded before, without processes that read images; that of
+    a GPU is what torch allocated.
     """
     found = elapsed(seconds)
-    with suppress(ImportError, OSError):  # Windows has no such module
+    with suppress(ImportError, OSError):  # Windows does not have this module
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
         found["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     if device is not None and device.type == "cuda":
+        import torch
+
         found["peak_gpu_memory"] = torch.cuda.max_memory_allocated(device)
     return found
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The device that a method is trained on, and what of its driver and libraries can change a last digit."""
+    """The device, and the versions of its driver and libraries that can change the last digit of a score."""
+    import torch
+
     found: dict[str, Any] = {"device": str(device), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
     if device.type != "cuda":
         return found

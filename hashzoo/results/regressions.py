@@ -1,4 +1,4 @@
-"""Compare two boards score by score, and find regressions."""
+"""Two boards compared score by score, and regressions between them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from hashzoo.errors import UsageError, unknown_name
+from hashzoo.results.board import index_by_place
 from hashzoo.results.leaderboard import PLACE, metrics, natural, records
-from hashzoo.results.render import add_column, by_dataset, new_table, placed, shown
+from hashzoo.results.render import STALE, add_column, by_dataset, format_value, new_table
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How far a score may move: ``limit`` is signed, in the score's units or, if ``relative``, per cent."""
+    """How far a metric may change: ``limit`` is signed, in units of the metric or, if ``relative``, in per cent."""
 
     metric: str
     limit: float
@@ -27,15 +28,15 @@ class Rule:
     text: str
 
     def broken(self, before: float, after: float) -> bool:
-        """Whether the score moved further than allowed, in the direction of the limit's sign."""
+        """Whether the metric changed by more than the limit, in the direction of its sign."""
         allowed = self.limit / 100 * abs(before) if self.relative else self.limit
-        slack = 1e-12  # a move of exactly the limit is allowed, whatever the last digit says
-        moved = after - before
-        return moved < allowed - slack if self.text.startswith("-") else moved > allowed + slack
+        tolerance = 1e-12  # a change of exactly the limit is allowed despite rounding
+        change = after - before
+        return change < allowed - tolerance if self.text.startswith("-") else change > allowed + tolerance
 
 
 def parse_fail_on(text: str) -> Rule:
-    """Reads ``METRIC:LIMIT``: a per cent of the former score, or a difference.
+    """Parse ``METRIC:LIMIT``: a percentage of the score before, or a difference.
 
     >>> parse_fail_on("map@all:-0.5%")
     Rule(metric='map@all', limit=-0.5, relative=True, text='-0.5%')
@@ -43,19 +44,21 @@ def parse_fail_on(text: str) -> Rule:
     metric, _, limit = text.strip().rpartition(":")
     found = re.fullmatch(r"([+-](?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(%?)", limit.strip())
     if not metric or not found or not math.isfinite(float(found[1])):
-        raise UsageError(f"{text!r} is no rule; write METRIC:LIMIT with a sign, as in map@all:-0.5% or map@all:-0.005")
+        raise UsageError(
+            f"{text!r} is not a rule; write METRIC:LIMIT with a sign, as in map@all:-0.5% or map@all:-0.005"
+        )
     return Rule(metric.strip(), float(found[1]), bool(found[2]), found[0])
 
 
 def compare(a: DataFrame, b: DataFrame) -> DataFrame:
-    """What became of each score of ``a`` in ``b``: one row for each row of either, and each metric.
+    """The scores of two boards side by side: one row for each row of either board and each metric.
 
-    Columns: PLACE, ``metric, before, after, difference, change, status_before, status_after``; ``change`` is
-    one of rose, fell, same, came, went, and a status is empty where the board has no such row. Timings are
-    never compared.
+    Columns: PLACE, ``metric, before, after, difference, change, status_before, status_after, marks``. ``change`` is
+    rose, fell, same, added or removed, a status is empty if the board has no such row, and ``marks`` says which of the
+    two is stale. Timings are never compared.
     """
     names = sorted({*metrics(a), *metrics(b)}, key=natural) or [""]
-    before, after = (placed(records(frame), dict) for frame in (a, b))
+    before, after = (index_by_place(records(frame), dict) for frame in (a, b))
     rows = []
     for place in sorted({*before, *after}):
         old, new = before.get(place, {}), after.get(place, {})
@@ -71,14 +74,25 @@ def compare(a: DataFrame, b: DataFrame) -> DataFrame:
                     "change": _change(x, y, old, new),
                     "status_before": old.get("status", ""),
                     "status_after": new.get("status", ""),
+                    "marks": stale_mark(old, new),
                 }
             )
-    added = ("metric", "before", "after", "difference", "change", "status_before", "status_after")
+    added = ("metric", "before", "after", "difference", "change", "status_before", "status_after", "marks")
     return DataFrame(rows, columns=[*PLACE, *added])
 
 
+def stale_mark(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Which of two rows is stale, as a mark.
+
+    >>> stale_mark({"stale": True}, {"stale": False}), stale_mark({"stale": True}, {"stale": True})
+    ('first stale', 'stale')
+    """
+    stale = [name for name, row in (("first", first), ("second", second)) if row.get("stale")]
+    return "stale" if len(stale) == 2 else f"{stale[0]} stale" if stale else ""
+
+
 def violations(comparison: DataFrame, rules: Iterable[Rule]) -> list[str]:
-    """A sentence for each row that went, is no longer ok, or whose score moved further than a rule allows.
+    """A line for each row that is missing or no longer ok, and for each score that changed beyond a rule.
 
     Raises UsageError for a rule on a metric that neither board has.
     """
@@ -87,60 +101,53 @@ def violations(comparison: DataFrame, rules: Iterable[Rule]) -> list[str]:
     for rule in rules:
         if rows and rule.metric not in known:
             raise UsageError(unknown_name("metric", rule.metric, known - {""}))
-    said: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for row in rows:
         what = " ".join(filter(None, [row["method"], row["settings"]]))
         where = f"{what} at {row['bits']} bits on {row['dataset']} ({row['benchmark']}, {row['backbone']})"
         old, new = row["status_before"], row["status_after"]
         if old and not new:
-            said[f"{where} went: the second board has no such row"] = None
+            lines[f"{where} is missing: the second board has no such row"] = None
         elif old == "ok" and new != "ok":
-            said[f"{where} was ok and is {new} now"] = None
+            lines[f"{where} was ok and is now {new}"] = None
         for rule in rules if old and new == "ok" and row["before"] is not None else []:
             if rule.metric != row["metric"]:
                 continue
             if row["after"] is None:
-                said[f"{where} has no {rule.metric} any more"] = None
+                lines[f"{where} no longer has {rule.metric}"] = None
             elif rule.broken(row["before"], row["after"]):
-                moved = f"{row['before']:.4f} to {row['after']:.4f} ({row['difference']:+.4f})"
-                said[f"{where}: {rule.metric} {row['change']} from {moved}, beyond {rule.text}"] = None
-    return list(said)
+                change = f"{row['before']:.4f} to {row['after']:.4f} ({row['difference']:+.4f})"
+                lines[f"{where}: {rule.metric} {row['change']} from {change}, beyond {rule.text}"] = None
+    return list(lines)
 
 
 def render_compare(comparison: DataFrame) -> list[Table]:
-    """A table for each benchmark and dataset of the scores that changed; the caption counts the others."""
+    """A table of changed scores for each benchmark and dataset; the caption counts the others."""
     tables = []
     for rows in by_dataset(comparison):
         changed = [row for row in rows if row["change"] != "same" or row["status_before"] != row["status_after"]]
         several = len({row["backbone"] for row in rows}) > 1
-        names = [
-            "method",
-            *(["backbone"] if several else []),
-            "bits",
-            "metric",
-            "before",
-            "after",
-            "difference",
-        ]
+        names = ["method", *(["backbone"] if several else []), "bits", "metric", "before", "after", "difference"]
         table = new_table(rows[0])
-        table.caption = Text(f"{len(rows) - len(changed)} of {len(rows)} scores are the same")
+        lines = [f"{len(rows) - len(changed)} of {len(rows)} scores are the same"]
+        table.caption = Text("\n".join([*lines, STALE] if any(row["marks"] for row in changed) else lines))
         for name in [*names, "change"]:
             add_column(table, name, name in ("method", "backbone", "metric", "change"))
         for row in changed:
             status = " -> ".join(row[name] or "no row" for name in ("status_before", "status_after"))
             change = row["change"] if row["status_before"] == row["status_after"] else f"{row['change']}: {status}"
-            cells = [shown(name, row, set()) for name in names]
+            cells = [format_value(name, row, set()) for name in names]
             table.add_row(*cells, Text(change, style=_STYLES.get(row["change"], "")))
         tables.append(table)
     return tables
 
 
-_STYLES = {"rose": "green", "fell": "red", "went": "red", "came": "green"}
+_STYLES = {"rose": "green", "fell": "red", "removed": "red", "added": "green"}
 
 
 def _change(x: float | None, y: float | None, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if x is not None and y is not None:
         return "rose" if y > x else "fell" if y < x else "same"
     if x is None and y is None:
-        return "same" if old and new else "went" if old else "came"
-    return "went" if y is None else "came"
+        return "same" if old and new else "removed" if old else "added"
+    return "removed" if y is None else "added"

@@ -1,11 +1,11 @@
-"""Boards for people: ranked, compared with a baseline, compared with each other; never by a timing."""
+"""Boards as tables for the terminal, ranked by score and compared with baselines."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pandas import DataFrame
 from rich import box
@@ -14,51 +14,39 @@ from rich.table import Table
 from rich.text import Text
 
 from hashzoo.errors import UsageError, unknown_name
-from hashzoo.evaluation.metrics import Extra, higher_is_better
-from hashzoo.results.leaderboard import PLACE, metrics, records
+from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
+from hashzoo.results.leaderboard import main_metric, metrics, records
 
-#: The score by which methods are ranked, where a board has it.
-MAIN = "map@all"
-
-T = TypeVar("T")
+#: What the mark of a stale row means.
+STALE = "stale: measured with code other than the installed code; run hashzoo bench again to update"
 
 
-def main_metric(frame: DataFrame, extra: Extra | None = None) -> str | None:
-    """``map@all`` where there is one, else the first score that is better when higher, else the first; None of none."""
-    names = metrics(frame)
-    return MAIN if MAIN in names else next(iter(_praised(names, extra) or names), None)
+def add_differences(frame: DataFrame, by: str = "bits", extra: ExtraMetrics | None = None) -> DataFrame:
+    """The frame with a column ``vs <method>`` for each baseline: the main score minus that of the baseline.
 
-
-def gains(frame: DataFrame, by: str = "bits", extra: Extra | None = None) -> DataFrame:
-    """The frame with a column ``vs <method>`` for each baseline: how far the main score lies above it.
-
-    A row meets the baseline of its own benchmark, dataset and bits (asked or, ``by`` "stored_bits", stored), whatever
-    backbone either reads: a shallow baseline on pixels is what a trained network must beat. Of several rows of a
-    baseline, as on two backbones, it is the best. Empty where there is none.
+    A row is compared with the baseline of its own benchmark, dataset and bits (requested or, with ``by`` =
+    "stored_bits", stored), on any backbone: a trained network must beat a shallow baseline on pixels. Of several rows
+    of a baseline, for example on two backbones, the best one counts. Empty if there is none.
     """
-    frame, main = frame.copy(), main_metric(frame, extra)
+    frame, main = frame.copy(), main_metric(metrics(frame), extra)
     if main is None:
         return frame
     rows = records(frame)
     bases: dict[str, dict[tuple[Any, ...], float]] = {}
-    praised = higher_is_better(main, extra)
+    higher = higher_is_better(main, extra)
     for row in rows:
         if row["role"] == "baseline" and row[main] is not None:
-            reached, at = bases.setdefault(row["method"], {}), _meeting(row, by)
-            if at not in reached or (praised and row[main] > reached[at]):
-                reached[at] = row[main]
+            scores, block = bases.setdefault(row["method"], {}), _block(row, by)
+            if block not in scores or (higher and row[main] > scores[block]):
+                scores[block] = row[main]
     for method in sorted(bases):
-        pairs = [(row[main], bases[method].get(_meeting(row, by))) for row in rows]
+        pairs = [(row[main], bases[method].get(_block(row, by))) for row in rows]
         frame[f"vs {method}"] = [math.nan if a is None or b is None else a - b for a, b in pairs]
     return frame
 
 
-def _meeting(row: Mapping[str, Any], by: str) -> tuple[Any, ...]:
+def _block(row: Mapping[str, Any], by: str) -> tuple[Any, ...]:
     return row["benchmark"], row["dataset"], row[by]
-
-
-def _praised(names: Iterable[str], extra: Extra | None) -> list[str]:
-    return [name for name in names if higher_is_better(name, extra)]
 
 
 def render(
@@ -68,33 +56,42 @@ def render(
     width: int = 100,
     *,
     by: str = "bits",
-    extra: Extra | None = None,
+    extra: ExtraMetrics | None = None,
 ) -> list[Table]:
-    """A table for each benchmark and dataset, best scores first within the same bits: ``by`` "bits" or "stored_bits".
+    """A table for each benchmark and dataset, the best scores first within the same bits.
 
-    ``sort`` is any column, scores and rates descending. ``columns`` replaces the choice of columns, which is
-    otherwise the one that fits into ``width`` characters. The best score of each dataset and number of bits
-    is bold and starred, controls and rows that are not ok apart, and scores that are not better when higher, as
-    ``extra``, the metrics of plugins, tell; the caption says what all rows share and what went wrong.
-    Raises UsageError for a column that does not exist.
+    The best score of each dataset and number of bits is bold and starred, except for controls, rows that are not ok,
+    and metrics for which higher is not better. The caption has the settings that all rows share, and what failed.
+
+    Args:
+        frame: The board.
+        sort: A column to sort by instead; scores and rates are sorted in descending order.
+        columns: The columns to show; by default those that fit into ``width``.
+        width: Number of characters in a line.
+        by: What "the same bits" are: "bits" as requested, or "stored_bits".
+        extra: Metrics of plugins.
+
+    Raises:
+        UsageError: If a column does not exist.
     """
-    frame = gains(frame, by, extra)
+    frame = add_differences(frame, by, extra)
     for name in [*([sort] if sort else []), *(columns or [])]:
         if name not in frame.columns:
             raise UsageError(unknown_name("column", name, map(str, frame.columns)))
-    scores, main, tables = metrics(frame), main_metric(frame, extra), []
-    praised = _praised(scores, extra)
+    scores, tables = metrics(frame), []
+    main, higher = main_metric(scores, extra), [name for name in scores if higher_is_better(name, extra)]
+    descending = {*scores, *(name for name in frame.columns if name.startswith("vs ") or name.endswith("_per_second"))}
     for group in by_dataset(frame):
         shared, group = without_shared(group)
-        rows = _sorted(group, sort, main, {*scores, *_more(frame)}, by)
-        chosen = list(columns) if columns else _chosen(rows, frame, sort, main, praised, by)
-        best = _best(rows, praised, by)
+        rows = _sorted(group, sort, main, descending, by)
+        names = list(columns) if columns else _default_columns(rows, frame, sort, main, higher, by)
+        best = _best(rows, higher, by)
         sections = by if sort is None else ""
-        spare = [n for n in chosen if n not in ("method", "bits", main, sort) and n in (*_SPARE, *scores)]
-        table = _ranked(rows, chosen, best, sections, shared)
-        while spare and not columns and Console(width=10_000).measure(table).maximum > width:
-            chosen.remove(spare.pop())
-            table = _ranked(rows, chosen, best, sections, shared)
+        optional = [n for n in names if n not in ("method", "bits", main, sort) and n in (*_OPTIONAL, *scores)]
+        table = _table(rows, names, best, sections, shared)
+        while optional and not columns and Console(width=10_000).measure(table).maximum > width:
+            names.remove(optional.pop())
+            table = _table(rows, names, best, sections, shared)
         tables.append(table)
     return tables
 
@@ -106,12 +103,8 @@ _HEADERS = {
     "search_per_second": "search/s",
     "bytes_per_item": "bytes",
 }
-# What a narrow terminal can do without, beside the lesser scores; the last goes first.
-_SPARE = ("fit_seconds", "bytes_per_item")
-
-
-def _more(frame: DataFrame) -> list[str]:
-    return [name for name in frame.columns if name.startswith("vs ") or name.endswith("_per_second")]
+# Columns besides scores that are left out in a narrow terminal, the last one first.
+_OPTIONAL = ("fit_seconds", "bytes_per_item")
 
 
 def by_dataset(frame: DataFrame) -> list[list[dict[str, Any]]]:
@@ -123,11 +116,11 @@ def by_dataset(frame: DataFrame) -> list[list[dict[str, Any]]]:
 
 
 def without_shared(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
-    """What the settings of several rows have in common, and the rows with what is left."""
-    said = [re.split(r" (?=[\w./-]+=)", row["settings"]) for row in rows]
-    shared = [one for one in said[0] if one and len(rows) > 1 and all(one in other for other in said)]
-    left = [" ".join(one for one in other if one not in shared) for other in said]
-    return " ".join(shared), [{**row, "settings": text} for row, text in zip(rows, left, strict=True)]
+    """The settings that several rows share, and the rows with the others."""
+    settings = [re.split(r" (?=[\w./-]+=)", row["settings"]) for row in rows]
+    shared = [one for one in settings[0] if one and len(rows) > 1 and all(one in other for other in settings)]
+    others = [" ".join(one for one in own if one not in shared) for own in settings]
+    return " ".join(shared), [{**row, "settings": text} for row, text in zip(rows, others, strict=True)]
 
 
 def _sorted(
@@ -141,23 +134,23 @@ def _sorted(
     return known + [row for row in rows if row[sort] is None]
 
 
-def _chosen(
-    rows: list[dict[str, Any]], frame: DataFrame, sort: str | None, main: str | None, praised: list[str], by: str
+def _default_columns(
+    rows: list[dict[str, Any]], frame: DataFrame, sort: str | None, main: str | None, higher: list[str], by: str
 ) -> list[str]:
-    """The columns that say something, narrow enough for a terminal: the rest is for ``columns``."""
+    """The columns that differ between rows or hold scores, few enough for a terminal."""
     scores = metrics(frame)
-    there = [name for name in scores if any(row[name] is not None for row in rows)]  # of this dataset
-    plain = sorted((n for n in there if ":" not in n and n != main), key=lambda n: n not in praised)
-    shown = [*([main] if main else []), *plain[:2]]
-    if sort in scores and sort not in shown:
-        shown.append(sort)
+    known = [name for name in scores if any(row[name] is not None for row in rows)]  # of this dataset
+    others = sorted((n for n in known if ":" not in n and n != main), key=lambda n: n not in higher)
+    chosen = [*([main] if main else []), *others[:2]]
+    if sort in scores and sort not in chosen:
+        chosen.append(sort)
     differing = {name: len({row.get(name) for row in rows}) > 1 for name in ("backbone", "budget")}
     names = ["method", *(name for name, several in differing.items() if several), "bits"]
     if by == "stored_bits" or any(row.get("stored_bits") not in (None, row["bits"]) for row in rows):
         names.append("stored_bits")
     if any(row.get("seeds") not in (None, 0, 1) for row in rows):
         names.append("seeds")
-    names += shown
+    names += chosen
     names += [name for name in frame.columns if name.startswith("vs ") and any(r[name] is not None for r in rows)]
     names += [name for name in ("fit_seconds", "bytes_per_item") if any(row.get(name) is not None for row in rows)]
     if sort and sort not in names and sort not in ("benchmark", "dataset", "settings"):
@@ -166,21 +159,22 @@ def _chosen(
 
 
 def _best(rows: list[dict[str, Any]], names: Iterable[str], by: str) -> set[tuple[int, str]]:
-    """The (id of row, score) that nothing with as many bits surpasses."""
-    fields: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for row in filter(_competes, rows):
-        for name in names:
-            if row[name] is not None and row[by] is not None:
-                fields.setdefault((row[by], name), []).append(row)
-    highest = {place: max(row[place[1]] for row in field) for place, field in fields.items()}
-    return {(id(row), p[1]) for p, field in fields.items() for row in field if row[p[1]] == highest[p]}
+    """The (id of row, metric) of the highest scores with as many bits."""
+    found = set[tuple[int, str]]()
+    for name in names:
+        rivals = [row for row in rows if _competes(row) and None not in (row[name], row[by])]
+        highest = dict[int, float]()
+        for row in rivals:
+            highest[row[by]] = max(row[name], highest.get(row[by], -math.inf))
+        found |= {(id(row), name) for row in rivals if row[name] == highest[row[by]]}
+    return found
 
 
 def _competes(row: Mapping[str, Any]) -> bool:
     return bool(row["status"] == "ok" and row["role"] != "control")
 
 
-def _ranked(
+def _table(
     rows: list[dict[str, Any]], names: list[str], best: set[tuple[int, str]], sections: str, shared: str
 ) -> Table:
     table = new_table(rows[0])
@@ -188,10 +182,11 @@ def _ranked(
         add_column(table, _HEADERS.get(name, name), isinstance(rows[0].get(name), str))
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         ends = bool(sections) and following is not None and following[sections] != row[sections]
-        table.add_row(*(shown(name, row, best) for name in names), end_section=ends)
-    said = [f"all rows: {shared}"] if shared else []
-    said += [f"{row['method']} at {row['bits']}: {row['reason']}" for row in rows if row["status"] != "ok"]
-    table.caption = Text("\n".join(said)) if said else None
+        table.add_row(*(format_value(name, row, best) for name in names), end_section=ends)
+    lines = [f"all rows: {shared}"] if shared else []
+    lines += [f"{row['method']} at {row['bits']}: {row['reason']}" for row in rows if row["status"] != "ok"]
+    lines += [STALE] if "method" in names and any(row.get("stale") for row in rows) else []
+    table.caption = Text("\n".join(lines)) if lines else None
     return table
 
 
@@ -205,18 +200,18 @@ def new_table(row: Mapping[str, Any]) -> Table:
 
 def add_column(table: Table, header: str, text: bool) -> None:
     """Add a column of text or of numbers."""
-    # A number that is broken over lines reads as another number, so only text may give way.
+    # A number that is broken over two lines reads as another number, so only text is folded.
     if text:
         table.add_column(Text(header), overflow="fold", max_width=28)
     else:
         table.add_column(Text(header), justify="right", no_wrap=True)
 
 
-def shown(name: str, row: Mapping[str, Any], best: set[tuple[int, str]]) -> Text:
-    """The text of one cell of the table; ``best`` are the scores in bold."""
+def format_value(name: str, row: Mapping[str, Any], best: set[tuple[int, str]]) -> Text:
+    """The text of a column of a row; ``best`` has the (id of row, metric) of scores in bold."""
     value = row.get(name)
     if name == "method":
-        return Text(" ".join(filter(None, [row["method"], row["settings"], _mark(row)])))
+        return Text(" ".join(filter(None, [row["method"], row["settings"], _marks(row)])))
     if value is None:
         return Text("")
     if name == "fit_seconds":
@@ -233,15 +228,15 @@ def shown(name: str, row: Mapping[str, Any], best: set[tuple[int, str]]) -> Text
     return Text(f"{value:.4f}{'*' if wins else ''}{spread}", style="bold" if wins else "")
 
 
-def _mark(row: Mapping[str, Any]) -> str:
-    contaminated = "contaminated" if row.get("contaminated") else ""
-    marks = [row.get("status", "ok"), row.get("role", ""), contaminated, row.get("marks", "")]
-    said = [mark for mark in marks if mark not in ("ok", "baseline", "")]
-    return f"({', '.join(said)})" if said else ""
+def _marks(row: Mapping[str, Any]) -> str:
+    flags = [name for name in ("contaminated", "stale") if row.get(name)]
+    marks = [row.get("status", "ok"), row.get("role", ""), *flags, row.get("marks", "")]
+    shown = [mark for mark in marks if mark not in ("ok", "baseline", "")]
+    return f"({', '.join(shown)})" if shown else ""
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Seconds as short text.
 
     >>> [duration(s) for s in (0.04, 7.25, 75, 4000, 9000)]
     ['0.04s', '7.2s', '75s', '67m', '2.5h']
@@ -254,7 +249,7 @@ def duration(seconds: float) -> str:
 
 
 def compact(value: float) -> str:
-    """A rate for people.
+    """A rate as short text.
 
     >>> [compact(v) for v in (3.25, 950, 12345, 2.5e6)]
     ['3.2', '950', '12.3k', '2.5M']
@@ -263,14 +258,3 @@ def compact(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{mark}"
     return f"{value:.2g}" if value < 10 else f"{value:.0f}"
-
-
-def placed(rows: Iterable[T], facts: Callable[[T], Mapping[str, Any]]) -> dict[tuple[Any, ...], T]:
-    """Rows by PLACE, which ``facts`` tells; those that people cannot tell apart are counted, in their order."""
-    found: dict[tuple[Any, ...], T] = {}
-    for row in rows:
-        place, nth = tuple(facts(row)[name] for name in PLACE), 0
-        while (*place, nth) in found:
-            nth += 1
-        found[(*place, nth)] = row
-    return found

@@ -1,6 +1,7 @@
-"""Whether a difference is one: tests and intervals as pure functions of differences by query and by seed.
+"""Tests and confidence intervals for differences of scores by query and by seed.
 
-Chance has a fixed seed, so the same differences give the same numbers. docs/comparing.md says what each is of.
+Pure functions with a fixed random seed, so the same differences give the same numbers. docs/comparing.md explains what
+each one tests.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ Floats = NDArray[np.float64]
 DRAWS = 9999
 RESAMPLES = 1999
 LEVEL = 0.05
-#: From how many seeds on there is a variance of training.
+#: The least number of seeds that gives a variance of training.
 FEWEST_SEEDS = 2
 
-_EXACT = 12  # differences up to which all signs are tried
-_CHUNK = 1 << 23  # numbers held at a time
+_EXACT = 12  # the largest number of differences for which all signs are enumerated
+_CHUNK = 1 << 23  # numbers in memory at a time
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(100)
 
 
-def sign_flip(differences: ArrayLike) -> Floats:
-    """(T,) p of T paired permutation tests on differences (T, Q) by query: signs are flipped, the mean is looked at.
+def sign_flip_test(differences: ArrayLike) -> Floats:
+    """The p values (T,) of T two-sided paired permutation tests of differences (T, Q) by query.
 
-    Two-sided. Up to 12 differences that are not 0 all signs are tried, else 9,999 draws, which are the same for all
-    tests, and the observed signs (Phipson & Smyth 2010). Where the bound 2 exp(-(sum d)^2 / 2 sum d^2) on the same
-    probability (Hoeffding 1963) is smaller, it is returned: so few draws cannot show a p below 1e-4.
+    The statistic is the mean under flips of signs. Up to 12 differences other than 0, all signs are enumerated;
+    otherwise there are 9,999 draws, the same for all tests, and the observed signs (Phipson & Smyth 2010). If the bound
+    2 exp(-(sum d)^2 / 2 sum d^2) on the same probability (Hoeffding 1963) is smaller, it is returned, since 9,999 draws
+    cannot give a p value below 1e-4.
 
-    >>> sign_flip([[1, 2, 3, 4], [1, -1, 0, 0]]).tolist()
+    >>> sign_flip_test([[1, 2, 3, 4], [1, -1, 0, 0]]).tolist()
     [0.125, 1.0]
     """
     given = np.asarray(differences, dtype=float)
@@ -66,10 +68,10 @@ def _signs(queries: int) -> Iterator[Floats]:
         yield np.asarray(1.0 - 2.0 * generator.integers(0, 2, shape, dtype=np.int8), dtype=np.float64)
 
 
-def resampled(differences: ArrayLike) -> Floats:
-    """(T, 2) percentile intervals of 95 % of the means of differences (T, Q): queries drawn with replacement.
+def bootstrap_intervals(differences: ArrayLike) -> Floats:
+    """Percentile intervals (T, 2) at 95 % of the means of differences (T, Q), from queries drawn with replacement.
 
-    >>> resampled([[0.0, 1.0] * 50]).round(1).tolist()
+    >>> bootstrap_intervals([[0.0, 1.0] * 50]).round(1).tolist()
     [[0.4, 0.6]]
     """
     given = np.asarray(differences, dtype=float)
@@ -84,16 +86,16 @@ def resampled(differences: ArrayLike) -> Floats:
     return ends.T
 
 
-def trained_again(differences: ArrayLike) -> tuple[float, float, float]:
-    """p, and the ends of the interval of 95 %, for differences (S, Q) of S seeds and Q queries, both drawn at random.
+def crossed_test(differences: ArrayLike) -> tuple[float, float, float]:
+    """The p value and 95 % interval of the mean of differences (S, Q), with seeds and queries as random effects.
 
-    The variance of the mean has a part of the seeds, v_s / S of the seeds' means, known to S - 1 degrees of freedom,
-    and one of the queries, v_q / Q of the queries' means, less the noise of single scores, which the seeds' part has
-    already (the analysis of variance of two crossed random effects). Their sum is taken as Behrens and Fisher did:
-    sqrt(v_s / S) t_{S-1} + sqrt(v_q / Q) t_{Q-1}. Resampling S = 3 seeds instead would cover 75 to 90 %, not 95.
-    It errs towards caution where both parts count. ValueError for fewer than two seeds or queries.
+    The variance of the mean has two components, by the analysis of variance of two crossed random effects: v_s / S of
+    the means of the S seeds, with S - 1 degrees of freedom, and v_q / Q of the means of the Q queries, minus the noise
+    of single scores, which the first one includes. Their sum has the Behrens-Fisher distribution
+    sqrt(v_s / S) t_{S-1} + sqrt(v_q / Q) t_{Q-1}. It is conservative if both components matter. Resampling S = 3 seeds
+    instead covers 75 to 90 %, not 95 %. Raises ValueError for fewer than two seeds or queries.
 
-    >>> [round(x, 3) for x in trained_again([[0.1, 0.2, 0.3], [0.3, 0.4, 0.5], [0.2, 0.3, 0.4]])]
+    >>> [round(x, 3) for x in crossed_test([[0.1, 0.2, 0.3], [0.3, 0.4, 0.5], [0.2, 0.3, 0.4]])]
     [0.078, -0.078, 0.678]
     """
     given = np.asarray(differences, dtype=float)
@@ -110,7 +112,7 @@ def trained_again(differences: ArrayLike) -> tuple[float, float, float]:
     p = 2 * _tail(abs(mean), of_queries, queries - 1, of_seeds, seeds - 1)
     low = 0.0
     high = float(-of_queries * stdtrit(queries - 1, LEVEL / 4) - of_seeds * stdtrit(seeds - 1, LEVEL / 4))
-    for _ in range(50):  # the half width, between none and the two widths that cannot both be surpassed
+    for _ in range(50):  # bisect the half width, between 0 and the sum of the half widths of the two components
         middle = (low + high) / 2
         inside = _tail(middle, of_queries, queries - 1, of_seeds, seeds - 1) > LEVEL / 2
         low, high = (middle, high) if inside else (low, middle)
@@ -118,7 +120,7 @@ def trained_again(differences: ArrayLike) -> tuple[float, float, float]:
 
 
 def _tail(x: float, a: float, f: int, b: float, g: int) -> float:
-    """P(a t_f + b t_g > x), t_f and t_g independent, for x >= 0."""
+    """P(a t_f + b t_g > x) of independent t_f and t_g, for x >= 0."""
     if b == 0 or a == 0:
         return float(stdtr(g, -x / b) if a == 0 else stdtr(f, -x / a))
     values, weights = _quadrature(f)
@@ -127,15 +129,16 @@ def _tail(x: float, a: float, f: int, b: float, g: int) -> float:
 
 @cache
 def _quadrature(f: int) -> tuple[Floats, Floats]:
-    """Values of t_f and their weights, by u = P(t_f <= z), stretched towards both ends, where an integrand changes."""
+    """Nodes and weights for t_f, in u = P(t_f <= z), denser towards both ends, where the integrand changes most."""
     s = (1 + _NODES) / 2
     return np.asarray(stdtrit(f, s * s * (3 - 2 * s))), _WEIGHTS * 3 * s * (1 - s)
 
 
 def holm(p: ArrayLike) -> Floats:
-    """(T,) p corrected for being T tests: rejecting those below alpha errs once or more with probability alpha at most.
+    """The p values (T,) of T tests, adjusted by Holm's step-down method (Holm 1979).
 
-    The smallest is multiplied by T, the next by T - 1, and none is below one before it (Holm 1979).
+    Rejecting those below alpha has a family-wise error rate of at most alpha. scipy has no Holm correction, and
+    statsmodels, which has one, is too large a dependency for a few lines; its results are the same.
 
     >>> holm([0.01, 0.04, 0.03, 0.005]).tolist()
     [0.03, 0.06, 0.06, 0.02]

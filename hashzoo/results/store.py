@@ -1,9 +1,8 @@
-"""One JSON a cell: the truth from which every table is made.
+"""One JSON file for each cell; all tables are made from these files.
 
-A cell is one measurement. Its identity is all that can change the score, and nothing else; the digest of the
-identity is the cell's key, so a benchmark that is run again finds what it has already measured. Scores for
-each query lie in an ``.npz`` beside the JSON. A file is replaced in one step or not at all, and carries its
-checksum, so whatever reads without complaint is what was written.
+A file is named after the key of its cell, the digest of the identity, so a benchmark that runs again finds the cells
+that it has measured already. Scores of single queries are in an ``.npz`` file next to the JSON. Files are replaced
+atomically and contain a checksum, so a file that can be read has the content that was written.
 """
 
 from __future__ import annotations
@@ -27,15 +26,16 @@ from hashzoo.storage import npz
 from hashzoo.storage.files import canonical_json, disk_errors, replace_bytes, sha256
 from hashzoo.storage.schema import NewerSchemaError, check_types, is_readable, migrate
 
-#: The version of the file's layout. ``schema`` and ``checksum`` keep their places in every version to come.
+#: The version of the layout. ``schema`` and ``checksum`` keep their places in all versions.
 SCHEMA = 1
 
-#: What makes a file's content of schema n one of n + 1. The identity stays as it is: its digest is the file's name.
+#: Functions by schema n that turn the content of a file into that of schema n + 1. They do not change the identity,
+#: since its digest is part of the file's name.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 class DamagedError(EnvironmentFailure):
-    """A cell whose file does not hold what was written; ``reason`` says how that was seen."""
+    """The file of a cell does not have the content that was written; ``reason`` says what is wrong."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} is damaged ({reason}); delete it and run the benchmark again")
@@ -43,7 +43,7 @@ class DamagedError(EnvironmentFailure):
 
 
 def path(folder: Path, identity: Identity, benchmark: str) -> Path:
-    """Where the JSON of a cell lies under a results folder.
+    """The path of the JSON file of a cell in a results folder.
 
     >>> identity = Identity(dataset="digits.small", dataset_options={}, backbone="tiny", backbone_options={},
     ...     method="saliency+hashnet", hyperparameters={}, bits=32, seed=0, budget={}, protocol=1, code="",
@@ -51,23 +51,23 @@ def path(folder: Path, identity: Identity, benchmark: str) -> Path:
     >>> path(Path("results"), identity, "a/b").name
     'a_b.saliency+hashnet.32.0.9e019e05e484c64f.json'
     """
-    # Shortened, since a file's name may take 255 bytes; the key keeps it apart from others.
+    # shortened, since a file name has at most 255 bytes; the key makes it unique
     names = [re.sub(r"[^A-Za-z0-9+_-]", "_", name)[:80] for name in (benchmark, identity.method)]
     return folder / "cells" / f"{'.'.join(names)}.{identity.bits}.{identity.seed}.{identity.key}.json"
 
 
 def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Path:
-    """Writes a cell, the arrays first, and returns the path of its JSON.
+    """Write a cell, its arrays first, and return the path of its JSON file.
 
-    The arrays' file is named after its content, so that a write that is cut off anywhere leaves the former
-    cell whole. Scores that are not finite are stored as null. Raises EnvironmentFailure when the disk refuses.
+    The file of the arrays is named after its content, so a write that is interrupted anywhere leaves the previous cell
+    intact. Scores that are not finite are stored as null. Raises EnvironmentFailure if the disk fails.
     """
     target = path(folder, cell.identity, cell.benchmark)
-    with disk_errors("make", target.parent):
+    with disk_errors("create", target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-    former = None
+    previous = None
     with suppress(EnvironmentFailure):
-        former = _arrays_path(target, _content(target)["arrays"])
+        previous = _arrays_path(target, _content(target)["arrays"])
     content: dict[str, Any] = {"schema": SCHEMA, "arrays": None, "cell": _stored(cell)}
     if arrays:
         packed = _pack(arrays)
@@ -75,17 +75,17 @@ def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) 
         replace_bytes(_arrays_path(target, content["arrays"]), packed)
     content["checksum"] = sha256(canonical_json(content).encode())
     replace_bytes(target, json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode())
-    if former and former != _arrays_path(target, content["arrays"]):
-        with suppress(OSError):  # a file too many is no harm
-            former.unlink(missing_ok=True)
+    if previous and previous != _arrays_path(target, content["arrays"]):
+        with suppress(OSError):  # a file that remains is harmless
+            previous.unlink(missing_ok=True)
     return target
 
 
 def read(path: Path) -> Cell:
-    """The cell in a JSON file.
+    """Read the cell in a JSON file.
 
-    Arrays that are absent are no damage, since results may be passed on without them; arrays that differ are.
-    Raises DamagedError, NewerSchemaError, or EnvironmentFailure when the file cannot be read.
+    Arrays can be missing, since results can be passed on without them, but must not differ. Raises DamagedError,
+    NewerSchemaError, or EnvironmentFailure if the file cannot be read.
     """
     content = _content(path)
     if _arrays_path(path, content["arrays"]).exists():
@@ -94,28 +94,28 @@ def read(path: Path) -> Cell:
 
 
 def arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays written with the cell whose JSON is at ``path``, by name; empty when there were none.
+    """Read the arrays of the cell in a JSON file, by name; empty if it has none.
 
-    Raises DamagedError as ``read`` does, and EnvironmentFailure when the file that held them is gone.
+    Raises DamagedError like ``read``, and EnvironmentFailure if their file is missing.
     """
     if not (digest := _content(path)["arrays"]):
         return {}
     try:
         return npz.read(io.BytesIO(_packed(path, digest)))
     except ValueError as error:
-        raise DamagedError(path, f"its arrays cannot be read: {error}") from None
+        raise DamagedError(path, f"the arrays cannot be read: {error}") from None
 
 
 def read_all(folder: Path) -> tuple[list[Cell], list[str]]:
-    """The sound cells under a results folder, in a fixed order, and a line for each file that is not one.
+    """Read the cells of a results folder, in a fixed order, with a line for each file that is not counted.
 
-    A damaged cell is set aside as ``<name>.bad``, together with its arrays. Raises NewerSchemaError.
+    A damaged cell is renamed to ``<name>.bad``, and so are its arrays. Raises NewerSchemaError.
     """
     found, messages = [], []
     for file in _files(folder):
         cell, message = _read_or_set_aside(file)
         if cell is not None and file.name != path(folder, cell.identity, cell.benchmark).name:
-            cell, message = None, f"{file} is a copy of another cell and was not counted; delete it"
+            cell, message = None, f"{file} is a copy of another cell and is not counted; delete it"
         if cell is not None:
             found.append(cell)
         if message:
@@ -124,7 +124,7 @@ def read_all(folder: Path) -> tuple[list[Cell], list[str]]:
 
 
 def find(folder: Path, identity: Identity, benchmark: str) -> tuple[Cell | None, list[str]]:
-    """The sound cell of an identity, or None; and a line when a damaged one had to be set aside."""
+    """The cell of an identity, or None, with a line if a damaged file was set aside."""
     file = path(folder, identity, benchmark)
     cell, message = _read_or_set_aside(file) if file.exists() else (None, "")
     if cell is not None and (cell.identity.key, cell.benchmark) != (identity.key, benchmark):
@@ -133,11 +133,11 @@ def find(folder: Path, identity: Identity, benchmark: str) -> tuple[Cell | None,
 
 
 def prepare(folder: Path) -> None:
-    """Makes a results folder and shows that it can be written to, before hours are spent.
+    """Create a results folder, and check that it can be written to before anything is measured.
 
-    Raises EnvironmentFailure when it cannot, and NewerSchemaError when a later hashzoo has been there.
+    Raises EnvironmentFailure if it cannot, and NewerSchemaError if a later hashzoo wrote cells there.
     """
-    with disk_errors("make", folder / "cells"):
+    with disk_errors("create", folder / "cells"):
         (folder / "cells").mkdir(parents=True, exist_ok=True)
     probe = folder / "cells" / f".probe-{secrets.token_hex(6)}"
     replace_bytes(probe, b"hashzoo")
@@ -156,7 +156,7 @@ def _packed(path: Path, digest: str) -> bytes:
     beside = _arrays_path(path, digest)
     packed = _bytes(beside)
     if sha256(packed) != digest:
-        raise DamagedError(path, f"the arrays in {beside.name} are not those it was written with")
+        raise DamagedError(path, f"the arrays in {beside.name} are not those of the cell")
     return packed
 
 
@@ -165,7 +165,7 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(raw, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise DamagedError(path, "it is not a complete JSON file") from None
+        raise DamagedError(path, "not a complete JSON file") from None
     schema: Any = content.get("schema") if isinstance(content, dict) else None
     if type(schema) is int and schema > SCHEMA:
         raise NewerSchemaError(path, schema, SCHEMA)
@@ -176,12 +176,12 @@ def _content(path: Path) -> dict[str, Any]:
     except (AttributeError, KeyError, TypeError, ValueError):
         content = {}
     if not {"arrays", "cell"} <= content.keys():
-        raise DamagedError(path, "its checksum does not fit its content")
+        raise DamagedError(path, "the checksum does not match the content")
     return dict(content)
 
 
 def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
+    raise ValueError(f"{text} is not valid JSON")
 
 
 def _cell(path: Path, stored: Any) -> Cell:
@@ -191,7 +191,7 @@ def _cell(path: Path, stored: Any) -> Cell:
             values[name] = {key: math.nan if v is None else v for key, v in stored[name].items()}
         return check_types(Cell(**values, identity=check_types(Identity(**stored["identity"]))))
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-        raise DamagedError(path, f"its content is not that of a cell: {error}") from None
+        raise DamagedError(path, f"the content is not that of a cell: {error}") from None
 
 
 def _stored(cell: Cell) -> dict[str, Any]:
@@ -206,7 +206,7 @@ def _pack(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     plain = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in plain.items():
         if array.dtype.hasobject:
-            raise TypeError(f"array {name!r} holds Python objects; numbers, bools and text can be stored")
+            raise TypeError(f"array {name!r} holds Python objects; only numbers, bools and text can be stored")
     np.savez_compressed(packed, **plain)  # type: ignore[arg-type]  # the stubs take a name for allow_pickle
     return packed.getvalue()
 
@@ -225,13 +225,13 @@ def _read_or_set_aside(file: Path) -> tuple[Cell | None, str]:
     try:
         return read(file), ""
     except DamagedError as error:
-        fate = f"set aside as {file.name}.bad and not counted"
+        outcome = f"renamed to {file.name}.bad and not counted"
         try:
             for other in [file, *file.parent.glob(f"{file.stem}.*.npz")]:
                 other.replace(other.with_name(f"{other.name}.bad"))
         except OSError:
-            fate = "not counted (it could not be set aside)"
-        return None, f"{file} is damaged ({error.reason}): {fate}; run the benchmark again to measure it anew"
+            outcome = "not counted (it could not be renamed)"
+        return None, f"{file} is damaged ({error.reason}): {outcome}; run the benchmark again to measure it again"
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:

@@ -56,6 +56,8 @@ def test_the_board_has_the_stated_columns_in_the_stated_order(board):
     assert header[at : at + 8] == end.split()
     cells = (board / "cells.csv").read_text().splitlines()[0].split(",")
     assert cells[:10] == [*start[:8], "seed", "status"]
+    assert header[-1] == cells[-1] == "stale"
+    assert {row["stale"] for name in ("leaderboard", "cells") for row in rows(board / f"{name}.csv")} == {"False"}
 
 
 def test_baselines_and_controls_stand_on_every_board(board):

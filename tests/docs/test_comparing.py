@@ -32,7 +32,7 @@ def test_every_command_of_the_page_runs(tmp_path):
             shutil.copytree(tmp_path / "before", tmp_path / "after")
     assert "itq -> lsh" in said["compare before --between dhn,itq,lsh"]
     assert "p training" in said["compare before --between dhn,itq,lsh"]
-    assert "the same score of each query" in said["compare before after"]
+    assert "the same score for each query" in said["compare before after"]
     assert "in a CSV" in said["compare before/leaderboard.csv after/leaderboard.csv"]
 
 

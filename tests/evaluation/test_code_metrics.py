@@ -288,7 +288,7 @@ def test_a_metric_of_codes_is_asked_for_by_its_bare_name(name):
     for wrong, cure in ((f"{name}@all", name), (f"{name}@h2", name), (f"{name}x", name)):
         with pytest.raises(UsageError, match=f"did you mean '{cure}"):
             parse(wrong, EXTRA)
-    with pytest.raises(UsageError, match=rf"is one number for all queries and has no parts; ask '{name}'"):
+    with pytest.raises(UsageError, match=rf"is one number for all queries and has no parts; use '{name}'"):
         parse(f"{name}/tail", EXTRA)
 
 
@@ -316,9 +316,9 @@ def test_only_what_is_better_when_higher_is_said_to_be():
 
 
 def test_what_gives_no_number_is_named():
-    with pytest.raises(ValueError, match="metric 'odd': a metric of codes gives one number or NaN"):
+    with pytest.raises(ValueError, match="metric 'odd': a metric of codes must return one number or NaN"):
         evaluate_codes(codes([[1]]), {"odd": CodeMetric(lambda coded: np.ones(3))})
-    with pytest.raises(ValueError, match="gives one number or NaN, not inf"):
+    with pytest.raises(ValueError, match="must return one number or NaN, not inf"):
         evaluate_codes(codes([[1]]), {"odd": CodeMetric(lambda coded: math.inf)})
 
 

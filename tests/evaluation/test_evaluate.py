@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hashzoo.errors import UsageError
-from hashzoo.evaluation.metrics import evaluate, needs_grades, parse, pr_curve, score, summarise
+from hashzoo.evaluation.metrics import evaluate, needs_grades, parse, pr_curve, score, summarize
 from hashzoo.hamming.counting import Counts, distance_counts, hamming_counts, pack, relevance
 
 
@@ -140,7 +140,7 @@ def test_a_metric_from_outside_is_asked_for_by_its_name():
     assert found.means == {"mrr": 0.5, "mrr@all": 0.5, "mrr@7": 7}
     assert found.excluded == evaluate(*task(13)).excluded > 0
     for broken in (lambda counts, cut: np.ones(1), lambda counts, cut: np.full(len(counts), np.nan)):
-        with pytest.raises(ValueError, match="metric 'mrr' must give one number a query"):
+        with pytest.raises(ValueError, match="metric 'mrr' must return one number for each query"):
             evaluate(*task(13), ["mrr"], extra={"mrr": broken})
     with pytest.raises(UsageError, match="'map' is built in"):
         parse("map@all", {"map": reciprocal_rank})
@@ -158,7 +158,7 @@ def test_a_metric_from_outside_is_asked_for_by_its_name():
         ("ndgc@30", "did you mean 'ndcg@30'"),
         ("empty@2", "did you mean 'empty@h2'"),
         ("p@h2:best", "did you mean 'p@h2'"),
-        ("p@0", "a cut-off is at least 1"),
+        ("p@0", "the cut-off must be at least 1"),
         ("zzzzzz", "there are: "),
         ("", "there are: "),
         ("mrr@h2", "did you mean"),
@@ -170,13 +170,13 @@ def test_a_name_that_does_not_exist_gets_the_nearest(name, cure):
 
 
 def test_no_metric_at_all_is_refused():
-    with pytest.raises(UsageError, match="no metric asked for"):
+    with pytest.raises(UsageError, match="no metric given"):
         evaluate(*task(1), [])
 
 
-def test_nothing_to_summarise_is_refused():
+def test_nothing_to_summarize_is_refused():
     with pytest.raises(ValueError, match="at least one chunk"):
-        summarise([])
+        summarize([])
 
 
 GOOD = np.zeros((2, 9), bool)
@@ -198,7 +198,7 @@ GOOD = np.zeros((2, 9), bool)
         (
             (pack(GOOD), pack(GOOD), [0, 1], [0, 1]),
             {"bits": 8},
-            "query_codes has 2 bytes a row; 8 bits take 1",
+            "query_codes has 2 bytes per row; 8 bits take 1",
         ),
         ((pack(GOOD), ~pack(GOOD), [0, 1], [0, 1]), {"bits": 9}, "database_codes has ones after bit 9 of 16"),
         ((GOOD, GOOD, [0.0, np.nan], [0, 1]), {}, "query_labels holds NaN"),

@@ -187,7 +187,7 @@ def test_rows_of_a_split_take_eight_bytes_a_image():
 
 
 def test_a_long_encoding_says_how_far_it_is_and_how_fast(monkeypatch):
-    monkeypatch.setattr("hashzoo.evaluation.scoring.OFTEN", -1.0)
+    monkeypatch.setattr("hashzoo.evaluation.scoring.REPORT_SECONDS", -1.0)
     said = []
     run = Run(Budget(epochs=1), 0, report=lambda progress, values: said.append(values))
 

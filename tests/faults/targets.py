@@ -15,7 +15,8 @@ import torch
 from hashzoo.data import split_file
 from hashzoo.errors import HashzooError
 from hashzoo.registry import saved_method
-from hashzoo.results import leaderboard, store
+from hashzoo.results import board as boards
+from hashzoo.results import csv_file, leaderboard, store
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.training import feature_store
 from hashzoo.types import Features, Split, Splits
@@ -63,11 +64,11 @@ def board(version: int) -> list[Cell]:
 
 
 def write_board(folder: Path, version: int) -> None:
-    leaderboard.write(folder, board(version))
+    boards.write_board(folder, board(version))
 
 
 def read_board(folder: Path) -> list[Any]:
-    return [leaderboard.records(leaderboard.read_csv(folder / "leaderboard.csv")), (folder / "cells.csv").read_bytes()]
+    return [leaderboard.records(csv_file.read_csv(folder / "leaderboard.csv")), (folder / "cells.csv").read_bytes()]
 
 
 def parts(version: int) -> Splits:

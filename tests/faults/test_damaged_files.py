@@ -10,7 +10,8 @@ import shutil
 import pytest
 
 from hashzoo.errors import HashzooError
-from hashzoo.results import leaderboard, store
+from hashzoo.results import board as boards
+from hashzoo.results import csv_file, leaderboard, store
 from hashzoo.results.cell import Cell, Identity
 from tests.faults.targets import TARGETS, board, cell, write_board
 
@@ -137,7 +138,7 @@ def test_boards(tally, whole, tmp_path):
     data = file.read_bytes()
 
     def read():
-        return leaderboard.records(leaderboard.read_csv(file))
+        return leaderboard.records(csv_file.read_csv(file))
 
     was = read()
     assert len(was) == 3
@@ -156,9 +157,9 @@ def test_boards_beside_their_cells(tally, whole, tmp_path):
     data = file.read_bytes()
 
     def read():
-        return leaderboard.records(leaderboard.read_csv(tmp_path))
+        return leaderboard.records(boards.read_board(tmp_path).frame)
 
-    was = leaderboard.records(leaderboard.read_csv(file))
+    was = leaderboard.records(csv_file.read_csv(file))
     assert read() == was
     for name, made in [*flipped(data, 200 if whole else 10), *disordered(data, 100 if whole else 10)]:
         file.write_bytes(made)
@@ -172,7 +173,7 @@ def test_boards_without_cells_never_crash(tally, whole, tmp_path):
     data = file.read_bytes()
     for name, made in [*flipped(data, 600 if whole else 30), *disordered(data, 200 if whole else 20)]:
         file.write_bytes(made)
-        tally.case(outcome(lambda: leaderboard.read_csv(file), None, name, lambda found, was: True))
+        tally.case(outcome(lambda: csv_file.read_csv(file), None, name, lambda found, was: True))
 
 
 FORMULAS = [
@@ -192,10 +193,10 @@ def test_formulas(tally, whole, tmp_path):
             changes = {place: text} if place != "method" else {}
             one = Cell(**{**vars(one), **changes, "identity": Identity(**identity)})
             store.write(tmp_path, one, {})
-            leaderboard.write(tmp_path, [one])
+            boards.write_board(tmp_path, [one])
             with (tmp_path / "leaderboard.csv").open(encoding="utf-8", newline="") as opened:
                 raw = list(csv.reader(opened))
             ran = [field for row in raw for field in row if field[:1] and field[0] in "=+-@\t\r"]
-            (row,) = leaderboard.records(leaderboard.read_csv(tmp_path / "leaderboard.csv"))
-            same = row == leaderboard.records(leaderboard.read_csv(tmp_path))[0] and len(raw) == 2
+            (row,) = leaderboard.records(csv_file.read_csv(tmp_path / "leaderboard.csv"))
+            same = row == leaderboard.records(boards.read_board(tmp_path).frame)[0] and len(raw) == 2
             tally.case("" if same and not ran else f"{place} {text!r}: {ran}")

@@ -26,7 +26,7 @@ from hashzoo.errors import HashzooError
 from hashzoo.evaluation.codes_file import NAMES, read_codes
 from hashzoo.registry import saved_method, zoo
 from hashzoo.registry.build import build_backbone
-from hashzoo.results import leaderboard, store
+from hashzoo.results import csv_file, store
 from hashzoo.storage.files import canonical_json
 from hashzoo.training import feature_store
 from tests.faults.targets import cell
@@ -171,7 +171,7 @@ DOORS = {
         "x.npz", lambda path: __import__("hashzoo_plugins.datasets.packed", fromlist=["x"]).Packed(path)
     ),
     "an image": lambda data, folder: image_files.decode(data),
-    "a board": file_as("leaderboard.csv", leaderboard.read_csv),
+    "a board": file_as("leaderboard.csv", csv_file.read_csv),
     "a list": said("data", "show", "HERE/x.csv"),
     "a list of text": said("data", "show", "HERE/x.txt"),
     "a file as data": said("data", "show", "HERE/x.npz"),

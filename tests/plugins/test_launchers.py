@@ -21,7 +21,7 @@ from hashzoo.bench.plan import plan
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.execution import remote
 from hashzoo.execution.base import Limits
-from hashzoo.registry import source, zoo
+from hashzoo.registry import zoo
 from hashzoo.registry.build import convert_options
 from hashzoo.results import store
 from hashzoo.results.cell import Cell
@@ -85,7 +85,7 @@ def test_what_a_node_sends_takes_the_place_of_what_was_there_and_of_nothing_else
 def test_a_cell_whose_code_is_another_on_its_node_is_refused(job, tmp_path, monkeypatch):
     from hashzoo.bench import measure
 
-    monkeypatch.setattr(source, "code_digest", lambda *factories: "of another version")
+    monkeypatch.setattr(measure, "code_digest", lambda *factories: "of another version")
     with pytest.raises(
         EnvironmentFailure, match="the code of lsh or of its backbone changed after the sweep was planned"
     ):

@@ -21,7 +21,7 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.evaluation.scoring import encode
 from hashzoo.execution.sweep import again
 from hashzoo.hamming import counting
-from hashzoo.registry import saved_method, source, zoo
+from hashzoo.registry import saved_method, zoo
 from hashzoo.report import figures
 from hashzoo.report.draw import confusion_shares, draw
 from hashzoo.results import store
@@ -122,7 +122,7 @@ def test_a_plugin_is_found_where_it_lies_now(tmp_path, kept):
 
 
 def test_a_method_whose_code_has_changed_is_not_read(kept, monkeypatch):
-    monkeypatch.setattr(source, "code_digest", lambda *factories: "another")
+    monkeypatch.setattr(saved_method, "code_digest", lambda *factories: "another")
     with pytest.raises(EnvironmentFailure, match="has changed since"):
         saved_method.read(kept)
 

@@ -102,7 +102,8 @@ def test_no_name_of_a_stranger_becomes_html(hostile):
 
 
 def test_the_rows_of_the_page_are_those_of_the_board(results, html, tmp_path):
-    from hashzoo.results.leaderboard import board_frame, write_csv
+    from hashzoo.results.csv_file import write_csv
+    from hashzoo.results.leaderboard import board_frame
 
     write_csv(board_frame(store.read_all(results)[0]), tmp_path / "board.csv")
     with (tmp_path / "board.csv").open() as file:
@@ -124,12 +125,15 @@ def test_the_best_is_starred_and_never_a_control(results, html):
 
 def test_standings_are_those_of_compare(results):
     from hashzoo.results import paired
+    from hashzoo.results.board import read_board
 
     found = read(results)
     [board] = found.boards
     stands = standings(board, 8)
-    board_of = paired.read(results)
-    pairs = paired.judged([p for p in paired.between(board_of, ["itq", "lsh"]) if p[0].facts["bits"] == 8], "map@all")
+    board_of = read_board(results)
+    pairs = paired.compare_pairs(
+        [p for p in paired.pair_methods(board_of, ["itq", "lsh"]) if p[0].facts["bits"] == 8], "map@all"
+    )
     [stand] = stands.values()
     assert board.best(8).name == "itq"
     assert stand.p == pairs[0].of_training
@@ -151,12 +155,23 @@ def test_without_scores_of_queries_the_seeds_are_tested_and_the_page_says_so(res
 
 
 def test_a_csv_has_a_page_of_its_means(results, tmp_path):
-    from hashzoo.results.leaderboard import write
+    from hashzoo.results.board import write_board
 
-    write(tmp_path, store.read_all(results)[0])
+    write_board(tmp_path, store.read_all(results)[0])
     text = page(tmp_path / "leaderboard.csv", Asked())
     Reader(text)
     assert "Made from a CSV of means" in text
+
+
+def test_a_row_measured_with_other_code_is_marked_stale(results, tmp_path):
+    assert "Stale:" not in page(results, Asked(gallery=0, explained=("none",)))
+    for file in sorted((results / "cells").glob("*.json")):
+        cell = store.read(file)
+        code = "other" if cell.identity.method == "lsh" else cell.identity.code
+        store.write(tmp_path, replace(cell, identity=replace(cell.identity, code=code)), {})
+    text = page(tmp_path, Asked(gallery=0, explained=("none",)))
+    assert "Stale: lsh. These rows were measured" in text
+    assert text.count(">stale</em>") == 2  # at both code lengths
 
 
 def test_a_damaged_cell_is_named_on_the_page_and_left_where_it_is(results, tmp_path):

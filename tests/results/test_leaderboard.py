@@ -1,3 +1,4 @@
+import csv
 import io
 import math
 import statistics
@@ -12,8 +13,10 @@ from rich.console import Console
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.evaluation.code_metrics import CodeMetric
 from hashzoo.results import leaderboard, regressions, render
+from hashzoo.results.board import read_board, write_board
 from hashzoo.results.cell import Cell, Identity
-from hashzoo.results.leaderboard import board_frame, cells_frame, read_csv, superseded, write_csv
+from hashzoo.results.csv_file import read_csv, write_csv
+from hashzoo.results.leaderboard import board_frame, cells_frame, main_metric, metrics, superseded
 
 DIGITS = {
     "dataset": "digits.small",
@@ -86,9 +89,9 @@ def test_the_columns_stand_in_the_order_that_people_were_promised():
     ]
     tail += ["contaminated", "reason", "role", "settings", "marks", "queries_without_relevant"]
     tail += ["source", "split", "train", "database_size", "queries", "train_in_database", "unlabelled_queries"]
-    assert list(cells_frame(BOARD)) == [*shared, "seed", "status", "map@all", "p@10", "p@100", *tail, "key"]
+    assert list(cells_frame(BOARD)) == [*shared, "seed", "status", "map@all", "p@10", "p@100", *tail, "key", "stale"]
     scores = ["map@all", "map@all_std", "p@10", "p@10_std", "p@100", "p@100_std"]
-    assert list(board_frame(BOARD)) == [*shared, "seeds", "status", *scores, *tail, "seed_list"]
+    assert list(board_frame(BOARD)) == [*shared, "seeds", "status", *scores, *tail, "seed_list", "stale"]
 
 
 def test_no_cells_give_an_empty_board_with_its_columns(tmp_path):
@@ -181,6 +184,68 @@ def test_a_newer_failure_supersedes_an_older_success():
     assert row(board_frame([a_cell(), new]))["status"] == "failed"
 
 
+# --- stale rows ---
+
+
+def installed(pairs):
+    """The code of ``dhn`` is another one by now, that of ``itq`` is the same, and nothing else is installed."""
+    known = {("dhn", "tiny"): "new", ("itq", "tiny"): "old"}
+    return {pair: known.get(pair) for pair in pairs}
+
+
+def test_a_row_whose_code_is_not_the_installed_code_is_stale():
+    for frame in (board_frame(BOARD, installed), cells_frame(BOARD, installed)):
+        stale = {found["method"]: found["stale"] for found in leaderboard.records(frame)}
+        assert stale == {"dhn": True, "itq": False, "lsh": None, "real": None, "csq": None}
+
+
+def test_without_knowledge_of_installed_code_nothing_is_stale(tmp_path):
+    assert board_frame(BOARD)["stale"].isna().all()
+    write_board(tmp_path, BOARD)
+    for name in ("cells.csv", "leaderboard.csv"):
+        header, *lines = (tmp_path / name).read_text().splitlines()
+        assert header.endswith(",stale")
+        assert all(line.endswith(",") for line in lines)
+
+
+def test_stale_rows_survive_the_csv_and_a_file_without_the_column_is_read(tmp_path):
+    board = write_board(tmp_path, BOARD, installed)
+    assert board["stale"].sum() == 2
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "leaderboard.csv"), board)
+    pd.testing.assert_frame_equal(read_board(tmp_path, installed).frame, board)
+    write_csv(board.drop(columns="stale"), tmp_path / "older.csv")
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "older.csv"), board.drop(columns="stale"))
+    assert "stale" not in shown(read_csv(tmp_path / "older.csv"))
+    file = tmp_path / "leaderboard.csv"
+    file.write_text(file.read_text().replace(",True\n", ",perhaps\n"))
+    with pytest.raises(EnvironmentFailure, match="stale is 'perhaps'"):
+        read_csv(file)
+
+
+def test_installed_code_is_looked_up_once_for_each_method_and_backbone():
+    calls = []
+    board_frame(BOARD, lambda pairs: calls.append(list(pairs)) or installed(pairs))
+    assert [sorted(pairs) for pairs in calls] == [[(name, "tiny") for name in ("csq", "dhn", "itq", "lsh", "real")]]
+
+
+def test_stale_rows_are_marked_and_the_mark_is_explained_once():
+    text = shown(board_frame(BOARD, installed))
+    assert "dhn (stale)" in text
+    assert "dhn weight=0.2 (stale)" in text
+    assert "itq (contaminated)" in text
+    assert text.count("stale: measured with code other than the installed code") == 1
+    assert "stale" not in shown(board_frame(BOARD))
+    assert "stale" not in leaderboard.metrics(board_frame(BOARD))
+
+
+def test_a_comparison_marks_the_stale_side():
+    new = replace(a_cell(score=0.75), identity=replace(a_cell().identity, code="new"))
+    for first, second, mark in ((a_cell(), new, "first stale"), (new, a_cell(), "second stale"), (new, new, "")):
+        comparison = regressions.compare(board_frame([first], installed), board_frame([second], installed))
+        assert set(comparison["marks"]) == {mark}
+        assert not mark or f"dhn ({mark})" in printed(regressions.render_compare(comparison))
+
+
 # --- CSV ---
 
 
@@ -189,24 +254,24 @@ def test_a_newer_failure_supersedes_an_older_success():
 def test_the_same_cells_give_the_same_bytes(tmp_path, shuffled):
     for folder, cells in (("a", BOARD), ("b", shuffled)):
         (tmp_path / folder).mkdir(exist_ok=True)
-        leaderboard.write(tmp_path / folder, cells)
+        write_board(tmp_path / folder, cells, installed)
     for name in ("cells.csv", "leaderboard.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_a_board_read_back_is_the_board_and_writes_the_same_bytes(tmp_path):
-    leaderboard.write(tmp_path, BOARD)
+    write_board(tmp_path, BOARD)
     for frame, name in ((board_frame(BOARD), "leaderboard.csv"), (cells_frame(BOARD), "cells.csv")):
         back = read_csv(tmp_path / name)
         pd.testing.assert_frame_equal(back, frame)
         write_csv(back, tmp_path / "again.csv")
         assert (tmp_path / "again.csv").read_bytes() == (tmp_path / name).read_bytes()
-    pd.testing.assert_frame_equal(read_csv(tmp_path), board_frame(BOARD))
+    pd.testing.assert_frame_equal(read_board(tmp_path).frame, board_frame(BOARD))
 
 
 def test_integers_stay_integers_and_floats_keep_every_digit(tmp_path):
     cells = [a_cell(score=0.1 + 0.2), failed("csq")]
-    leaderboard.write(tmp_path, cells)
+    write_board(tmp_path, cells)
     text = (tmp_path / "leaderboard.csv").read_bytes().decode()
     assert "0.30000000000000004" in text
     assert ",32,32,equal,1,ok," in text
@@ -229,7 +294,7 @@ def test_every_text_and_number_survives_the_csv(tmp_path, reason, score):
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n =1", "'=1"])
 def test_no_text_is_run_by_a_spreadsheet(tmp_path, text):
     write_csv(cells_frame([failed(reason=text, settings=text)]), tmp_path / "x.csv")
-    fields = leaderboard.csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text()))
+    fields = csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text()))
     for field in next(fields).values():
         assert not field.startswith(("=", "+", "-", "@", "\t", "\r"))
 
@@ -251,7 +316,7 @@ def test_a_reason_that_is_no_unicode_can_be_written(tmp_path):
 
 
 def test_a_board_saved_by_a_spreadsheet_is_still_read(tmp_path):
-    leaderboard.write(tmp_path, BOARD)
+    write_board(tmp_path, BOARD)
     file = tmp_path / "leaderboard.csv"
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
     pd.testing.assert_frame_equal(read_csv(file), board_frame(BOARD))
@@ -280,22 +345,22 @@ def test_text_where_a_count_belongs_is_no_count():
     ],
 )
 def test_a_file_that_is_no_board_is_named_in_one_line(tmp_path, spoil):
-    leaderboard.write(tmp_path, BOARD)
+    write_board(tmp_path, BOARD)
     file = tmp_path / "leaderboard.csv"
     file.write_bytes(spoil(file.read_bytes()))
     with pytest.raises(EnvironmentFailure) as caught:
-        read_csv(tmp_path)
+        read_board(tmp_path)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_a_board_says_what_to_run(tmp_path):
     with pytest.raises(EnvironmentFailure, match="run hashzoo bench first"):
-        read_csv(tmp_path)
+        read_board(tmp_path)
 
 
 def test_a_board_of_a_newer_schema_is_refused(tmp_path):
-    leaderboard.write(tmp_path, BOARD)
+    write_board(tmp_path, BOARD)
     file = tmp_path / "leaderboard.csv"
     file.write_text(file.read_text().replace("\n1,", "\n2,"))
     with pytest.raises(EnvironmentFailure, match="schema 2"):
@@ -306,8 +371,12 @@ def test_a_board_of_a_newer_schema_is_refused(tmp_path):
 
 
 def shown(frame, width=160, **options):
+    return printed(render.render(frame, width=width, **options), width)
+
+
+def printed(tables, width=160):
     console = Console(width=width, file=io.StringIO(), no_color=True)
-    for table in render.render(frame, width=width, **options):
+    for table in tables:
         console.print(table)
     return console.file.getvalue()
 
@@ -318,7 +387,7 @@ def line(text, *words):
 
 
 def test_gains_are_differences_from_each_baseline_at_the_same_bits():
-    frame = render.gains(board_frame(BOARD))
+    frame = render.add_differences(board_frame(BOARD))
     assert row(frame, method="dhn", bits=32)["vs lsh"] == 0.375
     assert row(frame, method="dhn", bits=64)["vs lsh"] == 0.7 - 0.3
     assert row(frame, method="lsh", bits=32)["vs lsh"] == 0
@@ -327,13 +396,13 @@ def test_gains_are_differences_from_each_baseline_at_the_same_bits():
 
 def test_of_a_baseline_on_two_backbones_the_better_row_is_met():
     on = [a_cell("lsh", score, role="baseline", backbone=f"b{score}") for score in (0.25, 0.5, 0.125)]
-    frame = render.gains(board_frame([*on, a_cell(score=0.75)]))
+    frame = render.add_differences(board_frame([*on, a_cell(score=0.75)]))
     assert row(frame, method="dhn")["vs lsh"] == 0.25
 
 
 def test_a_baseline_of_another_dataset_is_no_measure_but_one_on_another_backbone_is():
     for place in ({"dataset": "other"}, {"benchmark": "other"}, {"bits": 8}):
-        frame = render.gains(board_frame([a_cell("lsh", role="baseline", **place), a_cell()]))
+        frame = render.add_differences(board_frame([a_cell("lsh", role="baseline", **place), a_cell()]))
         assert row(frame, method="dhn")["vs lsh"] is None
 
 
@@ -483,8 +552,8 @@ def test_a_score_is_starred_only_where_somebody_knows_that_more_is_better():
     for known, starred in ((extra, ["0.2500*"]), ({}, [])):
         text = shown(frame, columns=["method", *scores], extra=known)
         assert [word for word in text.split() if word.endswith("*")] == starred
-    assert render.main_metric(frame, extra) == "learned"
-    assert render.main_metric(frame) == "learned"  # the first, where nothing is known
+    assert main_metric(metrics(frame), extra) == "learned"
+    assert main_metric(metrics(frame)) == "learned"  # the first, where nothing is known
     assert "learned" in shown(frame, width=60, extra=extra)
 
 
@@ -508,17 +577,17 @@ def compared(before, after):
     return regressions.compare(board_frame(before), board_frame(after))
 
 
-def test_each_score_rose_fell_stayed_came_or_went():
-    before = [a_cell("rose", 0.5), a_cell("fell", 0.5), a_cell("same", 0.5), a_cell("went", 0.5)]
-    after = [a_cell("rose", 0.75), a_cell("fell", 0.25), a_cell("same", 0.5), a_cell("came", 0.5)]
+def test_each_score_rose_fell_stayed_was_added_or_removed():
+    before = [a_cell("rose", 0.5), a_cell("fell", 0.5), a_cell("same", 0.5), a_cell("removed", 0.5)]
+    after = [a_cell("rose", 0.75), a_cell("fell", 0.25), a_cell("same", 0.5), a_cell("added", 0.5)]
     rows = leaderboard.records(compared(before, after))
     changes = {r["method"]: (r["change"], r["difference"]) for r in rows if r["metric"] == "map@all"}
     assert changes == {
         "rose": ("rose", 0.25),
         "fell": ("fell", -0.25),
         "same": ("same", 0.0),
-        "came": ("came", None),
-        "went": ("went", None),
+        "added": ("added", None),
+        "removed": ("removed", None),
     }
 
 
@@ -542,11 +611,11 @@ def test_rows_that_people_cannot_tell_apart_are_compared_in_their_order():
     assert set(comparison["change"]) == {"same"}
 
 
-def test_a_metric_that_only_one_board_has_came_or_went():
+def test_a_metric_that_only_one_board_has_was_added_or_removed():
     comparison = compared([a_cell(metrics={"a": 0.5})], [a_cell(metrics={"b": 0.5})])
-    assert dict(zip(comparison["metric"], comparison["change"], strict=True)) == {"a": "went", "b": "came"}
+    assert dict(zip(comparison["metric"], comparison["change"], strict=True)) == {"a": "removed", "b": "added"}
     [said] = regressions.violations(comparison, [regressions.parse_fail_on("a:-1%")])
-    assert "has no a any more" in said
+    assert "no longer has a" in said
 
 
 @pytest.mark.parametrize(
@@ -579,19 +648,19 @@ def test_a_violation_says_what_moved_where_and_how_far():
     assert said == f"dhn at 32 bits on digits.small (digits, tiny): {expected}"
 
 
-def test_a_row_that_went_or_is_no_longer_ok_is_a_violation_without_any_rule():
+def test_a_row_that_is_missing_or_is_no_longer_ok_is_a_violation_without_any_rule():
     [gone] = regressions.violations(compared([a_cell(), a_cell("itq")], [a_cell()]), [])
     assert "itq at 32 bits" in gone
     assert "no such row" in gone
     [broken] = regressions.violations(
         compared([a_cell()], [failed(status="nan")]), [regressions.parse_fail_on("p@10:-1%")]
     )
-    assert "was ok and is nan now" in broken
+    assert "was ok and is now nan" in broken
     assert regressions.violations(compared([failed()], [a_cell()]), []) == []
     assert regressions.violations(compared([a_cell()], [a_cell(), a_cell("itq")]), []) == []
 
 
-def test_a_row_that_went_is_seen_on_boards_without_any_score():
+def test_a_row_that_is_missing_is_seen_on_boards_without_any_score():
     [said] = regressions.violations(compared([failed(), failed("itq")], [failed()]), [])
     assert "itq" in said
 

@@ -6,7 +6,16 @@ from scipy import stats
 
 from hashzoo.errors import UsageError
 from hashzoo.results.leaderboard import board_frame
-from hashzoo.results.mean_ranks import critical_difference, friedman, mean_ranks, notes, rank, render, runs, told_apart
+from hashzoo.results.mean_ranks import (
+    critical_difference,
+    friedman,
+    longest_runs,
+    mean_ranks,
+    not_different,
+    notes,
+    rank,
+    render,
+)
 from tests.results.test_leaderboard import a_cell, failed
 
 PLACES = [{"dataset": d, "bits": b} for d in ("one", "two", "three") for b in (16, 32, 64)]
@@ -55,7 +64,7 @@ def test_a_method_that_is_not_in_every_block_is_left_out_with_the_reason():
     assert sorted(found.methods) == sorted(LEVELS)
     assert found.left_out == {
         "young": "no row at digits one tiny 32",
-        "twice": "several rows at digits one tiny 16, of other settings or budgets",
+        "twice": "several rows at digits one tiny 16, with different settings or budgets",
         "broken": "oom at digits one tiny 16",
         "other": "no map@all at digits one tiny 16",
     }
@@ -79,14 +88,20 @@ def test_methods_that_rank_alike_are_one_group_whatever_their_pairs_say():
     found = rank([board_frame(board)])
     assert found.friedman > 0.05
     assert found.groups == [(0, 3)]
-    assert "no method can be told from another" in notes(found)[1]
+    assert "no two methods differ significantly" in notes(found)[1]
+
+
+def test_stale_methods_are_named_below_the_ranks():
+    found = rank([board_frame(cells(**LEVELS), lambda pairs: {("good", "tiny"): "new"})])
+    assert found.stale == {"good"}
+    assert "stale methods: good" in notes(found)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"metric": "map@al"}, "did you mean 'map@all'"),
-        ({"metric": "empty@h2"}, "nobody is best"),
+        ({"metric": "empty@h2"}, "is not one for which higher is better"),
         ({"methods": ["best", "god"]}, "did you mean 'good'"),
         ({"methods": ["best", "good"]}, "2 methods are in all of 9 blocks"),
     ],
@@ -125,7 +140,7 @@ def test_the_critical_difference_is_the_one_of_the_paper():
 
 def test_too_few_blocks_for_wilcoxon_are_left_to_nemenyi():
     scores = np.array([[0.9, 0.5, 0.1]] * 4) + np.random.default_rng(0).uniform(0, 0.1, (4, 3))
-    alike, test = told_apart(scores)
+    alike, test = not_different(scores)
     assert "Nemenyi" in test
     far = critical_difference(3, 4)
     assert alike.tolist() == [[abs(i - j) < far for j in range(3)] for i in range(3)]
@@ -133,7 +148,7 @@ def test_too_few_blocks_for_wilcoxon_are_left_to_nemenyi():
 
 def test_wilcoxons_pairs_are_those_of_scipy_after_holm():
     scores = np.random.default_rng(3).normal([0.5, 0.52, 0.8], 0.05, (12, 3))
-    alike, test = told_apart(scores)
+    alike, test = not_different(scores)
     assert "Wilcoxon" in test
     p = [stats.wilcoxon(scores[:, i], scores[:, j]).pvalue for i, j in ((0, 1), (0, 2), (1, 2))]
     assert p[0] > 0.05 > 3 * max(p[1:])
@@ -144,7 +159,7 @@ def test_wilcoxons_pairs_are_those_of_scipy_after_holm():
 def test_every_method_is_in_a_group_and_no_group_holds_two_that_differ(methods, draw):
     drawn = np.random.default_rng(draw).random((methods, methods)) < 0.6
     alike = drawn | drawn.T | np.eye(methods, dtype=bool)
-    found = runs(alike)
+    found = longest_runs(alike)
     assert {i for first, last in found for i in range(first, last + 1)} == set(range(methods))
     for first, last in found:
         assert alike[first : last + 1, first : last + 1].all()

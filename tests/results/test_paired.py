@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure
-from hashzoo.results import leaderboard, paired
-from hashzoo.results import store as store
+from hashzoo.results import leaderboard, paired, store
+from hashzoo.results.board import BoardRow, read_board, write_board
 from tests.results.test_leaderboard import a_cell, failed
 
 QUERIES = 120
@@ -26,7 +26,7 @@ def put(folder, method="dhn", level=0.5, seed=0, draw=None, arrays=None, **chang
     cell = a_cell(method, float(np.nanmean(values)), seed=seed, **{"facts": FACTS, **changes})
     store.write(folder, cell, {"map@all": values})
     found, _ = store.read_all(folder)
-    leaderboard.write(folder, found)
+    write_board(folder, found)
 
 
 def a_board(folder, **levels):
@@ -37,7 +37,7 @@ def a_board(folder, **levels):
 
 
 def judged(a, b, metric="map@all"):
-    return paired.judged(paired.across(paired.read(a), paired.read(b)), metric)
+    return paired.compare_pairs(paired.pair_boards(read_board(a), read_board(b)), metric)
 
 
 def compared(tmp_path, *arguments):
@@ -58,7 +58,7 @@ def test_the_same_methods_of_two_folders_are_tested_on_the_seeds_that_both_have(
     assert dhn.after - dhn.before == pytest.approx(0.1, abs=0.02)
     assert dhn.interval[0] > 0
     assert dhn.of_training < 0.05 > dhn.of_models
-    assert itq.reason == "the same score of each query"
+    assert itq.reason == paired.EQUAL
     assert itq.of_models is None
 
 
@@ -69,7 +69,7 @@ def test_one_seed_has_a_test_of_its_models_alone(tmp_path):
     assert pair.of_models < 0.001
     assert pair.of_training is None
     assert "corrected for 1 test (Holm)" in " ".join(paired.notes([pair]))
-    assert "what training varies by is not covered" in " ".join(paired.notes([pair]))
+    assert "the variance of training is not covered" in " ".join(paired.notes([pair]))
 
 
 def test_queries_without_a_value_are_left_out(tmp_path):
@@ -81,30 +81,30 @@ def test_queries_without_a_value_are_left_out(tmp_path):
 def test_all_pairs_of_the_named_methods_meet_at_the_same_bits(tmp_path):
     a_board(tmp_path / "a", dhn=0.5, itq=0.4, lsh=0.3)
     put(tmp_path / "a", "itq", 0.4, bits=64)
-    pairs = paired.between(paired.read(tmp_path / "a"), ["lsh", "dhn", "itq"])
+    pairs = paired.pair_methods(read_board(tmp_path / "a"), ["lsh", "dhn", "itq"])
     names = [(a.facts["method"], b.facts["method"], a.facts["bits"]) for a, b in pairs]
     assert names == [("lsh", "dhn", 32), ("lsh", "itq", 32), ("dhn", "itq", 32)]
-    assert [pair.after > pair.before for pair in paired.judged(pairs, "map@all")] == [True, True, False]
+    assert [pair.after > pair.before for pair in paired.compare_pairs(pairs, "map@all")] == [True, True, False]
 
 
 def test_methods_meet_whatever_their_backbones_and_are_named_by_what_differs(tmp_path):
     put(tmp_path / "a", "lsh", 0.3, backbone="pixels")
     put(tmp_path / "a", "dhn", 0.5)
-    [(first, second)] = paired.between(paired.read(tmp_path / "a"), ["lsh", "dhn"])
-    assert paired.named(first.facts, second.facts) == "lsh pixels -> dhn tiny"
+    [(first, second)] = paired.pair_methods(read_board(tmp_path / "a"), ["lsh", "dhn"])
+    assert paired.pair_name(first.facts, second.facts) == "lsh pixels -> dhn tiny"
 
 
 def test_one_method_with_several_settings_is_compared_with_itself(tmp_path):
     put(tmp_path / "a", "dhn", 0.5)
     put(tmp_path / "a", "dhn", 0.6, settings="weight=0.2", hyperparameters={"weight": 0.2})
-    [(first, second)] = paired.between(paired.read(tmp_path / "a"), ["dhn"])
-    assert paired.named(first.facts, second.facts) == "dhn -> dhn weight=0.2"
+    [(first, second)] = paired.pair_methods(read_board(tmp_path / "a"), ["dhn"])
+    assert paired.pair_name(first.facts, second.facts) == "dhn -> dhn weight=0.2"
 
 
 def test_the_correction_counts_all_pairs_that_were_tested(tmp_path):
     a_board(tmp_path / "a", dhn=0.5, itq=0.5, lsh=0.5)
-    alone = paired.judged(paired.between(paired.read(tmp_path / "a"), ["dhn", "itq"]), "map@all")[0]
-    family = paired.judged(paired.between(paired.read(tmp_path / "a"), ["dhn", "itq", "lsh"]), "map@all")
+    alone = paired.compare_pairs(paired.pair_methods(read_board(tmp_path / "a"), ["dhn", "itq"]), "map@all")[0]
+    family = paired.compare_pairs(paired.pair_methods(read_board(tmp_path / "a"), ["dhn", "itq", "lsh"]), "map@all")
     [again] = [p for p in family if {p.first.facts["method"], p.second.facts["method"]} == {"dhn", "itq"}]
     assert again.interval == alone.interval
     assert again.of_models > alone.of_models
@@ -149,7 +149,7 @@ def test_a_folder_without_arrays_is_compared_by_its_means(tmp_path):
         file.unlink()
     result = compared(tmp_path, "a", "b")
     assert result.returncode == 0, result.stderr
-    assert "no scores of single queries beside the cells of b" in result.stdout
+    assert "no scores of single queries in b/cells/*.npz for map@all" in result.stdout
 
 
 def test_a_damaged_array_is_trouble(tmp_path):
@@ -158,7 +158,7 @@ def test_a_damaged_array_is_trouble(tmp_path):
     [file] = (tmp_path / "b" / "cells").glob("*.npz")
     file.write_bytes(b"else")
     with pytest.raises(EnvironmentFailure, match="damaged"):
-        paired.read(tmp_path / "b")
+        read_board(tmp_path / "b")
 
 
 def test_rows_without_a_common_seed_or_that_failed_are_not_tested(tmp_path):
@@ -264,7 +264,7 @@ def test_a_newer_cell_takes_the_place_of_an_older_one(tmp_path):
     put(tmp_path / "a", level=0.5, draw=1)
     put(tmp_path / "a", level=0.7, draw=2, code="new", created="2026-02-01T00:00:00.000000+00:00")
     put(tmp_path / "b", level=0.7, draw=2)
-    assert judged(tmp_path / "a", tmp_path / "b")[0].reason == "the same score of each query"
+    assert judged(tmp_path / "a", tmp_path / "b")[0].reason == paired.EQUAL
     assert len(list((tmp_path / "a" / "cells").glob("*.json"))) == 2
     assert json.loads(next((tmp_path / "b" / "cells").glob("*.json")).read_text())["cell"]["status"] == "ok"
 
@@ -280,7 +280,7 @@ def test_a_cell_that_was_edited_by_hand_is_trouble(tmp_path):
 
 def test_rows_of_one_seed_keep_their_names(tmp_path):
     cell = a_cell(settings="weight=0.2", facts=FACTS)
-    row = paired.Row(leaderboard.records(leaderboard.board_frame([cell]))[0])
-    assert paired.named(row.facts, row.facts) == "dhn weight=0.2"
+    row = BoardRow(leaderboard.records(leaderboard.board_frame([cell]))[0])
+    assert paired.pair_name(row.facts, row.facts) == "dhn weight=0.2"
     other = replace(row, facts={**row.facts, "settings": "weight=0.3"})
-    assert paired.named(row.facts, other.facts) == "dhn weight=0.2 -> dhn weight=0.3"
+    assert paired.pair_name(row.facts, other.facts) == "dhn weight=0.2 -> dhn weight=0.3"

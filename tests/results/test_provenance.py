@@ -154,7 +154,7 @@ def test_no_program_that_a_checkout_names_is_started(project):
 def test_where_git_is_not_installed_nothing_is_said_of_revisions(tmp_path, monkeypatch):
     provenance.checkout.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.asked([tmp_path / "plugin.py"]).keys() == {"command"}
+    assert provenance.describe_origin([tmp_path / "plugin.py"]).keys() == {"command"}
     provenance.checkout.cache_clear()
 
 
@@ -164,8 +164,8 @@ def test_a_git_that_hangs_is_given_up(tmp_path, monkeypatch):
     slow.chmod(0o755)
     provenance.checkout.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(provenance, "_PATIENCE", 0.2)
-    assert provenance.asked().keys() == {"command"}
+    monkeypatch.setattr(provenance, "_TIMEOUT", 0.2)
+    assert provenance.describe_origin().keys() == {"command"}
     provenance.checkout.cache_clear()
 
 
@@ -221,7 +221,7 @@ def test_show_prints_all_that_a_cell_holds(measured, tmp_path, capsys, monkeypat
     identity = vars(cell.identity)
     for value in (identity["code"], identity["data"], cell.identity.key, cell.facts["split"], "weight=0.1", "epochs=1"):
         assert value in text
-    for title in ("outcome", "scores", "facts", "timings", "made"):
+    for title in ("outcome", "scores", "facts", "timings", "provenance"):
         assert f"\n{title}" in text
     for name in ("command", "started", "peak memory", "effective batch size", "versions", "deterministic", "map@all"):
         assert f" {name}" in text
@@ -236,7 +236,7 @@ def test_show_prints_cells_from_before_all_of_this_was_recorded(file, capsys):
 def test_show_prints_a_failed_cell_and_where_its_output_lies(measured, tmp_path, capsys, monkeypatch):
     job, _, _ = measured
     reason = "RuntimeError: \x1b[31mred\x1b[0m [bold]\udc80 (mine.py:3)"
-    file = store.write(tmp_path, blank(job, "failed", reason, provenance.spent(1.0)), {})
+    file = store.write(tmp_path, blank(job, "failed", reason, provenance.resource_usage(1.0)), {})
     file.with_suffix(".log").write_text("Traceback")
     monkeypatch.setenv("COLUMNS", "300")
     text = said(file, capsys)

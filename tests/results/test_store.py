@@ -292,7 +292,7 @@ def test_a_damaged_cell_is_set_aside_with_its_arrays_and_not_counted(tmp_path, w
     found, messages = store.read_all(tmp_path)
     assert [cell.identity.seed for cell in found] == [1]
     assert len(messages) == 1
-    assert "set aside as" in messages[0]
+    assert "renamed to" in messages[0]
     assert "\n" not in messages[0]
     assert [name.endswith(".bad") for name in names(tmp_path) if name != whole.name] == [True, True]
     assert store.read_all(tmp_path)[1] == []
@@ -304,7 +304,7 @@ def test_a_damaged_cell_that_cannot_be_set_aside_is_not_counted_either(tmp_path,
     monkeypatch.setattr(Path, "replace", refuse(errno.EROFS))
     found, messages = store.read_all(tmp_path)
     assert found == []
-    assert "could not be set aside" in messages[0]
+    assert "could not be renamed" in messages[0]
 
 
 def test_a_copy_under_another_name_is_not_counted_twice(tmp_path, written):
@@ -382,7 +382,7 @@ def test_preparing_makes_the_folder_and_leaves_nothing_else(tmp_path):
 
 def test_preparing_a_folder_where_a_file_stands_names_it(tmp_path):
     (tmp_path / "results").write_text("")
-    with pytest.raises(EnvironmentFailure, match=r"cannot make .*results"):
+    with pytest.raises(EnvironmentFailure, match=r"cannot create .*results"):
         store.prepare(tmp_path / "results")
 
 

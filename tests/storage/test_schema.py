@@ -18,7 +18,8 @@ from hashzoo.data import split_file
 from hashzoo.data.integrity import SCHEMA, Scan, read_scan, write_scan
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.registry import saved_method
-from hashzoo.results import leaderboard, store
+from hashzoo.results import csv_file, store
+from hashzoo.results.board import write_board
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.storage.schema import NewerSchemaError
 from hashzoo.testing import synthetic_splits
@@ -37,8 +38,8 @@ def second(monkeypatch):
     steps = {1: lambda content: content | {"cell": content["cell"] | {"reason": content["cell"]["status"].upper()}}}
     monkeypatch.setattr(store, "SCHEMA", 2)
     monkeypatch.setattr(store, "MIGRATIONS", steps)
-    monkeypatch.setattr(leaderboard, "SCHEMA", 2)
-    monkeypatch.setattr(leaderboard, "MIGRATIONS", {1: lambda row: row | {"schema": "2", "added": "0.5"}})
+    monkeypatch.setattr(csv_file, "SCHEMA", 2)
+    monkeypatch.setattr(csv_file, "MIGRATIONS", {1: lambda row: row | {"schema": "2", "added": "0.5"}})
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.parts[-3])
@@ -72,13 +73,13 @@ def test_a_schema_without_a_migration_is_damage(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("folder", sorted(f.name for f in RESULTS.iterdir() if f.is_dir()))
 def test_a_shipped_board_of_the_older_schema_is_migrated(folder, second):
-    frame = leaderboard.read_csv(RESULTS / folder / "leaderboard.csv")
+    frame = csv_file.read_csv(RESULTS / folder / "leaderboard.csv")
     assert set(frame["schema"]) == {2}
     assert set(frame["added"]) == {0.5}
 
 
 def test_a_board_of_an_unknown_schema_is_refused(tmp_path):
-    leaderboard.write(tmp_path, [a_cell()])
+    write_board(tmp_path, [a_cell()])
     with (tmp_path / "leaderboard.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     with (tmp_path / "leaderboard.csv").open("w", newline="") as file:
@@ -86,7 +87,7 @@ def test_a_board_of_an_unknown_schema_is_refused(tmp_path):
         writer.writeheader()
         writer.writerow(row | {"schema": "0"})
     with pytest.raises(EnvironmentFailure, match="schema 0, which no hashzoo wrote"):
-        leaderboard.read_csv(tmp_path)
+        csv_file.read_csv(tmp_path / "leaderboard.csv")
 
 
 def test_a_newer_cell_is_an_error_of_one_line_and_exit_code_3(tmp_path, capsys):

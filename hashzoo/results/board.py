@@ -1,0 +1,115 @@
+"""The board of a results folder or a CSV file: read, and written as CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pandas import DataFrame
+
+from hashzoo.results import leaderboard, store
+from hashzoo.results.cell import Cell
+from hashzoo.results.csv_file import read_csv, write_csv
+from hashzoo.results.leaderboard import PLACE, InstalledCode
+from hashzoo.results.store import DamagedError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """A row of a board.
+
+    Attributes:
+        facts: Its columns.
+        cells: The cells of its seeds; empty if the board was read from a CSV file.
+        folder: The results folder of the cells.
+    """
+
+    facts: Mapping[str, Any]
+    cells: Sequence[Cell] = ()
+    folder: Path = Path()
+
+
+@dataclass(frozen=True)
+class StoredBoard:
+    """The board of a results folder or a CSV file.
+
+    Attributes:
+        path: The folder or file.
+        frame: One row for each measurement, as :func:`hashzoo.results.leaderboard.board_frame` returns it.
+        groups: The cells of each row; empty for a CSV file.
+        faults: One line for each damaged cell that was left out.
+        superseded: Number of cells that newer ones replace.
+    """
+
+    path: Path
+    frame: DataFrame
+    groups: Sequence[Sequence[Cell]] = ()
+    faults: Sequence[str] = ()
+    superseded: int = 0
+
+    def rows(self, facts: Iterable[Mapping[str, Any]] | None = None) -> list[BoardRow]:
+        """The rows with their cells; ``facts`` replace their columns."""
+        columns = leaderboard.records(self.frame) if facts is None else facts
+        groups = self.groups or [()] * len(self.frame)
+        return [BoardRow(one, cells, self.path) for one, cells in zip(columns, groups, strict=True)]
+
+    @cached_property
+    def by_place(self) -> dict[tuple[Any, ...], BoardRow]:
+        """The rows by the columns that identify them for people."""
+        return index_by_place(self.rows(), lambda row: row.facts)
+
+
+def read_board(path: Path, installed: InstalledCode | None = None, *, skip_damaged: bool = False) -> StoredBoard:
+    """Read the cells of a results folder; without cells its ``leaderboard.csv``; or a CSV file.
+
+    Args:
+        path: The folder or file.
+        installed: The digests of the installed code, which decide which rows are stale. A CSV file says this itself.
+        skip_damaged: Report damaged cells in ``faults`` instead of raising DamagedError.
+
+    Raises:
+        EnvironmentFailure: If there is no board, or it cannot be read.
+        NewerSchemaError: If a later hashzoo wrote it.
+    """
+    files = sorted((path / "cells").glob("*.json"))
+    if not files:
+        return StoredBoard(path, read_csv(path / "leaderboard.csv" if path.is_dir() else path))
+    cells, faults = list[Cell](), list[str]()
+    for file in files:
+        try:
+            cells.append(store.read(file))
+        except DamagedError as error:
+            if not skip_damaged:
+                raise
+            faults.append(str(error))
+    groups = leaderboard.group_by_row(cells)
+    frame = leaderboard.board_frame(cells, installed)
+    return StoredBoard(path, frame, groups, faults, len(cells) - sum(map(len, groups)))
+
+
+def write_board(folder: Path, cells: Iterable[Cell], installed: InstalledCode | None = None) -> DataFrame:
+    """Write ``cells.csv`` and ``leaderboard.csv`` of a results folder, and return the frame of the board.
+
+    ``installed`` has the digests of the installed code; without it, the column ``stale`` is empty.
+    """
+    cells = list(cells)
+    board = leaderboard.board_frame(cells, installed)
+    write_csv(leaderboard.cells_frame(cells, installed), folder / "cells.csv")
+    write_csv(board, folder / "leaderboard.csv")
+    return board
+
+
+def index_by_place(rows: Iterable[T], facts: Callable[[T], Mapping[str, Any]]) -> dict[tuple[Any, ...], T]:
+    """Rows by their columns ``PLACE``, which ``facts`` returns; rows with equal ones are numbered in order."""
+    found: dict[tuple[Any, ...], T] = {}
+    for row in rows:
+        place, nth = tuple(facts(row)[name] for name in PLACE), 0
+        while (*place, nth) in found:
+            nth += 1
+        found[(*place, nth)] = row
+    return found
