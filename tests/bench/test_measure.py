@@ -173,16 +173,16 @@ def test_a_method_that_fails_when_built_is_no_refusal():
     entry = HOUSE.method("lsh")
 
     class Broken:
-        card = entry.card
+        name, card = "x", entry.card
 
         def factory(self, setting, backbone):
             raise RuntimeError("a fault, not a refusal")
 
-    assert refusal("x", Broken(), synthetic_splits(), Probe(), 8, {}) == ""
+    assert refusal(Broken(), synthetic_splits(), Probe(), 8, {}) == ""
 
 
 def test_the_quick_form_is_quick_on_every_data_set():
-    from hashzoo.cli.options import quick
+    from hashzoo.bench.overrides import Overrides
 
     file = Benchmark(
         name="x",
@@ -191,7 +191,7 @@ def test_the_quick_form_is_quick_on_every_data_set():
         on={"digits.lt50": {"bits": [32], "train": {"epochs": 60, "lr": 0.5}}},
         quick={"epochs": 1, "bits": [8], "seeds": [4]},
     )
-    for part in (quick(one) for one in file.each()):
+    for part, _ in Overrides(quick=True).apply(file, HOUSE):
         assert (part.train.epochs, part.bits, part.seeds) == (1, [8], [4])
     assert part.train.lr == 0.5
 
