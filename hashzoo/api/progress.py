@@ -1,4 +1,4 @@
-"""Long work on images, shown: a bar with rate and time left in a terminal, a plain line now and then elsewhere."""
+"""Progress of work on images: a bar with rate and time left in a terminal or notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from hashzoo.types import ProgressCallback
 EVERY = 10.0  # seconds between plain lines
 
 
+def is_live(console: Console) -> bool:
+    """Whether a console shows output that changes in place: a terminal or a notebook."""
+    return console.is_terminal or console.is_jupyter
+
+
 @contextmanager
 def bar(what: str, console: Console | None = None) -> Iterator[ProgressCallback]:
-    """Gives a function to be told how many of how many images are done. Work that ends at once shows nothing."""
+    """A progress callback that shows images done, rate and time left. Work that ends at once shows nothing."""
     console = console or Console(stderr=True)
     started, last, latest = time.monotonic(), time.monotonic(), (0, 0)
     shown = Progress(
@@ -28,7 +33,7 @@ def bar(what: str, console: Console | None = None) -> Iterator[ProgressCallback]
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not is_live(console),
     )
     task = shown.add_task(what, total=None, rate=0.0)
 
@@ -37,7 +42,7 @@ def bar(what: str, console: Console | None = None) -> Iterator[ProgressCallback]
         latest, now = (done, total), time.monotonic()
         rate = done / max(now - started, 1e-9)
         shown.update(task, completed=done, total=total, rate=rate)
-        if not console.is_terminal and now - last > EVERY:
+        if not is_live(console) and now - last > EVERY:
             last = now
             left = (total - done) / max(rate, 1e-9)
             print(

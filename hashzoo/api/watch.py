@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from hashzoo.api.progress import EVERY, bar
+from hashzoo.api.progress import EVERY, bar, is_live
 from hashzoo.bench.job import Job
 from hashzoo.execution.base import Silent
 from hashzoo.results.cell import Cell
@@ -21,7 +21,7 @@ from hashzoo.types import ProgressCallback
 
 
 def encoding_progress(values: Mapping[str, float]) -> str:
-    """What is said of a cell that encodes images; empty for any other report.
+    """The text about a cell that encodes images; empty for any other report.
 
     >>> encoding_progress({"encoded": 5120, "of": 60000, "images/s": 812.4})
     '5120 of 60000 encoded, 812 images/s, about 68 s left'
@@ -84,13 +84,13 @@ class Screen:
 
 
 class Watch:
-    """The live table of a sweep in a terminal; one plain line a finished cell anywhere else."""
+    """The live table of a sweep in a terminal or notebook; elsewhere, a plain line for each finished cell."""
 
     def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
         self.console, self.metric, self.total = console, jobs[0].metrics[0], len(jobs)
         self.several = len({job.identity.dataset for job in jobs}) > 1
-        self.live = console.is_terminal
-        self.running: dict[str, str] = {}  # cells, and what takes them long
+        self.live = is_live(console)
+        self.running: dict[str, str] = {}  # title of a cell -> progress of its encoding
         self.last = time.monotonic()
         self.finished = 0
         self.started = time.monotonic()
@@ -119,7 +119,7 @@ class Watch:
         return f"{name} on {job.identity.dataset}" if self.several else name
 
     def event(self, job: Job, kind: str, value: Any) -> None:
-        """Take in what happened to a cell."""
+        """Show what happened to a cell."""
         name = self._name(job, job.title)
         if kind == "progress":
             self.running[name] = encoding_progress(value[1])
@@ -136,7 +136,7 @@ class Watch:
             self.screen.update(self._view())
 
     def _said(self, name: str) -> None:
-        """Where there is no screen, a line now and then of a cell that encodes for long."""
+        """Without a live table, print a line now and then about a cell that encodes for long."""
         if self.running[name] and not self.live and time.monotonic() - self.last > EVERY:
             self.last = time.monotonic()
             print(f"{name}: {self.running[name]}", flush=True)

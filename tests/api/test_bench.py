@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -149,6 +151,20 @@ def test_a_method_that_fails_gets_its_reason_and_the_others_are_measured(tmp_pat
     assert "deliberate" in board.failed[0].reason
 
 
+def test_the_python_of_the_documentation_runs(tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra plots")
+    page = (Path(__file__).parents[2] / "docs" / "notebook.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == 2
+    (tmp_path / "page.py").write_text("\n".join(blocks))
+    result = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "random-pairs" in (tmp_path / "runs" / "mine" / "leaderboard.csv").read_text()
+    assert "'iterations': 20" in result.stdout
+
+
 SCRIPT = """
     import hashzoo, json, os, signal, sys, threading, time
     from hashzoo import Card, Method
@@ -185,3 +201,13 @@ def test_an_interrupt_leaves_finished_cells_and_no_cell_running(tmp_path):
     assert not [file for file in cells if file.suffix in (".lease", ".tmp")]
     living = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert "slow 8 bits" not in living
+
+
+@pytest.mark.parametrize("kind", ["force_terminal", "force_jupyter"])
+def test_a_terminal_and_a_notebook_show_a_live_table_and_a_file_plain_lines(kind, capsys):
+    from rich.console import Console
+
+    from hashzoo.api.progress import is_live
+
+    assert is_live(Console(**{kind: True}))
+    assert not is_live(Console(force_terminal=False, force_jupyter=False))
