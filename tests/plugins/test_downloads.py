@@ -1,4 +1,4 @@
-"""Downloads: resumed, checked, locked, never half there; archives: all or nothing, nothing outside."""
+"""Downloads are resumable, verified, locked and atomic; archives are unpacked completely, within their folder."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_file_is_downloaded_once_and_nothing_else_is_left(site, tmp_path, sums
 
 @pytest.mark.parametrize("tags", [True, False])
 @pytest.mark.parametrize("cut", [0, 1, 1000, 131_072, 299_999])
-def test_a_broken_off_download_goes_on_where_it_stopped(site, tmp_path, cut, tags):
+def test_an_interrupted_download_resumes_where_it_stopped(site, tmp_path, cut, tags):
     site.cut, site.tags = [cut], tags
     target = tmp_path / "t" / "a.bin"
     assert fetch(f"{site.url}/a.bin", target, sha256=SHA).read_bytes() == DATA
@@ -64,14 +64,14 @@ def test_a_broken_off_download_goes_on_where_it_stopped(site, tmp_path, cut, tag
     assert clean(target)
 
 
-def test_a_download_that_breaks_off_many_times_arrives(site, tmp_path):
+def test_a_download_that_is_interrupted_many_times_completes(site, tmp_path):
     site.cut = [40_000] * 7
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin", sha256=SHA).read_bytes() == DATA
     assert [span for _, span in site.asked[1:]] == [f"bytes={n * 40_000}-" for n in range(1, 8)]
     assert site.sent["/a.bin"] == len(DATA)
 
 
-def test_another_run_goes_on_from_the_part(site, tmp_path):
+def test_another_run_resumes_from_the_part(site, tmp_path):
     site.cut, site.fail = [123_456], []
     target = tmp_path / "a.bin"
     dies = Site({"/a.bin": DATA}, cut=[123_456, 0, 0, 0])
@@ -87,13 +87,13 @@ def test_another_run_goes_on_from_the_part(site, tmp_path):
 
 
 @pytest.mark.parametrize("sums", [{"sha256": SHA}, {}])
-def test_a_server_without_ranges_sends_all_of_it_again(site, tmp_path, sums):
+def test_a_server_without_ranges_sends_the_whole_file_again(site, tmp_path, sums):
     site.ranges, site.cut = False, [1000]
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin", **sums).read_bytes() == DATA
     assert site.sent["/a.bin"] == len(DATA) + 1000
 
 
-def test_without_a_version_or_a_checksum_nothing_is_pieced_together(site, tmp_path):
+def test_without_a_version_or_a_checksum_a_download_is_not_resumed(site, tmp_path):
     site.tags, site.cut = False, [1000]
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin").read_bytes() == DATA
     assert site.asked == [("/a.bin", None), ("/a.bin", None)]
@@ -101,7 +101,7 @@ def test_without_a_version_or_a_checksum_nothing_is_pieced_together(site, tmp_pa
 
 @pytest.mark.parametrize("tags", [True, False])
 @pytest.mark.parametrize("new", [DATA[::-1], DATA[:150_000], DATA[:1000], DATA[:500]])
-def test_a_file_that_changed_in_between_is_downloaded_afresh(site, tmp_path, new, tags):
+def test_a_file_that_changed_in_between_is_downloaded_from_the_start(site, tmp_path, new, tags):
     site.cut, site.tags, target = [1000, 0, 0, 0], tags, tmp_path / "a.bin"
     with pytest.raises(EnvironmentFailure):
         fetch(f"{site.url}/a.bin", target, sha256=SHA)
@@ -114,7 +114,7 @@ def test_a_file_that_changed_in_between_is_downloaded_afresh(site, tmp_path, new
 
 
 @pytest.mark.parametrize("length", [500, 1000, len(DATA)])
-def test_a_changed_file_is_noticed_without_a_checksum_where_the_server_heeds_no_if_range(site, tmp_path, length):
+def test_a_changed_file_is_detected_without_a_checksum_if_the_server_ignores_if_range(site, tmp_path, length):
     site.heeds, new = False, DATA[::-1][:length]
     (tmp_path / "a.bin.part").write_bytes(DATA[:1000])
     (tmp_path / "a.bin.part.from").write_text(f'{site.url}/a.bin\n"{SHA[:8]}"\n')
@@ -123,7 +123,7 @@ def test_a_changed_file_is_noticed_without_a_checksum_where_the_server_heeds_no_
 
 
 @pytest.mark.parametrize("sums", [{"sha256": SHA}, {"size": len(DATA)}, {}])
-def test_a_part_that_is_whole_already_becomes_the_file(site, tmp_path, sums):
+def test_a_complete_part_becomes_the_file(site, tmp_path, sums):
     target = tmp_path / "a.bin"
     (tmp_path / "a.bin.part").write_bytes(DATA)
     (tmp_path / "a.bin.part.from").write_text(f'{site.url}/a.bin\n"{SHA[:8]}"\n')
@@ -132,7 +132,7 @@ def test_a_part_that_is_whole_already_becomes_the_file(site, tmp_path, sums):
     assert clean(target)
 
 
-def test_a_wrong_checksum_names_file_expected_and_found_and_the_next_try_starts_afresh(site, tmp_path):
+def test_a_wrong_checksum_is_reported_and_the_next_attempt_starts_from_the_beginning(site, tmp_path):
     target = tmp_path / "a.bin"
     with pytest.raises(EnvironmentFailure) as caught:
         fetch(f"{site.url}/a.bin", target, sha256="0" * 64)
@@ -146,7 +146,7 @@ def test_a_wrong_checksum_names_file_expected_and_found_and_the_next_try_starts_
     assert site.asked == [("/a.bin", None)]
 
 
-def test_a_part_of_another_file_is_found_out_by_the_checksum_and_mended(site, tmp_path):
+def test_a_part_of_another_file_is_detected_by_the_checksum_and_replaced(site, tmp_path):
     (tmp_path / "a.bin.part").write_bytes(b"x" * 1000)
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin", sha256=SHA).read_bytes() == DATA
     assert [span for _, span in site.asked] == ["bytes=1000-", None]
@@ -158,18 +158,18 @@ def test_a_part_longer_than_the_file_is_thrown_away(site, tmp_path):
 
 
 def test_a_file_of_another_size_is_refused_before_it_is_downloaded(site, tmp_path):
-    with pytest.raises(EnvironmentFailure, match="it has 300000 bytes there, expected 5"):
+    with pytest.raises(EnvironmentFailure, match="the file on the server has 300000 bytes, expected 5"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin", size=5)
     assert not (tmp_path / "a.bin").exists()
 
 
-def test_a_truncated_file_put_there_by_hand_is_not_taken_for_the_file(site, tmp_path):
+def test_a_truncated_file_that_exists_is_an_error(site, tmp_path):
     (tmp_path / "a.bin").write_bytes(DATA[:10])
     with pytest.raises(EnvironmentFailure, match="has 10 bytes, expected 300000; remove it"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin", size=len(DATA))
 
 
-def test_mirrors_are_tried_in_turn_and_a_second_one_goes_on_from_the_first(site, tmp_path):
+def test_urls_are_tried_in_turn_and_the_next_one_resumes(site, tmp_path):
     first = Site({"/x/a.bin": DATA}, cut=[1000, 0, 0, 0], tags=False)
     with Served(first):
         urls = [f"{site.url}/none.bin", f"{first.url}/x/a.bin", f"{site.url}/a.bin"]
@@ -177,13 +177,13 @@ def test_mirrors_are_tried_in_turn_and_a_second_one_goes_on_from_the_first(site,
     assert site.sent["/a.bin"] == len(DATA) - 1000
 
 
-def test_a_mirror_with_a_wrong_file_does_not_stop_the_next(site, tmp_path):
+def test_a_url_with_a_wrong_file_does_not_stop_the_next(site, tmp_path):
     site.files["/bad.bin"] = DATA[::-1]
     assert fetch([f"{site.url}/bad.bin", f"{site.url}/a.bin"], tmp_path / "a.bin", md5=MD5).read_bytes() == DATA
 
 
 @pytest.mark.parametrize(("status", "asked"), [(404, 1), (403, 1), (500, 3), (503, 3), (429, 3)])
-def test_statuses_are_named_and_only_passing_ones_tried_again(site, tmp_path, status, asked):
+def test_http_errors_are_reported_and_only_temporary_ones_retried(site, tmp_path, status, asked):
     site.fail = [status] * 9
     with pytest.raises(EnvironmentFailure, match=rf"{site.url}/a.bin: HTTP {status} .*--root FOLDER"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin")
@@ -191,34 +191,34 @@ def test_statuses_are_named_and_only_passing_ones_tried_again(site, tmp_path, st
     assert not (tmp_path / "a.bin").exists()
 
 
-def test_a_passing_fault_passes(site, tmp_path):
+def test_a_temporary_error_is_retried(site, tmp_path):
     site.fail = [503, 500]
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin", size=len(DATA)).read_bytes() == DATA
 
 
-def test_a_silent_server_is_given_up(site, tmp_path, monkeypatch):
+def test_a_silent_server_times_out(site, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.1)
     site.silence = 0.4
-    with pytest.raises(EnvironmentFailure, match=r"no answer within 0\.1 seconds"):
+    with pytest.raises(EnvironmentFailure, match=r"no response within 0\.1 seconds"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin")
 
 
-def test_no_network_is_one_line_that_names_the_url_and_the_files_for_root(tmp_path):
+def test_without_network_the_error_names_the_url_and_the_files_for_root(tmp_path):
     with pytest.raises(EnvironmentFailure) as caught:
         fetch("http://127.0.0.1:9/b.gz", tmp_path / "b.gz", files=["a.gz", "b.gz"])
     assert "\n" not in str(caught.value)
     assert "http://127.0.0.1:9/b.gz: " in str(caught.value)
-    assert "get a.gz, b.gz otherwise and name the folder with --root FOLDER" in str(caught.value)
+    assert "get a.gz, b.gz elsewhere and give the folder with --root FOLDER" in str(caught.value)
 
 
-def test_an_answer_of_unknown_length_is_only_believed_with_a_checksum(site, tmp_path):
+def test_a_response_of_unknown_length_needs_a_checksum(site, tmp_path):
     site.length = False
-    with pytest.raises(EnvironmentFailure, match="does not say how long"):
+    with pytest.raises(EnvironmentFailure, match="does not send the length"):
         fetch(f"{site.url}/a.bin", tmp_path / "a.bin")
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin", sha256=SHA).read_bytes() == DATA
 
 
-def test_an_answer_in_chunks_is_whole_only_with_its_last_chunk(site, tmp_path):
+def test_a_chunked_response_is_complete_only_with_its_last_chunk(site, tmp_path):
     site.chunked, site.tags = True, False
     assert fetch(f"{site.url}/a.bin", tmp_path / "a.bin").read_bytes() == DATA
     for cut in (0, 3, 1000, len(DATA), len(DATA) + 9):
@@ -228,7 +228,7 @@ def test_an_answer_in_chunks_is_whole_only_with_its_last_chunk(site, tmp_path):
         assert not (tmp_path / "b.bin").exists()
 
 
-def test_only_http_is_asked_also_after_a_redirection(site, tmp_path, monkeypatch):
+def test_only_http_is_requested_also_after_a_redirection(site, tmp_path, monkeypatch):
     for url in ("file:///etc/hostname", "ftp://127.0.0.1/a"):
         with pytest.raises(UsageError, match="only http and https"):
             fetch(url, tmp_path / "a")
@@ -241,20 +241,20 @@ def test_only_http_is_asked_also_after_a_redirection(site, tmp_path, monkeypatch
         fetch("https://example.org/a", tmp_path / "a")
 
 
-def test_a_mirror_takes_the_place_of_scheme_and_host(site, tmp_path, monkeypatch):
+def test_a_mirror_replaces_scheme_and_host(site, tmp_path, monkeypatch):
     monkeypatch.setenv("HASHZOO_MIRROR", f"{site.url}/")
     assert fetch(["https://one.invalid/a.bin", "http://two.invalid/a.bin"], tmp_path / "a.bin").read_bytes() == DATA
     assert download.address("https://one.invalid/x/a?b=c") == f"{site.url}/x/a?b=c"
 
 
 @pytest.mark.skipif(os.geteuid() == 0 if sys.platform != "win32" else True, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_trouble(site, tmp_path):
+def test_a_read_only_folder_is_an_error(site, tmp_path):
     (tmp_path / "shut").mkdir(mode=0o500)
     with pytest.raises(EnvironmentFailure, match="HASHZOO_DATA"):
         fetch(f"{site.url}/a.bin", tmp_path / "shut" / "a.bin")
 
 
-def test_a_full_disk_and_a_file_in_the_way_are_trouble(site, tmp_path, monkeypatch):
+def test_a_full_disk_and_a_file_in_place_of_the_folder_are_errors(site, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(EnvironmentFailure, match=r"cannot write .*HASHZOO_DATA"):
         fetch(f"{site.url}/a.bin", tmp_path / "file" / "a.bin")
@@ -269,14 +269,14 @@ def test_a_full_disk_and_a_file_in_the_way_are_trouble(site, tmp_path, monkeypat
 
 
 def started(code, *arguments):
-    """A process of its own that has imported ``download`` and ``Path``, and begins when it is told to."""
+    """Start a process that has imported ``download`` and ``Path``, and waits for a line on its standard input."""
     head = "import sys; from pathlib import Path; from hashzoo_plugins.datasets import download; print(); input()\n"
     command = [sys.executable, "-c", head + code, *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def begin(*processes):
-    """Let all of them begin, when all are ready."""
+    """Let all processes continue when all are ready."""
     for process in processes:
         process.stdout.readline()
     for process in processes:
@@ -284,7 +284,7 @@ def begin(*processes):
         process.stdin.flush()
 
 
-def test_two_processes_at_once_download_once(site, tmp_path):
+def test_two_concurrent_processes_download_once(site, tmp_path):
     site.silence = 0.5
     code = "download.fetch(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])"
     both = [started(code, f"{site.url}/a.bin", tmp_path / "a.bin", SHA) for _ in range(2)]
@@ -296,7 +296,7 @@ def test_two_processes_at_once_download_once(site, tmp_path):
     assert site.asked == [("/a.bin", None)]
 
 
-def test_a_killed_download_leaves_a_part_that_nothing_takes_for_the_file(site, tmp_path):
+def test_a_killed_download_leaves_only_a_part(site, tmp_path):
     target = tmp_path / "a.bin"
     process = started(
         "download._read = lambda r: (r.read1(1000), __import__('time').sleep(0.02))[0]\n"
@@ -320,14 +320,14 @@ def test_a_killed_download_leaves_a_part_that_nothing_takes_for_the_file(site, t
     assert site.sent["/a.bin"] == len(DATA) - kept
 
 
-def test_data_lie_where_the_environment_says(tmp_path, monkeypatch):
+def test_the_data_folder_follows_the_environment(tmp_path, monkeypatch):
     assert download.data_folder("x") == tmp_path / "data" / "x"
     monkeypatch.delenv("HASHZOO_DATA")
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path))
     assert download.data_folder("x") == tmp_path / "data" / "x"
 
 
-def test_away_from_a_terminal_progress_is_plain_lines_with_the_time_left(monkeypatch):
+def test_without_a_terminal_progress_is_plain_lines_with_the_time_left(monkeypatch):
     monkeypatch.setattr(progress, "FIRST", 0)
     text = io.StringIO()
     with progress.Progress("a.bin", Console(file=text)) as shown:
@@ -338,7 +338,7 @@ def test_away_from_a_terminal_progress_is_plain_lines_with_the_time_left(monkeyp
     assert text.getvalue() == "a.bin: 1 of 4 MB, 0:00:30 left\n"
 
 
-def test_in_a_terminal_progress_is_a_bar_without_colour_where_none_is_wanted(monkeypatch):
+def test_in_a_terminal_progress_is_a_bar_that_follows_no_color(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     text = io.StringIO()
     with progress.Progress("a[b].bin", Console(file=text, force_terminal=True, width=100)) as shown:
@@ -404,7 +404,7 @@ def test_links_out_of_the_folder_and_windows_drives_are_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("keep", [0, 10, 1000, 150_000, 250_000])
-def test_a_truncated_archive_makes_no_folder(tmp_path, kind, keep):
+def test_a_truncated_archive_creates_no_folder(tmp_path, kind, keep):
     archive = KINDS[kind](tmp_path / kind, {"made/1": DATA})
     archive.write_bytes(archive.read_bytes()[:keep])
     with pytest.raises(EnvironmentFailure, match=r"cannot (be )?unpack"):
@@ -412,7 +412,7 @@ def test_a_truncated_archive_makes_no_folder(tmp_path, kind, keep):
     assert {p.name for p in tmp_path.iterdir()} == {kind}
 
 
-def test_a_zip_with_a_damaged_member_makes_no_folder(tmp_path):
+def test_a_zip_with_a_damaged_member_creates_no_folder(tmp_path):
     archive = zip_of(tmp_path / "a.zip", {"made/1": DATA})
     data = bytearray(archive.read_bytes())
     data[1000] ^= 255
@@ -424,7 +424,7 @@ def test_a_zip_with_a_damaged_member_makes_no_folder(tmp_path):
 
 @pytest.fixture
 def small(site, tmp_path, monkeypatch):
-    """An entry with a file, an archive with its own folder in it, and a flat one."""
+    """An entry with a file, an archive with a folder in it, and a flat archive."""
     made = {
         "one.zip": zip_of(tmp_path / "one.zip", {"one/1.jpg": DATA}).read_bytes(),
         "flat.tar": tar_of(tmp_path / "flat.tar", {"a.txt": b"a", "b.txt": b"b"}).read_bytes(),
@@ -450,9 +450,9 @@ def test_an_entry_becomes_a_folder_with_its_images_and_lists(small, tmp_path):
     assert len(small.asked) == count == 3
 
 
-def test_an_entry_that_broke_off_keeps_what_it_has(small):
+def test_an_interrupted_entry_keeps_its_complete_files(small):
     small.files["/data/kept"] = small.files.pop("/data/flat.tar")
-    with pytest.raises(EnvironmentFailure, match=r"HTTP 404 .* get one.zip, flat.tar, test/list.txt otherwise"):
+    with pytest.raises(EnvironmentFailure, match=r"HTTP 404 .* get one.zip, flat.tar, test/list.txt elsewhere"):
         archives.folder("small")
     small.files["/data/flat.tar"] = small.files["/data/kept"]
     small.asked.clear()
@@ -460,7 +460,7 @@ def test_an_entry_that_broke_off_keeps_what_it_has(small):
     assert [path for path, _ in small.asked] == ["/data/flat.tar", "/data/test/list.txt"]
 
 
-def test_two_at_once_make_an_entry_once(small):
+def test_two_concurrent_threads_create_an_entry_once(small):
     small.silence = 0.1
     threads = [threading.Thread(target=archives.folder, args=("small",)) for _ in range(2)]
     for thread in threads:
@@ -470,16 +470,16 @@ def test_two_at_once_make_an_entry_once(small):
     assert len(small.asked) == 3
 
 
-def test_an_unknown_entry_is_refused_with_the_nearest():
+def test_an_unknown_entry_is_an_error_with_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean 'coco'"):
         archives.folder("cocoo")
 
 
-def test_every_entry_is_checked_and_stays_in_its_folder():
+def test_every_entry_has_checksums_and_stays_in_its_folder():
     for name, remotes in archives.ARCHIVES.items():
         for remote in remotes:
             check = Check(remote.size, remote.md5, remote.sha256)
-            assert check.summed, name
+            assert check.has_checksum, name
             assert check.size, name
             assert ".." not in remote.path
             assert [download.address(url) for url in remote.urls]

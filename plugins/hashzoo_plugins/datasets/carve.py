@@ -1,4 +1,4 @@
-"""Drawing the parts of a dataset: stratified, seeded, without overlap."""
+"""Draw the parts of a dataset: stratified, seeded, disjoint."""
 
 from __future__ import annotations
 
@@ -14,50 +14,56 @@ from torch import Tensor
 
 from hashzoo import Split, Splits
 
-#: The note of a protocol whose training images are searched as well.
+#: The note of a protocol whose database contains the training images.
 INSIDE = {"train": "inside the database"}
 
 
-class Permuting(Protocol):
-    """What can put rows into a random order: a NumPy generator, or a Shuffle."""
+class Permuter(Protocol):
+    """Puts rows into a random order: a NumPy generator or a :class:`Shuffle`."""
 
     def permutation(self, rows: Any, /) -> NDArray[np.int64]:
         """The rows in random order."""
 
 
 class Shuffle:
-    """Random orders made of SHA-256 alone: the same on every machine and in every version of every library.
+    """Random orders from SHA-256: the same on every machine and in every version of every library.
 
     >>> Shuffle("digits", 0).permutation(np.arange(6)).tolist()
     [5, 4, 0, 2, 1, 3]
     """
 
     def __init__(self, name: str, seed: int) -> None:
-        self.name, self.seed, self.turn = name, seed, 0
+        self.name, self.seed, self.calls = name, seed, 0
 
     def permutation(self, rows: Any) -> NDArray[np.int64]:
-        """The rows, whole numbers, in random order; another one at each call."""
-        self.turn += 1
-        start = hashlib.sha256(f"{self.name} {self.seed} {self.turn}".encode())
+        """The rows (integers) in random order, a different one at each call."""
+        self.calls += 1
+        start = hashlib.sha256(f"{self.name} {self.seed} {self.calls}".encode())
 
-        def lot(row: int) -> bytes:
-            one = start.copy()
-            one.update(row.to_bytes(8, "little"))
-            return one.digest()
+        def key(row: int) -> bytes:
+            row_hash = start.copy()
+            row_hash.update(row.to_bytes(8, "little"))
+            return row_hash.digest()
 
-        return np.array(sorted(np.asarray(rows).tolist(), key=lot), dtype=np.int64)
+        return np.array(sorted(np.asarray(rows).tolist(), key=key), dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All images of a dataset, of which protocols take their parts. The id of an image is its row.
+    """All images of a dataset, from which protocols draw their parts. The id of an image is its row.
 
-    ``source`` says in a few words which files these are, for every row of a board. ``names`` (N) are given where rows
-    are in no order of their own: the paths of the images below their folder.
+    Attributes:
+        images: The images (N).
+        labels: Labels (N, C), multi-hot.
+        class_names: The names of the classes.
+        source: Which files the images are, in a few words; part of every row of a leaderboard.
+        multilabel: Whether images have several labels.
+        pretraining: Datasets of pretrained weights that contain these images.
+        names: The path of each image relative to its folder; given if the order of rows has no meaning.
     """
 
     images: Any  # Tensor | Sequence
-    labels: Tensor  # (N, C)
+    labels: Tensor
     class_names: tuple[str, ...]
     source: str
     multilabel: bool = False
@@ -76,87 +82,79 @@ class Pool:
         query: NDArray[np.int64],
         *,
         validation: float = 0.0,
-        shuffle: Permuting,
+        shuffle: Permuter,
         notes: Mapping[str, str] = {},
     ) -> Splits:
-        """The parts by row. ``validation`` is the share of train that is carved out of it, classes in proportion."""
-        if not 0 <= validation < 1:
-            raise ValueError(f"validation is a share of train, 0 to below 1, not {validation}")
-        held = round(validation * len(train))
-        carved = None
-        if held:
-            order = self.labels[torch.from_numpy(train)].argmax(1).numpy()
-            kept, out = stratified(order, [len(train) - held, held], shuffle)
-            train, carved = train[kept], train[out]
-        return Splits(
+        """The parts with these rows; ``validation`` as of :func:`hold_out`."""
+        data = Splits(
             train=self.part(train),
             database=self.part(database),
             query=self.part(query),
             multilabel=self.multilabel,
             class_names=self.class_names,
-            validation=None if carved is None else self.part(carved),
             pretraining=self.pretraining,
             notes=notes,
             source=self.source,
             names=self.names,
         )
+        return hold_out(data, validation, shuffle)
 
     def disjoint(
         self, name: str, queries: int, train: int, *, seed: int, validation: float, inside: bool = False
     ) -> Splits:
-        """Stratified queries and training images; all others are the database, with the training ones if ``inside``.
+        """Stratified queries and training images, drawn by ``name`` and ``seed``, for images with one label each.
 
-        ``name`` and ``seed`` say which; single labels only.
+        All other images are the database, and the training images too if ``inside``.
         """
         shuffle = Shuffle(name, seed)
         classes = self.labels.argmax(1).numpy()
-        asking, learned, others = stratified(classes, [queries, train, len(classes) - queries - train], shuffle)
-        database = shuffle.permutation(np.concatenate([others, learned])) if inside else others
+        query_rows, train_rows, others = stratified(classes, [queries, train, len(classes) - queries - train], shuffle)
+        database = shuffle.permutation(np.concatenate([others, train_rows])) if inside else others
         notes = INSIDE if inside else {}
-        return self.splits(learned, database, asking, validation=validation, shuffle=shuffle, notes=notes)
+        return self.splits(train_rows, database, query_rows, validation=validation, shuffle=shuffle, notes=notes)
 
     def official(self, name: str, first: int, *, seed: int, validation: float) -> Splits:
-        """The first images are learned from and searched, their order drawn by ``name`` and ``seed``; others ask."""
+        """Training set and database are the ``first`` images, in an order drawn by ``name`` and ``seed``."""
         shuffle = Shuffle(name, seed)
         train, query = shuffle.permutation(np.arange(first)), np.arange(first, len(self.labels))
         return self.splits(train, train, query, validation=validation, shuffle=shuffle, notes=INSIDE)
 
 
-def stratified(classes: NDArray[np.int64], sizes: Sequence[int], generator: Permuting) -> list[NDArray[np.int64]]:
-    """Disjoint parts of ``sizes`` rows, each with the classes in proportion, rows in random order.
+def stratified(classes: NDArray[np.int64], sizes: Sequence[int], generator: Permuter) -> list[NDArray[np.int64]]:
+    """Disjoint parts of ``sizes`` rows, each with the classes in proportion, in random order.
 
-    Remainders of the proportion go to the classes with the largest fraction. ValueError where the parts ask for
-    more rows than there are, or there are none.
+    Rounding favours the classes with the largest remainder. Raises ValueError if there are fewer rows than requested,
+    or none at all.
 
     >>> first, second = stratified(np.array([0, 0, 1, 1]), [2, 2], np.random.default_rng(0))
     >>> sorted(np.array([0, 0, 1, 1])[first].tolist()), len(set(first) & set(second))
     ([0, 1], 0)
     """
     if not len(classes):
-        raise ValueError("there are no images to take parts of")
+        raise ValueError("there are no images to draw parts from")
     if sum(sizes) > len(classes):
-        raise ValueError(f"parts of {list(sizes)} rows ask for more than the {len(classes)} there are")
+        raise ValueError(f"parts of {list(sizes)} images need more than the {len(classes)} images of the dataset")
     left = [generator.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)]
     parts = []
     for size in sizes:
-        room = np.array([len(rows) for rows in left])
-        exact = size * room / max(1, room.sum())
-        take = np.floor(exact).astype(int)
-        order = np.argsort(take - exact, kind="stable")
-        take[order[: size - take.sum()]] += 1
-        part = np.concatenate([rows[:n] for rows, n in zip(left, take, strict=True)])
-        left = [rows[n:] for rows, n in zip(left, take, strict=True)]
+        available = np.array([len(rows) for rows in left])
+        exact = size * available / max(1, available.sum())
+        counts = np.floor(exact).astype(int)
+        order = np.argsort(counts - exact, kind="stable")
+        counts[order[: size - counts.sum()]] += 1
+        part = np.concatenate([rows[:n] for rows, n in zip(left, counts, strict=True)])
+        left = [rows[n:] for rows, n in zip(left, counts, strict=True)]
         parts.append(generator.permutation(part))
     return parts
 
 
-def held_out(data: Splits, share: float, shuffle: Permuting) -> Splits:
-    """The splits with a share of their training images, classes in proportion, as validation images instead."""
+def hold_out(data: Splits, share: float, shuffle: Permuter) -> Splits:
+    """The splits with a share of the training images, classes in proportion, moved to the validation part."""
     if not 0 <= share < 1:
-        raise ValueError(f"validation is a share of train, 0 to below 1, not {share}")
-    held = round(share * len(data.train))
-    if not held:
+        raise ValueError(f"validation = {share}: it is a share of the training images, at least 0 and below 1")
+    count = round(share * len(data.train))
+    if not count:
         return data
     classes = data.train.labels.argmax(1).numpy()
-    kept, out = (torch.from_numpy(rows) for rows in stratified(classes, [len(classes) - held, held], shuffle))
-    return replace(data, train=data.train.take(kept), validation=data.train.take(out))
+    train, validation = (torch.from_numpy(r) for r in stratified(classes, [len(classes) - count, count], shuffle))
+    return replace(data, train=data.train.take(train), validation=data.train.take(validation))

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from hashzoo import Split, Splits
-from hashzoo_plugins.datasets.carve import stratified
+from hashzoo_plugins.datasets.carve import INSIDE, hold_out, stratified
 
 CLASSES = tuple(str(digit) for digit in range(10))
 
@@ -26,19 +26,12 @@ def load() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def draw(sizes: dict[str, int], seed: int, validation: float, inside: bool = False) -> Splits:
-    """Stratified parts by seed; ``validation`` is the share of train that is carved out of it."""
-    if not 0 <= validation < 1:
-        raise ValueError(f"validation is a share of train, 0 to below 1, not {validation}")
+    """Stratified parts by seed; ``validation`` is the share of the training images that is held out."""
     images, classes = load()
     generator = np.random.default_rng(seed)
     query, train, database = stratified(classes, [sizes["query"], sizes["train"], sizes["database"]], generator)
     if inside:
         database = generator.permutation(np.concatenate([database, train]))
-    held = round(validation * len(train))
-    carved = None
-    if held:
-        kept, out = stratified(classes[train], [len(train) - held, held], generator)
-        train, carved = train[kept], train[out]
 
     def part(rows: NDArray[np.int64]) -> Split:
         return Split(
@@ -47,15 +40,15 @@ def draw(sizes: dict[str, int], seed: int, validation: float, inside: bool = Fal
             ids=torch.from_numpy(rows),
         )
 
-    return Splits(
+    data = Splits(
         train=part(train),
         database=part(database),
         query=part(query),
         multilabel=False,
         class_names=CLASSES,
-        validation=None if carved is None else part(carved),
-        notes={"train": "inside the database"} if inside else {},
+        notes=INSIDE if inside else {},
     )
+    return hold_out(data, validation, generator)
 
 
 def standard(*, seed: int = 0, validation: float = 0.0) -> Splits:
@@ -76,4 +69,4 @@ def small(*, seed: int = 0, validation: float = 0.0) -> Splits:
 def source(seed: int) -> Splits:
     """What long-tailed parts are drawn from: 297 queries, the other 1,500 to train on and as the database."""
     data = draw({"query": 297, "train": 1500, "database": 0}, seed, 0.0)
-    return replace(data, database=data.train, notes={"train": "inside the database"})
+    return replace(data, database=data.train, notes=INSIDE)

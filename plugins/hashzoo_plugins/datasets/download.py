@@ -1,7 +1,7 @@
-"""Files from the web: resumed where they broke off, checked, and never half there.
+"""Resumable, verified, atomic downloads.
 
-Data lie in ``HASHZOO_DATA``, or ``data`` in the cache folder, one folder a dataset. ``HASHZOO_MIRROR``, as
-``http://mirror.example``, takes the place of the scheme and host of every URL.
+Files are stored in ``HASHZOO_DATA``, or in ``data`` in the cache folder, with one folder per dataset.
+``HASHZOO_MIRROR``, such as ``http://mirror.example``, replaces the scheme and host of every URL.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ from hashzoo import EnvironmentFailure, UsageError, cache_folder
 from hashzoo_plugins.datasets.progress import Progress
 
 TIMEOUT = 30.0  # seconds without a byte
-TRIES = 3  # in a row that bring nothing new
-PAUSE = 1.0  # seconds before the second try, twice as many before the third
+ATTEMPTS = 3  # in a row without a new byte
+PAUSE = 1.0  # seconds before the second attempt, twice as many before the third
 BLOCK = 1 << 18
 
 
 def data_folder(name: str) -> Path:
-    """Where one dataset lies."""
-    given = os.environ.get("HASHZOO_DATA")
-    return (Path(given) if given else cache_folder() / "data") / name
+    """The folder of a dataset."""
+    configured = os.environ.get("HASHZOO_DATA")
+    return (Path(configured) if configured else cache_folder() / "data") / name
 
 
 @dataclass(frozen=True)
 class Check:
-    """What is known of a file before it is there."""
+    """Known properties of a file that is to be downloaded."""
 
     size: int | None = None
     md5: str | None = None
     sha256: str | None = None
 
     @property
-    def summed(self) -> bool:
+    def has_checksum(self) -> bool:
         """Whether a checksum is known."""
         return bool(self.md5 or self.sha256)
 
-    def fault(self, path: Path) -> str | None:
-        """What is wrong with a file, or None. OSError where it cannot be read."""
-        found = path.stat().st_size
-        if self.size is not None and found != self.size:
-            return f"it has {found} bytes, expected {self.size}"
+    def problem(self, path: Path) -> str | None:
+        """What is wrong with a file; None if nothing is. Raises OSError if it cannot be read."""
+        size = path.stat().st_size
+        if self.size is not None and size != self.size:
+            return f"it has {size} bytes, expected {self.size}"
         for name, expected in (("sha256", self.sha256), ("md5", self.md5)):
             if expected:
                 with path.open("rb") as file:
-                    found_sum = hashlib.file_digest(file, partial(hashlib.new, name, usedforsecurity=False)).hexdigest()
-                if found_sum != expected.lower():
-                    return f"its {name} is {found_sum}, expected {expected.lower()}"
+                    checksum = hashlib.file_digest(file, partial(hashlib.new, name, usedforsecurity=False)).hexdigest()
+                if checksum != expected.lower():
+                    return f"its {name} is {checksum}, expected {expected.lower()}"
         return None
 
 
-class FailedError(Exception):
-    """A URL does not give the file."""
+class DownloadError(Exception):
+    """A URL does not provide the file."""
 
 
-class PassingError(FailedError):
-    """It may at the next try."""
+class TemporaryDownloadError(DownloadError):
+    """A failure that another attempt can overcome."""
 
 
 class _HTTPOnly(urllib.request.OpenerDirector):
-    """Opens http and https, also after a redirection, and nothing else."""
+    """Opens only http and https URLs, also after redirections."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,20 +90,26 @@ class _HTTPOnly(urllib.request.OpenerDirector):
 
 
 def address(url: str) -> str:
-    """The URL that is asked for: the one given, or its place on HASHZOO_MIRROR. UsageError unless http or https."""
+    """The URL to request: the given one, or its path on HASHZOO_MIRROR. Raises UsageError unless http or https."""
     if mirror := os.environ.get("HASHZOO_MIRROR"):
         parts = urllib.parse.urlsplit(url)
         url = mirror.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise UsageError(f"{url} cannot be downloaded: only http and https are; check HASHZOO_MIRROR")
+        raise UsageError(f"{url} cannot be downloaded: only http and https are supported; check HASHZOO_MIRROR")
     return url
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A file on the web: where it is, what is known of it, and where it lies in the folder of its dataset.
+    """A file on the web.
 
-    ``makes`` is the folder that an archive becomes there.
+    Attributes:
+        urls: Where it can be downloaded, in order of preference.
+        path: Its path in the folder of its dataset.
+        size: Its size in bytes.
+        md5: Its MD5 checksum.
+        sha256: Its SHA-256 checksum.
+        makes: The folder that an archive is unpacked to.
     """
 
     urls: tuple[str, ...]
@@ -114,7 +120,7 @@ class Remote:
     makes: str | None = None
 
     def fetch(self, folder: Path, files: Sequence[str] = ()) -> Path:
-        """The file inside a folder, downloaded unless it is there. EnvironmentFailure as of ``fetch``."""
+        """Download the file to a folder unless it exists. Raises what :func:`fetch` raises."""
         target = folder / self.path
         return fetch(self.urls, target, size=self.size, md5=self.md5, sha256=self.sha256, files=files)
 
@@ -128,12 +134,12 @@ def fetch(
     sha256: str | None = None,
     files: Sequence[str] = (),
 ) -> Path:
-    """The file ``target``, downloaded from the first of ``urls`` that gives it, unless it is there already.
+    """Download ``target`` from the first of ``urls`` that provides it, unless it exists.
 
-    Bytes gather in ``target.part``, which the next try goes on from; only a whole file of the right size and checksum
-    becomes ``target``. Processes that want the same file wait for the one that downloads it. EnvironmentFailure where
-    no URL gives it; the message names ``files`` (by default the target's name) as what a folder given as root must
-    hold.
+    Received bytes are stored in ``target.part``, from which the next attempt resumes; only a complete file of the right
+    size and checksum becomes ``target``. Processes that need the same file wait for the one that downloads it. Raises
+    EnvironmentFailure if no URL provides the file; the message names ``files`` (default: the target's name) as the
+    files that a folder given with --root must contain.
     """
     check = Check(size, md5, sha256)
     addresses = list(dict.fromkeys(address(url) for url in ([urls] if isinstance(urls, str) else urls)))
@@ -142,60 +148,62 @@ def fetch(
             target.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(f"{target}.lock"):
                 if not target.is_file():
-                    _from_any(addresses, target, check, files or [target.name])
-        found = target.stat().st_size
+                    _download_from_any(addresses, target, check, files or [target.name])
+        actual_size = target.stat().st_size
     except OSError as error:
         raise EnvironmentFailure(
-            f"cannot write {target}: {error.strerror or error}; set HASHZOO_DATA to a folder with room that you own"
+            f"cannot write {target}: {error.strerror or error}; "
+            "set HASHZOO_DATA to a writable folder with enough free space"
         ) from error
-    if size is not None and found != size:
-        raise EnvironmentFailure(f"{target} has {found} bytes, expected {size}; remove it to download it again")
+    if size is not None and actual_size != size:
+        raise EnvironmentFailure(f"{target} has {actual_size} bytes, expected {size}; remove it to download it again")
     return target
 
 
-def _from_any(urls: Sequence[str], target: Path, check: Check, files: Sequence[str]) -> None:
+def _download_from_any(urls: Sequence[str], target: Path, check: Check, files: Sequence[str]) -> None:
     part = target.with_name(target.name + ".part")
     reasons = []
-    with Progress(target.name) as shown:
+    with Progress(target.name) as progress:
         for url in urls:
             try:
-                _from(url, part, check, shown)
-            except FailedError as error:
+                _download(url, part, check, progress)
+            except DownloadError as error:
                 reasons.append(f"{url}: {error}")
                 continue
             os.replace(part, target)
-            _note(part).unlink(missing_ok=True)
+            _version_file(part).unlink(missing_ok=True)
             return
-    kept = f" ({_size(part)} bytes are kept, the next try goes on from there)" if _size(part) else ""
+    kept = f" ({_size(part)} bytes are kept, the next attempt resumes from them)" if _size(part) else ""
     raise EnvironmentFailure(
         f"cannot download {target.name}: {'; '.join(reasons)}{kept}; "
-        f"or get {', '.join(files)} otherwise and name the folder with --root FOLDER"
+        f"or get {', '.join(files)} elsewhere and give the folder with --root FOLDER"
     )
 
 
-def _from(url: str, part: Path, check: Check, shown: Progress) -> None:
-    """Make the part whole from one URL, with as many tries as bring something new."""
-    tries, most = 0, _size(part)
+def _download(url: str, part: Path, check: Check, progress: Progress) -> None:
+    """Complete the part from one URL, with new attempts as long as they bring new bytes."""
+    attempts, most = 0, _size(part)
     while True:
         resumed = _size(part) > 0
         try:
             if not (check.size and _size(part) == check.size):
-                _transfer(url, part, check, shown)
-            if fault := check.fault(part):
+                _transfer(url, part, check, progress)
+            if problem := check.problem(part):
                 part.unlink()
-                raise (PassingError if resumed else FailedError)(fault)  # begun on another file? then once more
+                # the part of a resumed download can be of another file: try once more from the start
+                raise (TemporaryDownloadError if resumed else DownloadError)(problem)
             return
-        except PassingError as error:
-            tries, most = (0, _size(part)) if _size(part) > most else (tries + 1, most)
-            if tries >= TRIES:
-                raise FailedError(str(error)) from error
-            time.sleep(PAUSE * tries)
+        except TemporaryDownloadError as error:
+            attempts, most = (0, _size(part)) if _size(part) > most else (attempts + 1, most)
+            if attempts >= ATTEMPTS:
+                raise DownloadError(str(error)) from error
+            time.sleep(PAUSE * attempts)
 
 
-def _transfer(url: str, part: Path, check: Check, shown: Progress) -> None:
-    """One request, for what the part lacks where that is sure to fit. PassingError or FailedError unless whole."""
+def _transfer(url: str, part: Path, check: Check, progress: Progress) -> None:
+    """Request the file once: its rest, if that is known to fit the part. Raises DownloadError unless it completes."""
     have, known = _size(part), _validator_of(part, url)
-    if have and not (known or check.summed):
+    if have and not (known or check.has_checksum):
         have = 0
     headers = {"User-Agent": "hashzoo", "Accept-Encoding": "identity"}
     if have:
@@ -208,53 +216,53 @@ def _transfer(url: str, part: Path, check: Check, shown: Progress) -> None:
             if _total(error.headers) == have and _unchanged(error.headers, known):
                 return
             part.unlink()
-            raise PassingError("the file there has changed") from error
-        kind = PassingError if error.code >= 500 or error.code in (408, 429) else FailedError
+            raise TemporaryDownloadError("the file on the server has changed") from error
+        kind = TemporaryDownloadError if error.code >= 500 or error.code in (408, 429) else DownloadError
         raise kind(f"HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise PassingError(_why(error)) from error
+        raise TemporaryDownloadError(_reason(error)) from error
     with response:
         if response.status == 206:
             start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             if not start or int(start[1]) != have or not _unchanged(response.headers, known):
                 part.unlink(missing_ok=True)
-                raise PassingError("the file there has changed")
+                raise TemporaryDownloadError("the file on the server has changed")
             total = _total(response.headers)
         else:
             length = response.headers.get("Content-Length")
             have, total = 0, int(length) if length and length.isdigit() else None
         if check.size is not None and total not in (None, check.size):
-            raise FailedError(f"it has {total} bytes there, expected {check.size}")
-        if total is None and not (check.summed or check.size or response.headers.get("Transfer-Encoding")):
-            raise FailedError("the server does not say how long the file is")
+            raise DownloadError(f"the file on the server has {total} bytes, expected {check.size}")
+        if total is None and not (check.has_checksum or check.size or response.headers.get("Transfer-Encoding")):
+            raise DownloadError("the server does not send the length of the file")
         if not have:
             part.unlink(missing_ok=True)
-            _note(part).write_text(f"{url}\n{_validator(response.headers)}\n")
-        shown.start(have, total)
+            _version_file(part).write_text(f"{url}\n{_validator(response.headers)}\n")
+        progress.start(have, total)
         with part.open("ab") as file:
             while block := _read(response):
                 file.write(block)
-                shown.advance(len(block))
+                progress.advance(len(block))
             file.flush()
             os.fsync(file.fileno())
     if total is not None and _size(part) != total:
         if _size(part) > total:
             part.unlink()
-        raise PassingError(f"it broke off at byte {_size(part)} of {total}")
+        raise TemporaryDownloadError(f"it broke off at byte {_size(part)} of {total}")
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
-    """The next bytes that arrive; none at the end."""
+    """The next bytes of a response; empty at its end."""
     try:
         return response.read1(BLOCK)
     except (OSError, http.client.HTTPException) as error:
-        raise PassingError(_why(error)) from error
+        raise TemporaryDownloadError(_reason(error)) from error
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, TimeoutError):
-        return f"no answer within {TIMEOUT:g} seconds"
+        return f"no response within {TIMEOUT:g} seconds"
     return (str(reason).splitlines() or [type(reason).__name__])[0]
 
 
@@ -263,30 +271,30 @@ def _size(path: Path) -> int:
 
 
 def _total(headers: Message) -> int | None:
-    """The length of the whole file by Content-Range, or None."""
-    found = re.match(r"bytes (?:\*|\d+-\d+)/(\d+)$", headers.get("Content-Range", ""))
-    return int(found[1]) if found else None
+    """The length of the whole file in Content-Range, or None."""
+    match = re.match(r"bytes (?:\*|\d+-\d+)/(\d+)$", headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
 
 
 def _validator(headers: Message) -> str:
-    """What names the version of a file there: a strong ETag, else the time of its last change, else nothing."""
+    """Identifies the version of the file on the server: a strong ETag, else Last-Modified, else empty."""
     tag: str = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
 
 def _unchanged(headers: Message, known: str) -> bool:
-    """Whether an answer is about the version of the file that the part was begun with, as far as it says."""
-    now = _validator(headers)
-    return not (known and now) or known.startswith('"') != now.startswith('"') or known == now
+    """Whether a response is for the version of the file that the part belongs to, as far as it tells."""
+    current = _validator(headers)
+    return not (known and current) or known.startswith('"') != current.startswith('"') or known == current
 
 
-def _note(part: Path) -> Path:
+def _version_file(part: Path) -> Path:
     return part.with_name(part.name + ".from")
 
 
 def _validator_of(part: Path, url: str) -> str:
-    """The version that the part was begun with, where it came from this URL, else nothing."""
-    if not _note(part).is_file():
+    """The version of the file that the part belongs to; empty if the part is from another URL."""
+    if not _version_file(part).is_file():
         return ""
-    begun, _, validator = _note(part).read_text().partition("\n")
-    return validator.strip() if begun == url else ""
+    source, _, validator = _version_file(part).read_text().partition("\n")
+    return validator.strip() if source == url else ""

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from hashzoo import Splits
-from hashzoo_plugins.datasets.carve import Permuting, Shuffle, held_out
+from hashzoo_plugins.datasets.carve import Permuter, Shuffle, hold_out
 
 FACTORS = (10, 50, 100)
 TITLES = {"cifar10": "CIFAR-10", "imagenette": "ImageNette"}
@@ -45,7 +45,7 @@ class Torch:
         return np.asarray(rows, dtype=np.int64)[order]
 
 
-def draw(data: Splits, factor: float, shuffle: Permuting, database: Literal["balanced", "longtail"]) -> Splits:
+def draw(data: Splits, factor: float, shuffle: Permuter, database: Literal["balanced", "longtail"]) -> Splits:
     """The splits with a long-tailed part of their training split to learn from.
 
     The first class is as large as the smallest class of that split. ``database`` is all of that split, or, as
@@ -90,7 +90,7 @@ def protocols(
     ) -> Splits:
         assert files is not None  # noqa: S101 # nosec B101 # one of the two is given
         shuffle = Shuffle(f"{name} lt{factor}", seed)
-        return held_out(draw(files(seed, root), factor, shuffle, database), validation, shuffle)
+        return hold_out(draw(files(seed, root), factor, shuffle, database), validation, shuffle)
 
     made: dict[str, Callable[..., Splits]] = {}
     for factor in FACTORS:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hashzoo import Split, Splits
-from hashzoo_plugins.datasets.carve import Shuffle, held_out, stratified
+from hashzoo_plugins.datasets.carve import Shuffle, hold_out, stratified
 from hashzoo_plugins.datasets.longtail import TITLES
 
 Asked = Literal["unseen", "unseen-all", "seen-all"]
@@ -104,7 +104,7 @@ def protocols(
         validation: float = 0.0,
     ) -> Splits:
         data = draw(files(seed, root), name, asked, unseen, train, queries, seed)
-        return held_out(data, validation, Shuffle(f"{name} validation", seed))
+        return hold_out(data, validation, Shuffle(f"{name} validation", seed))
 
     def embedded(
         asked: Asked,
