@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -54,5 +53,7 @@ def matched(centroids: Tensor, targets: Tensor) -> Tensor:
     >>> matched(torch.tensor([[1.0, 0.1], [0.9, 0.4]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     tensor([0, 1])
     """
+    from scipy.optimize import linear_sum_assignment
+
     _, order = linear_sum_assignment((centroids @ targets.T).cpu().numpy(), maximize=True)
     return torch.from_numpy(order).to(centroids.device)

@@ -20,8 +20,6 @@ from __future__ import annotations
 import warnings
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from hashzoo import (
@@ -173,6 +171,9 @@ class DQN(Deep):
                 outputs = []
 
     def _learn_words(self, z: Tensor, run: Run) -> None:
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
+
         seed = int(torch.randint(2**31, (1,), generator=run.generator))
         known = bool(self.codebook.any())
         for m, part in enumerate(z.unflatten(1, (len(self.codebook), -1)).unbind(1)):  # type: ignore[no-untyped-call]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 FULL = 224  # side in pixels for which the blur is defined
 
@@ -29,6 +28,8 @@ class Views:
 
     def __call__(self, image: Tensor) -> Tensor:
         """Transform a (C, H, W) uint8 image to one of the same shape; uses the global generator of torch."""
+        from torchvision.transforms import v2
+
         a, (channels, height, width) = self.strength, image.shape
         side = min(height, width)
         half = min(round(12 * side / FULL), side - 1)

@@ -31,9 +31,6 @@ import warnings
 from typing import Literal
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits
@@ -49,6 +46,9 @@ def seed(generator: torch.Generator) -> int:
 
 def centers(x: Tensor, count: int, iterations: int, generator: torch.Generator) -> Tensor:
     """(m, D) k-means centers of rows (N, D); m is the smaller of ``count`` and N."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     solver = KMeans(min(count, len(x)), n_init=1, max_iter=iterations, random_state=seed(generator))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # duplicate images: fewer distinct points than centers
@@ -76,6 +76,8 @@ def interpolated(squared: Tensor, embedding: Tensor, sigma: Tensor, count: int) 
 
 def tsne(a: Tensor, dimensions: int, generator: torch.Generator) -> Tensor:
     """(m, K) centered t-SNE embedding of anchors (m, D)."""
+    from sklearn.manifold import TSNE
+
     centered = a - a.mean(0)
     reduced = centered @ projection.principal(centered, min(max(COMPONENTS, dimensions), *a.shape))
     perplexity = min(PERPLEXITY, (len(a) - 1) / 3)

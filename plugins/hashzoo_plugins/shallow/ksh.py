@@ -26,7 +26,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.optimize
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -61,6 +60,8 @@ def smoothed(a: Tensor, kernel: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
 
 def refined(a: Tensor, kernel: Tensor, r: Tensor, iterations: int) -> Tensor:
     """(m,) the minimizer of the smooth objective that ``iterations`` steps or fewer reach from ``a``."""
+    import scipy.optimize
+
     bound = max(1.0, float(r.abs().sum()))  # an upper bound of the objective: divided by it, the tolerance is absolute
 
     def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

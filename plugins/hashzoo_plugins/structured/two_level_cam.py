@@ -22,7 +22,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -72,6 +71,8 @@ def attended(
            [0, 0, 1],
            [0, 0, 1]])
     """
+    from scipy import ndimage
+
     above: NDArray[np.bool_] = average > (average.mean() if theta == "mean" else SHARE * average.max())
     if region == "full" or not above.any() or np.ptp(average) == 0:
         return above & (np.ptp(average) > 0)
