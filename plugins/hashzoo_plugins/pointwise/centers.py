@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.linalg import hadamard
 from torch import Tensor
 
 from hashzoo import signs
@@ -22,6 +21,8 @@ def hadamard_rows(classes: int, bits: int) -> Tensor:
     >>> hadamard_rows(3, 2).tolist()
     [[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]
     """
+    from scipy.linalg import hadamard
+
     if bits & (bits - 1) or classes > 2 * bits:
         raise ValueError(
             f"Hadamard centers: the bits must be a power of two, and {bits} bits give at most {2 * bits} classes"
