@@ -89,7 +89,7 @@ def test_the_weights_of_lthnet_equal_the_reference_values():
 
 
 def test_without_a_selector_the_memory_adds_nothing():
-    head = Memory(Probe(), setting(), width=9).double()
+    head = Memory(setting(), Probe(), width=9).double()
     head.prototypes = torch.randn(6, 9, dtype=D)
     v = torch.rand(4, 9, dtype=D)
     assert not torch.allclose(head.enriched(v), v)
@@ -266,7 +266,7 @@ def test_training_turns_from_one_branch_to_the_other():
 
 
 def test_at_either_end_a_mixed_feature_is_twice_one_branch_and_when_encoding_both():
-    head = Bilateral(Probe(), setting())
+    head = Bilateral(setting(), Probe())
     plain, rare = Features(torch.randn(3, 128)), Features(torch.randn(3, 128))
     left, right = head.conventional(plain.pooled), head.rebalancing(rare.pooled)
     near(head.mixed(plain, rare, 1.0), torch.cat([2 * left, 0 * right], 1))

@@ -180,7 +180,7 @@ def test_the_gradients_of_the_triplet_hinge_are_those_of_the_paper():
 
 def test_divide_and_encode_reads_one_slice_a_bit():
     torch.manual_seed(0)
-    head = dnnh.DivideAndEncode(Probe(), setting(3), slice=5)
+    head = dnnh.DivideAndEncode(setting(3), Probe(), slice=5)
     head.requires_grad_(False)
     x = torch.randn(4, 128)
     s = head.layer(x)  # (4, 15)

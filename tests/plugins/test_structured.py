@@ -122,7 +122,7 @@ def test_saliency_pools_what_exceeds_the_threshold_as_worked_out():
     a, mask = saliency(f, 0.7)
     near(a, t(1.5, 0.3, 0.3, 0.8))
     near(mask, t(1.0, 0, 0, 1))
-    head = Saliency(Maps(2), SETTING).double()
+    head = Saliency(SETTING, Maps(2)).double()
     head.local.weight.data = torch.zeros(16, 1, 1, 1, dtype=D)
     head.local.weight.data[:2, 0, 0, 0] = t(0.5, -1.0)
     head.local.bias.data = torch.zeros(16, dtype=D)
@@ -194,7 +194,7 @@ U = t([0.8, -0.6, 0.4, 0.9], [0.7, -0.9, 0.5, 0.6], [-0.5, 0.7, -0.2, 0.3])
 
 
 def grains(weights, bias, f):
-    head = MultiGrain(Maps(2, 2, 2), SETTING).double()
+    head = MultiGrain(SETTING, Maps(2, 2, 2)).double()
     head.attention[0].weight.data = t(*weights).view(1, 2, 1, 1)
     head.attention[0].bias.data = t(bias)
     a = torch.sigmoid(head.attention[0](f))
@@ -258,7 +258,7 @@ def test_the_first_phase_leaves_the_network_and_its_running_statistics_as_they_w
 
 
 def test_a_straight_through_code_is_a_sign_with_the_gradient_of_a_line():
-    head = MultiGrain(Maps(2, 2, 2), SETTING, relax="ste").double()
+    head = MultiGrain(SETTING, Maps(2, 2, 2), relax="ste").double()
     output = head(Features(torch.zeros(1, 2), (F2, F2, F2)))
     assert set(output.code.detach().flatten().tolist()) <= {-1.0, 1.0}
     output.code.sum().backward()
@@ -271,7 +271,7 @@ def test_attention_and_hash_layers_have_the_stated_numbers_of_parameters():
     house = zoo.load_plugins()
     for name, features, attention in (("resnet18", 896, 899), ("resnet50", 3584, 3587)):
         backbone = house.backbone(f"torchvision/{name}").factory((3, 224, 224), weights="random")
-        head = MultiGrain(backbone, SETTING)
+        head = MultiGrain(SETTING, backbone)
         assert sum(p.numel() for p in head.attention.parameters()) == attention
         assert head.hash.in_features == features
     backbone = house.backbone("torchvision/resnet18").factory((3, 224, 224), weights="random")
