@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hashzoo.bench.job import Job
     from hashzoo.data.image_files import ImageFiles
     from hashzoo.data.image_paths import IMAGE_SUFFIXES, files_below, read_image_file
+    from hashzoo.distance import Cosine, Distance, Hamming, PackedDistance
     from hashzoo.errors import (
         ComposeError,
         DiskError,
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
     from hashzoo.execution.base import Attempt, Launcher, Limits
     from hashzoo.execution.local import LocalLauncher
     from hashzoo.execution.remote import find_cell, measure_claimed, measure_to_files, store_files
-    from hashzoo.hamming.counting import Counts, hamming_counts, pack, relevance
+    from hashzoo.hamming.counting import Counts, hamming_counts
+    from hashzoo.hamming.distances import weighted_distances
+    from hashzoo.hamming.packing import pack, unpack
+    from hashzoo.hamming.relevance import Relevance, relevance
     from hashzoo.hookspecs import Family, Tracker, hookimpl
-    from hashzoo.index import Cascade, Cosine, Distance, Hamming, Index, Scan
+    from hashzoo.index import Cascade, Index, Scan
     from hashzoo.method import Card, Composition, Deep, Head, Loss, Method, bits, bitwise, deep, options
     from hashzoo.registry.build import convert_options
     from hashzoo.registry.zoo import load_plugins
@@ -74,6 +78,7 @@ _WHERE = {
     "bench.job": ("Job",),
     "data.image_files": ("ImageFiles",),
     "data.image_paths": ("IMAGE_SUFFIXES", "files_below", "read_image_file"),
+    "distance": ("Cosine", "Distance", "Hamming", "PackedDistance"),
     "errors": (
         "ComposeError",
         "DiskError",
@@ -90,9 +95,12 @@ _WHERE = {
     "execution.base": ("Attempt", "Launcher", "Limits"),
     "execution.local": ("LocalLauncher",),
     "execution.remote": ("find_cell", "measure_claimed", "measure_to_files", "store_files"),
-    "hamming.counting": ("Counts", "hamming_counts", "pack", "relevance"),
+    "hamming.counting": ("Counts", "hamming_counts"),
+    "hamming.distances": ("weighted_distances",),
+    "hamming.packing": ("pack", "unpack"),
+    "hamming.relevance": ("Relevance", "relevance"),
     "hookspecs": ("Family", "Tracker", "hookimpl"),
-    "index": ("Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan"),
+    "index": ("Cascade", "Index", "Scan"),
     "method": ("Card", "Composition", "Deep", "Head", "Loss", "Method", "bits", "bitwise", "deep", "options"),
     "registry.build": ("convert_options",),
     "registry.zoo": ("load_plugins",),
@@ -136,6 +144,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Job",
     "ImageFiles",
     "IMAGE_SUFFIXES", "files_below", "read_image_file",
+    "Cosine", "Distance", "Hamming", "PackedDistance",
     "ComposeError", "DiskError", "EnvironmentFailure", "HashzooError", "NonFiniteError", "UsageError", "printable",
     "unknown_name", "CodeMetric", "CodeSample",
     "evaluate",
@@ -143,9 +152,12 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Attempt", "Launcher", "Limits",
     "LocalLauncher",
     "find_cell", "measure_claimed", "measure_to_files", "store_files",
-    "Counts", "hamming_counts", "pack", "relevance",
+    "Counts", "hamming_counts",
+    "weighted_distances",
+    "pack", "unpack",
+    "Relevance", "relevance",
     "Family", "Tracker", "hookimpl",
-    "Cascade", "Cosine", "Distance", "Hamming", "Index", "Scan",
+    "Cascade", "Index", "Scan",
     "Card", "Composition", "Deep", "Head", "Loss", "Method", "bits", "bitwise", "deep", "options",
     "convert_options",
     "load_plugins",

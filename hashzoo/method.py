@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
+from hashzoo.distance import Hamming
 from hashzoo.errors import ComposeError, NonFiniteError
-from hashzoo.index import Hamming, Index, Scan
+from hashzoo.index import Index, Scan
 from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split
 
 if TYPE_CHECKING:

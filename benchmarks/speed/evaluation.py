@@ -27,7 +27,7 @@ import torch
 from torchmetrics.retrieval import RetrievalMAP
 
 from hashzoo.evaluation.metrics import evaluate
-from hashzoo.hamming.counting import pack, set_threads
+from hashzoo.hamming.packing import pack, set_threads
 
 THREADS = 2
 ROUNDS = 5

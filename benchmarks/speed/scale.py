@@ -26,7 +26,10 @@ from hashzoo.backbone import Backbone
 from hashzoo.bench.measure import split_facts
 from hashzoo.evaluation.metrics import evaluate
 from hashzoo.evaluation.scoring import encode_batches
-from hashzoo.hamming.counting import hamming_counts, nearest, relevance, set_threads
+from hashzoo.hamming.counting import hamming_counts
+from hashzoo.hamming.distances import nearest
+from hashzoo.hamming.packing import set_threads
+from hashzoo.hamming.relevance import relevance
 from hashzoo.registry import zoo
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget

@@ -31,7 +31,8 @@ import torch
 
 from hashzoo.data import image_paths
 from hashzoo.data.transforms import prepare
-from hashzoo.hamming.counting import nearest, pack, set_threads
+from hashzoo.hamming.distances import nearest
+from hashzoo.hamming.packing import pack, set_threads
 from hashzoo.registry import zoo
 from hashzoo.registry.build import build_backbone
 from hashzoo.registry.saved_method import TrainedMethod

@@ -14,11 +14,13 @@ import torch
 
 from hashzoo import Budget, Run, encode
 from hashzoo.evaluation.metrics import evaluate, score
-from hashzoo.hamming import counting
+from hashzoo.hamming.counting import distance_counts
+from hashzoo.hamming.packing import set_threads
+from hashzoo.hamming.relevance import relevance
 from hashzoo.registry import zoo
 from hashzoo.types import Split, Splits
 
-counting.set_threads(1)  # small images: more threads would only wait for each other
+set_threads(1)  # small images: more threads would only wait for each other
 torch.set_num_threads(1)
 HOUSE = zoo.load_plugins()
 DATA: Splits = HOUSE.dataset("digits.standard").factory()
@@ -96,9 +98,9 @@ def zeros() -> tuple[float, float]:
         return x[:, one] - x[:, other]  # (N, 32)
 
     query, database = differences(DATA.query), differences(DATA.database)
-    relevance = counting.relevance(DATA.query.labels.numpy(), DATA.database.labels.numpy())
+    prepared = relevance(DATA.query.labels.numpy(), DATA.database.labels.numpy())
     halves = (32 - query.sign() @ database.sign().T) / 2  # (Q, N) half-integers where a value is 0
-    wrong = float(score(counting.distance_counts(halves.numpy(), relevance), ["map@all"])["map@all"].mean())
+    wrong = float(score(distance_counts(halves.numpy(), prepared), ["map@all"])["map@all"].mean())
     return wrong, measured(query >= 0, database >= 0, ["map@all"])["map@all"]
 
 

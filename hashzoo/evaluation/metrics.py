@@ -39,7 +39,9 @@ from numpy.typing import NDArray
 from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.code_metrics import CodeMetric, code_metrics
 from hashzoo.hamming import ties
-from hashzoo.hamming.counting import Counts, hamming_counts, pack, relevance
+from hashzoo.hamming.counting import Counts, hamming_counts
+from hashzoo.hamming.packing import pack
+from hashzoo.hamming.relevance import relevance
 from hashzoo.hamming.ties import Floats, chance_ap
 
 __all__ = [
@@ -184,7 +186,7 @@ def score(counts: Counts, names: Sequence[str], extra: ExtraMetrics | None = Non
     Raises UsageError for an unknown name, and for a radius if distances are not integers; ValueError for a graded
     metric of counts without grades, and for a metric of a plugin that does not return (Q,) numbers.
 
-    >>> counts = Counts(np.array([[1, 3, 1]]), np.array([[1, 2, 0]]), None, integer=True)
+    >>> counts = Counts(np.array([[1, 3, 1]]), np.array([[1, 2, 0]]), None, hamming=True)
     >>> {name: round(float(value[0]), 6) for name, value in score(counts, ["map@all", "p@h1"]).items()}
     {'map@all': 0.907407, 'p@h1': 0.75}
     """
@@ -235,7 +237,7 @@ def _score(counts: Counts, metric: Metric, extra: ExtraMetrics) -> Floats:
 
 
 def _within(counts: Counts, metric: Metric, radius: int) -> Floats:
-    if not counts.integer:
+    if not counts.hamming:
         raise UsageError(f"metric {metric.name!r} needs integer Hamming distances, which this index does not have")
     ball, found = (side[:, : radius + 1].sum(axis=1) for side in (counts.items, counts.relevant))
     values = {
@@ -251,11 +253,11 @@ def pr_curve(counts: Counts) -> tuple[Floats, Floats]:
 
     The rows of queries without a relevant item are NaN. Raises UsageError if distances are not integers.
 
-    >>> counts = Counts(np.array([[1, 3, 1]]), np.array([[1, 2, 0]]), None, integer=True)
+    >>> counts = Counts(np.array([[1, 3, 1]]), np.array([[1, 2, 0]]), None, hamming=True)
     >>> [side.round(3).tolist() for side in pr_curve(counts)]
     [[[1.0, 0.75, 0.6]], [[0.333, 1.0, 1.0]]]
     """
-    if not counts.integer:
+    if not counts.hamming:
         raise UsageError("a curve by radius needs integer Hamming distances, which this index does not have")
     positives = counts.positives[:, None]
     found = np.cumsum(counts.relevant, axis=1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from hashzoo.errors import NonFiniteError
 from hashzoo.evaluation.code_metrics import CodeSample, code_metrics
 from hashzoo.evaluation.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarize
-from hashzoo.hamming import counting
+from hashzoo.hamming.relevance import relevance
 from hashzoo.index import Index
 from hashzoo.method import Method
 from hashzoo.run import Run
@@ -178,18 +178,18 @@ def evaluate_index(
     """
     target = data.query.labels if data.pairs is None else data.pairs.labels
     labels = [side if data.multilabel else side.argmax(1) for side in (target, data.database.labels)]
-    relevance = counting.relevance(*(side.numpy() for side in labels))
+    prepared = relevance(*(side.numpy() for side in labels))
     graded = needs_grades(metrics, extra)
     by_radius = [name for name in metrics if parse(name, extra).radius is not None]
     chunks, curves, excluded, pairs = [], [], 0, np.zeros(())  # (2, K + 1)
     for start in range(0, len(target), CHUNK):
         rows = slice(start, start + CHUNK)
-        counts = index.counts({n: v[rows] for n, v in query.items()}, relevance[rows], graded)
-        usable = metrics if counts.integer else [name for name in metrics if name not in by_radius]
-        refused = {name: np.full(len(counts), np.nan) for name in by_radius if not counts.integer}
+        counts = index.counts({n: v[rows] for n, v in query.items()}, prepared[rows], graded)
+        usable = metrics if counts.hamming else [name for name in metrics if name not in by_radius]
+        refused = {name: np.full(len(counts), np.nan) for name in by_radius if not counts.hamming}
         chunks.append((score(counts, usable, extra) if usable else {}) | refused)
         excluded += int((counts.positives == 0).sum())
-        if counts.integer:
+        if counts.hamming:
             curves.append(np.stack(pr_curve(counts)))  # (2, q, K + 1)
             pairs = pairs + np.stack([counts.relevant, counts.items - counts.relevant]).sum(1)
     evaluation = replace(summarize(chunks), excluded=excluded)

@@ -57,7 +57,7 @@ class PackedEncoder(nn.Module):
 
 
 def pack_bits(bits: Tensor) -> Tensor:
-    """(B, K) bool to (B, ceil(K / 8)) uint8 like :func:`hashzoo.hamming.counting.pack`, with operators of ONNX.
+    """(B, K) bool to (B, ceil(K / 8)) uint8 like :func:`hashzoo.hamming.packing.pack`, with operators of ONNX.
 
     >>> pack_bits(torch.tensor([[True, False, False, False, False, False, False, True, True]])).tolist()
     [[129, 128]]

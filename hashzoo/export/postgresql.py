@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hashzoo.errors import UsageError, printable
 from hashzoo.export import manifest
-from hashzoo.hamming.counting import unpack
+from hashzoo.hamming.packing import unpack
 from hashzoo.retrieval.code_file import CHUNK_ROWS, StoredCodes
 from hashzoo.storage.files import disk_errors, replace_bytes
 

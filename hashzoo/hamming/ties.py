@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.hamming.counting import Counts, Ints
+from hashzoo.hamming.counting import Counts
+from hashzoo.hamming.packing import Ints
 
 Floats = NDArray[np.float64]
 Table = NDArray[np.longdouble]
@@ -242,5 +243,5 @@ def chance_ap(n: int, relevant: int) -> float:
     """
     if not 1 <= relevant <= n:
         raise ValueError(f"a ranking of {n} items cannot hold {relevant} relevant ones; give 1 to {n}")
-    counts = Counts(np.array([[n]]), np.array([[relevant]]), None, integer=False)
+    counts = Counts(np.array([[n]]), np.array([[relevant]]), None, hamming=False)
     return float(average_precision(counts, counts.size)[0])

@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.hamming.counting import pack, unpack
-from hashzoo.index import Packed
+from hashzoo.hamming.packing import pack, unpack
+from hashzoo.index import PackedRows
 from hashzoo.storage import npz
 from hashzoo.storage.files import canonical_json, replace_bytes
 from hashzoo.storage.schema import refuse_newer
@@ -103,7 +103,7 @@ class CodeCollector:
     def __init__(self, names: Sequence[str] | None = None) -> None:
         self.names = names
         self._widths: dict[str, int] = {}
-        self._bits: dict[str, Packed] = {}
+        self._bits: dict[str, PackedRows] = {}
         self._values: dict[str, list[np.ndarray[Any, Any]]] = {}
 
     def add(self, codes: Codes) -> None:
@@ -114,7 +114,7 @@ class CodeCollector:
             values = codes[name].numpy()
             if values.dtype == bool:
                 self._widths[name] = values.shape[1]
-                self._bits.setdefault(name, Packed()).add(pack(values))
+                self._bits.setdefault(name, PackedRows()).add(pack(values))
             else:
                 self._values.setdefault(name, []).append(values)
 

@@ -14,9 +14,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from hashzoo.distance import Hamming
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.hamming import counting
-from hashzoo.index import Hamming, Index, Scan
+from hashzoo.hamming.distances import nearest
+from hashzoo.hamming.packing import compiled, get_threads
+from hashzoo.index import Index, Scan
 
 EngineName = Literal["exact", "faiss-flat", "faiss-ivf"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
@@ -47,7 +49,7 @@ def import_faiss() -> Any:
 def hamming_code(index: Index) -> str:
     """The name of the code by whose unmasked Hamming distance an index ranks; empty if it ranks in another way."""
     distance = index.distance if isinstance(index, Scan) else None
-    return distance.name if isinstance(distance, Hamming) and not distance.weight else ""
+    return distance.name if isinstance(distance, Hamming) and not distance.mask else ""
 
 
 def select_engine(name: str, items: int, code: str) -> EngineName:
@@ -74,7 +76,7 @@ def select_engine(name: str, items: int, code: str) -> EngineName:
         if name != "exact":
             import_faiss()  # fails before anything is encoded
         return next(known for known in ENGINE_NAMES if known == name)
-    default: EngineName = "faiss-ivf" if items >= IVF_MIN_CODES else "exact" if counting.compiled() else "faiss-flat"
+    default: EngineName = "faiss-ivf" if items >= IVF_MIN_CODES else "exact" if compiled() else "faiss-flat"
     if default != "exact" and code:
         try:
             import_faiss()
@@ -143,7 +145,7 @@ def _search_in_threads(index: Any, queries: Bytes, k: int) -> Neighbours:
         import_faiss().omp_set_num_threads(1)  # in the calling thread only
         return _sort_neighbours(*index.search(np.ascontiguousarray(part), k))
 
-    threads = max(1, min(counting.get_threads(), len(queries)))
+    threads = max(1, min(get_threads(), len(queries)))
     with ThreadPoolExecutor(threads) as pool:
         rows, distances = zip(*pool.map(search, np.array_split(queries, threads)), strict=True)
     return np.concatenate(rows), np.concatenate(distances)
@@ -181,7 +183,7 @@ def build_lists(codes: Bytes, count: int | None = None, seed: int = 0) -> Invert
     assignments = nearest_centers(centers, codes)
     queries = codes[np.sort(rng.choice(len(codes), min(len(codes), RECALL_QUERIES), replace=False))]
     k = min(NEIGHBOURS, len(codes))
-    _, exact = counting.nearest(queries, codes, k)
+    _, exact = nearest(queries, codes, k)
     engine, probes = IVFEngine(codes, InvertedLists(centers, assignments, 1)), 1
     while True:
         engine.probes = probes
@@ -209,5 +211,5 @@ def _centers(codes: Bytes, count: int, rng: np.random.Generator, seed: int) -> B
 def nearest_centers(centers: Bytes, codes: Bytes) -> NDArray[np.int32]:
     """The nearest center of each code, (N,); the first of equally near ones."""
     step = 1 << 16
-    parts = [counting.nearest(codes[start : start + step], centers, 1)[0][:, 0] for start in range(0, len(codes), step)]
+    parts = [nearest(codes[start : start + step], centers, 1)[0][:, 0] for start in range(0, len(codes), step)]
     return np.concatenate(parts).astype(np.int32)

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from hashzoo.data import image_paths
+from hashzoo.distance import PackedDistance
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.hamming.counting import pack
+from hashzoo.hamming.packing import pack
 from hashzoo.index import Scan
 from hashzoo.retrieval import code_file, engines
 from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
@@ -98,7 +99,7 @@ class ImageIndex:
         self.encoder, self.metadata, self._stored = encoder, stored.metadata, stored
         self.root = Path(stored.metadata["root"]) if root is None else root
         index = encoder.trained.method.index()
-        self.integer = isinstance(index, Scan) and index.distance.integer
+        self.integer = isinstance(index, Scan) and isinstance(index.distance, PackedDistance)
         code = self.code = engines.hamming_code(index)
         # an index that holds lists is searched through them by default
         self.engine = engines.select_engine(engine, engines.IVF_MIN_CODES if "ivf.of" in stored.arrays else 0, code)

@@ -16,7 +16,9 @@ from torch import Tensor
 from hashzoo.errors import UsageError, status_of
 from hashzoo.evaluation.metrics import score
 from hashzoo.evaluation.scoring import encode
-from hashzoo.hamming import counting
+from hashzoo.hamming.counting import distance_counts
+from hashzoo.hamming.packing import set_threads
+from hashzoo.hamming.relevance import relevance
 from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.testing.fixtures import Finding, Probe, run_checks, signature_problem, synthetic_splits
@@ -180,9 +182,9 @@ class _Check:
         index = self.method.index()
         index.add(encode(self.run, self.method, self.data.database))
         labels = [part.labels.numpy() for part in (self.data.query, self.data.database)]
-        relevance = counting.relevance(*labels)
-        reached = float(score(index.counts(self.codes, relevance), ["map@all"])["map@all"].mean())
-        tied = counting.distance_counts(np.zeros((len(self.data.query), len(self.data.database))), relevance)
+        prepared = relevance(*labels)
+        reached = float(score(index.counts(self.codes, prepared), ["map@all"])["map@all"].mean())
+        tied = distance_counts(np.zeros((len(self.data.query), len(self.data.database))), prepared)
         chance = float(score(tied, ["map@all"])["map@all"].mean())
         if reached > min(MARGIN * chance, (1 + chance) / 2):
             return ""
@@ -228,7 +230,7 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
         and the global state of the process is restored.
     """
     threads = torch.get_num_threads()
-    counting.set_threads(threads)  # the first use of numba would change the number of torch's threads
+    set_threads(threads)  # the first use of numba would change the number of torch's threads
     torch.set_num_threads(threads)
     before = _process_state()
     with preserve_process_state():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hashzoo.errors import UsageError
-from hashzoo.hamming import counting
+from hashzoo.hamming.packing import get_threads, set_threads
 
 #: Makes cuBLAS sum in a fixed order; see "Results reproducibility" in https://docs.nvidia.com/cuda/cublas.
 CUBLAS_SETTINGS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
@@ -25,7 +25,7 @@ def preserve_process_state() -> Iterator[None]:
     This covers the global random generators, torch's default dtype and device, gradient mode, matmul precision and
     determinism, the thread counts of torch and numba, the working directory and the environment variables.
     """
-    threads, compiled = torch.get_num_threads(), counting.get_threads()
+    threads, compiled = torch.get_num_threads(), get_threads()
     generators = torch.get_rng_state(), np.random.get_state(), random.getstate()
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     dtype, device, grad = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
@@ -58,7 +58,7 @@ def preserve_process_state() -> Iterator[None]:
         random.setstate(generators[2])
         if gpus:
             torch.cuda.set_rng_state_all(gpus)
-        counting.set_threads(compiled)
+        set_threads(compiled)
         torch.set_num_threads(threads)  # last: the first use of numba sets it too
 
 
@@ -92,5 +92,5 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 def limit_threads(count: int) -> None:
     """Limit torch and numba in this process to ``count`` threads."""
-    counting.set_threads(count)
+    set_threads(count)
     torch.set_num_threads(count)  # last: the first use of numba sets the count of the OpenMP that both use

@@ -12,7 +12,7 @@ import torch
 from hashzoo.bench.job import Job, Row, load_job_data
 from hashzoo.evaluation.metrics import evaluate, score
 from hashzoo.evaluation.scoring import encode
-from hashzoo.hamming import counting
+from hashzoo.hamming.relevance import relevance
 from hashzoo.index import Hamming, Scan
 from hashzoo.method import Deep, bits
 from hashzoo.registry import zoo
@@ -49,7 +49,7 @@ class Fitted:
         labels = self.data.database.labels if labels is None else labels
         index = self.method.index()
         index.add({name: values[rows] for name, values in self.database.items()})
-        return index.counts(self.query, counting.relevance(wanted.numpy(), labels[rows].numpy()))
+        return index.counts(self.query, relevance(wanted.numpy(), labels[rows].numpy()))
 
 
 @pytest.fixture(scope="module")
@@ -319,4 +319,4 @@ def test_codes_do_not_change_when_labels_of_the_database_do(fitted):
 def test_only_distances_that_count_bits_are_looked_at_within_a_radius(name, fitted):
     it = fitted(name)
     index = it.method.index()
-    assert it.counts().integer == (isinstance(index, Scan) and isinstance(index.distance, Hamming))
+    assert it.counts().hamming == (isinstance(index, Scan) and isinstance(index.distance, Hamming))

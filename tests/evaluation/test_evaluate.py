@@ -9,7 +9,9 @@ import pytest
 
 from hashzoo.errors import UsageError
 from hashzoo.evaluation.metrics import evaluate, needs_grades, parse, pr_curve, score, summarize
-from hashzoo.hamming.counting import Counts, distance_counts, hamming_counts, pack, relevance
+from hashzoo.hamming.counting import Counts, distance_counts, hamming_counts
+from hashzoo.hamming.packing import pack
+from hashzoo.hamming.relevance import relevance
 
 
 def task(seed: int, Q: int = 30, N: int = 200, bits: int = 12, classes: int = 6):
@@ -120,7 +122,7 @@ def test_a_curve_by_radius_is_blank_for_a_query_without_a_relevant_item():
 
 
 def test_graded_metrics_of_counts_without_grades_are_refused():
-    counts = Counts(np.array([[2]]), np.array([[1]]), None, integer=True)
+    counts = Counts(np.array([[2]]), np.array([[1]]), None, hamming=True)
     for name in ("ndcg@1", "acg@1", "wap@all"):
         with pytest.raises(ValueError, match="graded=True"):
             score(counts, [name])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from hashzoo.evaluation.metrics import chance_ap, evaluate, pr_curve, score
-from hashzoo.hamming.counting import Counts, distance_counts, relevance
+from hashzoo.hamming.counting import Counts, distance_counts
+from hashzoo.hamming.relevance import relevance
 from tests.oracles import brute
 
 
@@ -20,7 +21,7 @@ def counts_of(distances, grades) -> Counts:
     distances, grades = np.asarray(distances), np.asarray(grades)
     table = np.zeros((1, distances.max() + 1, grades.max() + 1), np.int64)
     np.add.at(table[0], (distances, grades), 1)
-    return Counts(table.sum(axis=2), table[:, :, 1:].sum(axis=2), table, integer=True)
+    return Counts(table.sum(axis=2), table[:, :, 1:].sum(axis=2), table, hamming=True)
 
 
 def value(counts: Counts, name: str) -> float:
@@ -84,7 +85,7 @@ def test_two_thousand_rankings_of_seven_match_every_order():
         row += [total[:, cut - 1] / np.maximum(found[:, cut - 1], 1) for cut in (3, 5)]
         expected.append([sample.mean() for sample in row])
     items, relevant = (np.concatenate([getattr(t, side) for t in tables]) for side in ("items", "relevant"))
-    values = score(Counts(items, relevant, None, integer=True), names)
+    values = score(Counts(items, relevant, None, hamming=True), names)
     np.testing.assert_allclose(np.stack([values[n] for n in names], axis=1), expected, atol=1e-9)
 
 
@@ -123,7 +124,7 @@ def test_expected_values_lie_where_random_orders_do(seed):
 
 def test_hits_variant_keeps_its_precision_in_a_long_cut_group():
     n, relevant, cut = 100_000, 300, 5000
-    counts = Counts(np.array([[n]]), np.array([[relevant]]), None, integer=True)
+    counts = Counts(np.array([[n]]), np.array([[relevant]]), None, hamming=True)
     h = np.arange(1, relevant + 1)
     H = math.fsum(1 / t for t in range(1, cut + 1))
     ap = (1 / cut) * (H + (h - 1) / (cut - 1) * (cut - H))

@@ -15,13 +15,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from hashzoo import Cosine, Hamming, Scan, index
+from hashzoo import Cosine, Hamming, Scan, distance
 from hashzoo.api.watch import Watch, encoding_progress
 from hashzoo.data.transforms import load
 from hashzoo.evaluation.metrics import evaluate
 from hashzoo.evaluation.scoring import encode
 from hashzoo.hamming import counting
-from hashzoo.hamming.counting import hamming_counts, nearest, pack, relevance
+from hashzoo.hamming.counting import hamming_counts
+from hashzoo.hamming.distances import nearest
+from hashzoo.hamming.packing import pack
+from hashzoo.hamming.relevance import relevance
 from hashzoo.index import Cascade
 from hashzoo.run import Run
 from hashzoo.testing import synthetic_splits
@@ -139,7 +142,7 @@ def indexes():
         bits = {name: torch.rand(count, 16, generator=g) < 0.5 for name in ("code", "local", "mask")}
         return bits | {"real": torch.randn(count, 4, generator=g)}
 
-    made = [Scan(Hamming("code", weight="mask")), Scan(Cosine("real")), Cascade(Hamming("code"), Hamming("local"), 9)]
+    made = [Scan(Hamming("code", mask="mask")), Scan(Cosine("real")), Cascade(Hamming("code"), Hamming("local"), 9)]
     database = codes(50)
     for one in made:
         for rows in torch.arange(50).split(7):
@@ -153,7 +156,7 @@ def test_few_queries_at_a_time_give_what_all_together_give(which, monkeypatch):
     rng = np.random.default_rng(0)
     pairs = relevance(rng.integers(0, 3, 11), rng.integers(0, 3, 50))
     whole, ranking = made[which].counts(query, pairs, graded=True), made[which].search(query, 9)
-    monkeypatch.setattr(index, "PAIRS", 120)  # two queries at a time
+    monkeypatch.setattr(distance, "PAIRS", 120)  # two queries at a time
     parts, ranks = made[which].counts(query, pairs, graded=True), made[which].search(query, 9)
     assert np.array_equal(parts.items, whole.items)
     assert np.array_equal(parts.relevant, whole.relevant)

@@ -19,7 +19,8 @@ from torch import nn
 from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.evaluation.scoring import encode, relaxed_codes
-from hashzoo.hamming import counting
+from hashzoo.hamming.distances import nearest
+from hashzoo.hamming.packing import unpack
 from hashzoo.registry import zoo
 from hashzoo.retrieval import code_file
 from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
@@ -56,12 +57,12 @@ def index(kept, tmp_path_factory) -> Path:
 def agrees(kept: StoredCodes, query: int, found: list[tuple[int, float]]) -> None:
     """What was found, (row, distance), are the nearest of a row's code, whatever the order of equal ones."""
     packed = kept.arrays["bits.code"]
-    rows, distances = counting.nearest(packed[query : query + 1], packed, NEAREST)
+    rows, distances = nearest(packed[query : query + 1], packed, NEAREST)
     assert [far for _, far in found] == distances[0].tolist()
     last = distances[0, -1]
     inner = {row for row, far in found if far < last}
     assert inner == set(rows[0][distances[0] < last].tolist())
-    own = (counting.unpack(packed, BITS) != counting.unpack(packed[query : query + 1], BITS)).sum(1)
+    own = (unpack(packed, BITS) != unpack(packed[query : query + 1], BITS)).sum(1)
     assert all(own[row] == far for row, far in found)
 
 
@@ -155,7 +156,7 @@ def test_postgresql_finds_the_same_neighbours_with_the_example_of_the_file(kept,
         lines = psql(output, "-c", example.replace("id = 0", f"id = {query}")).splitlines()
         agrees(kept, query, [tuple(map(int, line.split("\t"))) for line in lines])
     first = psql(output, "-c", 'SELECT "code" FROM pictures WHERE id = 0').strip()
-    assert first == "".join(map(str, counting.unpack(kept.arrays["bits.code"][:1], BITS)[0].astype(int)))
+    assert first == "".join(map(str, unpack(kept.arrays["bits.code"][:1], BITS)[0].astype(int)))
     path = psql(output, "-c", f"SELECT path FROM pictures WHERE id IN (3, {COUNT - 1}) ORDER BY id")
     assert path == f"{kept.paths[3]}\ncaf\\xe9.jpg\n"
     vector = psql(output, "-c", "SELECT vector[1] FROM pictures WHERE id = 2").strip()
@@ -197,7 +198,7 @@ def test_onnx_gives_the_codes_of_torch_for_any_number_of_images(results, method,
     codes = encode(of.run, of.method, some)["code"].numpy()
     (packed,) = session.run(None, {"pictures": some.images.numpy()})
     relaxed = relaxed_codes(of.run, of.method, some)
-    apart = counting.unpack(packed, 20) != codes
+    apart = unpack(packed, 20) != codes
     assert not (apart if relaxed is None else apart & (relaxed.numpy().__abs__() >= 1e-5)).any()
     assert apart.mean() < 1e-3
     (one,) = session.run(None, {"pictures": some.images[:1].numpy()})

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hashzoo.hamming import counting
-from hashzoo.hamming.counting import distance_counts, hamming_counts, nearest, pack, relevance, set_threads, unpack
+from hashzoo.hamming import packing
+from hashzoo.hamming.counting import distance_counts, hamming_counts
+from hashzoo.hamming.distances import nearest
+from hashzoo.hamming.packing import pack, set_threads, unpack
+from hashzoo.hamming.relevance import CELLS, relevance
 from tests.oracles import brute
 
 WIDTHS = (1, 2, 7, 8, 9, 31, 63, 64, 65, 100, 126, 127, 128, 129, 192, 255, 300)
@@ -66,10 +69,10 @@ def test_compiled_loops_and_numpy_give_the_same_integers(seed, Q, N, bits, multi
     k = 1 + seed % N
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HASHZOO_NUMBA", "on")
-        assert counting._kernels() is not None
+        assert packing.compiled_loops() is not None
         fast, near = counted(*task, graded), nearest(pack(task[0]), pack(task[1]), k)
         patch.setenv("HASHZOO_NUMBA", "off")
-        assert counting._kernels() is None
+        assert packing.compiled_loops() is None
         plain, sure = counted(*task, graded), nearest(pack(task[0]), pack(task[1]), k)
     np.testing.assert_array_equal(fast.items, plain.items)
     np.testing.assert_array_equal(fast.relevant, plain.relevant)
@@ -139,7 +142,7 @@ def test_multi_hot_labels_of_any_number_type_are_the_same_labels(dtype):
 
 
 def test_labels_are_checked_beyond_the_first_block():
-    labels = np.zeros((3 * counting._CELLS // 1000, 1000), np.float32)
+    labels = np.zeros((3 * CELLS // 1000, 1000), np.float32)
     labels[-1, -1] = 0.5
     with pytest.raises(ValueError, match="database_labels holds values other than 0 and 1"):
         relevance(np.ones((1, 1000)), labels)
@@ -189,7 +192,7 @@ def test_equal_real_distances_are_one_group():
     counts = distance_counts(distances, relevance([0, 1], [0, 1, 1, 1]))
     assert counts.items.tolist() == [[2, 2, 0], [1, 1, 2]]
     assert counts.relevant.tolist() == [[0, 1, 0], [1, 0, 2]]
-    assert not counts.integer
+    assert not counts.hamming
 
 
 @pytest.mark.parametrize("graded", [False, True])

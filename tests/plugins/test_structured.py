@@ -276,7 +276,7 @@ def test_attention_and_hash_layers_have_the_stated_numbers_of_parameters():
         assert head.hash.in_features == features
     backbone = house.backbone("torchvision/resnet18").factory((3, 224, 224), weights="random")
     assert sum(p.numel() for p in backbone.parameters()) == 11_176_512
-    head = Saliency(backbone, Setting(48, 3, False, torch.ones(3), 3))
+    head = Saliency(Setting(48, 3, False, torch.ones(3), 3), backbone)
     assert sum(p.numel() for p in head.local.parameters()) == 32
     assert sum(p.numel() for p in [*head.hash.parameters(), *head.norm.parameters()]) == 25_392 + 96
     maps = backbone.eval()(torch.zeros(1, 3, 224, 224)).maps
@@ -326,7 +326,7 @@ def test_signed_and_absolute_cams_are_what_their_names_say():
 
 
 def cascade(depth, selected=(True, True, False, False)):
-    index = Cascade(Hamming("global"), Hamming("local", weight="mask"), depth)
+    index = Cascade(Hamming("global"), Hamming("local", mask="mask"), depth)
     index.add(
         {
             "global": torch.tensor([[1, 1], [1, 0], [1, 0], [0, 1]]).bool(),
@@ -344,7 +344,7 @@ def cascade(depth, selected=(True, True, False, False)):
 def test_a_cascade_ranks_the_head_again_and_leaves_the_rest_behind():
     index, query = cascade(3)
     assert Hamming("local")(query, {"local": query["local"]}).tolist() == [[0]]
-    fine = Scan(Hamming("local", weight="mask"))
+    fine = Scan(Hamming("local", mask="mask"))
     fine.add({"local": torch.tensor([[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]]).bool()})
     ranking = fine.search(query, 4)
     assert dict(zip(ranking.rows[0].tolist(), ranking.distances[0].tolist(), strict=True)) == {0: 0, 1: 1, 2: 2, 3: 0}
@@ -365,7 +365,7 @@ def test_a_depth_of_one_never_puts_an_item_before_one_that_is_coarsely_nearer():
 
 def test_the_rank_groups_of_a_cascade_do_not_depend_on_the_order_of_the_database():
     from hashzoo.evaluation.metrics import score
-    from hashzoo.hamming import counting
+    from hashzoo.hamming.relevance import relevance
 
     g = np.random.default_rng(0)
     codes = {"global": torch.from_numpy(g.random((60, 4)) < 0.5), "local": torch.from_numpy(g.random((60, 20)) < 0.5)}
@@ -374,9 +374,9 @@ def test_the_rank_groups_of_a_cascade_do_not_depend_on_the_order_of_the_database
     labels, asked = g.integers(3, size=60), g.integers(3, size=5)
     values = []
     for order in (np.arange(60), g.permutation(60)):
-        index = Cascade(Hamming("global"), Hamming("local", weight="mask"), 13)
+        index = Cascade(Hamming("global"), Hamming("local", mask="mask"), 13)
         index.add({n: v[order] for n, v in codes.items()})
-        counts = index.counts(query, counting.relevance(asked, labels[order]))
+        counts = index.counts(query, relevance(asked, labels[order]))
         values.append(score(counts, ["map@all", "map@10"]))
     assert all(np.array_equal(values[0][n], values[1][n]) for n in values[0])
 
@@ -384,7 +384,8 @@ def test_the_rank_groups_of_a_cascade_do_not_depend_on_the_order_of_the_database
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**31), st.integers(1, 150), st.integers(1, 12))
 def test_masked_distances_equal_brute_force_and_grow_with_the_mask(seed, width, count):
-    from hashzoo.hamming.counting import masked_distances, pack
+    from hashzoo.hamming.distances import masked_distances
+    from hashzoo.hamming.packing import pack
 
     g = np.random.default_rng(seed)
     query, database = g.random((3, width)) < 0.5, g.random((count, width)) < 0.5
@@ -400,7 +401,8 @@ def test_masked_distances_equal_brute_force_and_grow_with_the_mask(seed, width, 
 
 
 def test_masked_distances_are_the_same_without_numba(monkeypatch):
-    from hashzoo.hamming.counting import masked_distances, pack
+    from hashzoo.hamming.distances import masked_distances
+    from hashzoo.hamming.packing import pack
 
     g = np.random.default_rng(1)
     packed = [pack(g.random((n, 70)) < 0.5) for n in (4, 4, 30)]

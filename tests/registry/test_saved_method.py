@@ -20,7 +20,7 @@ from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.evaluation.scoring import encode
 from hashzoo.execution.sweep import again
-from hashzoo.hamming import counting
+from hashzoo.hamming.relevance import relevance
 from hashzoo.registry import saved_method, zoo
 from hashzoo.report import figures
 from hashzoo.report.draw import confusion_shares, draw
@@ -71,10 +71,10 @@ def test_a_method_read_from_disk_gives_the_scores_it_was_measured_with(method, c
     data = HOUSE.dataset("digits.small").factory()
     index = read.method.index()
     index.add(encode(read.run, read.method, data.database))
-    relevance = counting.relevance(data.query.labels.numpy(), data.database.labels.numpy())
+    prepared = relevance(data.query.labels.numpy(), data.database.labels.numpy())
     from hashzoo.evaluation.metrics import score
 
-    found = score(index.counts(encode(read.run, read.method, data.query), relevance), ["map@all"])["map@all"].mean()
+    found = score(index.counts(encode(read.run, read.method, data.query), prepared), ["map@all"])["map@all"].mean()
     assert found == pytest.approx(store.read(path).metrics["map@all"], abs=1e-3)  # frozen features are kept in fp32
 
 

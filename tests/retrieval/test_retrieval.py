@@ -18,7 +18,8 @@ from hashzoo.cli.main import main
 from hashzoo.data.transforms import shaped
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.evaluation.scoring import encode
-from hashzoo.hamming import counting
+from hashzoo.hamming.distances import nearest
+from hashzoo.hamming.packing import pack, unpack
 from hashzoo.registry import zoo
 from hashzoo.retrieval import code_file, engines, image_index
 from hashzoo.retrieval.code_file import CodeCollector
@@ -373,13 +374,13 @@ def test_the_file_of_codes_is_plain_arrays(itq, photos, tmp_path):
     about = json.loads(stored["about"].tobytes())
     assert about["codes"]["code"]["bits"] == 16
     codes = hashzoo.load_encoder(itq).encode([photos / path for path in paths])["code"].numpy()
-    np.testing.assert_array_equal(counting.unpack(stored["bits.code"], 16), codes)
+    np.testing.assert_array_equal(unpack(stored["bits.code"], 16), codes)
 
 
 def random_codes(items: int, bits: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     centers = rng.integers(0, 2, (8, bits)).astype(bool)
-    return counting.pack(centers[rng.integers(0, 8, items)] ^ (rng.random((items, bits)) < 0.1))
+    return pack(centers[rng.integers(0, 8, items)] ^ (rng.random((items, bits)) < 0.1))
 
 
 @pytest.mark.parametrize("bits", [12, 64])
@@ -387,7 +388,7 @@ def test_engines_find_the_same_neighbours_up_to_ties(bits):
     pytest.importorskip("faiss")
     codes = random_codes(3000, bits)
     queries, k = codes[::100], 20
-    rows, distances = counting.nearest(queries, codes, k)
+    rows, distances = nearest(queries, codes, k)
     flat_rows, flat = engines.FlatEngine(codes).search(queries, k)
     np.testing.assert_array_equal(flat, distances)
     for mine, theirs, far in zip(rows, flat_rows, distances, strict=True):
@@ -418,7 +419,7 @@ def listed(itq):
     """Two thousand codes in lists, and the encoder that they pretend to be of."""
     pytest.importorskip("faiss")
     encoder, many = hashzoo.load_encoder(itq), CodeCollector()
-    many.add({"code": torch.from_numpy(counting.unpack(random_codes(2000, 16), 16))})
+    many.add({"code": torch.from_numpy(unpack(random_codes(2000, 16), 16))})
     paths = [Path(f"{row}.png") for row in range(2000)]
     return image_index.add_lists(many.finish(encoder.describe(), Path("/photos"), paths), "code", "faiss-ivf"), encoder
 

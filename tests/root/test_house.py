@@ -51,8 +51,6 @@ TOO_LARGE = {
     "hashzoo/cli/results.py:show",
     #
     #
-    "hashzoo/hamming/kernels.py:count_short",
-    "hashzoo/hamming/kernels.py:count_wide",
     #
     "hashzoo/report/charts.py:lines",
     "hashzoo/report/gallery.py:gallery",

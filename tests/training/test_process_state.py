@@ -15,7 +15,7 @@ from hashzoo.bench.job import Execution
 from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.errors import UsageError, status_of
-from hashzoo.hamming import counting
+from hashzoo.hamming.packing import get_threads
 from hashzoo.registry import zoo
 from hashzoo.training.process_state import CUBLAS_SETTINGS, deterministic, preserve_process_state
 
@@ -104,7 +104,7 @@ def process_state():
         "determinism": torch.get_deterministic_debug_mode(),
         "precision": torch.get_float32_matmul_precision(),
         "cudnn": (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
-        "threads": (torch.get_num_threads(), counting.get_threads()),
+        "threads": (torch.get_num_threads(), get_threads()),
     }
 
 

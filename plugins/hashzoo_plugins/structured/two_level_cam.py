@@ -212,7 +212,7 @@ class TwoLevelCAM(Deep):
 
     def index(self) -> Index:
         """A coarse ranking by the global code, then by the selected local bits."""
-        return Cascade(Hamming("global"), Hamming("local", weight="mask"), self.depth)
+        return Cascade(Hamming("global"), Hamming("local", mask="mask"), self.depth)
 
     def bitwise(self, operation: Operation, a: Codes, b: Codes) -> Codes:
         """Bitwise codes; the mask has the local bits that either query attends to."""

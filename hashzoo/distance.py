@@ -1,0 +1,224 @@
+"""Distances between the codes of queries and of database items."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hashzoo.hamming.counting import Counts, concatenate_counts, hamming_counts, integer_counts
+from hashzoo.hamming.distances import masked_distances, nearest, nearest_by
+from hashzoo.hamming.packing import pack
+from hashzoo.hamming.relevance import Relevance
+from hashzoo.types import Codes, Ranking
+
+PAIRS = 1 << 24  # largest number of distances held in memory at once: 64 queries against 262,144 items
+
+
+class Distance(ABC):
+    """Base class of a distance between named codes.
+
+    A subclass sets ``stored`` and implements ``__call__``. A whole-number distance between packed bit codes should
+    extend :class:`PackedDistance` instead, which an index counts without sorting.
+
+    Attributes:
+        stored: Names of the codes that the distance reads from the database. An index keeps these codes and no others.
+
+    Example:
+        >>> class Manhattan(Distance):
+        ...     stored = ("vector",)
+        ...
+        ...     def __call__(self, query: Codes, database: Codes) -> Tensor:
+        ...         return torch.cdist(query["vector"], database["vector"], p=1)
+    """
+
+    stored: tuple[str, ...]
+
+    @abstractmethod
+    def __call__(self, query: Codes, database: Codes) -> Tensor:
+        """Compute all distances between queries and database items.
+
+        Args:
+            query: Codes of Q queries, by name.
+            database: Codes of N items, by name: those in ``stored``. Bits are bool (N, K).
+
+        Returns:
+            (Q, N) distances; smaller is nearer, and equal distances are ties.
+        """
+
+
+class PackedDistance(Distance):
+    """Base class of a whole-number distance between bit codes that are stored eight bits to a byte.
+
+    The database stays packed, and items are counted in a histogram by distance, without sorting. A subclass implements
+    :meth:`largest` and :meth:`packed`; a faster implementation for one distance can also override :meth:`counts` and
+    :meth:`nearest`, as :class:`Hamming` does.
+
+    Args:
+        name: Name of the code to compare: bool (B, K), as ``encode`` returns it.
+
+    Example:
+        >>> class Parity(PackedDistance):  # 1 if the codes differ in an odd number of bits
+        ...     def largest(self, bits: int) -> int:
+        ...         return 1
+        ...
+        ...     def packed(self, query: Codes, database: NDArray[np.uint8]) -> Tensor:
+        ...         return Hamming(self.name).packed(query, database) % 2
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.stored = name, (name,)
+
+    @abstractmethod
+    def largest(self, bits: int) -> int:
+        """Return an upper bound on the distance between two codes.
+
+        Args:
+            bits: Code length K.
+
+        Returns:
+            The bound. Memory and time of counting grow with it: beyond a million, distances are sorted.
+        """
+
+    @abstractmethod
+    def packed(self, query: Codes, database: NDArray[np.uint8]) -> Tensor:
+        """Compute all distances between queries and packed database codes.
+
+        Args:
+            query: Codes of Q queries on the CPU, by name: ``query[self.name]`` is bool (Q, K), and other codes of the
+                method can be read too.
+            database: (N, ceil(K / 8)) packed codes, as :func:`hashzoo.pack` makes them: the first bit is the highest
+                of the first byte, and the padding is zero.
+
+        Returns:
+            (Q, N) integers from 0 to ``largest(K)``.
+        """
+
+    def __call__(self, query: Codes, database: Codes) -> Tensor:
+        """(Q, N) distances between unpacked bool codes (Q, K) and (N, K)."""
+        return self.packed(on_cpu(query), pack(database[self.name].cpu().numpy()))
+
+    def counts(
+        self, query: Codes, database: NDArray[np.uint8], bits: int, relevance: Relevance, graded: bool = False
+    ) -> Counts:
+        """Count the items at each distance from each query.
+
+        Args:
+            query: Codes of Q queries on the CPU.
+            database: (N, ceil(bits / 8)) packed codes.
+            bits: Code length K.
+            relevance: Labels of the Q queries and N items.
+            graded: Whether to count by the number of shared labels too.
+
+        Returns:
+            Counts by group of equal distance, nearest first.
+        """
+        largest, parts, start = self.largest(bits), list[Counts](), 0
+        for block in query_blocks(query, len(database)):
+            distances = self.packed(block, database).cpu().numpy()
+            parts.append(integer_counts(distances, largest, relevance[start : start + len(distances)], graded))
+            start += len(distances)
+        return concatenate_counts(parts)
+
+    def nearest(self, query: Codes, database: NDArray[np.uint8], k: int) -> Ranking:
+        """Find the k nearest items of each query.
+
+        Args:
+            query: Codes of Q queries on the CPU.
+            database: (N, ceil(K / 8)) packed codes.
+            k: Items per query, from 1 to N.
+
+        Returns:
+            The ranking, nearest first; items at equal distance are in database order.
+        """
+        blocks = query_blocks(query, len(database))
+        return concatenate_rankings([rank(self.packed(block, database), k) for block in blocks])
+
+
+class Hamming(PackedDistance):
+    """The number of bits in which two codes differ.
+
+    Args:
+        name: Name of the code to compare: bool (B, K).
+        mask: Name of a second code of each query, bool (Q, K). If given, only bits set in the query's mask count.
+    """
+
+    def __init__(self, name: str, mask: str = "") -> None:
+        super().__init__(name)
+        self.mask = mask
+
+    def largest(self, bits: int) -> int:
+        """The code length."""
+        return bits
+
+    def packed(self, query: Codes, database: NDArray[np.uint8]) -> Tensor:
+        """(Q, N) int32 distances to packed codes (N, ceil(K / 8))."""
+        codes = query[self.name].detach().cpu()
+        mask = query[self.mask].detach().cpu() if self.mask else torch.ones_like(codes)
+        return torch.from_numpy(masked_distances(pack(codes.numpy()), pack(mask.numpy()), database))
+
+    def counts(
+        self, query: Codes, database: NDArray[np.uint8], bits: int, relevance: Relevance, graded: bool = False
+    ) -> Counts:
+        """Count by compiled loops that hold no distances; without a mask, group g holds distance g."""
+        if self.mask:
+            return super().counts(query, database, bits, relevance, graded)
+        return hamming_counts(pack(query[self.name].numpy()), database, bits, relevance, graded)
+
+    def nearest(self, query: Codes, database: NDArray[np.uint8], k: int) -> Ranking:
+        """Search by compiled loops that hold no distances."""
+        if self.mask:
+            return super().nearest(query, database, k)
+        rows, distances = nearest(pack(query[self.name].numpy()), database, k)
+        return Ranking(torch.from_numpy(rows), torch.from_numpy(distances))
+
+
+class Cosine(Distance):
+    """One minus the cosine similarity of real vectors.
+
+    Args:
+        name: Name of the code to compare: real (B, D).
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.stored = name, (name,)
+
+    def __call__(self, query: Codes, database: Codes) -> Tensor:
+        """(Q, N) float32. Rounded from float64, so that items with equal vectors are at equal distance."""
+        q, d = (torch.nn.functional.normalize(codes[self.name].double(), dim=1) for codes in (query, database))
+        return (1 - q @ d.T).float()
+
+
+def query_blocks(query: Codes, items: int) -> Iterator[Codes]:
+    """Split queries into blocks of at most ``PAIRS`` distances to all items, with at least one query each.
+
+    >>> [len(block["code"]) for block in query_blocks({"code": torch.zeros(5, 8)}, PAIRS // 2)]
+    [2, 2, 1]
+    """
+    step = max(1, PAIRS // max(1, items))
+    count = len(next(iter(query.values())))
+    for start in range(0, max(1, count), step):
+        yield {name: values[start : start + step] for name, values in query.items()}
+
+
+def rank(distances: Tensor, k: int) -> Ranking:
+    """The k nearest items by distances (Q, N), at equal distance in database order."""
+    if not distances.is_floating_point():
+        rows, values = nearest_by(distances.cpu().numpy(), k)
+        return Ranking(torch.from_numpy(rows), torch.from_numpy(values))
+    ordered, order = distances.sort(dim=1, stable=True)
+    return Ranking(order[:, :k].clone(), ordered[:, :k].clone())  # copies: a view would keep all N columns in memory
+
+
+def concatenate_rankings(parts: Sequence[Ranking]) -> Ranking:
+    """Join rankings of successive queries."""
+    return Ranking(torch.cat([part.rows for part in parts]), torch.cat([part.distances for part in parts]))
+
+
+def on_cpu(codes: Codes) -> Codes:
+    """The same codes on the CPU, without gradient."""
+    return {name: values.detach().cpu() for name, values in codes.items()}

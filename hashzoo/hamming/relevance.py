@@ -1,0 +1,145 @@
+"""Which items are relevant to which queries: labels in the form in which they are compared and counted.
+
+Shapes: Q queries, N database items, C classes, L bytes of a label row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashzoo.hamming.packing import ONES, Ints, pack
+
+CELLS = 1 << 20  # label entries checked at a time, which bounds the memory of the check
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Labels of queries and database items, prepared for comparison by :func:`relevance`.
+
+    A slice holds the labels of those queries and of the whole database.
+
+    Attributes:
+        query: (Q, L) uint8.
+        database: (L, N) uint8.
+        same: If True, the L bytes of a row encode its class, and two rows match if all bytes are equal. If False, they
+            are 8 L multi-hot labels.
+        highest: Upper bound on the number of labels that a pair shares.
+    """
+
+    query: NDArray[np.uint8]
+    database: NDArray[np.uint8]
+    same: bool
+    highest: int
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def __getitem__(self, queries: slice) -> Relevance:
+        return replace(self, query=self.query[queries])
+
+    def among(self, items: slice) -> Relevance:
+        """The labels of all queries and of some database items."""
+        return replace(self, database=np.ascontiguousarray(self.database[:, items]))
+
+    def relevant(self, row: int) -> NDArray[np.bool_]:
+        """(N,) whether each item is relevant to the query in this row."""
+        labels = self.query[row][:, None]
+        if self.same:
+            return np.asarray((self.database == labels).all(axis=0))
+        return np.asarray((self.database & labels).any(axis=0))
+
+    def grades(self, row: int) -> Ints:
+        """(N,) number of labels that each item shares with the query in this row."""
+        if self.same:
+            return self.relevant(row).astype(np.int64)
+        return np.asarray(ONES[self.database & self.query[row][:, None]].sum(axis=0), dtype=np.int64)
+
+
+def relevance(query_labels: Any, database_labels: Any) -> Relevance:
+    """Prepare the labels of queries and database items for counting.
+
+    The grade of a pair is the number of labels it shares (1 for equal classes); a pair of grade 1 or more is relevant.
+
+    Args:
+        query_labels: Classes (Q,), integer, or multi-hot labels (Q, C) of zeros and ones.
+        database_labels: Classes (N,) or multi-hot labels (N, C), in the same form.
+
+    Returns:
+        The prepared labels.
+
+    Raises:
+        ValueError: If the labels have another form; the message names the side.
+
+    >>> relevance([0, 1], [1, 1, 0]).relevant(0)
+    array([False, False,  True])
+    >>> relevance([[1, 1]], [[1, 1], [0, 1], [0, 0]]).grades(0)
+    array([2, 1, 0])
+    """
+    query, database = np.asarray(query_labels), np.asarray(database_labels)
+    if query.ndim != database.ndim:
+        raise ValueError(
+            f"query_labels {query.shape} and database_labels {database.shape} must both be integers (N,) "
+            "or both multi-hot (N, C)"
+        )
+    for name, labels in (("query_labels", query), ("database_labels", database)):
+        if labels.size == 0:
+            raise ValueError(f"{name} is empty, {labels.shape}; at least one labelled item is needed")
+    if query.ndim == 1:
+        return _by_class(_integers(query, "query_labels"), _integers(database, "database_labels"))
+    if query.ndim != 2 or query.shape[1] != database.shape[1]:
+        raise ValueError(
+            f"query_labels {query.shape} and database_labels {database.shape} must have the same classes: "
+            "both (N, C) with one C"
+        )
+    q, fewest_q, most_q = _multi_hot(query, "query_labels")
+    d, fewest_d, most_d = _multi_hot(database, "database_labels")
+    if fewest_q == most_q == fewest_d == most_d == 1:
+        return _by_class(_classes(query), _classes(database))
+    return Relevance(q, np.ascontiguousarray(d.T), same=False, highest=max(1, min(most_q, most_d)))
+
+
+def _integers(labels: NDArray[Any], name: str) -> Ints:
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise ValueError(f"{name} holds NaN; every item needs a class")
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers (N,) or multi-hot (N, C), not {labels.dtype} {labels.shape}")
+    return np.ascontiguousarray(labels, dtype=np.int64)
+
+
+def _by_class(query: Ints, database: Ints) -> Relevance:
+    """Keep only the bytes in which some classes differ: one of eight, for up to 256 classes."""
+    q, d = (side.view(np.uint8).reshape(-1, 8) for side in (query, database))
+    used = (q != d[0]).any(axis=0) | (d != d[0]).any(axis=0)
+    return Relevance(q[:, used], np.ascontiguousarray(d[:, used].T), same=True, highest=1)
+
+
+def _multi_hot(labels: NDArray[Any], name: str) -> tuple[NDArray[np.uint8], int, int]:
+    """(N, ceil(C / 8)) bytes, and the smallest and largest number of labels of a row."""
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be multi-hot numbers (N, C), not {labels.dtype}")
+    packed = np.empty((len(labels), -(-labels.shape[1] // 8)), np.uint8)
+    fewest, most = labels.shape[1], 0
+    for rows in _row_blocks(labels):
+        part = labels[rows]
+        ones = part == 1
+        if not (ones | (part == 0)).all():
+            what = "NaN" if part.dtype.kind == "f" and np.isnan(part).any() else "values other than 0 and 1"
+            raise ValueError(f"{name} holds {what}; a multi-hot row is 1 at each label of the item and 0 elsewhere")
+        packed[rows] = pack(ones)
+        count = ones.sum(axis=1)
+        fewest, most = min(fewest, int(count.min())), max(most, int(count.max()))
+    return packed, fewest, most
+
+
+def _classes(labels: NDArray[Any]) -> Ints:
+    parts = [labels[rows].argmax(axis=1) for rows in _row_blocks(labels)]
+    return np.concatenate(parts).astype(np.int64)
+
+
+def _row_blocks(labels: NDArray[Any]) -> list[slice]:
+    rows = max(1, CELLS // labels.shape[1])
+    return [slice(start, start + rows) for start in range(0, len(labels), rows)]
