@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
-from hashzoo.data.transforms import augmentation, load
+from hashzoo.data.transforms import augmentation, load_views
 from hashzoo.errors import NonFiniteError
 from hashzoo.training.budget import Budget, Schedule, rate
 from hashzoo.training.distributed import ProcessGroup
@@ -227,7 +227,7 @@ class Run:
     def prepared(self, split: Split, rows: NDArray[np.int64], seeds: NDArray[np.int64], view: View | None) -> Tensor:
         """Some images under a view, on the device, as the backbone takes them. Several threads may ask at once."""
         asked, lots = torch.from_numpy(rows), torch.from_numpy(seeds)
-        (ready,) = next(load(split, [asked], [lots], [view], self._to, 0))
+        (ready,) = next(load_views(split, [asked], [lots], [view], self._to, 0))
         return cast(Tensor, ready.to(self.device))
 
     def blank(self, split: Split, size: int | None = None, *, ids: bool = False) -> Iterator[Batch]:
@@ -255,7 +255,7 @@ class Run:
             groups = zip(rows, seeds, strict=True)
             # each view another draw, as long as there are as many
             return (tuple(under_view(view, group, lots + i) for i, view in enumerate(views)) for group, lots in groups)
-        return load(split, rows, seeds, views, self._to, self._workers)
+        return load_views(split, rows, seeds, views, self._to, self._workers)
 
     def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...]) -> Batch:
         return Batch(

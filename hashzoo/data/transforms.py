@@ -1,4 +1,4 @@
-"""From stored images to what a backbone takes: geometry, normalisation, views, and loading in the background."""
+"""From stored images to the inputs of a backbone: views, resizing, normalisation, and background loading."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from hashzoo.types import Input, Split, View
 
-# torchvision takes longer to import than torch, so functions import it where they need it
+# torchvision takes longer to import than torch, so functions import it when they need it
 
-LONGEST = 16  # times its shorter side that is resized of an image's longer one
+MAX_ASPECT = 16  # longer side divided by shorter side; images beyond it are cropped before they are resized
 
 #: Values of ``[train] augment``.
 AUGMENTATIONS = ("none", "flip", "shift", "crop-flip")
@@ -55,51 +55,51 @@ def pil_to_tensor(image: Image.Image) -> Tensor:
 
 
 def as_tensor(image: Any) -> Tensor:
-    """An image as uint8 (C, H, W): PIL images become RGB, tensors stay."""
+    """An image as uint8 (C, H, W): PIL images are converted to RGB, tensors are returned as they are."""
     return image if isinstance(image, Tensor) else pil_to_tensor(image.convert("RGB"))
 
 
-def prepare(images: Tensor, to: Input) -> Tensor:
-    """Images (..., C, H, W) uint8 as the backbone takes them: resized, cropped, scaled to 0..1, normalised.
+def prepare(images: Tensor, target: Input) -> Tensor:
+    """Convert images (..., C, H, W) uint8 to inputs of a backbone: resized, cropped, scaled to 0..1, normalised.
 
     >>> prepare(torch.full((2, 1, 4, 4), 255, dtype=torch.uint8), Input(size=2, channels=3)).shape
     torch.Size([2, 3, 2, 2])
     """
-    return normalised(shaped(images, to), to)
+    return normalise(resize(images, target), target)
 
 
-def shaped(images: Tensor, to: Input) -> Tensor:
-    """Images (..., C, H, W) uint8 in the channels and the size that the backbone takes, uint8 still."""
-    if to.channels == 3 and images.shape[-3] == 1:
+def resize(images: Tensor, target: Input) -> Tensor:
+    """Images (..., C, H, W) uint8 with the channels and the size of a backbone's inputs, still uint8."""
+    if target.channels == 3 and images.shape[-3] == 1:
         images = images.expand(*images.shape[:-3], 3, *images.shape[-2:])
-    if to.size is not None:
+    if target.size is not None:
         from torchvision.transforms.v2 import functional
 
-        side = round(to.size / to.crop)
-        most = LONGEST * min(images.shape[-2:])
-        if max(images.shape[-2:]) > most:  # one pixel by thousands would become gigabytes, of which the middle counts
-            images = functional.center_crop(images, [min(length, most) for length in images.shape[-2:]])
+        side = round(target.size / target.crop)
+        longest = MAX_ASPECT * min(images.shape[-2:])
+        if max(images.shape[-2:]) > longest:  # resizing an image of 1 x 10,000 pixels would take gigabytes
+            images = functional.center_crop(images, [min(length, longest) for length in images.shape[-2:]])
         if images.shape[-2:] != (side, side):
             images = functional.resize(images, [side], antialias=True)
-        images = functional.center_crop(images, [to.size, to.size])
+        images = functional.center_crop(images, [target.size, target.size])
     return images
 
 
-def normalised(images: Tensor, to: Input) -> Tensor:
-    """Images (..., C, H, W) uint8 as floats, scaled to 0..1, then by the mean and the deviation of the backbone."""
+def normalise(images: Tensor, target: Input) -> Tensor:
+    """Images (..., C, H, W) uint8 as floats: scaled to 0..1, then normalised by the mean and std of the backbone."""
     scaled = images.float() / 255
-    mean, std = (torch.tensor(v, device=scaled.device).view(-1, 1, 1) for v in (to.mean, to.std))
+    mean, std = (torch.tensor(v, device=scaled.device).view(-1, 1, 1) for v in (target.mean, target.std))
     return (scaled - mean) / std
 
 
-class Prepared(Dataset[tuple[Tensor, ...]]):
-    """Rows of a split as prepared views. An item is asked for by (row, seed), so its randomness is its own.
+class PreparedImages(Dataset[tuple[Tensor, ...]]):
+    """The prepared views of images. An item is indexed by (row, seed).
 
-    That makes an image's augmentation the same whether one process loads it or eight.
+    The seed of each item makes its augmentation independent of the number of processes that load images.
     """
 
-    def __init__(self, images: Sequence[Any], views: Sequence[View | None], to: Input) -> None:
-        self.images, self.views, self.to = images, views, to
+    def __init__(self, images: Sequence[Any], views: Sequence[View | None], target: Input) -> None:
+        self.images, self.views, self.target = images, views, target
 
     def __len__(self) -> int:
         return len(self.images)
@@ -109,38 +109,37 @@ class Prepared(Dataset[tuple[Tensor, ...]]):
         image = as_tensor(self.images[row])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return tuple(prepare(view(image) if view else image, self.to) for view in self.views)
+            return tuple(prepare(view(image) if view else image, self.target) for view in self.views)
 
 
-def stacked(items: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """A list of items with V views each as V batches."""
+def stack_views(items: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Collate items of V views to V batches."""
     return tuple(torch.stack(view) for view in zip(*items, strict=True))
 
 
-def load(
+def load_views(
     split: Split,
     rows: Iterable[Tensor],
     seeds: Iterable[Tensor],
     views: Sequence[View | None],
-    to: Input,
+    target: Input,
     workers: int,
 ) -> Iterator[tuple[Any, ...]]:
-    """The prepared views of each group of rows, in order.
+    """Yield the prepared views of each group of rows, in order.
 
-    Images in memory are indexed, whole groups at a time where no view is random; images on disk are read by
-    ``workers`` background processes (0: by this one). The result does not depend on ``workers``. Groups are asked for
-    as they are needed.
+    Images in memory are indexed, whole groups at a time if there are no views. Images on disk are read by ``workers``
+    background processes (0: by this process), with the same result. ``rows`` and ``seeds`` are consumed lazily.
     """
     if isinstance(split.images, Tensor) and not any(views):
         for group in rows:
-            ready = prepare(split.images[group], to)
+            ready = prepare(split.images[group], target)
             yield (ready,) * len(views)
         return
-    items = Prepared(split.images, views, to)
-    asked = (list(zip(r.tolist(), s.tolist(), strict=True)) for r, s in zip(rows, seeds, strict=True))
+    dataset = PreparedImages(split.images, views, target)
+    batches = (list(zip(r.tolist(), s.tolist(), strict=True)) for r, s in zip(rows, seeds, strict=True))
     if workers == 0 or isinstance(split.images, Tensor):
-        for wanted in asked:
-            yield stacked([items[item] for item in wanted])
+        for batch in batches:
+            yield stack_views([dataset[item] for item in batch])
         return
-    loader: DataLoader[Any] = DataLoader(items, batch_sampler=asked, num_workers=workers, collate_fn=stacked)
+    loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=stack_views)
     yield from loader

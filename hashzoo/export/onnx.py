@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hashzoo.data import image_paths
-from hashzoo.data.transforms import as_tensor, normalised, shaped
+from hashzoo.data.transforms import as_tensor, normalise, resize
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line
 from hashzoo.export import manifest
 from hashzoo.registry.open_dataset import reload_data
@@ -53,7 +53,7 @@ class PackedEncoder(nn.Module):
         """The codes of the images, by name."""
         count = images.shape[0]  # len() would become a constant in the graph
         labels, ids = torch.zeros(count, self.classes), torch.full((count,), -1)
-        return self.method.encode(Batch((normalised(images, self.input),), labels, ids))
+        return self.method.encode(Batch((normalise(images, self.input),), labels, ids))
 
 
 def pack_bits(bits: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ def _examples(encoder: Encoder, images: Sequence[Path], root: Path | None) -> Te
         except (UsageError, EnvironmentFailure) as error:
             raise UsageError(f"no images to check the export with: {error}; name some with --check") from error
         tensors = [as_tensor(queries[row]) for row in range(min(MAX_IMAGES, len(queries)))]
-    return torch.stack([shaped(tensor, trained.input) for tensor in tensors])
+    return torch.stack([resize(tensor, trained.input) for tensor in tensors])
 
 
 def _onnx_model(module: PackedEncoder, examples: Tensor, method: str) -> bytes:

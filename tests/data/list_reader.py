@@ -1,4 +1,4 @@
-"""A plugin as a stranger would write it: list files of a folder (path, then zeros and ones), read by file name."""
+"""A third-party plugin that reads list files of a folder (a path, then zeros and ones), by file name."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def listed(*, root: Path, notes: str = "", ending: str = ".txt") -> Splits:
         ids = [known.setdefault(Path(row[0]).name, len(known)) for row in rows]
         parts[part] = Split(Listed(root, [row[0] for row in rows]), torch.from_numpy(labels), torch.tensor(ids))
     names = tuple(str(c) for c in range(parts["train"].labels.shape[1]))
-    told = {"train": notes} if notes else {}
-    return Splits(**parts, multilabel=True, class_names=names, pretraining=("Everything",), notes=told, source="lists")
+    declared = {"train": notes} if notes else {}
+    return Splits(
+        **parts, multilabel=True, class_names=names, pretraining=("Everything",), notes=declared, source="lists"
+    )
 
 
 class Seen(Backbone):

@@ -1,4 +1,4 @@
-"""Images in every form a stranger's folder holds, and ways to damage them."""
+"""Images in every form that occurs in users' folders, and ways to damage them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def deep(image: Image.Image, dtype: type[np.generic], scale: float) -> Image.Ima
 
 
 def turned(image: Image.Image, orientation: int) -> dict[str, Any]:
-    """The option of a file whose EXIF says how the image must be turned."""
+    """The option for a file with an EXIF orientation."""
     exif = image.getexif()
     exif[0x0112] = orientation
     return {"exif": exif.tobytes()}
 
 
 def faded(image: Image.Image) -> Image.Image:
-    """RGBA, its left half fully see-through."""
+    """An RGBA image with a transparent left half."""
     alpha = Image.new("L", image.size, 255)
     alpha.paste(0, (0, 0, image.width // 2, image.height))
     made = image.copy()
@@ -50,12 +50,12 @@ def faded(image: Image.Image) -> Image.Image:
 
 
 def film(seed: int) -> dict[str, Any]:
-    """The option of a file with two more images; new ones, for an image keeps what its last encoder was told."""
+    """The options for a file with two more frames; new images, since an image keeps the options of its last encoder."""
     return {"save_all": True, "append_images": [scene(seed + 1000), scene(seed + 2000)]}
 
 
 def good(seed: int = 0) -> dict[str, bytes]:
-    """Files of every kind, by name. Each holds the same scene."""
+    """Files of every kind, by name, with the same scene."""
     one = scene(seed)
     palette = one.quantize(200)
     kinds = {
@@ -100,7 +100,7 @@ def good(seed: int = 0) -> dict[str, bytes]:
 
 
 def bad() -> dict[str, bytes]:
-    """Files that hold no image, by name."""
+    """Files without an image, by name."""
     whole = {name: data for name, data in good().items() if name.startswith("plain.")}
     broken = {f"cut {name}": data[: len(data) // 2] for name, data in whole.items()}
     return broken | bombs() | {
@@ -113,7 +113,7 @@ def bad() -> dict[str, bytes]:
 
 
 def bombs() -> dict[str, bytes]:
-    """Small files that ask for gigabytes."""
+    """Small files whose images take gigabytes."""
     return {
         "bomb.png": png_bomb(50_000),
         "bomb.gif": b"GIF89a\xff\xff\xff\xff\x80\0\0" + bytes(6) + b",\0\0\0\0\xff\xff\xff\xff\0\2\2\x4c\1\0;",
@@ -158,7 +158,7 @@ def webp_bomb() -> bytes:
 
 
 def jpeg_of(width: int, height: int, frame: bytes) -> bytes:
-    """A JPEG whose header says another size and kind of frame than its data have."""
+    """A JPEG whose header has another size and frame type than its data."""
     data = bytearray(stored(scene(0), "JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 1 : at + 2] = frame
@@ -166,24 +166,24 @@ def jpeg_of(width: int, height: int, frame: bytes) -> bytes:
     return bytes(data)
 
 
-def mutated(data: bytes, other: bytes, dice: random.Random) -> bytes:
-    """A damaged copy: bits turned, cut short, spliced with another file, or other numbers near the beginning."""
+def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    """A damaged copy: flipped bits, truncated, spliced with another file, or other numbers near the beginning."""
     made = bytearray(data)
-    way = dice.choice(["bits", "cut", "splice", "header", "numbers", "repeat"])
+    way = rng.choice(["bits", "cut", "splice", "header", "numbers", "repeat"])
     if way == "bits":
-        for _ in range(dice.choice([1, 3, 30])):
-            made[dice.randrange(len(made))] ^= 1 << dice.randrange(8)
+        for _ in range(rng.choice([1, 3, 30])):
+            made[rng.randrange(len(made))] ^= 1 << rng.randrange(8)
     elif way == "cut":
-        del made[dice.randrange(1, len(made)) :]
+        del made[rng.randrange(1, len(made)) :]
     elif way == "splice":
-        made[dice.randrange(len(made)) :] = other[dice.randrange(len(other)) :]
+        made[rng.randrange(len(made)) :] = other[rng.randrange(len(other)) :]
     elif way == "header":
-        for _ in range(dice.choice([1, 4])):
-            made[dice.randrange(2, min(len(made), 120))] = dice.choice([0, 1, 0x7F, 0x80, 0xFF, dice.randrange(256)])
+        for _ in range(rng.choice([1, 4])):
+            made[rng.randrange(2, min(len(made), 120))] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
     elif way == "numbers":
-        at = dice.randrange(4, min(len(made), 400) - 4)
-        made[at : at + 4] = struct.pack(dice.choice("<>") + "I", dice.choice([0, 1, 0xFFFF, 2**31, 2**32 - 1, 50_000]))
+        at = rng.randrange(4, min(len(made), 400) - 4)
+        made[at : at + 4] = struct.pack(rng.choice("<>") + "I", rng.choice([0, 1, 0xFFFF, 2**31, 2**32 - 1, 50_000]))
     else:
-        start, end = sorted(dice.randrange(len(made)) for _ in range(2))
+        start, end = sorted(rng.randrange(len(made)) for _ in range(2))
         made[start:start] = made[start:end]
     return bytes(made)

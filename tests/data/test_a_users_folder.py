@@ -33,8 +33,8 @@ GOOD, BAD = good(), bad()
 BITS = ("bit", "fax")
 
 
-def difference(found: Image.Image, wanted: Image.Image) -> float:
-    return float(np.abs(np.asarray(found, float) - np.asarray(wanted.convert("RGB"), float)).mean())
+def difference(decoded: Image.Image, wanted: Image.Image) -> float:
+    return float(np.abs(np.asarray(decoded, float) - np.asarray(wanted.convert("RGB"), float)).mean())
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
@@ -48,11 +48,11 @@ def test_every_kind_of_file_decodes_to_the_stored_image(name):
         wanted = Image.alpha_composite(Image.new("RGBA", one.size, "white"), faded(wanted.convert("RGB")))
     if name.startswith("turned"):
         wanted = wanted.transpose(TURNS[number]) if (number := int(name[7])) in TURNS else wanted
-    found = decode(GOOD[name])
-    assert (found.mode, found.size) == ("RGB", wanted.size)
+    decoded = decode(GOOD[name])
+    assert (decoded.mode, decoded.size) == ("RGB", wanted.size)
     coarse = ("palette", "colour", ".gif", "deeper")  # few colours, or an unknown white
     loose = 20 if name == "clear palette.png" else 9 if any(word in name for word in coarse) else 3
-    assert difference(found, wanted) < loose
+    assert difference(decoded, wanted) < loose
 
 
 #: The transposition that EXIF 2.3 prescribes, by orientation.
@@ -74,9 +74,9 @@ def test_an_image_of_any_orientation_decodes_upright(orientation):
     back = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
     lying = upright.transpose(back.get(orientation, TURNS.get(orientation))) if orientation > 1 else upright
     for kind, options in (("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})):
-        found = decode(stored(lying, kind, **options, **turned(lying, orientation)))
-        assert found.size == upright.size
-        assert difference(found, upright) < 3
+        decoded = decode(stored(lying, kind, **options, **turned(lying, orientation)))
+        assert decoded.size == upright.size
+        assert difference(decoded, upright) < 3
 
 
 def test_transparent_colours_are_blended_with_white():
@@ -95,15 +95,15 @@ def test_transparent_colours_are_blended_with_white():
 )
 def test_images_of_more_than_8_bits_are_scaled_and_not_clipped(dtype, most):
     ramp = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (4, 1)))
-    found = np.asarray(decode(stored(deep(ramp, dtype, most), "TIFF")))[0, :, 0].astype(int)
-    assert abs(found - np.arange(256)).max() <= 1
-    assert found.max() == 255
+    decoded = np.asarray(decode(stored(deep(ramp, dtype, most), "TIFF")))[0, :, 0].astype(int)
+    assert abs(decoded - np.arange(256)).max() <= 1
+    assert decoded.max() == 255
 
 
 def test_nan_and_infinite_pixels_are_black_or_white():
     for values in ([np.nan, 0, 1, np.inf, -np.inf], [np.nan] * 5, [-2, -1, 0, 7, 3e38]):
-        found = np.asarray(decode(stored(Image.fromarray(np.array([values], np.float32)), "TIFF")))
-        assert found.shape == (1, 5, 3)
+        decoded = np.asarray(decode(stored(Image.fromarray(np.array([values], np.float32)), "TIFF")))
+        assert decoded.shape == (1, 5, 3)
 
 
 def test_inverted_cmyk_is_recognised_with_and_without_adobes_marker():
@@ -143,9 +143,9 @@ def test_decoding_emits_no_warning_in_any_thread():
 
 def test_a_jpeg_of_108_megapixels_is_decoded_at_half_its_size_and_other_formats_are_refused():
     data = stored(scene(0).resize((12_000, 9_000)), "JPEG", quality=50)
-    found = decode(data)
-    assert found.size == (6_000, 4_500)
-    assert difference(found.resize((96, 64)), scene(0)) < 9
+    decoded = decode(data)
+    assert decoded.size == (6_000, 4_500)
+    assert difference(decoded.resize((96, 64)), scene(0)) < 9
     side = int(MAX_PIXELS**0.5) + 8
     with pytest.raises(
         EnvironmentFailure,
@@ -187,12 +187,12 @@ print(whole, refused, round(peak() - before))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_damaged_files_and_decompression_bombs_decode_or_are_refused_within_a_gibibyte():
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-W", "error", "-c", MUTATE, "1800"],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    whole, refused, mebibytes = map(int, done.stdout.split())
+    assert completed.returncode == 0, completed.stderr[-2000:]
+    whole, refused, mebibytes = map(int, completed.stdout.split())
     assert whole + refused == 1800
     assert min(whole, refused) > 300
     assert mebibytes < 1024
@@ -231,12 +231,12 @@ def test_the_largest_supported_images_take_less_than_a_gibibyte(kind, tmp_path):
         data = stored(scene(0, (16_320, 12_240)), "JPEG")
     file.write_bytes(data)
     del data
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", LARGEST, str(file)], cwd=Path(__file__).parents[2], capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.split()[1]) < 1024
+    assert completed.returncode == 0, completed.stderr[-2000:]
+    assert int(completed.stdout.split()[1]) < 1024
 
 
 def images(root: Path) -> tuple[int, list[str]]:
@@ -272,19 +272,19 @@ def test_the_command_works_on_a_users_folder(with_photos, tmp_path):
     count, wrong = images(root)
     if with_photos:
         count += photos(root)
-    asked = (
+    arguments = (
         *("bench", "--dataset", "folder", "--root", "my photos", "--bits", "16"),
         *("--methods", "itq,dhn" if with_photos else "itq"),
         *("--epochs", "2", "--no-baselines", "--jobs", "1", "--results", "r"),
     )
-    stopped = hashzoo(*asked, "--dry-run", cwd=tmp_path)
-    assert stopped.returncode == 3
-    assert any(name in stopped.stderr for name in wrong)
-    assert "--on-bad-image skip" in stopped.stderr
-    assert len(stopped.stderr.strip().splitlines()) == 1
-    done = hashzoo(*asked, "--on-bad-image", "skip", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    refused_run = hashzoo(*arguments, "--dry-run", cwd=tmp_path)
+    assert refused_run.returncode == 3
+    assert any(name in refused_run.stderr for name in wrong)
+    assert "--on-bad-image skip" in refused_run.stderr
+    assert len(refused_run.stderr.strip().splitlines()) == 1
+    completed = hashzoo(*arguments, "--on-bad-image", "skip", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert "Traceback" not in completed.stderr
     with (tmp_path / "r" / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert {row["status"] for row in rows.values()} == {"ok"}

@@ -63,7 +63,7 @@ NEW = torch.arange(9000, 9003)
 FIRST = some(DATA.query, 3)
 BY_CLASS = DATA.database.labels.argmax(1).sort(stable=True).indices
 
-#: Data with one fault each, and all that is to be found: name -> count.
+#: Data with one problem each, and the expected findings: name -> count.
 FAULTS: dict[str, tuple[Splits, dict[str, int]]] = {
     "queries in the database": (
         replace(DATA, database=joined(DATA.database, FIRST)),
@@ -182,122 +182,124 @@ def folder(tmp_path):
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandOutput:
     code: int
     out: str
     err: str
 
 
 @pytest.fixture
-def say(capsys, monkeypatch):
+def run_data(capsys, monkeypatch):
     """``hashzoo data ARGUMENTS --plugin READER``, in this process."""
     monkeypatch.setenv("COLUMNS", "160")
 
-    def run(*arguments: object) -> Said:
+    def run(*arguments: object) -> CommandOutput:
         code = 0
         try:
             main(["data", *map(str, arguments), "--plugin", str(READER)])
         except SystemExit as done:
             code = int(done.code or 0)
-        return Said(code, *capsys.readouterr())
+        return CommandOutput(code, *capsys.readouterr())
 
     return run
 
 
 @pytest.fixture
-def checked(say):
-    """What a check of list files says, as JSON, and its findings by name."""
+def check_folder(run_data):
+    """Run `hashzoo data check` on list files: its JSON report, and the findings by name."""
 
     def run(folder: Path, *options: object, name: str = "stranger.listed"):
-        found = say("check", name, "--root", folder, "--json", *options)
+        found = run_data("check", name, "--root", folder, "--json", *options)
         assert found.code in (0, 1), found.err
-        told = json.loads(found.out)
-        assert told["ok"] == (found.code == 0)
-        return told, {line["finding"]: line for line in told["findings"]}
+        report = json.loads(found.out)
+        assert report["ok"] == (found.code == 0)
+        return report, {line["finding"]: line for line in report["findings"]}
 
     return run
 
 
-def test_sound_files_give_exit_code_0(folder, checked):
-    told, lines = checked(folder, "--near")
+def test_sound_files_give_exit_code_0(folder, check_folder):
+    report, lines = check_folder(folder, "--near")
     assert lines == {}
-    assert told["dataset"] == "stranger.listed"
+    assert report["dataset"] == "stranger.listed"
 
 
-def test_a_damaged_and_a_missing_image_are_named(folder, checked):
+def test_a_damaged_and_a_missing_image_are_named(folder, check_folder):
     (folder / "images" / "3.png").write_bytes(b"no image")
     (folder / "images" / "11.png").unlink()
-    _, lines = checked(folder)
+    _, lines = check_folder(folder)
     assert set(lines) == {"damaged", "missing"}
     assert "images/3.png" in lines["damaged"]["examples"][0]
     assert "images/11.png" in lines["missing"]["examples"][0]
     assert (lines["damaged"]["count"], lines["damaged"]["of"]) == (1, 12)
 
 
-def test_lists_without_any_image_are_told_so_once_and_pass(folder, checked):
+def test_lists_without_any_image_are_told_so_once_and_pass(folder, check_folder):
     for file in (folder / "images").iterdir():
         file.unlink()
-    told, lines = checked(folder)
-    assert told["ok"]
+    report, lines = check_folder(folder)
+    assert report["ok"]
     assert set(lines) == {"no-images"}
     assert lines["no-images"]["status"] == "stated"
 
 
-def test_a_copy_in_another_file_format_and_one_scaled_down_are_found(folder, checked):
+def test_a_copy_in_another_file_format_and_one_scaled_down_are_found(folder, check_folder):
     with Image.open(folder / "images" / "10.png") as image:
         image.save(folder / "images" / "5.bmp")
         image.resize((80, 60), Image.Resampling.BICUBIC).save(folder / "images" / "6.png")
     text = (folder / "database.txt").read_text()
     (folder / "database.txt").write_text(text.replace("5.png", "5.bmp"))
-    _, lines = checked(folder)
+    _, lines = check_folder(folder)
     assert set(lines) == {"query-copy-in-database"}
     (example,) = lines["query-copy-in-database"]["examples"]
     assert "images/10.png" in example
     assert "images/5.bmp" in example
     (folder / "database.txt").write_text(text)
-    assert not checked(folder)[1]
-    assert set(checked(folder, "--near")[1]) == {"query-near-database"}
+    assert not check_folder(folder)[1]
+    assert set(check_folder(folder, "--near")[1]) == {"query-near-database"}
 
 
 def test_an_image_in_several_parts_is_decoded_once(monkeypatch):
     data = replace(DATA, database=DATA.train)
     seen = []
     monkeypatch.setattr(near_duplicates._Fingerprinter, "of_image", lambda self, image: seen.append(1) or (0, 0, 0, ""))
-    told = []
-    near_duplicates.compute_fingerprints(data.parts(), False, 2, lambda *at: told.append(at))
+    report = []
+    near_duplicates.compute_fingerprints(data.parts(), False, 2, lambda *at: report.append(at))
     assert len(seen) == 320
-    assert told[-1] == (320, 320)
+    assert report[-1] == (320, 320)
 
 
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-def test_a_finding_fails_the_command_unless_it_is_allowed_or_declared(folder, checked):
+def test_a_finding_fails_the_command_unless_it_is_allowed_or_declared(folder, check_folder):
     (folder / "database.txt").write_text("".join((folder / f"{n}.txt").read_text() for n in ("database", "train")))
-    told, lines = checked(folder)
-    assert (told["ok"], lines["train-in-database"]["status"]) == (False, "found")
-    told, lines = checked(folder, "--allow", "train-in-database")
-    assert (told["ok"], lines["train-in-database"]["status"]) == (True, "allowed")
-    told, lines = checked(folder, "--set", "stranger.listed.notes=inside the database")
-    assert (told["ok"], lines["train-in-database"]["status"]) == (True, "declared")
+    report, lines = check_folder(folder)
+    assert (report["ok"], lines["train-in-database"]["status"]) == (False, "found")
+    report, lines = check_folder(folder, "--allow", "train-in-database")
+    assert (report["ok"], lines["train-in-database"]["status"]) == (True, "allowed")
+    report, lines = check_folder(folder, "--set", "stranger.listed.notes=inside the database")
+    assert (report["ok"], lines["train-in-database"]["status"]) == (True, "declared")
 
 
-def test_a_backbone_trained_on_the_data_is_reported(folder, checked):
-    _, lines = checked(folder, "--backbone", "stranger-seen")
+def test_a_backbone_trained_on_the_data_is_reported(folder, check_folder):
+    _, lines = check_folder(folder, "--backbone", "stranger-seen")
     assert set(lines) == {"contaminated"}
     assert lines["contaminated"]["examples"] == ["Everything"]
-    assert set(checked(folder, "--backbone", "stranger-seen", "--set", "stranger-seen.unused=3")[1]) == {"contaminated"}
-    assert not checked(folder, "--backbone", "pixels")[1]
+    assert set(check_folder(folder, "--backbone", "stranger-seen", "--set", "stranger-seen.unused=3")[1]) == {
+        "contaminated"
+    }
+    assert not check_folder(folder, "--backbone", "pixels")[1]
 
 
-def test_findings_are_shown_as_a_table_with_a_sentence_each(folder, say):
+def test_findings_are_shown_as_a_table_with_a_sentence_each(folder, run_data):
     (folder / "test.txt").write_text((folder / "database.txt").read_text())
-    said = say("check", "stranger.listed", "--root", folder)
-    assert said.code == 1
-    assert "query-in-database  found   6 of 6" in said.out
-    assert "query-in-database: a query retrieves itself first" in said.out
-    assert "remove the queries from the database." in said.out
-    assert said.out.endswith("1 finding to mend\n")
+    output = run_data("check", "stranger.listed", "--root", folder)
+    assert output.code == 1
+    assert "query-in-database  found   6 of 6" in output.out
+    assert "query-in-database: a query retrieves itself first" in output.out
+    assert "remove the queries from the database." in output.out
+    assert output.out.endswith("1 finding to mend\n")
 
 
 @pytest.mark.parametrize(
@@ -327,21 +329,21 @@ def test_findings_are_shown_as_a_table_with_a_sentence_each(folder, say):
         ),
     ],
 )
-def test_errors_are_one_line_with_the_fix(arguments, code, message, tmp_path, say, monkeypatch):
+def test_errors_are_one_line_with_the_fix(arguments, code, message, tmp_path, run_data, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.md").write_text("no table")
     monkeypatch.chdir(tmp_path)
-    said = say("check", *arguments)
-    assert (said.code, said.out) == (code, "")
-    assert message in said.err
-    assert len(said.err.splitlines()) == 1
+    output = run_data("check", *arguments)
+    assert (output.code, output.out) == (code, "")
+    assert message in output.err
+    assert len(output.err.splitlines()) == 1
 
 
 def test_a_folder_is_read_by_the_one_data_set_that_can_and_its_name_is_said(tmp_path):
     folder = written(tmp_path / "data", ".mine")
-    said = hashzoo("data", "check", folder, "--plugin", READER, cwd=tmp_path)
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.startswith("stranger.other: 4 train, 6 database, 2 query; split ")
+    output = hashzoo("data", "check", folder, "--plugin", READER, cwd=tmp_path)
+    assert output.returncode == 0, output.stderr
+    assert output.stdout.startswith("stranger.other: 4 train, 6 database, 2 query; split ")
 
 
 def in_class_folders(folder: Path) -> Path:
@@ -366,9 +368,9 @@ def test_a_folder_that_several_data_sets_read_is_refused_until_one_is_chosen(tmp
         return 0
 
     assert check(folder) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"hashzoo: folder and lists read the folder {folder}, each in its own way; use ")
-    assert f"hashzoo data check lists --root '{folder}'" in said
+    output = capsys.readouterr().err
+    assert output.startswith(f"hashzoo: folder and lists read the folder {folder}, each in its own way; use ")
+    assert f"hashzoo data check lists --root '{folder}'" in output
     assert check("lists", "--root", folder) == 0
     assert check(folder, "--set", "lists.seed=0") == 0
     assert [line[:5] for line in capsys.readouterr().out.splitlines() if "split" in line] == ["lists"] * 2
@@ -376,16 +378,16 @@ def test_a_folder_that_several_data_sets_read_is_refused_until_one_is_chosen(tmp
     assert capsys.readouterr().out.startswith("folder: ")
 
 
-def test_a_table_is_checked_by_its_name_and_declares_that_train_is_searched(tmp_path, say):
+def test_a_table_is_checked_by_its_name_and_declares_that_train_is_searched(tmp_path, run_data):
     folder = in_class_folders(tmp_path / "data")
     lines = [f"{'ab'[n % 2]}/{n}.png,{'ab'[n % 2]},{'train' if n < 8 else 'query'}" for n in range(12)]
     (folder / "mine.csv").write_text("\n".join(["path,label,part", *lines]))
-    said = say("check", folder / "mine.csv", "--json")
-    assert said.code == 0, said.err
-    told = json.loads(said.out)
-    assert told["dataset"] == "folder"
-    assert [(line["finding"], line["status"]) for line in told["findings"]] == [("train-in-database", "declared")]
-    assert json.loads(say("show", folder / "mine.csv", "--json").out)["digest"] == told["digest"]
+    output = run_data("check", folder / "mine.csv", "--json")
+    assert output.code == 0, output.err
+    report = json.loads(output.out)
+    assert report["dataset"] == "folder"
+    assert [(line["finding"], line["status"]) for line in report["findings"]] == [("train-in-database", "declared")]
+    assert json.loads(run_data("show", folder / "mine.csv", "--json").out)["digest"] == report["digest"]
 
 
 def test_where_nothing_but_files_stood_in_the_way_the_exit_code_is_that_of_trouble(tmp_path):
@@ -400,32 +402,32 @@ def test_the_fix_for_train_in_database_names_the_option_that_allows_it():
     assert audit.KINDS["train-in-database"].cure.endswith("--allow train-in-database")
 
 
-def test_show_describes_a_protocol_and_saves_its_parts(folder, say):
+def test_show_describes_a_protocol_and_saves_its_parts(folder, run_data):
     arguments = ("show", "stranger.listed", "--root", folder)
-    said = say(*arguments, "--save", folder / "kept.npz")
-    assert said.code == 0, said.err
-    told = json.loads(say(*arguments, "--json").out)
-    kept = split_file.read(folder / "kept.npz")
-    assert kept.digest == told["digest"]
-    assert kept.ids["query"].tolist() == [10, 11]
+    output = run_data(*arguments, "--save", folder / "kept.npz")
+    assert output.code == 0, output.err
+    report = json.loads(run_data(*arguments, "--json").out)
+    saved = split_file.read(folder / "kept.npz")
+    assert saved.digest == report["digest"]
+    assert saved.ids["query"].tolist() == [10, 11]
     for text in (
-        kept.digest,
+        saved.digest,
         "source             lists",
         "Everything",
         "2, 0 without a label",
         "mAP of chance      0.6",
     ):
-        assert text in said.out
-    assert told["parts"]["database"]["class_counts"] == [3, 3]
+        assert text in output.out
+    assert report["parts"]["database"]["class_counts"] == [3, 3]
 
 
 def test_show_gives_the_map_of_chance_and_the_ceiling():
     from hashzoo.registry.open_dataset import _queries
 
-    told = _queries(FAULTS["a class that is not stored"][0])
-    assert told["without_relevant"] == 13
-    assert told["map_ceiling_if_counted"] == pytest.approx(1 - 13 / 80)
-    assert told["chance_map"] == pytest.approx(0.22, abs=0.02)
+    report = _queries(FAULTS["a class that is not stored"][0])
+    assert report["without_relevant"] == 13
+    assert report["map_ceiling_if_counted"] == pytest.approx(1 - 13 / 80)
+    assert report["chance_map"] == pytest.approx(0.22, abs=0.02)
 
 
 def test_help_on_data_imports_neither_torch_nor_pandas():
@@ -462,11 +464,11 @@ def test_saved_splits_are_read_back_and_a_changed_file_is_refused(tmp_path):
     data = replace(DATA, validation=replace(FIRST, ids=FIRST.ids + 2**40))
     path = tmp_path / "parts.npz"
     split_file.save(data, path)
-    kept = split_file.read(path)
-    assert kept.digest == split_file.split_digest(data)
+    saved = split_file.read(path)
+    assert saved.digest == split_file.split_digest(data)
     for name, part in data.parts().items():
-        assert np.array_equal(kept.ids[name], part.ids.numpy())
-        assert np.array_equal(kept.labels[name], part.labels.numpy())
+        assert np.array_equal(saved.ids[name], part.ids.numpy())
+        assert np.array_equal(saved.labels[name], part.labels.numpy())
     with np.load(path) as stored:
         arrays = dict(stored)
     assert arrays["train_ids"].dtype == np.int32
@@ -485,10 +487,10 @@ def test_names_of_ids_are_saved_and_part_of_the_digest(tmp_path):
     assert len(digests) == 3
     path = tmp_path / "parts.npz"
     split_file.save(data, path)
-    kept = split_file.read(path)
-    assert kept.digest == split_file.split_digest(data)
-    assert kept.names["query"] == [names[9000], names[0], names[5]]
-    assert kept.names["train"] == [names[n] for n in data.train.ids.tolist()]
+    saved = split_file.read(path)
+    assert saved.digest == split_file.split_digest(data)
+    assert saved.names["query"] == [names[9000], names[0], names[5]]
+    assert saved.names["train"] == [names[n] for n in data.train.ids.tolist()]
     split_file.save(replace(data, names=None), tmp_path / "plain.npz")
     assert split_file.read(tmp_path / "plain.npz").names == {}
     with np.load(path) as stored:
@@ -560,7 +562,7 @@ def test_counts_equal_brute_force(seed, classes, queries, size):
         "class-missing-in-train": len(met - set().union(*(y for _, _, y in train))),
     }
     counts = found(data, None)
-    counts.pop("class-ordered-database", None)  # random, so rarely
+    counts.pop("class-ordered-database", None)  # random, so rare
     assert counts == {name: count for name, count in expected.items() if count}
 
 
@@ -618,7 +620,7 @@ def public(tmp_path_factory):
     return top
 
 
-#: What the lists are known for: folder -> finding -> how many.
+#: The known findings of published lists: folder -> finding -> count.
 KNOWN = {
     "coco": {"query-in-database": 5000},
     "imagenet": {"class-ordered-database": 127703, "train-in-database": 13000},
@@ -630,9 +632,9 @@ KNOWN = {
 @needs_archive
 @pytest.mark.parametrize("name", sorted(KNOWN))
 @pytest.mark.parametrize("reader", ["stranger.listed", *(["lists"] if "lists" in HOUSE.datasets else [])])
-def test_the_known_problems_of_public_lists_are_found(name, reader, public, checked):
-    told, lines = checked(public / name, name=reader)
-    assert not told["ok"]
+def test_the_known_problems_of_public_lists_are_found(name, reader, public, check_folder):
+    report, lines = check_folder(public / name, name=reader)
+    assert not report["ok"]
     assert {n: line["count"] for n, line in lines.items() if n != "no-images"} == KNOWN[name]
     assert lines["no-images"]["status"] == "stated"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hashzoo.data.transforms import AUGMENTATIONS, as_tensor, augmentation, load, prepare
+from hashzoo.data.transforms import AUGMENTATIONS, as_tensor, augmentation, load_views, prepare
 from hashzoo.types import Input, Split
 
 
@@ -55,7 +55,7 @@ def test_an_augmentation_belongs_to_the_image_and_its_seed_not_to_the_batch(name
 
     def seen(groups):
         parts = [torch.tensor(g) for g in groups]
-        batches = load(split, parts, [seeds[p] for p in parts], [augmentation(name)], Input(), 0)
+        batches = load_views(split, parts, [seeds[p] for p in parts], [augmentation(name)], Input(), 0)
         order = torch.cat(parts).argsort()
         return torch.cat([views[0] for views in batches])[order]
 

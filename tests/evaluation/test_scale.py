@@ -17,7 +17,7 @@ from rich.console import Console
 
 from hashzoo import Cosine, Hamming, Scan, distance
 from hashzoo.api.watch import Watch, encoding_progress
-from hashzoo.data.transforms import load
+from hashzoo.data.transforms import load_views
 from hashzoo.evaluation.metrics import evaluate
 from hashzoo.evaluation.scoring import encode
 from hashzoo.hamming import counting
@@ -177,7 +177,7 @@ def test_images_are_asked_for_as_they_are_needed():
         """Not a tensor, as images on disk are not."""
 
     split = Split(Images(torch.zeros(30, 3, 4, 4, dtype=torch.uint8)), torch.zeros(30, 2), torch.arange(30))
-    loaded = load(split, groups(), (torch.arange(3) for _ in range(10)), [None], Input(), 0)
+    loaded = load_views(split, groups(), (torch.arange(3) for _ in range(10)), [None], Input(), 0)
     assert next(loaded)[0].shape == (3, 3, 4, 4)
     assert asked == [0]
     assert len(list(loaded)) == 9

@@ -15,7 +15,7 @@ from PIL import Image
 
 import hashzoo
 from hashzoo.cli.main import main
-from hashzoo.data.transforms import shaped
+from hashzoo.data.transforms import resize
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.evaluation.scoring import encode
 from hashzoo.hamming.distances import nearest
@@ -222,7 +222,7 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_left_out(itq, photos, tmp_pa
 def test_a_strip_of_one_pixel_by_thousands_is_seen_in_its_middle():
     strip = torch.zeros(1, 60_000, 1, dtype=torch.uint8)
     strip[:, 30_000:] = 255
-    made = shaped(strip, Input(size=224, channels=3, crop=0.875))  # resized whole, it would take 12 GB
+    made = resize(strip, Input(size=224, channels=3, crop=0.875))  # resized whole, it would take 12 GB
     assert made.shape == (3, 224, 224)
     assert made[:, 0].max() < 20
     assert made[:, -1].min() > 235
