@@ -48,7 +48,7 @@ class Board:
         """Compare methods pair by pair with paired tests over queries and seeds.
 
         Args:
-            methods: Names of two methods or more, or classes that were given to :func:`benchmark`.
+            methods: Names of two methods or more, or classes that were given to :func:`hashzoo.benchmark`.
             metric: The score to test; by default the main one of the board.
 
         Returns:

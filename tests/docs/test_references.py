@@ -53,7 +53,7 @@ def test_every_name_that_a_docstring_refers_to_is_defined_or_imported_in_its_mod
         known |= set(re.findall(r"^\s*(?:self\.)?(\w+)\s*[:=]", text, re.M))
         for name in ROLE.findall(text):
             count += 1
-            if not name.startswith(("hashzoo", "torch.", "numpy.")) and not set(name.split(".")) <= known:
+            if not name.startswith(("hashzoo", "torch.", "numpy.")) and name.split(".")[0] not in known:
                 wrong.append(f"{file.relative_to(ROOT)}: {name}")
     assert count > 50
     assert wrong == []
