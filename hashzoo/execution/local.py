@@ -129,3 +129,6 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
         if not self.pipe.closed:
             self.pipe.close()
+        with suppress(OSError):  # a process that was killed leaves its empty log
+            if self.log.stat().st_size == 0:
+                self.log.unlink()
