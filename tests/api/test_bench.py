@@ -179,6 +179,7 @@ SCRIPT = """
         def encode(self, batch):
             return {}
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
     threading.Timer(float(sys.argv[1]), lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     try:
         hashzoo.benchmark("digits", methods=["lsh", Slow], bits=[8], seeds=[0], dataset="digits.small", jobs=2,
