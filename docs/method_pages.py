@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-from hashzoo.method import Card, Composition, options
+from hashzoo.factory import Composition, options
+from hashzoo.method import Card
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.csv_file import read_csv
 from hashzoo.results.leaderboard import main_metric, metrics, records

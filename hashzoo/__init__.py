@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from hashzoo.execution.base import Attempt, Launcher, Limits
     from hashzoo.execution.local import LocalLauncher
     from hashzoo.execution.remote import find_cell, measure_claimed, measure_to_files, store_files
+    from hashzoo.factory import Composition, deep, options
     from hashzoo.hamming.counting import Counts, hamming_counts
     from hashzoo.hamming.distances import weighted_distances
     from hashzoo.hamming.packing import pack, unpack
     from hashzoo.hamming.relevance import Relevance, relevance
     from hashzoo.hookspecs import Family, Tracker, hookimpl
     from hashzoo.index import Cascade, Index, Scan
-    from hashzoo.method import Card, Composition, Deep, Head, Loss, Method, bits, bitwise, deep, options
+    from hashzoo.method import Card, Deep, Head, Loss, Method, bits, bitwise
     from hashzoo.registry.build import convert_options
     from hashzoo.registry.zoo import load_plugins
     from hashzoo.results.cell import Cell, Identity
@@ -95,13 +96,14 @@ _WHERE = {
     "execution.base": ("Attempt", "Launcher", "Limits"),
     "execution.local": ("LocalLauncher",),
     "execution.remote": ("find_cell", "measure_claimed", "measure_to_files", "store_files"),
+    "factory": ("Composition", "deep", "options"),
     "hamming.counting": ("Counts", "hamming_counts"),
     "hamming.distances": ("weighted_distances",),
     "hamming.packing": ("pack", "unpack"),
     "hamming.relevance": ("Relevance", "relevance"),
     "hookspecs": ("Family", "Tracker", "hookimpl"),
     "index": ("Cascade", "Index", "Scan"),
-    "method": ("Card", "Composition", "Deep", "Head", "Loss", "Method", "bits", "bitwise", "deep", "options"),
+    "method": ("Card", "Deep", "Head", "Loss", "Method", "bits", "bitwise"),
     "registry.build": ("convert_options",),
     "registry.zoo": ("load_plugins",),
     "results.cell": ("Cell", "Identity"),
@@ -152,13 +154,14 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Attempt", "Launcher", "Limits",
     "LocalLauncher",
     "find_cell", "measure_claimed", "measure_to_files", "store_files",
+    "Composition", "deep", "options",
     "Counts", "hamming_counts",
     "weighted_distances",
     "pack", "unpack",
     "Relevance", "relevance",
     "Family", "Tracker", "hookimpl",
     "Cascade", "Index", "Scan",
-    "Card", "Composition", "Deep", "Head", "Loss", "Method", "bits", "bitwise", "deep", "options",
+    "Card", "Deep", "Head", "Loss", "Method", "bits", "bitwise",
     "convert_options",
     "load_plugins",
     "Cell", "Identity",

@@ -11,12 +11,19 @@ from hashzoo.types import Features, Input
 
 
 class Backbone(nn.Module, ABC):
-    """A network that turns images into features.
+    """Base class of a backbone: a network that maps images to features.
 
-    A factory is called as ``factory(shape, *, weights=..., ...)`` with the dataset's image shape
-    (channels, height, width), and must set the attributes below. ``weights`` is the name and digest of what was
-    loaded, or ``"random"``; ``trained_on`` names the labelled data behind the weights (``"ImageNet"``) or is empty.
-    ``eyes`` are modules that give a last feature map (B, C, h, w), for images of where a network looks.
+    A backbone factory is called as ``factory(shape, *, options)`` with the dataset's image shape (channels, height,
+    width). The constructor sets the attributes below.
+
+    Attributes:
+        dim: Number D of pooled features.
+        map_dims: Channels D_l of each feature map, coarsest last; empty if the backbone returns no maps.
+        input: Form in which images are given to the backbone.
+        weights: Name and digest of the weights that were loaded, or ``"random"``.
+        trained_on: Labelled dataset that the weights were trained on, as ``"ImageNet"``; empty if none. Results on
+            this dataset are marked as contaminated.
+        eyes: Modules whose outputs are the last feature maps (B, C, h, w), from which Grad-CAM computes heat maps.
     """
 
     dim: int
@@ -33,4 +40,12 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Any) -> Features:
-        """Features of (B, C, H, W) normalised images: ``pooled`` (B, dim), ``maps`` coarsest last."""
+        """Compute features.
+
+        Args:
+            images: (B, C, H, W) float images, normalised as ``input`` says; stored :class:`Features` if the backbone
+                was frozen and its features were computed before.
+
+        Returns:
+            ``pooled`` (B, D), and ``maps``, each (B, D_l, h_l, w_l), coarsest last.
+        """

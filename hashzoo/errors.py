@@ -1,4 +1,4 @@
-"""Errors for people: one line that says what was wrong, where, and the cure."""
+"""Exceptions whose message is one line: the problem, where it is, and the fix."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 
 
 class HashzooError(Exception):
-    """An error whose message is meant for the person at the terminal; ``exit_code`` is what the command returns."""
+    """Base class of errors whose message is shown to the user; ``exit_code`` is the exit code of the command."""
 
     exit_code = 1
 
 
 class UsageError(HashzooError):
-    """What was asked for cannot be: an unknown name, a wrong type, bits below one (exit code 2)."""
+    """The request is invalid: an unknown name, a wrong type, a number of bits below 1 (exit code 2)."""
 
     exit_code = 2
 
 
 class EnvironmentFailure(HashzooError):  # noqa: N818 - EnvironmentError is a builtin
-    """The surroundings failed: a disk, a damaged image, a file of a newer schema (exit code 3)."""
+    """The environment failed: disk, damaged file, missing device, file of a newer schema (exit code 3)."""
 
     exit_code = 3
 
 
 class DiskError(EnvironmentFailure):
-    """A disk refused to keep or give something: no cell's fault, which is measured once the disk is as it should be."""
+    """A read or write failed for lack of space or access. No cell is recorded as failed: it is measured again later."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error of others says; its type where it says nothing, or cannot even say it.
+    """The first line of the message of any exception; the name of its type if the message is empty or raises.
 
     >>> first_line(KeyError()), first_line(ValueError("so\\nand so"))
     ('KeyError', 'so')
@@ -44,7 +44,10 @@ def first_line(error: BaseException) -> str:
 
 
 def printable(value: object) -> str:
-    """A message, path or name on one line; what breaks lines or steers a terminal is escaped, as are bytes of no text.
+    """Escape a message, path or name to one printable line.
+
+    Line breaks, terminal control characters and bytes that are not valid UTF-8 are escaped.
+
 
     >>> printable("a\\nb \\x1b[2J"), printable("caf\\udce9")
     ('a\\\\nb \\\\x1b[2J', 'caf\\\\xe9')
@@ -53,13 +56,21 @@ def printable(value: object) -> str:
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte, as Python holds it in the names of files
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, as Python represents it in file names
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The line for a name that does not exist, with the nearest that does.
+    """The message for an unknown name: it suggests the most similar known name, or lists the known ones.
+
+    Args:
+        kind: Kind of thing that is named, as "method".
+        name: The unknown name.
+        known: All known names.
+
+    Returns:
+        One line.
 
     >>> unknown_name("method", "iqt", ["itq", "lsh"])
     "no method 'iqt'; did you mean 'itq'?"
@@ -75,15 +86,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss term or a code that is NaN or infinite; the cell's status becomes ``nan``."""
+    """A loss term or a code is NaN or infinite; the status of the cell is ``nan``."""
 
 
 class ComposeError(UsageError):
-    """A head and a loss that cannot be put together."""
+    """A head and a loss cannot be composed."""
 
 
 class EndedError(HashzooError):
-    """What became of a cell whose processes ended: a status, and the message is the reason."""
+    """The processes of a cell ended without a result; ``status`` is that of the cell and the message the reason."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
@@ -91,7 +102,7 @@ class EndedError(HashzooError):
 
 
 def describe_exit(code: int | None) -> str:
-    """How a process ended, by its exit code.
+    """Describe how a process ended, from its exit code.
 
     >>> describe_exit(-9)
     'was ended by SIGKILL; often the system ending a process that takes too much memory'
@@ -105,16 +116,23 @@ def describe_exit(code: int | None) -> str:
     return f"ended with code {code} and left no result"
 
 
-#: How libraries say that there is no memory left, where they raise something else than MemoryError.
+#: Messages of libraries that run out of memory without raising MemoryError.
 _FULL = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc", "not enough memory")
 
 
-#: What they say where it is short, and may also say for other reasons.
+#: Messages that mean the same only if memory is limited; there can be other reasons for them.
 _SHORT = ("could not create a primitive", "can't start new thread", "resource temporarily unavailable")
 
 
 def status_of(error: BaseException, limited: bool = False) -> tuple[str, str]:
-    """The status and the reason of a cell whose measurement raised, with its memory ``limited`` or not.
+    """The status of a cell whose measurement raised an error, and the reason.
+
+    Args:
+        error: The error.
+        limited: Whether the memory of the process was limited.
+
+    Returns:
+        ``oom``, ``nan``, ``failed`` or the status of an EndedError; and one line.
 
     >>> status_of(MemoryError())
     ('oom', 'MemoryError')

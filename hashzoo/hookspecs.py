@@ -1,4 +1,4 @@
-"""Every hook a plugin can answer, on one screen. Each returns names with their factories; nothing registers itself.
+"""The hooks of plugins. Each hook returns factories by name; nothing is registered by importing it.
 
 Names match ``[a-z0-9][a-z0-9_.-]*``. The first line of a factory's docstring is what ``hashzoo list`` prints.
 """
@@ -17,31 +17,36 @@ hookimpl = pluggy.HookimplMarker("hashzoo")
 
 @dataclass(frozen=True)
 class Family:
-    """Many factories under one prefix, as ``torchvision/*``: ``build(name, ...)`` makes one, ``names()`` lists all.
+    """Many factories under one prefix, as ``torchvision/*``.
 
-    It exists so that a library of a thousand networks is not imported to list a plugin.
+    Listing a plugin does not import the library behind a family.
+
+    Attributes:
+        build: Factory of one member: ``build(name, shape, *, options)`` for a backbone.
+        names: Function that returns the names of all members, without the prefix.
+        doc: Description in one line.
     """
 
-    build: Callable[..., Any]  # (name, shape, *, options)
+    build: Callable[..., Any]
     names: Callable[[], list[str]]
     doc: str
 
 
 class Tracker(Protocol):
-    """Hears of each cell that is finished, in a thread of the sweep. What it raises ends the tracker alone."""
+    """Receives each finished cell, in a thread of the sweep. If it raises, only the tracker stops."""
 
     def finished(self, cell: Any) -> None:
-        """A :class:`hashzoo.results.cell.Cell`, whatever became of it."""
+        """Record a finished cell, a :class:`hashzoo.Cell` of any status."""
         ...
 
     def close(self) -> None:
-        """The sweep is over."""
+        """Close the tracker at the end of the sweep."""
         ...
 
 
 @hookspec
 def hashzoo_backbones() -> Mapping[str, Callable[..., Any] | Family]:  # type: ignore[empty-body]
-    r"""Networks: factory(shape, \*, options) -> Backbone, with shape the dataset's (channels, height, width)."""
+    r"""Networks: factory(shape, \*, options) -> Backbone, with the shape (channels, height, width) of the images."""
 
 
 @hookspec
@@ -56,17 +61,17 @@ def hashzoo_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-
 
 @hookspec
 def hashzoo_methods() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    r"""Methods: factory(setting, backbone, \*, hyperparameters) -> Method; a class, or what ``deep`` makes."""
+    r"""Methods: factory(setting, backbone, \*, hyperparameters) -> Method: a class, or what ``deep`` returns."""
 
 
 @hookspec
 def hashzoo_datasets() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    r"""Datasets, named data.protocol: factory(\*, options) -> Splits."""
+    r"""Datasets, each named DATA.PROTOCOL: factory(\*, options) -> Splits."""
 
 
 @hookspec
 def hashzoo_metrics() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    """Metrics: function(counts, cutoff) -> one value a query (Q,), asked for as ``name`` or ``name@cutoff``.
+    """Metrics: function(counts, cutoff) -> one value per query (Q,), requested as ``name`` or ``name@cutoff``.
 
     Or ``CodeMetric(function)``, with function(sample) -> one number for all queries.
     """
@@ -74,9 +79,9 @@ def hashzoo_metrics() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty
 
 @hookspec
 def hashzoo_launchers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    r"""Where cells run: factory(limits, \*, options) -> Launcher, asked for with ``--launcher NAME``."""
+    r"""Launchers: factory(limits, \*, options) -> Launcher, selected with ``--launcher NAME``."""
 
 
 @hookspec
 def hashzoo_finished() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
-    r"""Who hears of finished cells: factory(folder, \*, options) -> Tracker, asked for with ``--track NAME``."""
+    r"""Trackers of finished cells: factory(folder, \*, options) -> Tracker, selected with ``--track NAME``."""

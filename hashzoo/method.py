@@ -1,21 +1,18 @@
-"""What a plugin writes: backbones, heads, losses and methods."""
+"""Methods, and the heads and losses that they are composed of."""
 
 from __future__ import annotations
 
-import inspect
-import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
 from hashzoo.distance import Hamming
-from hashzoo.errors import ComposeError, NonFiniteError
+from hashzoo.errors import NonFiniteError
 from hashzoo.index import Index, Scan
 from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split
 
@@ -26,17 +23,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Card:
-    """What one must know of a method before asking for it; ``hashzoo list methods`` prints it.
+    """Facts about a method, which ``hashzoo list methods`` prints and a benchmark reads before it builds the method.
 
-    ``kind`` decides which backbone a benchmark file gives the method: ``shallow`` methods read features once and
-    solve, ``deep`` ones train by gradient. ``beyond`` says why a method stores something other than ``bits`` bits
-    an image (empty: it keeps to the budget, and ``hashzoo check`` holds it to that). ``informative`` is False
-    only for a control that is at chance by design. ``saw_database`` is for methods that learn the codes of single
-    training images from their labels: they alone get the ids of database images when encoding, and where training
-    images are in the database their row is marked.
-    ``multilabel`` and ``single`` say whether images may have several labels, and whether one is enough. ``views``
-    says that the method learns from transformed views of images, which stored features cannot give. ``gathers`` says
-    that a training loop of its own joins what several processes saw (:meth:`hashzoo.Run.gathered`).
+    Attributes:
+        kind: ``"shallow"`` for a method that reads features once and solves, ``"deep"`` for one that trains by
+            gradient. It selects the backbone that a benchmark file gives to the method.
+        supervision: Labels that the method learns from: none, pairs of similar images, or classes.
+        multilabel: Whether images can have several labels.
+        paper: Reference, as "Cao et al., AAAI 2016".
+        year: Year of publication.
+        beyond: Reason why the method stores more or less than ``bits`` bits per image. If it is empty,
+            ``hashzoo check`` requires exactly ``bits``.
+        informative: False only for a control whose scores are at chance by design.
+        saw_database: Whether the method learns the codes of single training images from their labels. Only such a
+            method receives the ids of database images when it encodes them, and its results are marked if training
+            images are in the database.
+        single: Whether images can have exactly one label.
+        views: Whether the method learns from augmented views of images, which stored features cannot provide.
+        gathers: Whether the method's own training loop calls :meth:`hashzoo.Run.gathered`, so that several processes
+            can train it.
     """
 
     kind: Literal["shallow", "deep"] = "deep"
@@ -53,48 +58,83 @@ class Card:
 
 
 class Method(nn.Module, ABC):
-    """A way to learn codes: how to fit, how to encode, how queries meet the database.
+    """Base class of a method: how it fits, how it encodes images, and how queries are compared with the database.
 
-    Subclasses are final. The constructor is ``(setting, backbone, *, hyperparameters)``; what stands right of the
-    star is what the paper chose, and every value there can be set from the command line. A constructor refuses a
-    setting it cannot serve by raising ``ValueError`` with the reason. All state that encoding needs must be in
-    ``state_dict`` (parameters and buffers).
+    A method factory is called as ``factory(setting, backbone, *, hyperparameters)``. Each keyword-only argument is a
+    hyperparameter that can be set from the command line. The constructor raises ``ValueError`` with the reason if it
+    does not support the setting or the backbone. All state that encoding needs must be in ``state_dict``, as
+    parameters or buffers. Subclasses of a method are final; only :class:`Deep` can be extended.
+
+    Attributes:
+        card: Facts about the method.
+        mark: Note on this configuration that a reader of the board must know, as "uses the classifier".
     """
 
     card: ClassVar[Card] = Card()
-    mark: str = ""  # what a reader of the board must know of this very configuration, as "uses the classifier"
+    mark: str = ""
 
     @abstractmethod
     def fit(self, train: Split, run: Run) -> None:
-        """Learn from the training split; ``run`` is what a fit may use. The loop is the method's own."""
+        """Learn from the training set. The training loop is the method's own.
+
+        Args:
+            train: The training set.
+            run: Batches, optimizers, features and the random generator.
+        """
 
     @abstractmethod
     def encode(self, batch: Batch) -> Codes:
-        """Codes of a batch whose labels are blank: bool tensors (B, K) are bits, the rest is side information."""
+        """Encode a batch of images.
+
+        Args:
+            batch: Images without labels: ``labels`` is zero, and ``ids`` is -1 unless ``card.saw_database`` is set.
+
+        Returns:
+            Codes by name, each (B, ...): bool tensors (B, K) are bits, any other tensor is side information.
+        """
 
     def index(self) -> Index:
-        """How queries meet the database; by default an exact scan by Hamming distance of ``code``."""
+        """Create the empty index for the codes; by default an exact scan by the Hamming distance of ``code``."""
         return Scan(Hamming("code"))
 
     def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
-        """Codes of composed queries; by default :meth:`bitwise`."""
+        """Compose the codes of pairs of images to codes of queries; by default :meth:`bitwise`.
+
+        Args:
+            operation: Set operation on the labels of the two images.
+            a: Codes (P, ...) of the first images.
+            b: Codes (P, ...) of the second images.
+
+        Returns:
+            Codes (P, ...) by the same names.
+        """
         return self.bitwise(operation, a, b)
 
     def bitwise(self, operation: Operation, a: Codes, b: Codes) -> Codes:
-        """Or, and, and-not: what operators are compared with. A method with other codes says what they become."""
+        """Compose codes by or, and, and-not: the baseline for composed queries. Override it for side information."""
         return bitwise(operation, a, b)
 
     def relaxed(self, batch: Batch) -> Tensor | None:
-        """The code before it becomes bits, (B, K), with its gradient; None for a method that has none."""
+        """The relaxed code (B, K) of a batch, differentiable, whose signs are the bits; None if the method has none."""
         return None
 
     def attention(self, batch: Batch) -> Tensor | None:
-        """Where the method looks, (B, h, w), not negative; None where it has no attention of its own."""
+        """The attention map (B, h, w) of a batch, non-negative; None if the method has no attention."""
         return None
 
 
 def bitwise(operation: Operation, a: Codes, b: Codes) -> Codes:
-    """Or, and, and-not of every code; of real values the maximum and the minimum, whose signs are just that.
+    """Compose codes by or (union), and (intersection) or and-not (difference).
+
+    Of real values, the maximum or the minimum is taken, whose signs are the composed bits.
+
+    Args:
+        operation: Set operation.
+        a: Codes (P, ...) by name.
+        b: Codes (P, ...) by the same names.
+
+    Returns:
+        Composed codes (P, ...) by the same names.
 
     >>> a, b = ({"code": torch.tensor([row])} for row in ([True, True, False], [True, False, False]))
     >>> [bitwise(o, a, b)["code"].int().tolist() for o in ("union", "intersection", "difference")]
@@ -181,57 +221,39 @@ class Loss(nn.Module, ABC):
         """
 
 
-MethodFactory = Callable[..., Method]  # (setting, backbone, *, hyperparameters)
-BackboneFactory = Callable[..., Backbone]  # (shape, *, options)
-HeadFactory = Callable[..., nn.Module]  # (setting, backbone, *, options) -> module: Features -> Output
-LossFactory = Callable[..., nn.Module]  # (setting, *, options) -> module: (Output, Batch) -> dict[str, Tensor]
-
-
 def bits(relaxed: Tensor) -> Tensor:
-    """The code of relaxed values: the bit is 1 where the value is >= 0, so sgn(0) = +1.
+    """Binarise a relaxed code: a bit is 1 if its value is at least 0, so sgn(0) = +1.
 
-    Raises NonFiniteError where a value is not finite: a NaN would otherwise pass as a zero bit.
+    Args:
+        relaxed: (B, K) real values.
+
+    Returns:
+        (B, K) bool.
+
+    Raises:
+        NonFiniteError: If a value is NaN or infinite; a NaN would otherwise become a zero bit.
 
     >>> bits(torch.tensor([[0.3, -0.0, -2.0]]))
     tensor([[ True,  True, False]])
     """
-    if not torch.compiler.is_compiling() and not torch.isfinite(relaxed).all():  # a graph has no values to look at
+    if not torch.compiler.is_compiling() and not torch.isfinite(relaxed).all():  # a traced graph has no values
         raise NonFiniteError("the relaxed code is not finite; a smaller learning rate often cures it")
     return relaxed >= 0
 
 
-@dataclass(frozen=True)
-class Option:
-    """One hyperparameter: what stands right of the star in a factory."""
-
-    name: str
-    default: Any
-    annotation: Any
-
-
-def options(factory: Callable[..., Any]) -> dict[str, Option]:
-    """The hyperparameters of any factory, in the order they are declared.
-
-    >>> def loss(setting, *, weight: float = 0.1, margin: int | None = None): ...
-    >>> [(o.name, o.default) for o in options(loss).values()]
-    [('weight', 0.1), ('margin', None)]
-    """
-    if isinstance(factory, Composition):
-        return factory.options()
-    plain = factory.func if isinstance(factory, partial) else factory  # one of a family, bound to its name
-    hints = typing.get_type_hints(plain.__init__ if inspect.isclass(plain) else plain)
-    return {
-        p.name: Option(p.name, p.default, hints.get(p.name, Any))
-        for p in inspect.signature(factory).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-
-
 class Deep(Method):
-    """A backbone, a hash head and a loss, trained together by gradient.
+    """A backbone, a hash head and a loss that are trained together by gradient.
 
-    What ``deep`` makes; and the one class that methods may extend, where only the loop of ``fit`` is their own, or
-    nothing but the ``views`` of images that they learn from (None: the budget's one).
+    :func:`deep` creates it from a head and a loss. A method that needs its own training loop or views extends it.
+
+    Args:
+        backbone: The backbone.
+        head: Module from :class:`Features` to :class:`Output`.
+        loss: Module from (:class:`Output`, :class:`Batch`) to named scalar terms.
+        loss_rate: Multiple of the learning rate for parameters of the loss.
+
+    Attributes:
+        views: Augmentations, one for each view of an image that the loss compares; None takes that of the budget.
     """
 
     views: Sequence[View | None] | None = None
@@ -241,16 +263,16 @@ class Deep(Method):
         self.backbone, self.head, self.loss, self.loss_rate = backbone, head, loss, loss_rate
 
     def fit(self, train: Split, run: Run) -> None:
-        """One pass over the batches of the budget, one optimizer over backbone, head and loss."""
+        """Train backbone, head and loss with one optimizer for the epochs of the budget."""
         optimizer = run.optimizer(self.backbone, self.head, (self.loss, self.loss_rate))
         run.resume(self)
         for batch in run.batches(train, views=self.views):
             run.step(optimizer, self.loss(run.gathered(self.seen(batch), batch), batch))
 
     def seen(self, batch: Batch) -> Output:
-        """What the head makes of the first view, and of a second its code beside it, as ``extra["second"]``.
+        """Compute the head's output for the first view, with the code of a second view in ``extra["second"]``.
 
-        One pass a view, each with batch statistics of its own.
+        Each view is a separate forward pass with its own batch statistics.
         """
         outputs: list[Output] = [self.head(self.backbone(view)) for view in batch.views]
         first = outputs[0]
@@ -266,7 +288,7 @@ class Deep(Method):
         return {"code": bits(self.relaxed(batch))}
 
     def rehearse(self, setting: Setting) -> None:
-        """Take a made-up batch through head and loss, so that parts that do not fit say so before any training."""
+        """Run head and loss on random features, so that parts that do not fit each other fail before any training."""
         sides = [2 ** (len(self.backbone.map_dims) - level) for level in range(len(self.backbone.map_dims))]
         maps = tuple(torch.randn(4, d, s, s) for d, s in zip(self.backbone.map_dims, sides, strict=True))
         labels = torch.eye(setting.classes)[torch.arange(4) % setting.classes]
@@ -274,93 +296,6 @@ class Deep(Method):
         self.loss(output, Batch((None,), labels, torch.arange(4) % setting.pool))
 
     def attention(self, batch: Batch) -> Tensor | None:
-        """What the head calls ``attention``, if it has any."""
+        """``extra["attention"]`` of the head's output, if there is one."""
         output: Output = self.head(self.backbone(batch.images))
         return output.extra.get("attention")
-
-
-@dataclass(frozen=True)
-class Composition:
-    """The factory that ``deep`` makes: head + loss on whatever backbone the benchmark gives.
-
-    ``loss_rate`` is the multiple of the learning rate that the loss's own parameters, such as centers, get.
-    """
-
-    head: HeadFactory | str
-    loss: LossFactory | str
-    card: Card
-    doc: str
-    loss_rate: float = 1.0
-
-    def bind(self, heads: Mapping[str, HeadFactory], losses: Mapping[str, LossFactory]) -> Composition:
-        """The same composition with names replaced by what they stand for."""
-
-        def part(kind: str, name: Any, known: Mapping[str, Any]) -> Any:
-            if not isinstance(name, str):
-                return name
-            if name not in known:
-                raise ComposeError(f"no {kind} {name!r}; there are: {', '.join(sorted(known))}")
-            return known[name]
-
-        head, loss = part("head", self.head, heads), part("loss", self.loss, losses)
-        return replace(self, head=head, loss=loss)
-
-    def _parts(self) -> tuple[HeadFactory, LossFactory]:
-        if isinstance(self.head, str) or isinstance(self.loss, str):
-            raise ComposeError(f"{self.head}+{self.loss} names parts that are not bound to a zoo yet")
-        return self.head, self.loss
-
-    def options(self) -> dict[str, Option]:
-        """Hyperparameters of both parts; a name that both use is written ``head.NAME`` and ``loss.NAME``."""
-        head, loss = (options(part) for part in self._parts())
-        shared = head.keys() & loss.keys()
-        joined = {(f"head.{n}" if n in shared else n): o for n, o in head.items()}
-        joined |= {(f"loss.{n}" if n in shared else n): o for n, o in loss.items()}
-        return {name: replace(option, name=name) for name, option in joined.items()}
-
-    def __call__(self, setting: Setting, backbone: Backbone, **values: Any) -> Deep:
-        """The method, with hyperparameters under the names of ``options``."""
-        head, loss = self._parts()
-        unknown = values.keys() - self.options().keys()
-        if unknown:
-            raise TypeError(f"no hyperparameter {sorted(unknown)[0]!r}; there are: {', '.join(self.options())}")
-
-        def pick(part: str, factory: Callable[..., Any]) -> dict[str, Any]:
-            names = options(factory)
-            plain = {n: v for n, v in values.items() if n in names}
-            return plain | {n: values[f"{part}.{n}"] for n in names if f"{part}.{n}" in values}
-
-        return Deep(
-            backbone,
-            head(setting, backbone, **pick("head", head)),
-            loss(setting, **pick("loss", loss)),
-            self.loss_rate,
-        )
-
-
-def deep(
-    head: HeadFactory | str,
-    loss: LossFactory | str,
-    *,
-    card: Card | None = None,
-    doc: str = "",
-    loss_rate: float = 1.0,
-) -> Composition:
-    """A method out of a hash head and a loss, each a factory or the name of one: composition is a function.
-
-    >>> deep("tanh", "dhn", doc="Deep Hashing Network").doc
-    'Deep Hashing Network'
-    """
-    return Composition(head, loss, card or Card(), doc, loss_rate)
-
-
-def spreads(factory: MethodFactory) -> bool:
-    """Whether a method trains in several processes as it does in one: by the loop of ``Deep``, or by its card.
-
-    >>> spreads(deep("tanh", "dhn")), spreads(Deep)
-    (True, True)
-    """
-    plain = factory.func if isinstance(factory, partial) else factory
-    if isinstance(plain, Composition):
-        return True
-    return inspect.isclass(plain) and issubclass(plain, Deep) and (plain.fit is Deep.fit or plain.card.gathers)

@@ -1,4 +1,4 @@
-"""What a fit may use: batches, views, optimizers, steps, features. It decides nothing and keeps no loop of its own."""
+"""The services that a training loop uses: batches, views, optimizers, steps and features. The loop is the method's."""
 
 from __future__ import annotations
 
@@ -24,10 +24,27 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """What a fit may use. One run a cell; its generator is the only source of randomness a method needs.
+    """The services that ``Method.fit`` uses. Each cell has one run.
 
-    With ``process_group`` it is one of several processes, each on its device; with ``checkpoints``, a fit can resume.
-    Raises ValueError where a precision is asked for that the device does not have.
+    Args:
+        train: Training budget.
+        seed: Seed of ``generator``.
+        to: Form in which the backbone takes images.
+        device: ``"cpu"`` or ``"cuda"``.
+        workers: Processes that load images; 0 loads them in this one.
+        report: Progress callback, called after each epoch.
+        process_group: The processes that train together, if there are several.
+        checkpoints: Where the training is saved after an epoch, so that it can resume after a crash.
+
+    Attributes:
+        train: The training budget.
+        generator: Random generator on the CPU, the only source of randomness that a method needs.
+        device: Device of the process.
+        progress: Progress of the training, from 0 to 1.
+        epochs: Number of epochs finished, over all calls of :meth:`batches`.
+
+    Raises:
+        ValueError: If the device does not support the precision of the budget.
     """
 
     def __init__(
@@ -48,9 +65,9 @@ class Run:
         self.device = self.process_group.device(device)
         self.generator = torch.Generator().manual_seed(seed)
         self.progress = 0.0
-        self.epochs = 0  # finished, of all batches together
+        self.epochs = 0
         self.after_epoch: Callable[[], None] | None = None
-        self.companion: Stateful | None = None  # saved in checkpoints beside the method
+        self.companion: Stateful | None = None  # saved in checkpoints with the method
         self.optimizers: list[torch.optim.Optimizer] = []
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
@@ -61,26 +78,39 @@ class Run:
         self._features: dict[tuple[int, int], tuple[Any, Backbone, Split, Features]] = {}
 
     def place(self, backbone: Backbone) -> Backbone:
-        """The backbone on the run's device, under the run's precision."""
+        """Move a backbone to the run's device, with the precision of the budget."""
         backbone = backbone.to(self.device)
         mixed = self.train.precision != "fp32" and not isinstance(backbone, PrecomputedBackbone)
         return MixedPrecisionBackbone(backbone, self.device.type) if mixed else backbone
 
     def log(self, values: dict[str, Any]) -> None:
-        """Keep the latest value of named quantities, for the progress display and the cell."""
+        """Keep the latest value of named quantities, for the progress display and the cell.
+
+        Args:
+            values: Numbers or scalar tensors by name.
+        """
         self._logged |= values
 
     @property
     def logged(self) -> dict[str, float]:
-        """The latest value of every quantity logged; read seldom, since on a GPU reading waits for it."""
+        """The latest value of every logged quantity. Reading it waits for the GPU: do not read it in every step."""
         return {name: float(value) for name, value in self._logged.items()}
 
     def optimizer(self, *modules: nn.Module | tuple[nn.Module, float], lr: float = 1.0) -> torch.optim.Optimizer:
-        """The budget's optimizer over these modules. ``lr`` and a module's own number are multiples of its rate.
+        """Create the optimizer that the budget names, over the parameters of modules.
 
-        Backbones get the budget's ``backbone_lr`` times that. Modules without parameters are passed over; a
-        parameter that two modules share is trained once, with the first. Scalars, such as the weight of a stream
-        or of a term, are not decayed.
+        The learning rate of a backbone is multiplied by the budget's ``backbone_lr``. A parameter that two modules
+        share belongs to the first. Scalar parameters, such as the weight of a loss term, have no weight decay.
+
+        Args:
+            *modules: Modules, or pairs of a module and a multiple of the learning rate.
+            lr: Multiple of the budget's learning rate, for all modules.
+
+        Returns:
+            The optimizer; :meth:`step` sets its learning rates.
+
+        Raises:
+            ValueError: If no module has a parameter that requires a gradient.
         """
         groups: list[dict[str, Any]] = []
         seen: set[int] = set()
@@ -121,15 +151,27 @@ class Run:
         size: int | None = None,
         shuffle: bool = True,
     ) -> Iterator[Batch]:
-        """Batches of ``epochs`` passes (the budget's, unless given), on the run's device.
+        """Iterate over batches of a split, on the run's device.
 
-        ``weights`` (N,) draws images with replacement, in proportion; ``views`` are one or more augmentations of
-        each image (the budget's, unless given). A last batch of one image is dropped, since batch statistics
-        of one are not defined. The learning rate follows ``schedule`` by step and is at its end when the last
-        batch has been used. Two of these can run side by side under ``zip``.
+        A last batch of one image is dropped, since its batch statistics are not defined. Two of these iterators can be
+        combined with ``zip``. If several processes train together, a batch holds the views of the share of this
+        process, and the labels and ids of all images: see :meth:`gathered`.
 
-        One of several processes gets the views of its share, and the labels and ids of the whole batch: see
-        :meth:`gathered`.
+        Args:
+            split: N images.
+            epochs: Passes over the images; by default those of the budget.
+            views: Augmentations, one for each view of an image; by default the one of the budget. None is the image
+                itself.
+            weights: (N,) sampling weights, if images are drawn with replacement.
+            schedule: Schedule of the learning rate over all steps; by default that of the budget.
+            size: Images per batch; by default that of the budget.
+            shuffle: Whether images are in random order.
+
+        Yields:
+            Batches; ``progress`` of each is that of this iterator.
+
+        Raises:
+            ValueError: If the split has fewer than two images, or if the number of weights is wrong.
         """
         epochs, size = epochs or self.train.epochs, size or self.train.batch
         chosen = [augmentation(self.train.augment)] if views is None else list(views)
@@ -147,8 +189,8 @@ class Run:
             order = self._order(len(split), weights, shuffle)
             seeds = torch.randint(2**62, (len(split),), generator=self.generator)
             rows = list(torch.split(order, size))[: len(groups_of)]
-            lots = list(torch.split(seeds, size))[: len(groups_of)]
-            seen, drawn = ([self.process_group.share(part) for part in parts] for parts in (rows, lots))
+            draws = list(torch.split(seeds, size))[: len(groups_of)]
+            seen, drawn = ([self.process_group.share(part) for part in parts] for parts in (rows, draws))
             for group, ready in zip(rows, self._load(split, seen, drawn, chosen), strict=True):
                 self.process_group.begin_batch(len(group))
                 self._advance(step / steps)
@@ -160,31 +202,53 @@ class Run:
                 self.after_epoch()
             if (
                 self._checkpoints and kept and self._begun == mine and self.process_group.rank == 0
-            ):  # another beside it has a place of its own
+            ):  # not with a second iterator, whose position is not saved
                 self._checkpoints.save_if_due(self, kept)
         self.process_group.divided = False
         self._advance(1.0)
 
     def gathered(self, output: Output, batch: Batch) -> Output:
-        """The output for all images of a batch, of which one of several processes has seen its share.
+        """Gather the outputs of a batch from all processes that train together.
 
-        A loop of a method's own that asks for it before each loss may say so in its card (``Card(gathers=True)``).
-        ValueError for an entry of ``extra`` that does not have one row an image.
+        A method with its own loop that calls this before each loss declares ``Card(gathers=True)``, and can then be
+        trained in several processes.
+
+        Args:
+            output: Output for the images that this process has seen.
+            batch: The batch.
+
+        Returns:
+            The output for all images of the batch, differentiable; ``output`` itself in a single process.
+
+        Raises:
+            ValueError: If an entry of ``extra`` does not have one row per image.
         """
         return self.process_group.gather(output, len(batch))
 
     def resume(self, method: nn.Module) -> None:
-        """Say that all state of the loop to come is in this method, the optimizers made so far, and the generator.
+        """Declare that the training can resume from a checkpoint, and restore one if there is one.
 
-        After a crash it then goes on from the last checkpoint. To be called once, right before the only
-        :meth:`batches`.
+        To be called once, immediately before the only call of :meth:`batches`. All state of the loop must be in the
+        method, in the optimizers created so far, and in the generator.
+
+        Args:
+            method: The method that is trained.
         """
         if self._checkpoints:
             self._kept, self._first = method, self._checkpoints.restore(self, method)
             self.process_group.require_equal("the epoch to go on from", torch.tensor([self._first], device=self.device))
 
     def step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
-        """One step down the sum of the named terms. Raises NonFiniteError naming a term that is not finite."""
+        """Take one optimizer step on the sum of loss terms, and log each term.
+
+        Args:
+            optimizer: An optimizer from :meth:`optimizer`.
+            losses: Scalar tensors by name, as a loss returns them.
+
+        Raises:
+            NonFiniteError: If a term is NaN or infinite; the message names it.
+            ValueError: If there is no term, or if several processes train and :meth:`gathered` was not called.
+        """
         if not losses:
             raise ValueError("the loss gave no terms: return a dict such as {'pair': tensor}")
         total = torch.stack([term.reshape(()) for term in losses.values()]).sum()
@@ -209,9 +273,17 @@ class Run:
         self._logged |= {name: term.detach() for name, term in losses.items()}
 
     def features(self, backbone: Backbone, split: Split) -> Features:
-        """Pooled features of a whole split on the run's device, without gradient; kept until the backbone changes.
+        """Compute the pooled features of a whole split, without gradient, in eval mode.
 
-        Maps are left out: those of a whole split seldom fit into memory. :meth:`batches` has them.
+        They are kept until the parameters of the backbone change. Feature maps are left out, since those of a whole
+        split rarely fit in memory; :meth:`batches` provides them.
+
+        Args:
+            backbone: The backbone.
+            split: N images.
+
+        Returns:
+            Features with ``pooled`` (N, D), on the run's device.
         """
         state = [*backbone.parameters(), *backbone.buffers()]
         key, version = (id(backbone), id(split)), tuple((t.data_ptr(), t._version) for t in state)
@@ -221,20 +293,34 @@ class Run:
             with torch.no_grad():
                 found = Features(torch.cat([backbone(batch.images).pooled for batch in self.blank(split)]))
             backbone.train(training)
-            self._features[key] = version, backbone, split, found  # held, so that neither id is given to another
+            self._features[key] = (
+                version,
+                backbone,
+                split,
+                found,
+            )  # both are referenced, so that their ids are not reused
         return self._features[key][-1]
 
     def prepared(self, split: Split, rows: NDArray[np.int64], seeds: NDArray[np.int64], view: View | None) -> Tensor:
-        """Some images under a view, on the device, as the backbone takes them. Several threads may ask at once."""
-        asked, lots = torch.from_numpy(rows), torch.from_numpy(seeds)
-        (ready,) = next(load_views(split, [asked], [lots], [view], self._to, 0))
+        """Some images under a view, on the device and in the form that the backbone takes. Thread-safe."""
+        indices, draws = torch.from_numpy(rows), torch.from_numpy(seeds)
+        (ready,) = next(load_views(split, [indices], [draws], [view], self._to, 0))
         return cast(Tensor, ready.to(self.device))
 
     def blank(self, split: Split, size: int | None = None, *, ids: bool = False) -> Iterator[Batch]:
-        """Batches in order, without augmentation, whose labels are all zero and whose ids, unless kept, all -1."""
+        """Iterate over batches for encoding: in order, without augmentation and without labels.
+
+        Args:
+            split: N images.
+            size: Images per batch; by default at least 256.
+            ids: Whether batches have the ids of the images; if not, all ids are -1.
+
+        Yields:
+            Batches whose labels are all zero.
+        """
         step = size or max(256, self.train.batch)
 
-        def groups() -> Iterator[Tensor]:  # made when asked for: a list for each row is what would not fit
+        def groups() -> Iterator[Tensor]:  # a generator: a list of all rows would not fit in memory
             return (torch.arange(start, min(start + step, len(split))) for start in range(0, len(split), step))
 
         for group, ready in zip(groups(), self._load(split, groups(), groups(), [None]), strict=True):
@@ -253,8 +339,8 @@ class Run:
         if isinstance(split.images, StoredFeatures):
             under_view = split.images.under_view
             groups = zip(rows, seeds, strict=True)
-            # each view another draw, as long as there are as many
-            return (tuple(under_view(view, group, lots + i) for i, view in enumerate(views)) for group, lots in groups)
+            # each view uses the next stored draw, as long as there are enough
+            return (tuple(under_view(view, group, draw + i) for i, view in enumerate(views)) for group, draw in groups)
         return load_views(split, rows, seeds, views, self._to, self._workers)
 
     def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...]) -> Batch:
@@ -267,7 +353,7 @@ class Run:
 
     def _advance(self, progress: float) -> None:
         self.progress = progress
-        if progress == 1.0:  # the run is over: leave every rate where its schedule ends
+        if progress == 1.0:  # the end of the training: set every rate to the end of its schedule
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * rate(self._schedule, progress)

@@ -1,6 +1,6 @@
-"""The words of the house: what travels between data, methods and measurement.
+"""Value types shared by datasets, methods and evaluation.
 
-Shapes, everywhere: B batch, N items, Q queries, D features, K bits, C classes.
+Shapes: B batch, N images, Q queries, D features, K bits, C classes.
 """
 
 from __future__ import annotations
@@ -15,33 +15,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: What may be done with the label sets, and so with the codes, of two images.
+#: Set operation on the labels of two images, and so on their codes.
 Operation = Literal["union", "intersection", "difference"]
 
-#: To be told how many of how many images are done.
+#: Progress callback: images done, images in total.
 ProgressCallback = Callable[[int, int], None]
 
-#: What a method stores of an image: name -> (N, ...). Tensors of dtype bool are bits; the rest is side information.
+#: Codes of images by name, each (N, ...): bool tensors are bits, any other tensor is side information.
 Codes = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known before a method is built.
+    """Facts about a dataset and a code length, known before a method is built.
 
-    ``class_counts`` (C,) counts the training images of each class; ``pool`` is the number of distinct image
-    ids, so a table with one row an image has ``pool`` rows and is indexed by ``Batch.ids``.
+    Attributes:
+        bits: Code length K.
+        classes: Number C of classes in the training labels.
+        multilabel: Whether an image can have several labels.
+        class_counts: (C,) int64, number of training images of each class.
+        pool: Upper bound on image ids: a table with one row per image has ``pool`` rows and is indexed by
+            ``Batch.ids``.
     """
 
     bits: int
     classes: int
     multilabel: bool
-    class_counts: Tensor  # (C,) int64
+    class_counts: Tensor
     pool: int
 
 
 class LazyTensors(Sequence[Any]):
-    """Tensors that are made when they are looked at, so that what nobody reads is never read from disk."""
+    """A lazily loaded sequence of tensors: a tensor is read from disk when it is accessed."""
 
     def __init__(self, makers: Sequence[Callable[[], Tensor]], device: torch.device | None = None) -> None:
         self._makers, self._device = makers, device
@@ -55,16 +60,21 @@ class LazyTensors(Sequence[Any]):
         return tuple(made) if isinstance(index, slice) else self._makers[index]().to(self._device)
 
     def to(self, device: torch.device) -> LazyTensors:
-        """The same, made on another device."""
+        """The same sequence, loaded to another device."""
         return LazyTensors(self._makers, device)
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a backbone sees in images: ``pooled`` (B, D) and the maps of its last stages, coarsest last."""
+    """Features of images, as a backbone returns them.
 
-    pooled: Tensor  # (B, D)
-    maps: Sequence[Tensor] = ()  # each (B, D_l, h_l, w_l)
+    Attributes:
+        pooled: (B, D) one vector per image.
+        maps: Feature maps of the last stages, each (B, D_l, h_l, w_l), coarsest last.
+    """
+
+    pooled: Tensor
+    maps: Sequence[Tensor] = ()
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -76,26 +86,32 @@ class Features:
 
 
 class SupportsTake(Sequence[Any], ABC):
-    """A sequence of which many rows can be had at once, as arrays; a split takes its rows by :meth:`take`."""
+    """A sequence with batched row access; :meth:`Split.take` uses :meth:`take` instead of a list of rows."""
 
     @abstractmethod
     def take(self, rows: Tensor) -> SupportsTake:
-        """Some rows, in their order."""
+        """The given rows, in the given order."""
 
 
 @dataclass(frozen=True)
 class Split:
     """Images with their labels and ids.
 
-    ``images`` is either one uint8 tensor (N, 3 or 1, H, W) that sits in memory, or any sequence whose items are
-    uint8 tensors (3, H, W) or PIL images, read when asked for. ``labels`` is (N, C) multi-hot float;
-    ``ids`` (N,) int64 names an image with the same number in every split.
+    Attributes:
+        images: A uint8 tensor (N, 1 or 3, H, W) in memory, or a sequence of uint8 tensors (3, H, W) or PIL images,
+            each read when it is accessed.
+        labels: (N, C) float, multi-hot.
+        ids: (N,) int64. An image has the same id in every split.
+        boxes: Bounding boxes of the labelled objects of each image, (n, 4) as x0 y0 x1 y1 in pixels; None if unknown.
+
+    Raises:
+        ValueError: If the numbers of images, labels and ids differ.
     """
 
     images: Any  # Tensor | Sequence[Tensor | PIL.Image.Image]
-    labels: Tensor  # (N, C)
-    ids: Tensor  # (N,)
-    boxes: Sequence[Tensor] | None = None  # for each image (n, 4) x0 y0 x1 y1, where the labelled things stand
+    labels: Tensor
+    ids: Tensor
+    boxes: Sequence[Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.images) == len(self.labels) == len(self.ids):
@@ -108,7 +124,7 @@ class Split:
         return len(self.ids)
 
     def take(self, rows: Tensor) -> Split:
-        """The split of these rows only, in their order."""
+        """The split of the given rows, in the given order."""
         if isinstance(self.images, Tensor):
             images: Any = self.images[rows]
         elif isinstance(self.images, SupportsTake):
@@ -121,7 +137,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Rows(Sequence[Any]):
-    """Some rows of a longer sequence, read when asked for."""
+    """Some rows of a longer sequence, each read when it is accessed."""
 
     base: Sequence[Any]
     rows: Sequence[int] | NDArray[np.int64]  # an array takes a quarter of the memory of a list
@@ -135,18 +151,25 @@ class Rows(Sequence[Any]):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Queries made of two images each: their rows in the query split, and the labels that the operation gives."""
+    """Queries composed of two images each.
+
+    Attributes:
+        operation: Set operation that composes the labels of the two images.
+        first: (P,) int64, row of the first image in the query split.
+        second: (P,) int64, row of the second image.
+        labels: (P, C) float, labels of the composed query.
+    """
 
     operation: Operation
-    first: Tensor  # (P,) int64
-    second: Tensor  # (P,)
-    labels: Tensor  # (P, C)
+    first: Tensor
+    second: Tensor
+    labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def among(self, rows: Sequence[int]) -> Pairs:
-        """The pairs both of whose images are among these rows of the query split, as pairs of the rows taken.
+        """The pairs whose images are both in the given rows of the query split, as pairs of places in ``rows``.
 
         >>> pairs = Pairs("union", torch.tensor([0, 1]), torch.tensor([2, 2]), torch.ones(2, 3))
         >>> left = pairs.among([1, 2])
@@ -161,16 +184,23 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts of a benchmark, and the names of the classes.
+    """A dataset and its protocol: training set, database and queries.
 
-    With ``pairs``, the queries are made of two images of the query split each, by an operation on their codes.
-
-    ``validation`` is carved out of what would have been train, and only when asked for. ``pretraining`` names
-    what the data shares with common pretrained weights (``"ImageNet"`` for a subset of ImageNet), so that a
-    backbone trained on it is marked as contaminated. ``source`` says in a few words which files the images are, as
-    "CIFAR-10 (JPEG)", and stands in every row. Training labels may have fewer columns than those of the other parts:
-    the classes that come after are never learned. ``names`` says, by id, what an id stands for, as the path of a
-    image below its folder; it is given where ids are mere row numbers, and the split digest then covers it.
+    Attributes:
+        train: Training set. Its labels can have fewer columns than those of the other parts; the remaining classes are
+            unseen in training.
+        database: Images that are searched.
+        query: Images that the database is searched for.
+        multilabel: Whether an image can have several labels.
+        class_names: Names of the C classes.
+        validation: Validation queries, taken out of the training set on request.
+        pretraining: Datasets that share images with this one and that common weights are trained on, as
+            ``("ImageNet",)`` for a subset of ImageNet: a backbone trained on one of them is marked as contaminated.
+        notes: Known faults of the dataset, by name of the finding of ``hashzoo data check`` that they explain.
+        pairs: If given, each query is composed of two images of the query split, by an operation on their codes.
+        source: Origin of the image files in a few words, as "CIFAR-10 (JPEG)"; a column of every board.
+        names: Name of each image by id, such as its path; given if ids are row numbers, and then part of the split
+            digest.
     """
 
     train: Split
@@ -186,12 +216,12 @@ class Splits:
     names: Sequence[str] | None = None
 
     def parts(self) -> dict[str, Split]:
-        """The parts there are, by name."""
+        """The splits that are not None, by name."""
         known = {name: getattr(self, name) for name in ("train", "database", "query", "validation")}
         return {name: split for name, split in known.items() if split is not None}
 
     def setting(self, bits: int) -> Setting:
-        """What a method is told of this data before it is built."""
+        """The facts that a method of this code length is built from."""
         return Setting(
             bits=bits,
             classes=self.train.labels.shape[1],
@@ -203,16 +233,20 @@ class Splits:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images on their way through a method.
+    """A batch of images, prepared for the backbone.
 
-    ``views`` holds one entry for each view asked for, each (B, 3, H, W) normalised for the backbone, or stored
-    ``Features`` when the backbone is frozen. ``progress`` runs from 0 to 1 through the training;
-    ``ends_epoch`` is True for the last batch of each pass over the images.
+    Attributes:
+        views: One entry per view of the images: (B, C, H, W) float, normalised for the backbone, or stored
+            :class:`Features` if the backbone is frozen.
+        labels: (B, C) float, multi-hot; all zero when images are encoded.
+        ids: (B,) int64; -1 when images are encoded without ids.
+        progress: Progress of the training, from 0 to 1.
+        ends_epoch: Whether this is the last batch of a pass over the images.
     """
 
     views: tuple[Any, ...]  # of Tensor or Features
-    labels: Tensor  # (B, C) multi-hot float
-    ids: Tensor  # (B,)
+    labels: Tensor
+    ids: Tensor
     progress: float = 0.0
     ends_epoch: bool = False
 
@@ -239,23 +273,34 @@ class Batch:
 
 @dataclass(frozen=True)
 class Output:
-    """What a hash head makes of features: relaxed codes (B, K), class scores (B, C) and whatever else a loss reads."""
+    """Output of a hash head.
 
-    code: Tensor  # (B, K)
-    logits: Tensor | None = None  # (B, C)
+    Attributes:
+        code: (B, K) relaxed code: real values whose signs are the bits.
+        logits: (B, C) class scores, if the head has a classifier.
+        extra: Other tensors that a loss reads, by name, each with one row per image.
+    """
+
+    code: Tensor
+    logits: Tensor | None = None
     extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The k nearest database rows of each query, nearest first; equal distances are ties."""
+    """The k nearest database items of each query, nearest first.
 
-    rows: Tensor  # (Q, k) int64
-    distances: Tensor  # (Q, k)
+    Attributes:
+        rows: (Q, k) int64, rows of the database.
+        distances: (Q, k) distances of these rows; equal distances are ties.
+    """
+
+    rows: Tensor
+    distances: Tensor
 
 
 def signs(x: Tensor) -> Tensor:
-    """-1 or +1 by sign, with sgn(0) = +1, in the dtype of ``x``.
+    """Map values to -1 or +1 by sign, with sgn(0) = +1, in the dtype of ``x``.
 
     >>> signs(torch.tensor([-2., -0., 0., 3.]))
     tensor([-1.,  1.,  1.,  1.])
@@ -263,21 +308,24 @@ def signs(x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
+#: Progress callback of a training: progress from 0 to 1, and the latest logged values by name.
 Report = Callable[[float, dict[str, float]], None]
 
 
-#: A view: a (C, H, W) uint8 image in, an image out. Randomness comes from torch's global generator.
+#: An augmentation: it maps a (C, H, W) uint8 image to another, with randomness from torch's global generator.
 View = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Input:
-    """How images must reach a backbone.
+    """Form in which images are given to a backbone.
 
-    ``size`` is the side in pixels of the square it takes (None: whatever the dataset has), ``channels`` 3 for
-    networks that want RGB (None: as the dataset has them), ``crop`` the fraction of the resized image's
-    shorter side that the center crop keeps; ``mean`` and ``std`` normalise values in 0..1, one for each channel
-    or one for all.
+    Attributes:
+        size: Side of the square input in pixels; None keeps the size of the dataset's images.
+        channels: 3 for networks that take RGB images; None keeps the channels of the dataset's images.
+        mean: Mean that is subtracted from pixel values in 0..1: one for each channel, or one for all.
+        std: Standard deviation that they are then divided by, in the same form.
+        crop: Fraction of the shorter side of the resized image that the center crop keeps.
     """
 
     size: int | None = None

@@ -21,7 +21,7 @@ from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
 from hashzoo.execution.base import Limits, Observer, Silent
 from hashzoo.execution.local import gpus
 from hashzoo.execution.sweep import Sweep, sweep
-from hashzoo.method import MethodFactory
+from hashzoo.factory import MethodFactory
 from hashzoo.registry.build import convert_options
 from hashzoo.registry.zoo import Entry, Zoo, load_plugins
 from hashzoo.results.cell import Cell

@@ -9,7 +9,7 @@ from typing import Any
 
 from hashzoo.bench.benchmark_file import Benchmark, checked, merged
 from hashzoo.errors import UsageError
-from hashzoo.method import options
+from hashzoo.factory import options
 from hashzoo.registry.zoo import Zoo
 from hashzoo.training.budget import Budget
 

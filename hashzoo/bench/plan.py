@@ -15,7 +15,8 @@ from hashzoo.data.integrity import Inspection, drop_bad_images, fingerprint
 from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.code_metrics import code_metrics
 from hashzoo.evaluation.metrics import ASKINGS, GROUPS, parse
-from hashzoo.method import Deep, options, spreads
+from hashzoo.factory import options, spreads
+from hashzoo.method import Deep
 from hashzoo.registry.build import (
     build_backbone,
     convert_options,

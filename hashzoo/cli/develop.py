@@ -97,8 +97,8 @@ def _findings(
     from functools import partial
 
     from hashzoo import testing
+    from hashzoo.factory import options
     from hashzoo.hookspecs import Family
-    from hashzoo.method import options
     from hashzoo.registry.build import convert_options
 
     factory = entry.factory

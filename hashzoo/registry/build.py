@@ -14,7 +14,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.data.integrity import Inspection, inspect_splits
 from hashzoo.data.transforms import as_tensor
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
-from hashzoo.method import Option, options
+from hashzoo.factory import Option, options
 from hashzoo.registry.zoo import Zoo
 from hashzoo.types import ProgressCallback, Splits
 

@@ -16,7 +16,7 @@ from hashzoo.data.integrity import drop_bad_images, fingerprint
 from hashzoo.data.split_file import query_labels, relevant_counts, split_digest
 from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
 from hashzoo.evaluation.metrics import chance_ap
-from hashzoo.method import options
+from hashzoo.factory import options
 from hashzoo.registry.build import convert_options, inspect_images, load_data, with_paths
 from hashzoo.registry.zoo import Zoo, load_plugins
 from hashzoo.results.cell import Cell

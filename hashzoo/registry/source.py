@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.method import Composition
+from hashzoo.factory import Composition
 from hashzoo.registry.syntax import Syntax, joined, reduced
 from hashzoo.storage.files import disk_errors, sha256
 

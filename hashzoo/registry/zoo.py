@@ -22,8 +22,9 @@ import pluggy
 from hashzoo import hookspecs
 from hashzoo.errors import ComposeError, EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
 from hashzoo.evaluation.code_metrics import CodeMetric
+from hashzoo.factory import Composition, deep, options
 from hashzoo.hookspecs import Family
-from hashzoo.method import Card, Composition, deep, options
+from hashzoo.method import Card
 from hashzoo.registry.source import code_digest, load_module
 
 KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics", "launchers", "trackers")

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d
 
 from hashzoo.backbone import Backbone
 from hashzoo.errors import status_of
-from hashzoo.method import Composition
+from hashzoo.factory import Composition
 from hashzoo.types import Features, Input, Split, Splits
 
 SIDE, CLASSES = 12, 6

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hashzoo.method import options
+from hashzoo.factory import options
 from hashzoo.registry import zoo
 from hashzoo.registry.source import load_module
 

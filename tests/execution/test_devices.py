@@ -22,7 +22,8 @@ from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.errors import DiskError, EndedError, HashzooError, status_of
 from hashzoo.execution.worker import measure_on_devices
-from hashzoo.method import Card, Deep, spreads
+from hashzoo.factory import spreads
+from hashzoo.method import Card, Deep
 from hashzoo.registry import zoo
 from hashzoo.run import Run
 from hashzoo.testing import synthetic_splits

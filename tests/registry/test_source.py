@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.factory import deep
 from hashzoo.hookspecs import Family
-from hashzoo.method import deep
 from hashzoo.registry.source import code_digest, load_module, source_files
 from hashzoo.registry.syntax import joined, reduced
 

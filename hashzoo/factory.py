@@ -1,0 +1,157 @@
+"""Factories of methods and their parts: their options, and the composition of a head and a loss."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from hashzoo.backbone import Backbone
+from hashzoo.errors import ComposeError
+from hashzoo.method import Card, Deep, Method
+from hashzoo.types import Setting
+
+MethodFactory = Callable[..., Method]  # (setting, backbone, *, hyperparameters)
+BackboneFactory = Callable[..., Backbone]  # (shape, *, options)
+HeadFactory = Callable[..., nn.Module]  # (setting, backbone, *, options) -> module: Features -> Output
+LossFactory = Callable[..., nn.Module]  # (setting, *, options) -> module: (Output, Batch) -> dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A hyperparameter: a keyword-only argument of a factory."""
+
+    name: str
+    default: Any
+    annotation: Any
+
+
+def options(factory: Callable[..., Any]) -> dict[str, Option]:
+    """The hyperparameters of a factory: its keyword-only arguments, in order.
+
+    Args:
+        factory: A class, function, partial, or what :func:`deep` returns.
+
+    Returns:
+        Hyperparameters by name.
+
+    >>> def loss(setting, *, weight: float = 0.1, margin: int | None = None): ...
+    >>> [(o.name, o.default) for o in options(loss).values()]
+    [('weight', 0.1), ('margin', None)]
+    """
+    if isinstance(factory, Composition):
+        return factory.options()
+    plain = factory.func if isinstance(factory, partial) else factory  # one of a family, bound to its name
+    hints = typing.get_type_hints(plain.__init__ if inspect.isclass(plain) else plain)
+    return {
+        p.name: Option(p.name, p.default, hints.get(p.name, Any))
+        for p in inspect.signature(factory).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A method factory from a head and a loss, as :func:`deep` returns it.
+
+    Attributes:
+        head: Head factory, or the name of one.
+        loss: Loss factory, or the name of one.
+        card: Facts about the method.
+        doc: Description in one line.
+        loss_rate: Multiple of the learning rate for parameters of the loss, such as class centers.
+    """
+
+    head: HeadFactory | str
+    loss: LossFactory | str
+    card: Card
+    doc: str
+    loss_rate: float = 1.0
+
+    def bind(self, heads: Mapping[str, HeadFactory], losses: Mapping[str, LossFactory]) -> Composition:
+        """Replace names of parts by the factories of these names. ComposeError for an unknown name."""
+
+        def part(kind: str, name: Any, known: Mapping[str, Any]) -> Any:
+            if not isinstance(name, str):
+                return name
+            if name not in known:
+                raise ComposeError(f"no {kind} {name!r}; there are: {', '.join(sorted(known))}")
+            return known[name]
+
+        head, loss = part("head", self.head, heads), part("loss", self.loss, losses)
+        return replace(self, head=head, loss=loss)
+
+    def _parts(self) -> tuple[HeadFactory, LossFactory]:
+        if isinstance(self.head, str) or isinstance(self.loss, str):
+            raise ComposeError(f"{self.head}+{self.loss} has parts that are given by name: call bind first")
+        return self.head, self.loss
+
+    def options(self) -> dict[str, Option]:
+        """The hyperparameters of both parts; a name that both use becomes ``head.NAME`` and ``loss.NAME``."""
+        head, loss = (options(part) for part in self._parts())
+        shared = head.keys() & loss.keys()
+        merged = {(f"head.{n}" if n in shared else n): o for n, o in head.items()}
+        merged |= {(f"loss.{n}" if n in shared else n): o for n, o in loss.items()}
+        return {name: replace(option, name=name) for name, option in merged.items()}
+
+    def __call__(self, setting: Setting, backbone: Backbone, **values: Any) -> Deep:
+        """Build the method, with hyperparameters by the names of :meth:`options`. TypeError for an unknown name."""
+        head, loss = self._parts()
+        unknown = values.keys() - self.options().keys()
+        if unknown:
+            raise TypeError(f"no hyperparameter {sorted(unknown)[0]!r}; there are: {', '.join(self.options())}")
+
+        def pick(part: str, factory: Callable[..., Any]) -> dict[str, Any]:
+            names = options(factory)
+            plain = {n: v for n, v in values.items() if n in names}
+            return plain | {n: values[f"{part}.{n}"] for n in names if f"{part}.{n}" in values}
+
+        return Deep(
+            backbone,
+            head(setting, backbone, **pick("head", head)),
+            loss(setting, **pick("loss", loss)),
+            self.loss_rate,
+        )
+
+
+def deep(
+    head: HeadFactory | str,
+    loss: LossFactory | str,
+    *,
+    card: Card | None = None,
+    doc: str = "",
+    loss_rate: float = 1.0,
+) -> Composition:
+    """Compose a method from a hash head and a loss.
+
+    Args:
+        head: Head factory ``(setting, backbone, *, options)``, or the name of one in a zoo.
+        loss: Loss factory ``(setting, *, options)``, or the name of one.
+        card: Facts about the method.
+        doc: Description in one line.
+        loss_rate: Multiple of the learning rate for parameters of the loss.
+
+    Returns:
+        A method factory, to be returned from the hook ``hashzoo_methods``.
+
+    >>> deep("tanh", "dhn", doc="Deep Hashing Network").doc
+    'Deep Hashing Network'
+    """
+    return Composition(head, loss, card or Card(), doc, loss_rate)
+
+
+def spreads(factory: MethodFactory) -> bool:
+    """Whether several processes can train a method: if it uses the loop of ``Deep``, or if its card says so.
+
+    >>> spreads(deep("tanh", "dhn")), spreads(Deep)
+    (True, True)
+    """
+    plain = factory.func if isinstance(factory, partial) else factory
+    if isinstance(plain, Composition):
+        return True
+    return inspect.isclass(plain) and issubclass(plain, Deep) and (plain.fit is Deep.fit or plain.card.gathers)
