@@ -1,4 +1,4 @@
-"""Distances between the codes of queries and of database items."""
+"""Distances between codes: Hamming, cosine, and the base classes for others."""
 
 from __future__ import annotations
 

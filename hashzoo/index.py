@@ -1,4 +1,4 @@
-"""Indexes: they store the codes of a database, search them, and count items by distance."""
+"""Indexes of codes: codes in, nearest items and counts by distance out. No images and no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The services that a training loop uses: batches, views, optimizers, steps and features. The loop is the method's."""
+"""Run, the object that ``fit`` of a method receives: batches, views, optimizers, steps, features."""
 
 from __future__ import annotations
 

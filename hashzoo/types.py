@@ -1,4 +1,4 @@
-"""Value types shared by datasets, methods and evaluation.
+"""Value types: Setting, Split, Batch, Features, Codes, Output, Ranking and others.
 
 Shapes: B batch, N images, Q queries, D features, K bits, C classes.
 """

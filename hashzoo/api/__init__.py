@@ -1,4 +1,4 @@
-"""What a notebook or a script calls: a benchmark, its board, its progress."""
+"""The Python entry points: a benchmark, its board, its progress display."""
 
 from hashzoo.api.bench import Options, Plan, benchmark, prepare, run, run_cell
 from hashzoo.api.board import Board

@@ -1,1 +1,1 @@
-"""One cell: plan it, measure it."""
+"""One cell: read the benchmark file, plan its jobs, train and score a method."""

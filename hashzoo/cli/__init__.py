@@ -1,1 +1,1 @@
-"""What a person types."""
+"""The commands: options, help texts, and what they print."""

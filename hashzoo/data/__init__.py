@@ -1,1 +1,1 @@
-"""Images and splits: decode, transform, verify, audit."""
+"""Images and splits: decode and transform image files, find damaged ones, audit splits for duplicates and leaks."""

@@ -1,1 +1,1 @@
-"""Codes to scores: metrics of rankings and of codes, and the scoring of a whole split."""
+"""From codes to scores: encode a split, rank the database, compute every metric."""

@@ -1,1 +1,1 @@
-"""Many cells: schedule, isolate, resume."""
+"""Many cells: schedule jobs, run each in a process of its own, log it, resume."""

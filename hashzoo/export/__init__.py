@@ -1,1 +1,1 @@
-"""Exports of trained methods and codes to other programs."""
+"""Trained methods and codes in the formats of other programs: ONNX, faiss, Parquet, PostgreSQL, LanceDB."""

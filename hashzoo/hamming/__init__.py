@@ -1,1 +1,1 @@
-"""Bits in, counts out: popcount kernels and counts of items by Hamming distance, ties included."""
+"""Kernels for packed binary codes: pack bits, count items and find neighbors by Hamming distance, ties included."""

@@ -1,1 +1,1 @@
-"""Names to objects: plugins, datasets, backbones, saved methods, scaffolds."""
+"""Find by name what plugins offer and build it; digest its code; load saved methods; write a new plugin's scaffold."""

@@ -1,1 +1,1 @@
-"""Cells to boards: the record of a measurement, its files, leaderboards, comparisons, significance."""
+"""From cells to boards: the files of a cell, CSV files, leaderboards, comparisons, significance tests."""

@@ -1,1 +1,1 @@
-"""Search with a trained method: encode images, keep an index, show where the method looks."""
+"""Search images with a trained method: encode them, code and index files, search engines and recall, heatmaps."""

@@ -1,1 +1,1 @@
-"""The local search page."""
+"""The local web page that searches an index."""

@@ -1,1 +1,1 @@
-"""File storage: atomic writes, schema versions, arrays and tensors, the cache folder."""
+"""How files are written and read, whatever they hold: atomic replacement, schema versions, tensors, cache folder."""

@@ -1,4 +1,4 @@
-"""The public contract: checks of methods, losses, heads, backbones and datasets."""
+"""The checks that a plugin author runs on a method, loss, head, backbone or dataset."""
 
 from hashzoo.testing.datasets import check_dataset
 from hashzoo.testing.fixtures import Finding, Probe, synthetic_splits

@@ -1,1 +1,1 @@
-"""What a training run uses: budget, checkpoints, stored features, process groups, process state."""
+"""The parts of a run that methods do not see: budget, checkpoints, feature cache, process groups, process state."""
