@@ -286,7 +286,7 @@ from hashzoo.execution.worker import measure_on_devices
 
 if __name__ == "__main__":
     job = pickle.loads(Path(sys.argv[1]).read_bytes())
-    measured(job, lambda progress, values: None, None, Checkpoints(Path("none"), job.checkpoint_facts))
+    measure_on_devices(job, lambda progress, values: None, None, Checkpoints(Path("none"), job.checkpoint_facts))
 """
 
 
