@@ -84,8 +84,8 @@ class Board:
 
         extra = self.zoo.metric_functions()
         results = read_results(self.folder, None, extra)
-        choice = plots.chosen(results, extra, dataset=None, bits=bits, methods=methods, plugins=self.zoo.extra)
-        return plots.plotted(kind, choice)
+        choice = plots.select(results, extra, dataset=None, bits=bits, methods=methods, plugins=self.zoo.extra)
+        return plots.plot(kind, choice)
 
     def _repr_html_(self) -> str:
         """The leaderboard, as notebooks show it."""

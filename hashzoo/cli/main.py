@@ -163,7 +163,7 @@ def explain(
     from hashzoo.report import figures
     from hashzoo.report.draw import draw
 
-    figures.check_name(output)
+    figures.check_suffix(output)
     if (figure == "looks") != bool(images):
         raise UsageError("name an IMAGE to see where a method looks" if not images else f"{figure} takes no IMAGE")
     drawing = draw(figure, cell, images, plugins, root)

@@ -41,12 +41,14 @@ def report(
     Images are shown where the data can be loaded: name the folder of their files with --root. Where a method looks
     and what it takes for what needs cells of `hashzoo bench --save-weights`.
     """
-    from hashzoo.report.page import Asked, write
+    from hashzoo.report.page import PageOptions, write
 
     insist_on_room(output)
     insist_on_root(root)
-    asked = Asked(metric, tuple(parted(methods)), gallery, None if explain is None else tuple(parted(explain)), root)
-    size = write(results, output, asked, plugins, partial(click.echo, err=True))
+    options = PageOptions(
+        metric, tuple(parted(methods)), gallery, None if explain is None else tuple(parted(explain)), root
+    )
+    size = write(results, output, options, plugins, partial(click.echo, err=True))
     click.echo(f"written to {output} ({size / 1e6:.1f} MB)")
 
 
@@ -80,11 +82,11 @@ def plot(
     from hashzoo.report import figures, plots
     from hashzoo.report.results import read
 
-    figures.check_name(output)
+    figures.check_suffix(output)
     insist_on_room(output)
     insist_on_root(root)
     extra = zoo.load_plugins(plugins).metric_functions()
     found = read(results, metric, extra)
-    choice = plots.chosen(found, extra, dataset=dataset, bits=bits, methods=parted(methods), plugins=plugins, root=root)
-    figures.save(plots.plotted(kind, choice), output)
+    choice = plots.select(found, extra, dataset=dataset, bits=bits, methods=parted(methods), plugins=plugins, root=root)
+    figures.save(plots.plot(kind, choice), output)
     click.echo(f"written to {output}")

@@ -1,9 +1,9 @@
-"""Figures of one cell: confusion matrix, class distribution, precision-recall curve, heatmaps."""
+"""Figures of a single cell: heatmaps, confusion matrix, class distribution, precision-recall curve."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,64 +26,119 @@ from hashzoo.types import Codes, Splits
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+RESULTS = 100  # first results of a query that a confusion matrix counts
 
-def confusion_shares(index: Index, query: Codes, data: Splits, at: int = 100) -> NDArray[np.float64]:
-    """(C, C) what queries of a class find: the expected share of each class among the first ``at`` images.
 
-    Ties count in expectation. With several labels an image, a row is over the queries that carry its label, and
-    sums to more than 1.
+@dataclass(frozen=True)
+class Source:
+    """What a figure is drawn of.
+
+    Attributes:
+        cell: The ``.json`` of the cell.
+        images: The images of a heatmap figure.
+        plugins: Plugin files or modules to load.
+        root: The folder of the dataset's files, if they were moved.
     """
-    wanted = data.query.labels.numpy() > 0
-    one = torch.ones(len(wanted), 1)
-    shares = np.zeros(wanted.shape)
-    for column in range(wanted.shape[1]):  # as if every query asked for this class alone
-        asked = replace(
-            data,
-            query=replace(data.query, labels=one),
-            database=replace(data.database, labels=data.database.labels[:, column : column + 1]),
-            multilabel=True,
-            pairs=None,
-        )
-        found, _ = evaluate_index(index, query, asked, (f"p@{at}",), {})
-        shares[:, column] = np.nan_to_num(found.per_query[f"p@{at}"])  # NaN: no such image
-    mean: NDArray[np.float64] = wanted.T.astype(float) @ shares / np.maximum(wanted.sum(0), 1)[:, None]
-    return mean
+
+    cell: Path
+    images: Sequence[Path] = ()
+    plugins: Sequence[str] = ()
+    root: Path | None = None
 
 
 def draw(
     kind: str, cell: Path, images: Sequence[Path] = (), plugins: Sequence[str] = (), root: Path | None = None
 ) -> Figure:
-    """The figure of a cell, by the path of its JSON; ``plugins`` are loaded; the files of its data are in ``root``.
+    """Draw a figure of a cell.
 
-    UsageError where the cell does not hold what the figure needs.
+    Args:
+        kind: A key of ``KINDS``.
+        cell: The ``.json`` of the cell.
+        images: The images, for ``"looks"``.
+        plugins: Plugin files or modules to load.
+        root: The folder of the dataset's files, if they were moved.
+
+    Returns:
+        A matplotlib figure.
+
+    Raises:
+        UsageError: If the cell does not have what the figure needs.
     """
     if cell.is_dir():
         raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
-    cell = cell.with_suffix(".json")
-    if kind == "pr":
-        found, arrays = store.read(cell), store.arrays(cell)
-        if "pr_recall" not in arrays:
-            raise UsageError(
-                f"{cell.name} has no curve by radius: its status is {found.status}, or its distances are not integers"
-            )
-        return figures.pr_curve(arrays["pr_recall"], arrays["pr_precision"], title(found))
-    if kind == "classes":
-        found = store.read(cell)
-        data = reload_data(found, plugins, root)
-        return figures.class_distribution(
-            data.setting(1).class_counts.numpy(), data.class_names, found.identity.dataset
+    return KINDS[kind](Source(cell.with_suffix(".json"), images, plugins, root))
+
+
+def _draw_pr_curve(source: Source) -> Figure:
+    cell, arrays = store.read(source.cell), store.arrays(source.cell)
+    if "pr_recall" not in arrays:
+        raise UsageError(
+            f"{source.cell.name} has no precision-recall curve: its status is {cell.status}, or its distances are not "
+            "integers"
         )
-    kept = read(cell, plugins=plugins)
-    if kind == "confusion":
-        data, index = reload_data(kept.cell, plugins, root), kept.method.index()
-        index.add(encode(kept.run, kept.method, data.database, ids=kept.method.card.saw_database))
-        shares = confusion_shares(index, encode(kept.run, kept.method, data.query), data)
-        return figures.confusion(shares, data.class_names, f"{title(kept.cell)}: the first 100")
-    seen, where = compute_heatmaps(kept, [image_paths.open_image(path) for path in images])
-    return figures.overlays(seen.numpy(), where.numpy(), [path.name for path in images])
+    return figures.pr_curve(arrays["pr_recall"], arrays["pr_precision"], cell_title(cell))
 
 
-def title(cell: Cell) -> str:
-    """A cell's name above a figure."""
+def _draw_classes(source: Source) -> Figure:
+    cell = store.read(source.cell)
+    data = reload_data(cell, source.plugins, source.root)
+    counts = data.setting(1).class_counts.numpy()
+    return figures.class_distribution(counts, data.class_names, cell.identity.dataset)
+
+
+def _draw_confusion(source: Source) -> Figure:
+    trained = read(source.cell, plugins=source.plugins)
+    data, index = reload_data(trained.cell, source.plugins, source.root), trained.method.index()
+    index.add(encode(trained.run, trained.method, data.database, ids=trained.method.card.saw_database))
+    shares = confusion_shares(index, encode(trained.run, trained.method, data.query), data, RESULTS)
+    return figures.confusion(shares, data.class_names, f"{cell_title(trained.cell)}: the first {RESULTS}")
+
+
+def _draw_heatmaps(source: Source) -> Figure:
+    trained = read(source.cell, plugins=source.plugins)
+    shown, heatmaps = compute_heatmaps(trained, [image_paths.open_image(path) for path in source.images])
+    return figures.overlays(shown.numpy(), heatmaps.numpy(), [path.name for path in source.images])
+
+
+KINDS: dict[str, Callable[[Source], Figure]] = {
+    "looks": _draw_heatmaps,
+    "classes": _draw_classes,
+    "confusion": _draw_confusion,
+    "pr": _draw_pr_curve,
+}
+
+
+def confusion_shares(index: Index, query: Codes, data: Splits, results: int) -> NDArray[np.float64]:
+    """The expected share of each class among the first results of queries of each class, over all orders of ties.
+
+    Args:
+        index: An index of the database.
+        query: The codes of the queries.
+        data: The dataset, whose labels are counted.
+        results: The number of results of each query.
+
+    Returns:
+        (C, C) shares by class of the query (rows) and class of the result (columns). With several labels per image, a
+        row is the mean over the queries with its label and sums to more than 1.
+    """
+    wanted = data.query.labels.numpy() > 0
+    one_class = torch.ones(len(wanted), 1)
+    shares = np.zeros(wanted.shape)
+    for column in range(wanted.shape[1]):  # precision if every query looked for this class only
+        single = replace(
+            data,
+            query=replace(data.query, labels=one_class),
+            database=replace(data.database, labels=data.database.labels[:, column : column + 1]),
+            multilabel=True,
+            pairs=None,
+        )
+        evaluation, _ = evaluate_index(index, query, single, (f"p@{results}",), {})
+        shares[:, column] = np.nan_to_num(evaluation.per_query[f"p@{results}"])  # NaN: no image of this class
+    mean: NDArray[np.float64] = wanted.T.astype(float) @ shares / np.maximum(wanted.sum(0), 1)[:, None]
+    return mean
+
+
+def cell_title(cell: Cell) -> str:
+    """The title of a figure of a cell."""
     identity = cell.identity
     return f"{identity.method}, {identity.bits} bits, {identity.dataset}"

@@ -1,4 +1,4 @@
-"""Figures of results, as PNG or SVG. Needs matplotlib: ``pip install 'hashzoo[plots]'``."""
+"""Figures of results as PNG or SVG, with matplotlib (extra ``plots``)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg")
-FEW = 30  # classes up to which each is named on an axis
+MAX_NAMED_CLASSES = 30  # with more classes, axes have no class names
 
-#: Colours that people who see colours differently can tell apart, as on the page of `hashzoo report`.
+#: Colours of highlighted methods, which people with colour blindness can distinguish; the page has the same.
 COLOURS = ("#0067a5", "#b54708", "#067647", "#8e3a9d", "#6b5600", "#0e7490", "#b4235a", "#44403c")
 GREY = "#b8c0c9"
 
-#: A method's name and its points; the place among COLOURS of one that is brought to the front, else None.
-Drawn = tuple[str, Sequence[tuple[float, float]], int | None]
+#: A method's name, its points, and its place among COLOURS if it is highlighted.
+PlacedSeries = tuple[str, Sequence[tuple[float, float]], int | None]
 
 
-def blank(width: float, height: float) -> Figure:
-    """An empty figure of inches. EnvironmentFailure where matplotlib is not installed."""
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure; sizes are in inches. Raises EnvironmentFailure if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -38,52 +38,57 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def check_name(path: Path) -> None:
-    """UsageError for a file that is neither PNG nor SVG by its name."""
+def check_suffix(path: Path) -> None:
+    """Raise UsageError if a file's suffix is neither ``.png`` nor ``.svg``."""
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{path} must end in .png or .svg")
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, in the format its name says, with the same bytes for the same figure."""
+    """Write a figure in the format of the file's suffix. Equal figures give equal bytes.
+
+    Raises:
+        UsageError: If the suffix is neither ``.png`` nor ``.svg``.
+        EnvironmentFailure: If the disk refuses the file.
+    """
     import matplotlib
     from matplotlib.text import Text
 
-    check_name(path)
+    check_suffix(path)
     kind = path.suffix.lower().removeprefix(".")
-    date: dict[str, Any] = {"Date": None} if kind == "svg" else {}
-    for words in figure.findobj(Text):
-        words.set_parse_math(False)  # a name with two $ is no formula
+    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name with two $ is not a formula
     for axes in figure.axes:
         if axes.get_xscale() == "log":  # powers of ten are
             for tick in axes.get_xticklabels(which="both"):
                 tick.set_parse_math(True)
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "hashzoo"}):
-        figure.savefig(buffer, format=kind, dpi=150, metadata=date)
+        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
     replace_bytes(path, buffer.getvalue())
 
 
-def overlays(images: NDArray[np.float32], looks: NDArray[np.float32], names: Sequence[str]) -> Figure:
-    """Each image (C, H, W) in 0..1 beside itself under the map (H, W) of where a method looks, one row each."""
-    figure = blank(4.4, 2.3 * len(images))
+def overlays(images: NDArray[np.float32], heatmaps: NDArray[np.float32], names: Sequence[str]) -> Figure:
+    """Each image (C, H, W) beside itself under its heatmap (H, W), one row per image; values range from 0 to 1."""
+    figure = new_figure(4.4, 2.3 * len(images))
     rows = figure.subplots(len(images), 2, squeeze=False)
-    for (plain, under), image, look, name in zip(rows, images, looks, names, strict=True):
-        seen = to_pil(image)
-        for axes, shown in ((plain, seen), (under, blend(seen, look))):
+    for (left, right), image, heatmap, name in zip(rows, images, heatmaps, names, strict=True):
+        plain = to_pil(image)
+        for axes, shown in ((left, plain), (right, blend(plain, heatmap))):
             axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
             axes.set_axis_off()
-        plain.set_title(name, fontsize=8)
+        left.set_title(name, fontsize=8)
     return figure
 
 
 def class_distribution(counts: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
-    """How many training images (C,) each class has, the largest first."""
+    """The number of training images (C,) of each class, in descending order."""
     order = np.argsort(-counts, kind="stable")
-    figure = blank(max(4.0, min(12.0, 0.35 * len(counts))), 3.2)
+    figure = new_figure(max(4.0, min(12.0, 0.35 * len(counts))), 3.2)
     axes = figure.subplots()
     axes.bar(np.arange(len(counts)), counts[order], color="tab:blue")
-    if len(counts) <= FEW:
+    if len(counts) <= MAX_NAMED_CLASSES:
         axes.set_xticks(np.arange(len(counts)), [names[c] for c in order], rotation=90 * (len(counts) > 12))
     axes.set_xlabel("class")
     axes.set_ylabel("training images")
@@ -92,28 +97,21 @@ def class_distribution(counts: NDArray[np.int64], names: Sequence[str], title: s
 
 
 def confusion(shares: NDArray[np.float64], names: Sequence[str], title: str) -> Figure:
-    """The share (C, C) of each class (columns) in what queries of a class (rows) retrieve."""
-    few = len(names) <= FEW
+    """The share (C, C) of each class (columns) among what queries of a class (rows) retrieve."""
+    few = len(names) <= MAX_NAMED_CLASSES
     side = max(3.6, min(12.0, 0.45 * len(names))) if few else 7.0
-    figure = blank(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
-    drawn = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1)
-    figure.colorbar(drawn, ax=axes)
+    image = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes)
     if few:
         axes.set_xticks(np.arange(len(names)), names, rotation=90)
         axes.set_yticks(np.arange(len(names)), names)
         for (row, column), share in np.ndenumerate(shares):
             if share >= 0.005:
+                text = f"{share:.2f}"[1:] if share < 0.995 else "1"
                 colour = "black" if share > 0.6 else "white"
-                axes.text(
-                    column,
-                    row,
-                    f"{share:.2f}"[1:] if share < 0.995 else "1",
-                    ha="center",
-                    va="center",
-                    color=colour,
-                    fontsize=6,
-                )
+                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=6)
     axes.set_xlabel("retrieved class")
     axes.set_ylabel("query class")
     axes.set_title(title, fontsize=9)
@@ -122,7 +120,7 @@ def confusion(shares: NDArray[np.float64], names: Sequence[str], title: str) -> 
 
 def pr_curve(recall: NDArray[np.float64], precision: NDArray[np.float64], title: str) -> Figure:
     """Precision over recall by Hamming radius, both (K + 1,)."""
-    figure = blank(4.2, 3.4)
+    figure = new_figure(4.2, 3.4)
     axes = figure.subplots()
     axes.plot(recall, precision, marker="o", markersize=3)
     axes.set_xlim(0, 1.02)
@@ -134,13 +132,13 @@ def pr_curve(recall: NDArray[np.float64], precision: NDArray[np.float64], title:
 
 
 def panels(
-    titles: Sequence[str], width: float = 4.6, height: float = 3.6, across: int = 3
+    titles: Sequence[str], width: float = 4.6, height: float = 3.6, columns: int = 3
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with axes for each title, so many in a row."""
-    across = min(across, len(titles))
-    down = -(-len(titles) // across)
-    figure = blank(width * across, height * down)
-    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    """A figure with axes for each title; ``width`` and ``height`` of one panel are in inches."""
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    figure = new_figure(width * columns, height * rows)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for one, title in zip(axes, titles, strict=False):
         one.set_title(title, fontsize=9)
         one.spines[["top", "right"]].set_visible(False)
@@ -149,38 +147,40 @@ def panels(
     return figure, axes[: len(titles)]
 
 
-def curves(axes: Axes, series: Sequence[Drawn], x_name: str, y_name: str, *, marks: bool, log: bool = False) -> None:
-    """A line a method; those in front are named in a legend, the others grey."""
+def draw_lines(
+    axes: Axes, series: Sequence[PlacedSeries], x_name: str, y_name: str, *, markers: bool, log: bool = False
+) -> None:
+    """A line for each method. Highlighted methods are named in a legend, the others are grey."""
     for name, points, place in sorted(series, key=lambda one: one[2] is not None):
-        front = place is not None
+        highlighted = place is not None
         x, y = zip(*points, strict=True)
         axes.plot(
-            *(x, y, "o-" if marks else "-"),
+            *(x, y, "o-" if markers else "-"),
             color=COLOURS[place] if place is not None else GREY,
-            linewidth=1.8 if front else 0.7,
-            markersize=3.5 if front else 2,
-            label=name if front else None,
-            zorder=3 if front else 2,
+            linewidth=1.8 if highlighted else 0.7,
+            markersize=3.5 if highlighted else 2,
+            label=name if highlighted else None,
+            zorder=3 if highlighted else 2,
         )
     if log:
         axes.set_xscale("log", base=2)
         ticks = sorted({x for _, points, _ in series for x, _ in points})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
-    _named(axes, x_name, y_name)
+    _label_axes(axes, x_name, y_name)
 
 
-def points(axes: Axes, series: Sequence[Drawn], x_name: str, y_name: str) -> None:
-    """A point a method over a logarithmic cost."""
-    for name, places, place in sorted(series, key=lambda one: one[2] is not None):
-        x, y = places[0]
+def draw_points(axes: Axes, series: Sequence[PlacedSeries], x_name: str, y_name: str) -> None:
+    """A point for each method over a logarithmic cost."""
+    for name, points, place in sorted(series, key=lambda one: one[2] is not None):
+        x, y = points[0]
         colour = COLOURS[place] if place is not None else GREY
         axes.plot([x], [y], "o", color=colour, markersize=5, label=name if place is not None else None)
     axes.set_xscale("log")
-    _named(axes, x_name, y_name)
+    _label_axes(axes, x_name, y_name)
 
 
-def _named(axes: Axes, x_name: str, y_name: str) -> None:
+def _label_axes(axes: Axes, x_name: str, y_name: str) -> None:
     axes.set_xlabel(x_name)
     axes.set_ylabel(y_name)
     axes.grid(axis="y", linewidth=0.5, color="#d8dde3")
@@ -188,34 +188,34 @@ def _named(axes: Axes, x_name: str, y_name: str) -> None:
         axes.legend(fontsize=7, frameon=False)
 
 
-def distances(axes: Axes, relevant: NDArray[np.float64], other: NDArray[np.float64], place: int) -> None:
-    """Shares (K + 1,) of pairs by distance: filled those that share a label, broken those that share none."""
-    at = np.arange(len(relevant))
-    axes.fill_between(at, relevant, color=COLOURS[place], alpha=0.35, label="share a label")
-    axes.plot(at, other, "--", color="black", linewidth=1.2, label="share none")
-    _named(axes, "Hamming distance", "share of pairs")
+def draw_distances(axes: Axes, relevant: NDArray[np.float64], other: NDArray[np.float64], place: int) -> None:
+    """Shares of pairs (K + 1,) by distance: a filled shape for pairs with a common label, a dashed line for others."""
+    distances = np.arange(len(relevant))
+    axes.fill_between(distances, relevant, color=COLOURS[place], alpha=0.35, label="share a label")
+    axes.plot(distances, other, "--", color="black", linewidth=1.2, label="share none")
+    _label_axes(axes, "Hamming distance", "share of pairs")
 
 
-def balance(axes: Axes, means: NDArray[np.float64], place: int) -> None:
-    """The share (K,) of ones of each bit, the rarest first."""
+def draw_balance(axes: Axes, means: NDArray[np.float64], place: int) -> None:
+    """The share of ones (K,) of each bit, in ascending order."""
     axes.bar(np.arange(len(means)), np.sort(means), color=COLOURS[place])
     axes.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
     axes.set_ylim(0, 1)
-    _named(axes, "bit", "share of ones")
+    _label_axes(axes, "bit", "share of ones")
 
 
 def ranks(names: Sequence[str], means: NDArray[np.float64], groups: Sequence[tuple[int, int]], title: str) -> Figure:
-    """Mean ranks (k,), the best first; a bar joins methods that cannot be told apart."""
-    figure = blank(6.0, 1.0 + 0.19 * len(names))
+    """Mean ranks (k,) in ascending order, with a bar beside methods that do not differ significantly."""
+    figure = new_figure(6.0, 1.0 + 0.19 * len(names))
     axes = figure.subplots()
     axes.hlines(np.arange(len(names)), 1, means, color=GREY)
     axes.plot(means, np.arange(len(names)), "o", color=COLOURS[0], markersize=4)
-    far = len(names) * 1.03 + 1
+    right = len(names) * 1.03 + 1
     for lane, (first, last) in enumerate(groups):
-        axes.plot([far + lane * len(names) * 0.02] * 2, [first - 0.3, last + 0.3], color="black", linewidth=1.6)
+        axes.plot([right + lane * len(names) * 0.02] * 2, [first - 0.3, last + 0.3], color="black", linewidth=1.6)
     axes.set_yticks(np.arange(len(names)), names, fontsize=7)
     axes.invert_yaxis()
-    axes.set_xlabel("mean rank; bars join methods that cannot be told apart")
+    axes.set_xlabel("mean rank; bars join methods that do not differ significantly")
     axes.set_title(title, fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     return figure

@@ -1,4 +1,7 @@
-"""What some queries find, method by method: from the neighbours that cells keep, and the images of their data."""
+"""The retrieval gallery: some queries, and the nearest images that each method finds for them.
+
+The neighbours come from the cells, the images from the dataset.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,39 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from hashzoo.report.results import GALLERY, DatasetBoard, Entry, Results
+from hashzoo.report.results import GALLERY_ARRAYS, Arrays, BoardEntry, DatasetBoard, Results
 from hashzoo.report.thumbnails import Album
-from hashzoo.results.cell import Cell
 from hashzoo.types import Split, Splits
 
-SIGNS = {"union": ("\u222a", "or"), "intersection": ("\u2229", "and"), "difference": ("\u2216", "without")}
+#: Operation of a composed query -> its sign and word.
+OPERATIONS = {"union": ("\u222a", "or"), "intersection": ("\u2229", "and"), "difference": ("\u2216", "without")}
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An image of the gallery: the id of its thumbnail, what it is of, and how it came there."""
+class ImageSource:
+    """The images of a board.
+
+    Attributes:
+        board: The board.
+        data: Its dataset.
+        digest: The fingerprint of the data, which cells must have to be shown with these images.
+    """
+
+    board: DatasetBoard
+    data: Splits
+    digest: str
+
+
+@dataclass(frozen=True)
+class GalleryImage:
+    """An image of the gallery.
+
+    Attributes:
+        thumbnail: The id of its symbol.
+        labels: The names of its classes.
+        relevant: Whether it is relevant to the query.
+        distance: Its distance from the query; empty for the query itself.
+    """
 
     thumbnail: str
     labels: str
@@ -26,141 +51,168 @@ class Shown:
     distance: str = ""
 
     @property
-    def said(self) -> str:
-        """In words."""
+    def description(self) -> str:
+        """A description for screen readers."""
         if not self.distance:
             return f"query: {self.labels}"
         return f"{'relevant' if self.relevant else 'not relevant'}: {self.labels}, distance {self.distance}"
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one method finds for a query."""
+class MethodResult:
+    """The images that one method finds for a query, nearest first."""
 
-    entry: Entry
-    images: Sequence[Shown]
+    entry: BoardEntry
+    images: Sequence[GalleryImage]
 
     @property
     def hits(self) -> int:
-        """How many of them are relevant."""
-        return sum(one.relevant for one in self.images)
+        """The number of relevant images."""
+        return sum(image.relevant for image in self.images)
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query, of one image or of two and a sign between, and what each method finds for it."""
+    """A query and the results of each method.
 
-    images: Sequence[Shown]
-    found: Sequence[Found]
+    Attributes:
+        images: The image of the query, or the two images that it is composed of.
+        results: The results.
+        sign: The sign of the operation that composes two images.
+        operation: The word for it.
+        labels: The labels that the query looks for.
+    """
+
+    images: Sequence[GalleryImage]
+    results: Sequence[MethodResult]
     sign: str = ""
     operation: str = ""
-    wanted: str = ""
+    labels: str = ""
 
 
 @dataclass
 class Gallery:
-    """The queries of one dataset at one number of bits; ``asked`` were to be shown, before room ran out."""
+    """The queries of one board and code length.
+
+    Attributes:
+        board: The board.
+        bits: The code length.
+        selected: The number of queries selected; fewer are shown if their thumbnails exceed the limit of the album.
+        queries: The queries shown.
+        without: Names of methods whose cells have no neighbours among these images.
+    """
 
     board: DatasetBoard
     bits: int
-    asked: int
+    selected: int
     queries: list[Query] = field(default_factory=list)
-    without: list[str] = field(default_factory=list)  # names whose cells keep no neighbours among these data
+    without: list[str] = field(default_factory=list)
 
 
-def gallery(
-    results: Results,
-    board: DatasetBoard,
-    bits: int,
-    names: Sequence[str],
-    data: Splits,
-    digest: str,
-    count: int,
-    album: Album,
+def build_gallery(
+    results: Results, source: ImageSource, bits: int, names: Sequence[str], count: int, album: Album
 ) -> Gallery:
-    """Up to ``count`` queries, evenly spread over those that every cell keeps, as each row's first seed found them.
+    """Build the gallery of one code length.
 
-    Cells count that were measured on ``data``, whose fingerprint is ``digest``. Queries are left out from the first on
-    whose images find no room in the album.
+    Args:
+        results: The results, whose cells have neighbours.
+        source: The images. Cells measured on other data are not shown.
+        bits: The code length.
+        names: The methods to show.
+        count: The number of queries, evenly spaced over those that every cell has. Of several seeds the first is shown.
+        album: Gets the thumbnails. The gallery ends at the first query whose thumbnails exceed its limit.
     """
-    rows = {entry.name: entry for entry in board.at(bits)}
-    chosen = [rows[name] for name in names if name in rows and rows[name].ok]
-    held = {id(entry): cell for entry in chosen if (cell := _first(results, entry, data, digest))}
-    made = Gallery(board, bits, 0, without=[entry.name for entry in chosen if id(entry) not in held])
-    chosen = [entry for entry in chosen if id(entry) in held]
-    if not chosen:
-        return made
-    kept = [results.arrays(held[id(entry)]) for entry in chosen]
-    common = sorted(set.intersection(*(set(arrays["gallery_queries"].tolist()) for arrays in kept)))
-    picks = [common[i] for i in np.unique(np.linspace(0, len(common) - 1, min(count, len(common))).round().astype(int))]
-    made.asked = len(picks)
-    for query in picks:
-        asking = _asking(data, query)
-        at = [arrays["gallery_queries"].tolist().index(query) for arrays in kept]
-        found = [
-            (a["gallery_rows"][i].tolist(), a["gallery_distances"][i].tolist()) for a, i in zip(kept, at, strict=True)
-        ]
-        wanted: dict[tuple[object, ...], tuple[Split, int]] = {
-            (board.number, "q", row): (data.query, row) for row in asking
-        }
-        wanted |= {(board.number, "d", row): (data.database, row) for nearest, _ in found for row in nearest}
-        if album.missing(wanted):
+    rows = {entry.name: entry for entry in source.board.entries_at(bits)}
+    entries = [rows[name] for name in names if name in rows and rows[name].ok_cells]
+    arrays = {entry.name: found for entry in entries if (found := _neighbour_arrays(results, entry, source))}
+    gallery = Gallery(source.board, bits, 0, without=[entry.name for entry in entries if entry.name not in arrays])
+    entries = [entry for entry in entries if entry.name in arrays]
+    if not entries:
+        return gallery
+    queries = _common_queries([arrays[entry.name] for entry in entries], count)
+    gallery.selected = len(queries)
+    for query in queries:
+        neighbours = [(entry, *_neighbours(arrays[entry.name], query)) for entry in entries]
+        if not album.add(_wanted_images(source, query, [rows for _, rows, _ in neighbours])):
             break
-        made.queries.append(_query(board, data, query, asking, list(zip(chosen, found, strict=True)), album))
-    return made
+        gallery.queries.append(build_query(source, query, neighbours, album))
+    return gallery
 
 
-def _first(results: Results, entry: Entry, data: Splits, digest: str) -> Cell | None:
-    """The cell of the first seed that keeps neighbours among these data."""
-    for cell in entry.ok:
+def _neighbour_arrays(results: Results, entry: BoardEntry, source: ImageSource) -> Arrays | None:
+    """The arrays of the first seed that has neighbours among these images."""
+    count = len(source.data.query) if source.data.pairs is None else len(source.data.pairs)
+    for cell in entry.ok_cells:
         arrays = results.arrays(cell)
-        if cell.identity.data != digest or GALLERY[0] not in arrays:
+        if cell.identity.data != source.digest or GALLERY_ARRAYS[0] not in arrays:
             continue
-        queries, rows, _ = (arrays[name] for name in GALLERY)
-        if queries.max(initial=-1) < _asked(data) and rows.max(initial=-1) < len(data.database):
-            return cell
+        queries, rows, _ = (arrays[name] for name in GALLERY_ARRAYS)
+        if queries.max(initial=-1) < count and rows.max(initial=-1) < len(source.data.database):
+            return arrays
     return None
 
 
-def _asked(data: Splits) -> int:
-    return len(data.query) if data.pairs is None else len(data.pairs)
+def _common_queries(arrays: Sequence[Arrays], count: int) -> list[int]:
+    """Up to ``count`` evenly spaced queries of those that all cells have."""
+    common = sorted(set.intersection(*(set(one["gallery_queries"].tolist()) for one in arrays)))
+    places = np.linspace(0, len(common) - 1, min(count, len(common))).round().astype(int)
+    return [common[place] for place in np.unique(places)]
 
 
-def _asking(data: Splits, query: int) -> list[int]:
-    """The rows of the query split that a query is made of."""
+def _neighbours(arrays: Arrays, query: int) -> tuple[list[int], list[float]]:
+    """The rows and distances of a query's neighbours."""
+    place = arrays["gallery_queries"].tolist().index(query)
+    return arrays["gallery_rows"][place].tolist(), arrays["gallery_distances"][place].tolist()
+
+
+def _query_rows(data: Splits, query: int) -> list[int]:
+    """The rows of the query split that a query consists of."""
     if data.pairs is None:
         return [query]
     return [int(data.pairs.first[query]), int(data.pairs.second[query])]
 
 
-def _query(
-    board: DatasetBoard,
-    data: Splits,
+def _wanted_images(
+    source: ImageSource, query: int, neighbours: Sequence[Sequence[int]]
+) -> dict[tuple[object, ...], tuple[Split, int]]:
+    """The images of a query and its neighbours by their keys in the album."""
+    number, data = source.board.number, source.data
+    images: dict[tuple[object, ...], tuple[Split, int]] = {
+        (number, "q", row): (data.query, row) for row in _query_rows(data, query)
+    }
+    return images | {(number, "d", row): (data.database, row) for rows in neighbours for row in rows}
+
+
+def build_query(
+    source: ImageSource,
     query: int,
-    asking: Sequence[int],
-    found: Sequence[tuple[Entry, tuple[list[int], list[float]]]],
+    neighbours: Sequence[tuple[BoardEntry, Sequence[int], Sequence[float]]],
     album: Album,
 ) -> Query:
+    """A query, whose images are in the album, with the rows and distances of the neighbours that each method finds."""
+    number, data = source.board.number, source.data
     wanted = data.query.labels[query] if data.pairs is None else data.pairs.labels[query]
     images = [
-        Shown(album.name((board.number, "q", row)), labels(data.query.labels[row], data.class_names)) for row in asking
+        GalleryImage(album.symbol_id((number, "q", row)), label_names(data.query.labels[row], data.class_names))
+        for row in _query_rows(data, query)
     ]
-    answers = []
-    for entry, (rows, distances) in found:
-        shown = [
-            Shown(
-                album.name((board.number, "d", row)),
-                labels(data.database.labels[row], data.class_names),
+    results = []
+    for entry, rows, distances in neighbours:
+        found = [
+            GalleryImage(
+                album.symbol_id((number, "d", row)),
+                label_names(data.database.labels[row], data.class_names),
                 bool((data.database.labels[row] * wanted).sum() > 0),
                 f"{distance:g}" if float(distance).is_integer() else f"{distance:.3f}",
             )
             for row, distance in zip(rows, distances, strict=True)
         ]
-        answers.append(Found(entry, shown))
-    sign, word = SIGNS.get(data.pairs.operation, ("", "")) if data.pairs is not None else ("", "")
-    return Query(images, answers, sign, word, labels(wanted, data.class_names))
+        results.append(MethodResult(entry, found))
+    sign, word = OPERATIONS.get(data.pairs.operation, ("", "")) if data.pairs is not None else ("", "")
+    return Query(images, results, sign, word, label_names(wanted, data.class_names))
 
 
-def labels(row: Tensor, names: Sequence[str]) -> str:
-    """The names of the classes of an image."""
-    return ", ".join(names[i] if i < len(names) else f"class {i}" for i in row.nonzero()[:, 0].tolist()) or "no label"
+def label_names(labels: Tensor, names: Sequence[str]) -> str:
+    """The names of the classes in a label vector (C,)."""
+    classes = labels.nonzero()[:, 0].tolist()
+    return ", ".join(names[c] if c < len(names) else f"class {c}" for c in classes) or "no label"

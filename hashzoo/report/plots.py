@@ -1,4 +1,4 @@
-"""The charts of the page as figures of their own, for papers and slides. Needs matplotlib."""
+"""The charts of the page as separate figures, for papers and slides."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hashzoo.evaluation.metrics import ExtraMetrics
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.report import figures
 from hashzoo.report.charts import Series
-from hashzoo.report.results import DatasetBoard, Entry, Results, looked_at
-from hashzoo.report.series import COSTS, against_bits, against_cost, bit_means, pr_curves
+from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names
+from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
 from hashzoo.results.mean_ranks import rank
 
 if TYPE_CHECKING:
@@ -27,8 +27,18 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What of the results is drawn: these boards, at ``bits`` each, with these names in front."""
+class Selection:
+    """The part of results that is drawn.
+
+    Attributes:
+        results: The results.
+        boards: The boards to draw.
+        bits: The code length; None for the middle one of each board.
+        names: The highlighted rows.
+        extra: Metrics of plugins.
+        plugins: Plugin files or modules to load with a dataset.
+        root: The folder of the dataset's files, if they were moved.
+    """
 
     results: Results
     boards: Sequence[DatasetBoard]
@@ -38,22 +48,26 @@ class Choice:
     plugins: Sequence[str] = ()
     root: Path | None = None
 
-    def at(self, board: DatasetBoard) -> int:
-        """The bits that are drawn of a board: those asked for, or the middle of those it has."""
-        return self.bits if self.bits in board.bits and self.bits is not None else board.bits[len(board.bits) // 2]
+    def bits_of(self, board: DatasetBoard) -> int:
+        """The code length that is drawn of a board."""
+        return self.bits if self.bits in board.bits and self.bits is not None else board.middle_bits
 
-    def drawn(self, series: Sequence[Series]) -> list[figures.Drawn]:
+    def placed(self, series: Sequence[Series]) -> list[figures.PlacedSeries]:
         """Series with their place among the colours."""
         place = {name: i for i, name in enumerate(self.names)}
         return [(one.name, one.points, place.get(one.name)) for one in series]
 
-    def close(self, board: DatasetBoard) -> list[tuple[Entry, int]]:
-        """The rows in front, with their place among the colours."""
-        rows = {entry.name: entry for entry in board.at(self.at(board))}
+    def highlighted(self, board: DatasetBoard) -> list[tuple[BoardEntry, int]]:
+        """The highlighted rows of a board, with their place among the colours."""
+        rows = {entry.name: entry for entry in board.entries_at(self.bits_of(board))}
         return [(rows[name], i) for i, name in enumerate(self.names) if name in rows]
 
+    def title(self, board: DatasetBoard) -> str:
+        """The title of a panel."""
+        return f"{board.title}, {self.bits_of(board)} bits"
 
-def chosen(
+
+def select(
     results: Results,
     extra: ExtraMetrics,
     *,
@@ -62,130 +76,146 @@ def chosen(
     methods: Sequence[str],
     plugins: Sequence[str] = (),
     root: Path | None = None,
-) -> Choice:
-    """The choice of a person. UsageError for a dataset, bits or methods that the results do not have."""
+) -> Selection:
+    """Select what to draw.
+
+    Args:
+        results: The results.
+        extra: Metrics of plugins.
+        dataset: A dataset, or None for all.
+        bits: A code length, or None for the middle one.
+        methods: The methods to highlight; see :func:`hashzoo.report.results.highlighted_names`.
+        plugins: Plugin files or modules to load with a dataset.
+        root: The folder of the dataset's files, if they were moved.
+
+    Raises:
+        UsageError: If the results do not have the dataset, code length or methods.
+    """
     boards = [board for board in results.boards if dataset in (None, board.dataset)]
     if not boards:
-        raise UsageError(
-            f"{results.path}: {unknown_name('dataset', str(dataset), {b.dataset for b in results.boards})}"
-        )
+        known = {board.dataset for board in results.boards}
+        raise UsageError(f"{results.path}: {unknown_name('dataset', str(dataset), known)}")
     boards = [board for board in boards if board.bits and (bits is None or bits in board.bits)]
     if not boards:
-        known = ", ".join(map(str, results.bits)) or "none"
-        raise UsageError(f"{results.path} has no rows of {bits} bits; there are: {known}")
-    return Choice(results, boards, bits, looked_at(results, methods), extra, plugins, root)
+        lengths = ", ".join(map(str, results.bits)) or "none"
+        raise UsageError(f"{results.path} has no rows of {bits} bits; there are: {lengths}")
+    return Selection(results, boards, bits, highlighted_names(results, methods), extra, plugins, root)
 
 
-def plotted(kind: str, choice: Choice) -> Figure:
-    """The figure of a kind in KINDS. UsageError where the results do not hold what it needs."""
-    return KINDS[kind](choice)
+def plot(kind: str, selection: Selection) -> Figure:
+    """Draw the figure of a kind in ``KINDS``. Raises UsageError if the results do not have what it needs."""
+    return KINDS[kind](selection)
 
 
-def _pr(choice: Choice) -> Figure:
+def _plot_pr(selection: Selection) -> Figure:
     found = [
-        (board, curves) for board in choice.boards if (curves := pr_curves(choice.results, board, choice.at(board)))
+        (board, series)
+        for board in selection.boards
+        if (series := pr_curves(selection.results, board, selection.bits_of(board)))
     ]
-    figure, axes = figures.panels([_title(choice, board) for board, _ in _some(found, _arrays("curves by radius"))])
-    for one, (_, series) in zip(axes, found, strict=True):
-        figures.curves(one, choice.drawn(series), "recall", "precision", marks=False)
-        one.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    _require(found, _in_arrays("curves by radius"))
+    figure, panels = figures.panels([selection.title(board) for board, _ in found])
+    for axes, (_, series) in zip(panels, found, strict=True):
+        figures.draw_lines(axes, selection.placed(series), "recall", "precision", markers=False)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     return figure
 
 
-def _bits(choice: Choice) -> Figure:
-    found = [(board, series) for board in choice.boards if (series := against_bits(board))]
-    figure, axes = figures.panels([board.title for board, _ in _some(found, "scores")])
-    for one, (board, series) in zip(axes, found, strict=True):
-        figures.curves(one, choice.drawn(series), "bits asked for", board.metric, marks=True, log=True)
+def _plot_bits(selection: Selection) -> Figure:
+    found = [(board, series) for board in selection.boards if (series := scores_by_bits(board))]
+    _require(found, "scores")
+    figure, panels = figures.panels([board.title for board, _ in found])
+    for axes, (board, series) in zip(panels, found, strict=True):
+        figures.draw_lines(axes, selection.placed(series), "code length in bits", board.metric, markers=True, log=True)
     return figure
 
 
-def _cost(choice: Choice) -> Figure:
+def _plot_costs(selection: Selection) -> Figure:
     found = [
         (board, cost, series)
-        for board in choice.boards
+        for board in selection.boards
         for cost in COSTS
-        if (series := against_cost(board, choice.at(board), cost))
+        if (series := scores_by_cost(board, selection.bits_of(board), cost))
     ]
-    figure, axes = figures.panels([_title(choice, board) for board, _, _ in _some(found, "costs")])
-    for one, (board, cost, series) in zip(axes, found, strict=True):
-        figures.points(one, choice.drawn(series), COSTS[cost][0], board.metric)
+    _require(found, "costs")
+    figure, panels = figures.panels([selection.title(board) for board, _, _ in found])
+    for axes, (board, cost, series) in zip(panels, found, strict=True):
+        figures.draw_points(axes, selection.placed(series), COSTS[cost][0], board.metric)
     return figure
 
 
-def _distances(choice: Choice) -> Figure:
-    def sides(entry: Entry) -> list[NDArray[np.float64]] | None:
-        return choice.results.mean(entry, "distances_relevant", "distances_other")
+def _plot_distances(selection: Selection) -> Figure:
+    def histograms(entry: BoardEntry) -> list[NDArray[np.float64]] | None:
+        return selection.results.mean_arrays(entry, "distances_relevant", "distances_other")
 
-    def draw(axes: Axes, found: list[NDArray[np.float64]], place: int) -> None:
-        relevant, other = found
-        figures.distances(axes, relevant, other, place)
+    def draw(axes: Axes, values: list[NDArray[np.float64]], place: int) -> None:
+        relevant, other = values
+        figures.draw_distances(axes, relevant, other, place)
 
-    return _each(choice, sides, draw, "histograms of distances", 2.6)
-
-
-def _balance(choice: Choice) -> Figure:
-    return _each(choice, lambda entry: bit_means(choice.results, entry), figures.balance, "means of bits", 2.4)
+    return _plot_highlighted(selection, histograms, draw, "histograms of distances", 2.6)
 
 
-def _each(
-    choice: Choice,
-    values: Callable[[Entry], T | None],
+def _plot_balance(selection: Selection) -> Figure:
+    def means(entry: BoardEntry) -> NDArray[np.float64] | None:
+        return bit_means(selection.results, entry)
+
+    return _plot_highlighted(selection, means, figures.draw_balance, "means of bits", 2.4)
+
+
+def _plot_highlighted(
+    selection: Selection,
+    values_of: Callable[[BoardEntry], T | None],
     draw: Callable[[Axes, T, int], None],
     what: str,
     height: float,
 ) -> Figure:
-    """A panel for each row in front that has values, drawn in its colour."""
+    """A panel for each highlighted row that has values, drawn in its colour; ``what`` names the values in an error."""
     found = [
-        (f"{entry.name}: {_title(choice, board)}", held, place)
-        for board in choice.boards
-        for entry, place in choice.close(board)
-        if (held := values(entry)) is not None
+        (f"{entry.name}: {selection.title(board)}", values, place)
+        for board in selection.boards
+        for entry, place in selection.highlighted(board)
+        if (values := values_of(entry)) is not None
     ]
-    figure, axes = figures.panels([title for title, _, _ in _some(found, _arrays(what))], 3.4, height, 4)
-    for one, (_, held, place) in zip(axes, found, strict=True):
-        draw(one, held, place)
+    _require(found, _in_arrays(what))
+    figure, panels = figures.panels([title for title, _, _ in found], 3.4, height, 4)
+    for axes, (_, values, place) in zip(panels, found, strict=True):
+        draw(axes, values, place)
     return figure
 
 
-def _classes(choice: Choice) -> Figure:
-    board = choice.boards[0]
-    cell = next((cell for entry in board.entries for cell in entry.ok), None)
+def _plot_classes(selection: Selection) -> Figure:
+    board = selection.boards[0]
+    cell = next((cell for entry in board.entries for cell in entry.ok_cells), None)
     if cell is None:
-        raise UsageError(f"{choice.results.path} has no cell of {board.dataset} that went well")
-    data = reload_data(cell, choice.plugins, choice.root)
+        raise UsageError(f"{selection.results.path} has no cell of {board.dataset} that is ok")
+    data = reload_data(cell, selection.plugins, selection.root)
     return figures.class_distribution(data.setting(1).class_counts.numpy(), data.class_names, board.dataset)
 
 
-def _ranks(choice: Choice) -> Figure:
-    frame = choice.results.frame
-    frame = frame[frame["dataset"].isin([board.dataset for board in choice.boards])]
-    found = rank([frame], choice.boards[0].metric or None, None, choice.extra)
-    title = f"{found.metric}, {len(found.blocks)} blocks of dataset, backbone and bits"
-    return figures.ranks(found.methods, np.asarray(found.ranks), found.groups, title)
+def _plot_ranks(selection: Selection) -> Figure:
+    frame = selection.results.frame
+    frame = frame[frame["dataset"].isin([board.dataset for board in selection.boards])]
+    ranking = rank([frame], selection.boards[0].metric or None, None, selection.extra)
+    title = f"{ranking.metric}, {len(ranking.blocks)} blocks of dataset, backbone and bits"
+    return figures.ranks(ranking.methods, np.asarray(ranking.ranks), ranking.groups, title)
 
 
-def _title(choice: Choice, board: DatasetBoard) -> str:
-    return f"{board.title}, {choice.at(board)} bits"
-
-
-def _some(found: list[T], what: str) -> list[T]:
-    """What was found. UsageError where that is nothing."""
+def _require(found: Sequence[object], what: str) -> None:
+    """Raise UsageError if nothing was found."""
     if not found:
-        raise UsageError(f"the results hold no {what} of what was asked for")
-    return found
+        raise UsageError(f"the results have no {what} for this selection")
 
 
-def _arrays(what: str) -> str:
-    return f"{what} (cells/*.npz, which lie beside the cells unless they were passed on without)"
+def _in_arrays(what: str) -> str:
+    return f"{what} (in cells/*.npz, which can be missing from copied results)"
 
 
-KINDS: dict[str, Callable[[Choice], Figure]] = {
-    "pr": _pr,
-    "bits": _bits,
-    "cost": _cost,
-    "distances": _distances,
-    "balance": _balance,
-    "classes": _classes,
-    "ranks": _ranks,
+KINDS: dict[str, Callable[[Selection], Figure]] = {
+    "pr": _plot_pr,
+    "bits": _plot_bits,
+    "cost": _plot_costs,
+    "distances": _plot_distances,
+    "balance": _plot_balance,
+    "classes": _plot_classes,
+    "ranks": _plot_ranks,
 }

@@ -1,4 +1,4 @@
-"""What a results folder holds, put in the order in which people look at it: dataset, bits, rows."""
+"""The results of a folder in the order of the page: dataset, code length, row."""
 
 from __future__ import annotations
 
@@ -24,50 +24,67 @@ from hashzoo.results.store import DamagedError
 
 Arrays = Mapping[str, NDArray[Any]]
 
-BEST = 5  # methods of the highest mean place that are looked at closely
-BASELINES = 2
-MOST = 8  # methods side by side
+# How many methods are highlighted by default, and at most
+BEST_COUNT = 5
+BASELINE_COUNT = 2
+MAX_HIGHLIGHTED = 8
 
-#: The arrays that say what some queries find.
-GALLERY = ("gallery_queries", "gallery_rows", "gallery_distances")
-_SHARES = ("pr_recall", "pr_precision", "distances_relevant", "distances_other", "bit_means")
+#: The arrays of a cell with the nearest images of some queries.
+GALLERY_ARRAYS = ("gallery_queries", "gallery_rows", "gallery_distances")
+_SHARE_ARRAYS = ("pr_recall", "pr_precision", "distances_relevant", "distances_other", "bit_means")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A row of the board. ``name`` tells it from others of its dataset; ``number`` is the name's on all."""
+class BoardEntry:
+    """A row of a dataset's board.
+
+    Attributes:
+        row: The row with its cells.
+        name: A name that is unique for the dataset and code length.
+        number: A number that the name has in all datasets and code lengths.
+        settings: Settings of the method that are neither in the name nor shared by all rows.
+    """
 
     row: BoardRow
     name: str
     number: int
-    settings: str = ""  # what the name does not say of those that not all rows share
+    settings: str = ""
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """The row's columns."""
+        """The columns of the row."""
         return self.row.facts
 
     @property
     def competes(self) -> bool:
-        """Whether it may be best: no control, and nothing went wrong."""
+        """Whether it can be the best: it is ok and not a control."""
         return bool(self.facts["status"] == "ok" and self.facts["role"] != "control")
 
     def score(self, metric: str) -> float | None:
-        """Its mean over the seeds that went well; None where there is none."""
+        """The mean over the seeds that are ok, if there is one."""
         value = self.facts.get(metric)
         return None if value is None else float(value)
 
     @property
-    def ok(self) -> list[Cell]:
-        """The cells of the seeds that went well."""
+    def ok_cells(self) -> list[Cell]:
+        """The cells of the seeds that are ok."""
         return [cell for cell in self.row.cells if cell.status == "ok"]
 
 
 @dataclass(frozen=True)
 class DatasetBoard:
-    """The rows of one benchmark and dataset; ``metric`` is what they are ranked by, ``shared`` what all settings say.
+    """The rows of one benchmark and dataset.
 
-    ``metric`` is empty where no row has a score. ``title`` names the benchmark, too, where the results have several.
+    Attributes:
+        number: Its number on the page.
+        benchmark: The benchmark.
+        dataset: The dataset.
+        title: The dataset, and also the benchmark if the results have several.
+        metric: The metric that rows are ranked by; empty if no row has a score.
+        metrics: All metrics of the rows.
+        higher_better: The metrics that are better when higher.
+        shared_settings: The settings that all rows share.
+        entries: The rows.
     """
 
     number: int
@@ -75,31 +92,45 @@ class DatasetBoard:
     dataset: str
     title: str
     metric: str
-    scores: Sequence[str]
-    praised: Sequence[str]  # the scores that are better when higher
-    shared: str
-    entries: Sequence[Entry]
+    metrics: Sequence[str]
+    higher_better: Sequence[str]
+    shared_settings: str
+    entries: Sequence[BoardEntry]
 
     @property
     def bits(self) -> list[int]:
-        """The code lengths that were asked for."""
+        """The code lengths, ascending."""
         return sorted({entry.facts["bits"] for entry in self.entries if entry.facts["bits"] is not None})
 
-    def at(self, bits: int) -> list[Entry]:
-        """The rows of one code length, the best first, those without a score last."""
-        rows = [entry for entry in self.entries if entry.facts["bits"] == bits]
-        score = {id(entry): entry.score(self.metric) for entry in rows}
-        return sorted(rows, key=lambda e: (score[id(e)] is None, -(score[id(e)] or 0.0), e.name))
+    @property
+    def middle_bits(self) -> int:
+        """The middle one of the code lengths."""
+        return self.bits[len(self.bits) // 2]
 
-    def best(self, bits: int) -> Entry | None:
-        """The row that no other of its bits surpasses; None where none competes."""
-        rows = [entry for entry in self.at(bits) if entry.competes and entry.score(self.metric) is not None]
-        return rows[0] if rows and self.metric in self.praised else None
+    def entries_at(self, bits: int) -> list[BoardEntry]:
+        """The rows of one code length, best first, rows without a score last."""
+        entries = [entry for entry in self.entries if entry.facts["bits"] == bits]
+        score = {id(entry): entry.score(self.metric) for entry in entries}
+        return sorted(entries, key=lambda e: (score[id(e)] is None, -(score[id(e)] or 0.0), e.name))
+
+    def best(self, bits: int) -> BoardEntry | None:
+        """The competing row with the highest score of one code length, if there is one."""
+        entries = [entry for entry in self.entries_at(bits) if entry.competes and entry.score(self.metric) is not None]
+        return entries[0] if entries and self.metric in self.higher_better else None
 
 
 @dataclass(frozen=True)
 class Results:
-    """All boards of a folder. ``faults`` are lines on files that could not be read."""
+    """The boards of a results folder or CSV file.
+
+    Attributes:
+        path: The folder or file.
+        boards: One board for each benchmark and dataset.
+        names: The names of rows; the place of a name is its number.
+        frame: The rows as a data frame.
+        faults: One line for each file that could not be read.
+        superseded: Number of cells that newer ones replace.
+    """
 
     path: Path
     boards: Sequence[DatasetBoard]
@@ -111,7 +142,7 @@ class Results:
 
     @property
     def benchmarks(self) -> list[str]:
-        """The names of all benchmarks."""
+        """The names of the benchmarks."""
         return list(dict.fromkeys(board.benchmark for board in self.boards))
 
     @property
@@ -125,38 +156,39 @@ class Results:
         return [cell for board in self.boards for entry in board.entries for cell in entry.row.cells]
 
     def file(self, cell: Cell) -> Path:
-        """Where a cell lies."""
+        """The file of a cell."""
         return store.path(self.path, cell.identity, cell.benchmark)
 
     def arrays(self, cell: Cell) -> Arrays:
-        """The arrays of a cell that are what their names say; none where they were not passed on with it."""
+        """The valid arrays of a cell; empty if their file is missing."""
         key = f"{cell.benchmark} {cell.identity.key}"
         if key not in self._arrays:
             try:
-                self._arrays[key] = sound(store.arrays(self.file(cell)))
+                self._arrays[key] = valid_arrays(store.arrays(self.file(cell)))
             except DamagedError:
                 raise
             except EnvironmentFailure:
                 self._arrays[key] = {}
         return self._arrays[key]
 
-    def mean(self, entry: Entry, *names: str) -> list[NDArray[np.float64]] | None:
-        """Means over the seeds of arrays by name; None where a seed lacks one, or their lengths differ."""
-        held = [self.arrays(cell) for cell in entry.ok]
-        if not held or any(name not in arrays for arrays in held for name in names):
+    def mean_arrays(self, entry: BoardEntry, *names: str) -> list[NDArray[np.float64]] | None:
+        """Means over the seeds of arrays by name; None if a seed lacks one, or their shapes differ."""
+        by_seed = [self.arrays(cell) for cell in entry.ok_cells]
+        if not by_seed or any(name not in arrays for arrays in by_seed for name in names):
             return None
-        if len({arrays[name].shape for arrays in held for name in names}) > 1:
+        if len({arrays[name].shape for arrays in by_seed for name in names}) > 1:
             return None
-        return [np.mean([arrays[name] for arrays in held], axis=0, dtype=np.float64) for name in names]
+        return [np.mean([arrays[name] for arrays in by_seed], axis=0, dtype=np.float64) for name in names]
 
 
-def sound(arrays: Arrays) -> Arrays:
-    """The arrays that the page draws, but for those of odd shapes, kinds or values: strangers may have written them.
+def valid_arrays(arrays: Arrays) -> Arrays:
+    """The arrays that the page draws, without those of a wrong shape, type or range: they can come from anywhere.
 
-    Shares (K + 1,) by distance and (K,) by bit are 0..1; of a gallery (see `hashzoo.bench.examples`) all or nothing.
+    Shares by distance (K + 1,) and by bit (K,) range from 0 to 1. The gallery arrays (see
+    :mod:`hashzoo.bench.examples`) are kept if all of them are valid.
     """
-    kept = {name: array for name in _SHARES if (array := arrays.get(name)) is not None and _shares(array)}
-    queries, rows, distances = (arrays.get(name, np.zeros(())) for name in GALLERY)
+    valid = {name: array for name in _SHARE_ARRAYS if (array := arrays.get(name)) is not None and _are_shares(array)}
+    queries, rows, distances = (arrays.get(name, np.zeros(())) for name in GALLERY_ARRAYS)
     if (
         all(one.dtype.kind in "iu" for one in (queries, rows))
         and distances.dtype.kind in "iuf"
@@ -165,11 +197,11 @@ def sound(arrays: Arrays) -> Arrays:
         and min(queries.min(initial=0), rows.min(initial=0)) >= 0
         and np.isfinite(distances).all()
     ):
-        kept |= {name: arrays[name] for name in GALLERY}
-    return kept
+        valid |= {name: arrays[name] for name in GALLERY_ARRAYS}
+    return valid
 
 
-def _shares(array: NDArray[Any]) -> bool:
+def _are_shares(array: NDArray[Any]) -> bool:
     numbers = array.ndim == 1 and array.dtype.kind in "iuf" and len(array) > 0
     return numbers and bool(((array >= 0) & (array <= 1 + 1e-6)).all())
 
@@ -200,96 +232,106 @@ def read(
     known = leaderboard.metrics(stored.frame)
     if metric and metric not in known:
         raise UsageError(f"{path}: {unknown_name('metric', metric, known)}")
-    return _arranged(stored, metric, extra)
+    return _build_results(stored, metric, extra)
 
 
-def _finite(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _arranged(stored: StoredBoard, metric: str | None, extra: ExtraMetrics | None) -> Results:
-    known = leaderboard.metrics(stored.frame)
-    blank = dict.fromkeys((*leaderboard.HEAD, *leaderboard.TAIL, "stale"))  # a CSV file can lack columns
-    facts = [blank | {name: _finite(v) for name, v in row.items()} for row in leaderboard.records(stored.frame)]
+def _build_results(stored: StoredBoard, metric: str | None, extra: ExtraMetrics | None) -> Results:
+    all_metrics = leaderboard.metrics(stored.frame)
+    missing = dict.fromkeys((*leaderboard.HEAD, *leaderboard.TAIL, "stale"))  # a CSV file can lack columns
+    facts = [
+        missing | {name: _finite_or_none(v) for name, v in row.items()} for row in leaderboard.records(stored.frame)
+    ]
     parts: dict[tuple[str, str], list[BoardRow]] = {}
     for row in stored.rows(facts):
         parts.setdefault((row.facts["benchmark"], row.facts["dataset"]), []).append(row)
-    named = {place: _named([dict(row.facts) for row in part]) for place, part in parts.items()}
+    named = {place: _name_rows([dict(row.facts) for row in part]) for place, part in parts.items()}
     numbers = {name: i for i, name in enumerate(sorted({name for *_, names in named.values() for name in names}))}
     boards, several = [], len({benchmark for benchmark, _ in parts}) > 1
     for number, (place, part) in enumerate(sorted(parts.items(), key=lambda item: [natural(name) for name in item[0]])):
-        there = [name for name in known if any(row.facts.get(name) is not None for row in part)]
-        praised = [name for name in there if higher_is_better(name, extra)]
-        asked = metric if metric in there else None
-        main = asked or main_metric(there, extra) or ""
-        shared, left, names = named[place]
+        metrics = [name for name in all_metrics if any(row.facts.get(name) is not None for row in part)]
+        higher_better = [name for name in metrics if higher_is_better(name, extra)]
+        main = (metric if metric in metrics else None) or main_metric(metrics, extra) or ""
+        shared, rest, names = named[place]
         entries = [
-            Entry(row, name, numbers[name], "" if one["settings"] in name else one["settings"])
-            for row, one, name in zip(part, left, names, strict=True)
+            BoardEntry(row, name, numbers[name], "" if one["settings"] in name else one["settings"])
+            for row, one, name in zip(part, rest, names, strict=True)
         ]
         title = f"{place[1]} ({place[0]})" if several else place[1]
-        boards.append(DatasetBoard(number, *place, title, main, there, praised, shared, entries))
+        boards.append(DatasetBoard(number, *place, title, main, metrics, higher_better, shared, entries))
     return Results(stored.path, boards, sorted(numbers), stored.frame, stored.faults, stored.superseded)
 
 
-def _named(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]], list[str]]:
-    """What all settings share, the rows with what is left of theirs, and a name for each.
+def _name_rows(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]], list[str]]:
+    """The settings that all rows share, the rows with the rest of their settings, and a name for each row.
 
-    The name is the method, and what else it takes to tell the rows of that method with as many bits apart.
+    The name is the method and, if several rows of the method have the same code length, what distinguishes them.
     """
     shared, rows = render.without_shared(rows)
-    several = {
-        word: {a["method"] for a in rows for b in rows if a["method"] == b["method"] and a[word] != b[word]}
-        for word in ("settings", "backbone", "budget")
+    ambiguous = {
+        column: {a["method"] for a in rows for b in rows if a["method"] == b["method"] and a[column] != b[column]}
+        for column in ("settings", "backbone", "budget")
     }
-    names, seen = [], dict[tuple[str, Any], int]()
+    names, counts = [], dict[tuple[str, Any], int]()
     for row in rows:
-        told = [row[word] for word, methods in several.items() if row["method"] in methods]
-        name = " ".join(filter(None, (row["method"], *told)))
-        nth = seen[name, row["bits"]] = seen.get((name, row["bits"]), 0) + 1
+        details = [row[column] for column, methods in ambiguous.items() if row["method"] in methods]
+        name = " ".join(filter(None, (row["method"], *details)))
+        nth = counts[name, row["bits"]] = counts.get((name, row["bits"]), 0) + 1
         names.append(name + (f" ({nth})" if nth > 1 else ""))
     return shared, rows, names
 
 
-def looked_at(results: Results, asked: Sequence[str] = ()) -> list[str]:
-    """The names of the rows to look at closely: those of the methods ``asked`` for, or chosen by a rule.
+def highlighted_names(results: Results, methods: Sequence[str] = ()) -> list[str]:
+    """The names of the rows to highlight.
 
-    The rule: the five of the best mean place over all datasets and bits, the first two baselines, and the control of
-    the highest score. UsageError for a method that the results do not have, and for more than eight.
+    Args:
+        results: The results.
+        methods: Methods or rows to highlight. By default these are the five rows of the best mean place over all
+            datasets and code lengths, the first two baselines, and the control with the highest score.
+
+    Raises:
+        UsageError: If the results do not have a method, or these are more than eight rows.
     """
-    if asked:
-        found = named(results, asked)
-        if len(found) > MOST:
-            raise UsageError(f"--methods stands for {len(found)} rows ({', '.join(found)}); {MOST} fit side by side")
-        return found
-    place = places(results)
+    if methods:
+        names = resolve_names(results, methods)
+        if len(names) > MAX_HIGHLIGHTED:
+            raise UsageError(
+                f"--methods matches {len(names)} rows ({', '.join(names)}); name at most {MAX_HIGHLIGHTED} of them"
+            )
+        return names
+    place = mean_places(results)
     roles = {e.name: e.facts["role"] for b in results.boards for e in b.entries if e.score(b.metric) is not None}
     order = sorted(roles, key=lambda name: (place.get(name, math.inf), name))
-    best = [name for name in order if roles[name] != "control"][:BEST]
-    baselines = [name for name in order if roles[name] == "baseline" and name not in best][:BASELINES]
+    best = [name for name in order if roles[name] != "control"][:BEST_COUNT]
+    baselines = [name for name in order if roles[name] == "baseline" and name not in best][:BASELINE_COUNT]
     control = [name for name in order if roles[name] == "control"][:1]
     return [*best, *baselines, *control]
 
 
-def named(results: Results, asked: Collection[str]) -> list[str]:
-    """The names of all rows of the methods, or the rows, that a person names. UsageError for one that is not there."""
+def resolve_names(results: Results, methods: Collection[str]) -> list[str]:
+    """The names of the rows with these names or of these methods. UsageError for a name that the results lack."""
     entries = [entry for board in results.boards for entry in board.entries]
     known = {entry.facts["method"] for entry in entries} | set(results.names)
-    for method in asked:
+    for method in methods:
         if method not in known:
             raise UsageError(f"{results.path}: {unknown_name('method', method, known)}")
-    return list(dict.fromkeys(e.name for m in asked for e in entries if m in (e.name, e.facts["method"])))
+    return list(dict.fromkeys(e.name for m in methods for e in entries if m in (e.name, e.facts["method"])))
 
 
-def places(results: Results) -> dict[str, float]:
-    """The mean place of each name in the blocks (dataset, bits) that measured it, as a share of the block's rows."""
+def mean_places(results: Results) -> dict[str, float]:
+    """The mean place of each name over the blocks (dataset, code length) that have it, as a share of their rows."""
     shares: dict[str, list[float]] = {}
     for board in results.boards:
         for bits in board.bits:
-            rows = [e for e in board.at(bits) if e.facts["status"] == "ok" and e.score(board.metric) is not None]
-            if not rows or board.metric not in board.praised:
+            entries = [
+                e for e in board.entries_at(bits) if e.facts["status"] == "ok" and e.score(board.metric) is not None
+            ]
+            if not entries or board.metric not in board.higher_better:
                 continue
-            ranks = mean_ranks([[e.score(board.metric) or 0.0 for e in rows]])
-            for entry, rank in zip(rows, ranks, strict=True):
-                shares.setdefault(entry.name, []).append(float(rank) / len(rows))
-    return {name: sum(found) / len(found) for name, found in shares.items()}
+            ranks = mean_ranks([[e.score(board.metric) or 0.0 for e in entries]])
+            for entry, rank in zip(entries, ranks, strict=True):
+                shares.setdefault(entry.name, []).append(float(rank) / len(entries))
+    return {name: sum(places) / len(places) for name, places in shares.items()}

@@ -1,9 +1,10 @@
-"""Small images inside the page: each is stored once, however often it is shown."""
+"""Thumbnails inside the page. Each image is stored once, however often it is shown."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -13,62 +14,71 @@ from torchvision.transforms.v2.functional import to_pil_image
 from hashzoo.data.transforms import as_tensor
 from hashzoo.types import Split
 
-SIDE = 56  # pixels of the longer side
-SMALL = 16  # up to here an image is stored as it is, and shown in squares
+SIDE = 56  # longest side in pixels
+SMALL_SIDE = 16  # images up to this size are stored losslessly and shown without smoothing
+SYMBOL_BYTES = 120  # of the element around an image's data
 
 
-def encoded(image: Image.Image, side: int = SIDE) -> tuple[str, int, int]:
-    """An image as a data URI, and the width and height it is stored with."""
-    made = image.convert("L" if image.mode in ("L", "1") else "RGB")
-    if max(made.size) > side:
-        share = side / max(made.size)
-        size = (max(1, round(made.width * share)), max(1, round(made.height * share)))
-        made = made.resize(size, Image.Resampling.LANCZOS)
+def encode_image(image: Image.Image, side: int = SIDE) -> tuple[str, int, int]:
+    """An image, reduced to ``side`` pixels if it is larger, as a data URI, with its width and height."""
+    reduced = image.convert("L" if image.mode in ("L", "1") else "RGB")
+    if max(reduced.size) > side:
+        scale = side / max(reduced.size)
+        size = (max(1, round(reduced.width * scale)), max(1, round(reduced.height * scale)))
+        reduced = reduced.resize(size, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    if max(made.size) <= SMALL:
-        made.save(buffer, "PNG", optimize=True)
+    if max(reduced.size) <= SMALL_SIDE:
+        reduced.save(buffer, "PNG", optimize=True)
         kind = "png"
     else:
-        made.save(buffer, "WEBP", quality=60, method=4)
+        reduced.save(buffer, "WEBP", quality=60, method=4)
         kind = "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", made.width, made.height
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{kind};base64,{data}", reduced.width, reduced.height
 
 
-def image_of(split: Split, row: int) -> Image.Image:
-    """An image of a split, upright and whole, as people see it."""
-    found: Any = to_pil_image(as_tensor(split.images[row]))
-    return found if isinstance(found, Image.Image) else Image.fromarray(found)
+def split_image(split: Split, row: int) -> Image.Image:
+    """An image of a split, before it is resized for a backbone."""
+    image: Any = to_pil_image(as_tensor(split.images[row]))
+    return image if isinstance(image, Image.Image) else Image.fromarray(image)
 
 
 class Album:
-    """The thumbnails of a page by where they come from, up to ``room`` bytes of text."""
+    """The thumbnails of a page by key.
 
-    def __init__(self, room: int) -> None:
-        self.room, self.bytes = room, 0
+    Args:
+        limit: Largest total size in bytes of text.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
         self._names: dict[tuple[Any, ...], str] = {}
         self._symbols: list[str] = []
 
-    def missing(self, wanted: dict[tuple[Any, ...], tuple[Split, int]]) -> bool:
-        """Add images that are wanted by key; whether they did not all find room, and then none is added."""
-        new = {key: encoded(image_of(*at)) for key, at in wanted.items() if key not in self._names}
-        size = sum(len(data) + 120 for data, _, _ in new.values())
-        if self.bytes + size > self.room:
-            return True
+    def add(self, images: Mapping[tuple[Any, ...], tuple[Split, int]]) -> bool:
+        """Add images, given as split and row, by key: all of them, or none and return False if they exceed the limit.
+
+        Keys that the album already has are skipped.
+        """
+        new = {key: encode_image(split_image(*at)) for key, at in images.items() if key not in self._names}
+        size = sum(len(data) + SYMBOL_BYTES for data, _, _ in new.values())
+        if self.bytes + size > self.limit:
+            return False
         self.bytes += size
         for key, (data, width, height) in new.items():
             self._names[key] = f"t{len(self._symbols)}"
-            kind = ' class="px"' if max(width, height) <= SMALL else ""
+            kind = ' class="px"' if max(width, height) <= SMALL_SIDE else ""
             self._symbols.append(
                 f'<symbol id="{self._names[key]}" viewBox="0 0 {width} {height}"><image{kind} href="{data}" '
                 f'width="{width}" height="{height}"/></symbol>'
             )
-        return False
+        return True
 
-    def name(self, key: tuple[Any, ...]) -> str:
-        """The id of an image's symbol."""
+    def symbol_id(self, key: tuple[Any, ...]) -> str:
+        """The id of the SVG symbol of an image."""
         return self._names[key]
 
     @property
     def symbols(self) -> Markup:
-        """All of them, to be used by id."""
+        """All images as SVG symbols."""
         return Markup("".join(self._symbols))  # nosec B704 # base64 and numbers

@@ -197,7 +197,7 @@ def test_what_a_query_retrieves_is_counted_in_expectation():
     data = HOUSE.dataset("digits.small").factory()
     index = HOUSE.method("lsh").factory(data.setting(8), HOUSE.backbone("pixels").factory((1, 8, 8))).index()
     index.add({"code": torch.zeros(len(data.database), 8, dtype=torch.bool)})
-    found = confusion_shares(index, {"code": torch.zeros(len(data.query), 8, dtype=torch.bool)}, data, at=10)
+    found = confusion_shares(index, {"code": torch.zeros(len(data.query), 8, dtype=torch.bool)}, data, results=10)
     share = data.database.labels.mean(0).numpy()
     np.testing.assert_allclose(found, np.tile(share, (10, 1)), atol=1e-12)  # all tied: the shares of the database
 

@@ -12,7 +12,7 @@ from hashzoo.bench.job import Execution
 from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.registry import saved_method, zoo
-from hashzoo.report.page import Asked, page
+from hashzoo.report.page import PageOptions, render_page
 from hashzoo.results import store
 
 HOSTILE = '</script><script>window.broken=1</script><img src=x onerror="window.broken=1">"\'&{{7*7}}'
@@ -61,4 +61,4 @@ def hostile(results, tmp_path_factory):
 @pytest.fixture(scope="session")
 def html(results):
     """The page of the board."""
-    return page(results, Asked(gallery=3))
+    return render_page(results, PageOptions(gallery=3))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hashzoo.report.page import Asked, page
+from hashzoo.report.page import PageOptions, render_page
 from tests.browsing import QUIET, asked_for, find, out_of_reach
 from tests.browsing import opened as at
 
@@ -127,7 +127,7 @@ def test_nothing_is_wider_than_the_screen(width, scheme, browser, html, tmp_path
 
 
 def test_names_that_would_be_html_do_nothing(browser, hostile, tmp_path):
-    opened(browser, page(hostile, Asked(gallery=2, explained=("none",))), tmp_path, 360)
+    opened(browser, render_page(hostile, PageOptions(gallery=2, explained=("none",))), tmp_path, 360)
     assert browser.execute_script("return window.broken === undefined")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
     assert any("onerror" in name for name in names(browser))
@@ -137,7 +137,7 @@ def test_names_that_would_be_html_do_nothing(browser, hostile, tmp_path):
 def test_every_data_set_has_its_say_in_brief_whatever_bits_are_chosen(browser, hostile, tmp_path):
     from selenium.webdriver.support.ui import Select
 
-    opened(browser, page(hostile, Asked(gallery=0, explained=["none"])), tmp_path)
+    opened(browser, render_page(hostile, PageOptions(gallery=0, explained=["none"])), tmp_path)
     Select(find(browser, "#scope-d")).select_by_value("1")  # the one of two lengths
     for bits, cards in (("8", [("0", "16"), ("1", "8"), ("2", "16")]), ("16", [("0", "16"), ("1", "16"), ("2", "16")])):
         Select(find(browser, "#scope-b")).select_by_value(bits)

@@ -19,11 +19,11 @@ from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.evaluation.scoring import encode
 from hashzoo.registry import zoo
-from hashzoo.report import charts, words
-from hashzoo.report.gallery import gallery
-from hashzoo.report.page import ROOM, Asked, Line, brief, page, write
-from hashzoo.report.results import looked_at, read, sound
-from hashzoo.report.standing import Standing, standings
+from hashzoo.report import charts, texts
+from hashzoo.report.gallery import ImageSource, build_gallery, build_query, label_names
+from hashzoo.report.gaps import GapToBest, gaps_to_best
+from hashzoo.report.page import THUMBNAIL_BYTES, LeaderboardRow, PageOptions, render_page, summarize_gaps, write
+from hashzoo.report.results import highlighted_names, read, valid_arrays
 from hashzoo.report.thumbnails import Album
 from hashzoo.results import store
 from hashzoo.results.significance import LEVEL
@@ -91,7 +91,7 @@ def test_every_id_that_is_used_is_there_once(html):
 
 
 def test_no_name_of_a_stranger_becomes_html(hostile):
-    text = page(hostile, Asked(gallery=2))
+    text = render_page(hostile, PageOptions(gallery=2))
     found = Reader(text)
     assert len(found.all("script")) == 1
     assert [attributes for attributes in found.all("img") if attributes.get("src") == "x"] == []
@@ -117,7 +117,10 @@ def test_the_rows_of_the_page_are_those_of_the_board(results, html, tmp_path):
 
 def test_the_best_is_starred_and_never_a_control(results, html):
     [board] = read(results).boards
-    assert board.best(16).name == max((e for e in board.at(16) if e.competes), key=lambda e: e.score("map@all")).name
+    assert (
+        board.best(16).name
+        == max((e for e in board.entries_at(16) if e.competes), key=lambda e: e.score("map@all")).name
+    )
     starred = re.findall(r'<tr data-b="(\d+)"[^>]*class="best">[\s\S]*?<span class="n">([^<]*)</span>', html)
     assert starred == [(str(bits), board.best(bits).name) for bits in (8, 16)]
     assert html.count("<em>control</em>") == 2
@@ -129,7 +132,7 @@ def test_standings_are_those_of_compare(results):
 
     found = read(results)
     [board] = found.boards
-    stands = standings(board, 8)
+    stands = gaps_to_best(board, 8)
     board_of = read_board(results)
     pairs = paired.compare_pairs(
         [p for p in paired.pair_methods(board_of, ["itq", "lsh"]) if p[0].facts["bits"] == 8], "map@all"
@@ -138,19 +141,19 @@ def test_standings_are_those_of_compare(results):
     assert board.best(8).name == "itq"
     assert stand.p == pairs[0].of_training
     assert stand.interval == pairs[0].interval
-    assert stand.alike == (stand.p >= LEVEL)
+    assert stand.insignificant == (stand.p >= LEVEL)
 
 
 def test_without_scores_of_queries_the_seeds_are_tested_and_the_page_says_so(results, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(results, copy, ignore=shutil.ignore_patterns("*.npz", "*.safetensors"))
     [board] = read(copy).boards
-    [stand] = standings(board, 8).values()
+    [stand] = gaps_to_best(board, 8).values()
     assert stand.test == "seeds"
-    text = page(copy, Asked())
-    assert "the tests are of the seeds alone" in text
+    text = render_page(copy, PageOptions())
+    assert "variation over seeds but not over queries" in text
     assert "The arrays of these cells" in text
-    assert "these cells do not keep what their queries find" in text
+    assert "these cells have no nearest images of queries" in text
     assert "hashzoo bench --save-weights" in text
 
 
@@ -158,18 +161,18 @@ def test_a_csv_has_a_page_of_its_means(results, tmp_path):
     from hashzoo.results.board import write_board
 
     write_board(tmp_path, store.read_all(results)[0])
-    text = page(tmp_path / "leaderboard.csv", Asked())
+    text = render_page(tmp_path / "leaderboard.csv", PageOptions())
     Reader(text)
-    assert "Made from a CSV of means" in text
+    assert "come from a CSV file of means" in text
 
 
 def test_a_row_measured_with_other_code_is_marked_stale(results, tmp_path):
-    assert "Stale:" not in page(results, Asked(gallery=0, explained=("none",)))
+    assert "Stale:" not in render_page(results, PageOptions(gallery=0, explained=("none",)))
     for file in sorted((results / "cells").glob("*.json")):
         cell = store.read(file)
         code = "other" if cell.identity.method == "lsh" else cell.identity.code
         store.write(tmp_path, replace(cell, identity=replace(cell.identity, code=code)), {})
-    text = page(tmp_path, Asked(gallery=0, explained=("none",)))
+    text = render_page(tmp_path, PageOptions(gallery=0, explained=("none",)))
     assert "Stale: lsh. These rows were measured" in text
     assert text.count(">stale</em>") == 2  # at both code lengths
 
@@ -180,7 +183,7 @@ def test_a_damaged_cell_is_named_on_the_page_and_left_where_it_is(results, tmp_p
     victim = next((copy / "cells").glob("small.lsh.8.0.*.json"))
     victim.write_bytes(victim.read_bytes()[:-50])
     before = sorted(path.name for path in (copy / "cells").iterdir())
-    assert victim.name in page(copy, Asked(gallery=0, explained=("none",)))
+    assert victim.name in render_page(copy, PageOptions(gallery=0, explained=("none",)))
     assert sorted(path.name for path in (copy / "cells").iterdir()) == before
 
 
@@ -190,27 +193,29 @@ def test_the_gallery_shows_what_the_index_finds(results):
 
     found = read(results)
     [board] = found.boards
-    entry = next(e for e in board.at(16) if e.name == "itq")
-    data = reload_data(entry.ok[0], (), None)
-    made = gallery(found, board, 16, ["itq"], data, entry.ok[0].identity.data, 4, Album(ROOM))
-    kept = saved_method.read(found.file(entry.ok[0]))
+    entry = next(e for e in board.entries_at(16) if e.name == "itq")
+    data = reload_data(entry.ok_cells[0], (), None)
+    made = build_gallery(
+        found, ImageSource(board, data, entry.ok_cells[0].identity.data), 16, ["itq"], 4, Album(THUMBNAIL_BYTES)
+    )
+    kept = saved_method.read(found.file(entry.ok_cells[0]))
     index = kept.method.index()
     index.add(encode(kept.run, kept.method, data.database))
     rows = spread(len(data.query))[np.unique(np.linspace(0, 23, 4).round().astype(int))]
     wanted = index.search({"code": encode(kept.run, kept.method, data.query)["code"][rows.astype(int)]}, 10)
     assert len(made.queries) == 4
     for query, near, far in zip(made.queries, wanted.rows.tolist(), wanted.distances.tolist(), strict=True):
-        [one] = query.found
+        [one] = query.results
         assert [shown.labels for shown in one.images] == [
             data.class_names[int(data.database.labels[row].argmax())] for row in near
         ]
         assert [float(shown.distance) for shown in one.images] == far
-        assert [shown.relevant for shown in one.images] == [s.labels == query.wanted for s in one.images]
+        assert [shown.relevant for shown in one.images] == [s.labels == query.labels for s in one.images]
 
 
 def test_images_that_find_no_room_are_left_out_and_the_page_says_so(results, monkeypatch):
-    monkeypatch.setattr("hashzoo.report.page.ROOM", 12_000)
-    text = page(results, Asked(gallery=8, explained=("none",)))
+    monkeypatch.setattr("hashzoo.report.page.THUMBNAIL_BYTES", 12_000)
+    text = render_page(results, PageOptions(gallery=8, explained=("none",)))
     assert re.search(r"\d of 8 queries are shown", text)
     assert len("".join(re.findall(r"<symbol[\s\S]*?</symbol>", text))) <= 12_000
 
@@ -222,17 +227,15 @@ def test_composed_queries_are_shown_as_two_images_and_a_sign():
     index = method.index()
     index.add({"code": torch.rand(len(data.database), 8) > 0.5})
     arrays = samples(index, {"code": torch.rand(30, 8) > 0.5}, len(data.database))
-    from hashzoo.report import gallery as galleries
-
-    album = Album(ROOM)
+    album = Album(THUMBNAIL_BYTES)
     rows = [int(data.pairs.first[0]), int(data.pairs.second[0])]
     near = arrays["gallery_rows"][0].tolist()
     board = type("Board", (), {"number": 0})
     wanted = {(0, "q", row): (data.query, row) for row in rows} | {(0, "d", row): (data.database, row) for row in near}
-    assert not album.missing(wanted)
-    query = galleries._query(board, data, 0, rows, [], album)
+    assert album.add(wanted)
+    query = build_query(ImageSource(board, data, ""), 0, [], album)
     assert (len(query.images), query.sign, query.operation) == (2, "\u2216", "without")
-    assert query.wanted == galleries.labels(data.pairs.labels[0], data.class_names)
+    assert query.labels == label_names(data.pairs.labels[0], data.class_names)
 
 
 def test_bits_that_are_kept_are_those_of_the_codes():
@@ -258,8 +261,8 @@ def test_without_data_the_page_says_what_to_do(results, tmp_path):
         cell = store.read(file)
         identity = replace(cell.identity, dataset="folder", dataset_options={"root": "pictures"})
         store.write(tmp_path, replace(cell, identity=identity), {})
-    text = page(tmp_path, Asked())
-    assert "no images, since" in text
+    text = render_page(tmp_path, PageOptions())
+    assert "no images; " in text
     assert "--root" in text
 
 
@@ -293,8 +296,8 @@ SOUND = {name: np.array([0.0, 1.0]) for name in ("pr_recall", "pr_precision", "b
 )
 def test_arrays_of_odd_shapes_kinds_or_values_are_as_if_they_were_not_there(name, odd):
     gone = {one for one in SOUND if one.startswith("gallery")} if name.startswith("gallery") else {name}
-    assert set(sound(SOUND)) == set(SOUND)
-    assert set(sound(SOUND | {name: odd(SOUND[name])})) == set(SOUND) - gone
+    assert set(valid_arrays(SOUND)) == set(SOUND)
+    assert set(valid_arrays(SOUND | {name: odd(SOUND[name])})) == set(SOUND) - gone
 
 
 def test_a_page_is_made_of_arrays_that_do_not_fit_each_other(results, tmp_path):
@@ -305,7 +308,7 @@ def test_a_page_is_made_of_arrays_that_do_not_fit_each_other(results, tmp_path):
         cell = replace(cell, identity=replace(cell.identity, budget={**cell.identity.budget, "lr": "fast"}))
         return replace(cell, timings=dict.fromkeys(cell.timings, -1.0)), arrays
 
-    text = page(changed(results, tmp_path, change), Asked(explained=["none"]))
+    text = render_page(changed(results, tmp_path, change), PageOptions(explained=["none"]))
     assert "Precision over recall" not in text
     assert "No row has a score and a cost" not in text  # bytes are known
     assert "in batches of 64, adam at fast" in text
@@ -316,8 +319,8 @@ def test_neighbours_and_weights_of_other_data_are_not_shown_with_these_images(re
         other = replace(cell.identity, data="0" * 16) if cell.identity.method == "lsh" else cell.identity
         return replace(cell, identity=other), arrays
 
-    text = page(changed(results, tmp_path, change), Asked(gallery=2, explained=["none"]))
-    assert text.count("Without kept neighbours among these images: lsh") == 2
+    text = render_page(changed(results, tmp_path, change), PageOptions(gallery=2, explained=["none"]))
+    assert text.count("Without neighbours among these images: lsh") == 2
 
 
 def test_rows_of_another_split_are_not_tested_and_the_page_says_so(results, tmp_path):
@@ -327,42 +330,44 @@ def test_rows_of_another_split_are_not_tested_and_the_page_says_so(results, tmp_
 
     folder = changed(results, tmp_path, change)
     [board] = read(folder).boards
-    [stand] = standings(board, 8).values()
+    [stand] = gaps_to_best(board, 8).values()
     assert (stand.p, stand.test) == (None, "")
-    text = page(folder, Asked())
+    text = render_page(folder, PageOptions())
     assert "Some rows were measured on other data or splits" in text
     assert "No test was possible" in text
 
 
 def test_what_is_said_of_the_others_is_what_was_tested(results):
     [board] = read(results).boards
-    entries = {entry.name: entry for entry in board.at(16)}
+    entries = {entry.name: entry for entry in board.entries_at(16)}
     bare = {"kind": "", "supervision": "", "meter": ""}
-    best = Line(entries["itq"], 1, None, True, **bare)
+    best = LeaderboardRow(entries["itq"], 1, None, True, **bare)
 
     def told(*p):
-        stands = [Standing(-0.1, p=one) for one in p]
-        return brief([best, *(Line(entries["lsh"], i, one, False, **bare) for i, one in enumerate(stands, 2))])
+        stands = [GapToBest(-0.1, p=one) for one in p]
+        return summarize_gaps(
+            [best, *(LeaderboardRow(entries["lsh"], i, one, False, **bare) for i, one in enumerate(stands, 2))]
+        )
 
     assert told() == "No other method was measured."
     assert told(None).startswith("No test was possible")
-    assert told(0.01, 0.02) == "Every other method can be told from it at 5 %."
-    assert told(0.01, None) == "1 other can be told from it at 5 %. 1 more could not be tested."
-    assert told(0.01, 0.3) == "1 other cannot be told from it at 5 %: lsh."
+    assert told(0.01, 0.02) == "Every other method differs significantly from it (5 %)."
+    assert told(0.01, None) == "1 other method differs significantly from it (5 %). 1 more could not be tested."
+    assert told(0.01, 0.3) == "1 other method does not differ significantly from it (5 %): lsh."
 
 
 def test_a_csv_that_lacks_columns_or_holds_what_is_not_finite_has_a_page(tmp_path):
     head = "schema,benchmark,dataset,backbone,method,bits,budget,status,reason,role,settings,contaminated,map@all"
     rows = [f"1,b,d,pixels,{name},16,equal,ok,,,,False,{score}" for name, score in (("x", 0.5), ("y", "inf"))]
     (tmp_path / "board.csv").write_text("\n".join([head, *rows, ""]))
-    text = page(tmp_path / "board.csv", Asked())
+    text = render_page(tmp_path / "board.csv", PageOptions())
     Reader(text)
     assert "inf" not in re.findall(r'data-v="([^"]*)"', text)
     assert "0 measurements" not in text
 
 
 def test_a_confusion_of_many_classes_stays_small():
-    drawn = charts.matrix(np.eye(400), [f"class {i}" for i in range(400)], "said")
+    drawn = charts.matrix_chart(np.eye(400), [f"class {i}" for i in range(400)], "said")
     assert drawn.count("<rect") == 1 + 400
 
 
@@ -378,10 +383,10 @@ def test_a_name_with_dollars_is_drawn_as_it_is(results, tmp_path):
 
 def test_methods_that_are_named_are_looked_at_and_others_refused(results):
     found = read(results)
-    assert looked_at(found, ["lsh"]) == ["lsh"]
-    assert set(looked_at(found)) == {"itq", "lsh", "sfdh", "chance"}
+    assert highlighted_names(found, ["lsh"]) == ["lsh"]
+    assert set(highlighted_names(found)) == {"itq", "lsh", "sfdh", "chance"}
     with pytest.raises(UsageError, match="did you mean 'itq'"):
-        looked_at(found, ["iqt"])
+        highlighted_names(found, ["iqt"])
 
 
 @pytest.mark.parametrize(
@@ -434,7 +439,9 @@ def test_a_plot_of_what_is_not_there_says_so(results, tmp_path):
 
 
 def test_charts_put_values_where_their_axes_say():
-    drawn = charts.lines([charts.Series(3, "a<b", [(16, 0.2), (64, 0.6)])], {3: 1}, "said", x_name="x", y_name="y")
+    drawn = charts.line_chart(
+        [charts.Series(3, "a<b", [(16, 0.2), (64, 0.6)])], {3: 1}, charts.ChartText("label", "x", "y")
+    )
     [(left, top), (right, bottom)] = [tuple(map(float, at.split())) for at in re.findall(r"[ML]([\d. ]+)", drawn)[-2:]]
     assert left < right
     assert top > bottom  # y grows downwards
@@ -452,7 +459,7 @@ def test_every_metric_that_a_board_may_have_is_explained():
     house = zoo.load_plugins()
     extra = house.metric_functions()
     for name in ("map@all", "map@10:hits", "p@h2", "r@5", "empty@h2", "ndcg@100/bitwise", "rprecision", "bit-balance"):
-        assert words.metric(name, extra) not in ("", name)
+        assert texts.describe_metric(name, extra) not in ("", name)
 
 
 def test_no_results_are_trouble(tmp_path):
@@ -469,8 +476,8 @@ def test_the_folder_above_boards_names_them(tmp_path):
 
 def test_each_method_whose_weights_are_looked_into_is_told(results, tmp_path):
     told = []
-    write(results, tmp_path / "r.html", Asked(gallery=0, explained=["sfdh"]), say=told.append)
-    assert told == ["looking into sfdh: digits.small, 16 bits"]
+    write(results, tmp_path / "r.html", PageOptions(gallery=0, explained=["sfdh"]), log=told.append)
+    assert told == ["computing heatmaps and confusion of sfdh: digits.small, 16 bits"]
 
 
 def test_every_command_of_the_page_on_reports_runs(results, tmp_path, monkeypatch):

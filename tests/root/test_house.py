@@ -52,9 +52,6 @@ TOO_LARGE = {
     #
     #
     #
-    "hashzoo/report/charts.py:lines",
-    "hashzoo/report/gallery.py:gallery",
-    "hashzoo/report/page.py:_images",
     #
     "hashzoo/run.py:Run.__init__",
     #

@@ -8,20 +8,20 @@
   const names = new Map(all(".board tbody tr").map((row) => [row.dataset.m, one(".n", row).textContent]));
   document.documentElement.classList.add("js");
 
-  // Dataset and bits: everything that is of others is put out of sight.
+  // Dataset and code length: hide the parts of others.
   const scoped = all("[data-d]"), cards = all(".card");
   function scope() {
-    const there = new Set(all(`[data-d="${dataset.value}"] .board tbody tr`).map((row) => row.dataset.b));
-    for (const option of bits.options) option.disabled = option.value !== "" && !there.has(option.value);
-    if (bits.selectedOptions[0].disabled) bits.value = [...there][Math.floor(there.size / 2)] ?? "";
+    const available = new Set(all(`[data-d="${dataset.value}"] .board tbody tr`).map((row) => row.dataset.b));
+    for (const option of bits.options) option.disabled = option.value !== "" && !available.has(option.value);
+    if (bits.selectedOptions[0].disabled) bits.value = [...available][Math.floor(available.size / 2)] ?? "";
     for (const part of scoped) {
-      const other = part.dataset.b !== undefined && bits.value !== "" && part.dataset.b !== bits.value;
-      const elsewhere = part.dataset.d !== undefined && part.dataset.d !== dataset.value;
-      part.classList.toggle("out", elsewhere || other);
+      const otherBits = part.dataset.b !== undefined && bits.value !== "" && part.dataset.b !== bits.value;
+      const otherDataset = part.dataset.d !== undefined && part.dataset.d !== dataset.value;
+      part.classList.toggle("out", otherDataset || otherBits);
     }
-    // In brief, every dataset has its say: at the bits that are chosen, or at all that it has.
-    const has = new Set(cards.filter((card) => card.dataset.b === bits.value).map((card) => card.dataset.of));
-    for (const card of cards) card.classList.toggle("out", has.has(card.dataset.of) && card.dataset.b !== bits.value);
+    // The summary shows every dataset: at the selected code length, or at all of its own if it lacks that.
+    const withBits = new Set(cards.filter((card) => card.dataset.b === bits.value).map((card) => card.dataset.of));
+    for (const card of cards) card.classList.toggle("out", withBits.has(card.dataset.of) && card.dataset.b !== bits.value);
     filter();
   }
 
@@ -31,27 +31,27 @@
     const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0, total = 0;
     for (const table of all(".board")) {
-      const here = table.closest("[data-d]").dataset.d === dataset.value;
+      const current = table.closest("[data-d]").dataset.d === dataset.value;
       for (const row of all("tbody tr", table)) {
         const text = one("th", row).textContent.toLowerCase();
-        const fits = (bits.value === "" || row.dataset.b === bits.value)
+        const matches = (bits.value === "" || row.dataset.b === bits.value)
           && words.every((word) => text.includes(word))
           && (!kind.value || row.dataset.kind === kind.value)
           && (!supervision.value || row.dataset.sup === supervision.value)
           && (controls.checked || !row.classList.contains("apart"));
-        row.classList.toggle("out", !fits);
-        if (here) { total += 1; shown += fits; }
+        row.classList.toggle("out", !matches);
+        if (current) { total += 1; shown += matches; }
       }
     }
     count.textContent = `${shown} of ${total} rows`;
   }
 
-  // Sorting: numbers from high to low at first, text from a to z; what has no value stays last.
+  // Sort by a column: numbers in descending order first, text in ascending order; cells without a value last.
   function sort(header) {
     const table = header.closest("table"), column = header.cellIndex, numeric = header.classList.contains("num");
     const first = numeric && column > 1 ? "descending" : "ascending";
-    const now = header.getAttribute("aria-sort");
-    const next = now === "none" ? first : now === "ascending" ? "descending" : "ascending";
+    const current = header.getAttribute("aria-sort");
+    const next = current === "none" ? first : current === "ascending" ? "descending" : "ascending";
     for (const other of all("th[aria-sort]", table)) other.setAttribute("aria-sort", "none");
     header.setAttribute("aria-sort", next);
     const sign = next === "ascending" ? 1 : -1;
@@ -63,7 +63,7 @@
     one("tbody", table).append(...keyed.map(([, row]) => row));
   }
 
-  // Names beside lines and points are moved apart, as the server moved those that it chose.
+  // Separate the labels of highlighted series, as hashzoo.report.svg.separate does.
   function spread(chart) {
     const labels = all(".s.on .l", chart).map((text) => {
       const width = LETTER * text.textContent.length, x = Number(text.getAttribute("x"));
@@ -71,20 +71,20 @@
       return { text, y: Number(text.dataset.y), from: end ? x - width : x, to: end ? x : x + width };
     }).sort((a, b) => a.y - b.y);
     const low = 28, high = chart.viewBox.baseVal.height - 46;
-    const meet = (a, b) => a.from < b.to && b.from < a.to;
+    const overlap = (a, b) => a.from < b.to && b.from < a.to;
     labels.forEach((label, i) => {
-      label.at = Math.max(label.y, low, ...labels.slice(0, i).filter((o) => meet(o, label)).map((o) => o.at + LINE));
+      label.at = Math.max(label.y, low, ...labels.slice(0, i).filter((o) => overlap(o, label)).map((o) => o.at + LINE));
     });
     for (let i = labels.length - 1; i >= 0; i -= 1) {
-      const below = labels.slice(i + 1).filter((o) => meet(o, labels[i])).map((o) => o.at - LINE);
+      const below = labels.slice(i + 1).filter((o) => overlap(o, labels[i])).map((o) => o.at - LINE);
       labels[i].at = Math.min(labels[i].at, high, ...below);
       labels[i].text.setAttribute("y", labels[i].at + 4);
     }
   }
 
-  // The methods that are compared keep their colour everywhere.
+  // Highlight the selected methods, each in its colour.
   const marked = all(".s[data-m], .one[data-m], .board tr[data-m]");
-  function compare() {
+  function highlight() {
     for (const part of marked) {
       const place = chosen.get(part.dataset.m);
       for (let i = 0; i < MOST; i += 1) part.classList.toggle(`c${i}`, place === i);
@@ -107,7 +107,7 @@
       label.textContent = names.get(number) ?? "";
       button.type = "button";
       button.textContent = "×";
-      button.setAttribute("aria-label", `Stop comparing ${label.textContent}`);
+      button.setAttribute("aria-label", `Stop highlighting ${label.textContent}`);
       button.addEventListener("click", () => { toggle(number); (one("button", chips) ?? dataset).focus(); });
       item.append(swatch, label, button);
       return item;
@@ -118,7 +118,7 @@
       const taken = new Set(chosen.values());
       chosen.set(number, [...Array(MOST).keys()].find((place) => !taken.has(place)));
     }
-    compare();
+    highlight();
   }
 
   for (const header of all(".board th[aria-sort]")) one("button", header).addEventListener("click", () => sort(header));
@@ -126,6 +126,6 @@
   for (const control of [dataset, bits]) control.addEventListener("change", scope);
   for (const control of [find, kind, supervision, controls]) control.addEventListener("input", filter);
   one(".scope").addEventListener("submit", (event) => event.preventDefault());
-  compare();
+  highlight();
   scope();
 })();
