@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from hashzoo.backbone import Backbone
 from hashzoo.errors import ComposeError
+from hashzoo.hookspecs import Family
 from hashzoo.method import Card, Deep, Method
 from hashzoo.types import Setting
 
@@ -44,15 +45,99 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
     >>> [(o.name, o.default) for o in options(loss).values()]
     [('weight', 0.1), ('margin', None)]
     """
-    if isinstance(factory, Composition):
-        return factory.options()
-    plain = factory.func if isinstance(factory, partial) else factory  # one of a family, bound to its name
-    hints = typing.get_type_hints(plain.__init__ if inspect.isclass(plain) else plain)
-    return {
-        p.name: Option(p.name, p.default, hints.get(p.name, Any))
-        for p in inspect.signature(factory).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    return FactoryInfo(factory).options
+
+
+@dataclass(frozen=True)
+class FactoryInfo:
+    """One description of every kind of factory: a class, function, partial, composition, family or code metric.
+
+    Code that reads documentation, options, source or signature of a factory goes through this class and does not
+    distinguish the kinds itself.
+    """
+
+    factory: Any
+
+    @property
+    def composition(self) -> Composition | None:
+        """The factory itself if it composes a head and a loss."""
+        return self.factory if isinstance(self.factory, Composition) else None
+
+    @property
+    def family(self) -> Family | None:
+        """The factory itself if it is a family of factories."""
+        return self.factory if isinstance(self.factory, Family) else None
+
+    @property
+    def function(self) -> Any:
+        """The class or function that is called: that of a partial, or the factory itself."""
+        return self.factory.func if isinstance(self.factory, partial) else self.factory
+
+    @property
+    def doc(self) -> str:
+        """The description: the attribute ``doc`` of a composition, family or metric, the docstring of any other."""
+        described = is_dataclass(self.factory) and not inspect.isclass(self.factory)
+        text = getattr(self.factory, "doc", None) if described else None
+        return text if isinstance(text, str) else inspect.getdoc(self.factory) or ""
+
+    @property
+    def card(self) -> Card | None:
+        """The card of a method; None if the factory has none."""
+        try:
+            card = getattr(self.factory, "card", None)
+        except Exception:  # a plugin's attribute can raise anything, and a listing must not fail
+            return None
+        return card if isinstance(card, Card) else None
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """The hyperparameters by name; see :func:`options`."""
+        if self.composition:
+            return self.composition.options()
+        function = self.function
+        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+        return {
+            p.name: Option(p.name, p.default, hints.get(p.name, Any))
+            for p in inspect.signature(self.factory).parameters.values()
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+
+    @property
+    def positional(self) -> list[str] | None:
+        """Names of the positional arguments; None if it takes any number of them."""
+        if self.composition:
+            return None
+        parameters = inspect.signature(self.factory).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            return None
+        return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+    @property
+    def distributed(self) -> bool:
+        """Whether several processes can train the method: if it uses the loop of ``Deep``, or if its card says so.
+
+        >>> FactoryInfo(deep("tanh", "dhn")).distributed, FactoryInfo(Deep).distributed
+        (True, True)
+        """
+        method = self.function
+        if isinstance(method, Composition):
+            return True
+        return inspect.isclass(method) and issubclass(method, Deep) and (method.fit is Deep.fit or method.card.gathers)
+
+    def parts(self) -> Iterator[tuple[str, Any]]:
+        """The classes and functions that the factory calls, each with a text that says how; None for a bare text."""
+        if self.composition:
+            yield from FactoryInfo(self.composition.head).parts()
+            yield from FactoryInfo(self.composition.loss).parts()
+            yield f"loss rate {self.composition.loss_rate!r}", None
+        elif isinstance(self.factory, partial):
+            # positional arguments alone: those by name are hyperparameters, which the identity of a cell holds
+            plain = (str, int, float, bool, type(None))
+            given = [ascii(v) if isinstance(v, plain) else type(v).__qualname__ for v in self.factory.args]
+            for text, part in FactoryInfo(self.factory.func).parts():
+                yield f"{text}({', '.join(given)})", part
+        else:
+            yield getattr(self.factory, "__qualname__", type(self.factory).__qualname__), self.factory
 
 
 @dataclass(frozen=True)
@@ -143,15 +228,3 @@ def deep(
     'Deep Hashing Network'
     """
     return Composition(head, loss, card or Card(), doc, loss_rate)
-
-
-def spreads(factory: MethodFactory) -> bool:
-    """Whether several processes can train a method: if it uses the loop of ``Deep``, or if its card says so.
-
-    >>> spreads(deep("tanh", "dhn")), spreads(Deep)
-    (True, True)
-    """
-    plain = factory.func if isinstance(factory, partial) else factory
-    if isinstance(plain, Composition):
-        return True
-    return inspect.isclass(plain) and issubclass(plain, Deep) and (plain.fit is Deep.fit or plain.card.gathers)

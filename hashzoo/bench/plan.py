@@ -15,7 +15,7 @@ from hashzoo.data.integrity import Inspection, drop_bad_images, fingerprint
 from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.code_metrics import code_metrics
 from hashzoo.evaluation.metrics import ASKINGS, GROUPS, parse
-from hashzoo.factory import options, spreads
+from hashzoo.factory import FactoryInfo, options
 from hashzoo.method import Deep
 from hashzoo.registry.build import (
     build_backbone,
@@ -207,7 +207,7 @@ def _jobs(
         inspection=dataset.inspection,
         stored=uses_stored_features(benchmark.train, entry),
     )
-    if not spreads(entry.factory):
+    if not FactoryInfo(entry.factory).distributed:
         execution = replace(execution, devices=1)
     for bits in benchmark.bits:
         reason = refusal(entry, dataset.data, trunk.network, bits, values)

@@ -97,13 +97,12 @@ def _findings(
     from functools import partial
 
     from hashzoo import testing
-    from hashzoo.factory import options
-    from hashzoo.hookspecs import Family
+    from hashzoo.factory import FactoryInfo, options
     from hashzoo.registry.build import convert_options
 
     factory = entry.factory
-    if isinstance(factory, Family):
-        factory = partial(factory.build, factory.names()[0])
+    if family := FactoryInfo(factory).family:
+        factory = partial(family.build, family.names()[0])
     chosen = dict(given.get(entry.name, {}))
     if root is not None and kind == "dataset" and "root" in options(factory):
         chosen["root"] = root

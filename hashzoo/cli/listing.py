@@ -14,7 +14,7 @@ from rich.text import Text
 
 from hashzoo.bench.benchmark_file import read, shipped
 from hashzoo.errors import HashzooError, UsageError
-from hashzoo.hookspecs import Family
+from hashzoo.factory import FactoryInfo
 from hashzoo.method import Card
 from hashzoo.registry.zoo import Zoo
 
@@ -70,8 +70,9 @@ def rows(kind: str, zoo: Zoo, pattern: str | None) -> list[dict[str, Any]]:
             }
         found.append(row)
         prefix = name.removesuffix("*")
-        if isinstance(entry.factory, Family) and pattern and pattern.startswith(prefix):
-            found += [{**row, "name": prefix + one, "what": ""} for one in entry.factory.names()]
+        family = FactoryInfo(entry.factory).family
+        if family and pattern and pattern.startswith(prefix):
+            found += [{**row, "name": prefix + one, "what": ""} for one in family.names()]
     return found
 
 

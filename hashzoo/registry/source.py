@@ -7,14 +7,13 @@ import inspect
 import linecache
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.factory import Composition
+from hashzoo.factory import FactoryInfo
 from hashzoo.registry.syntax import Syntax, joined, reduced
 from hashzoo.storage.files import disk_errors, sha256
 
@@ -64,7 +63,7 @@ class _Sources:
     def __init__(self, factories: Iterable[Any]) -> None:
         self.modules: dict[str, Syntax] = {}
         self.files: dict[str, Path] = {}
-        described = [(text, self._define(part)) for factory in factories for text, part in _parts(factory)]
+        described = [(text, self._define(part)) for factory in factories for text, part in FactoryInfo(factory).parts()]
         places = {name: place for place, name in enumerate(self.modules)}
         #: What is run first: each factory, and the place of its module.
         self.definitions = [f"{text} in {places.get(name)}" for text, name in described]
@@ -108,21 +107,6 @@ class _Sources:
                     self._add(other, file)
                     added.append(other)
         return added
-
-
-def _parts(factory: Any) -> Iterator[tuple[str, Any]]:
-    """What a factory calls, each with a text that says how."""
-    if isinstance(factory, Composition):
-        yield from _parts(factory.head)
-        yield from _parts(factory.loss)
-        yield f"loss rate {factory.loss_rate!r}", None
-    elif isinstance(factory, partial):
-        # positional arguments alone: those by name are hyperparameters, which the identity of a cell holds
-        plain = (str, int, float, bool, type(None))
-        given = [ascii(value) if isinstance(value, plain) else type(value).__qualname__ for value in factory.args]
-        yield from ((f"{text}({', '.join(given)})", part) for text, part in _parts(factory.func))
-    else:
-        yield getattr(factory, "__qualname__", type(factory).__qualname__), factory
 
 
 def _file_of(name: str) -> Path | None:

@@ -21,9 +21,7 @@ import pluggy
 
 from hashzoo import hookspecs
 from hashzoo.errors import ComposeError, EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
-from hashzoo.evaluation.code_metrics import CodeMetric
-from hashzoo.factory import Composition, deep, options
-from hashzoo.hookspecs import Family
+from hashzoo.factory import Composition, FactoryInfo, deep, options
 from hashzoo.method import Card
 from hashzoo.registry.source import code_digest, load_module
 
@@ -46,18 +44,12 @@ class Entry:
     @property
     def doc(self) -> str:
         """The first line of the factory's docstring."""
-        factory = self.factory
-        text = factory.doc if isinstance(factory, Composition | Family | CodeMetric) else inspect.getdoc(factory)
-        return (text or "").strip().split("\n")[0]
+        return FactoryInfo(self.factory).doc.strip().split("\n")[0]
 
     @property
     def card(self) -> Card:
         """The card of a method; the default card if its factory has none."""
-        try:
-            card = getattr(self.factory, "card", None)
-        except Exception:  # a plugin's attribute can raise anything, and the listing must not fail
-            card = None
-        return card if isinstance(card, Card) else Card()
+        return FactoryInfo(self.factory).card or Card()
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ class Zoo:
             return self.backbones[name]
         prefix, _, member = name.partition("/")
         entry = self.backbones.get(f"{prefix}/*")
-        if entry is None or not isinstance(family := entry.factory, Family):
+        if entry is None or (family := FactoryInfo(entry.factory).family) is None:
             raise UsageError(self.unknown("backbone", name, self.backbones))
         if member not in (members := family.names()):
             raise UsageError(unknown_name("backbone", name, [f"{prefix}/{one}" for one in members]))
@@ -133,8 +125,8 @@ class Zoo:
             entry = self._find("method", name, self.methods)
         else:
             entry = self._compose(name)
-        if isinstance(entry.factory, Composition):
-            return replace(entry, factory=self._bind(entry.factory, name))
+        if composition := FactoryInfo(entry.factory).composition:
+            return replace(entry, factory=self._bind(composition, name))
         return entry
 
     def launcher(self, name: str) -> Entry:
@@ -295,9 +287,10 @@ def _check_offer(hook: str, name: Any, factory: Any) -> None:
     """Raise UsageError for an invalid name, or a factory that cannot be called or whose options cannot be read."""
     if not isinstance(name, str) or not NAME.match(name):
         raise UsageError(f"{hook} offers {name!r}; a name must match [a-z0-9][a-z0-9_.-]*")
-    if not callable(factory) and not isinstance(factory, Family):
+    info = FactoryInfo(factory)
+    if not callable(factory) and not info.family:
         raise UsageError(f"{hook} offers {name!r}, which cannot be called")
-    if hook == "hashzoo_metrics" or isinstance(factory, Family | Composition):
+    if hook == "hashzoo_metrics" or info.family or info.composition:
         return
     try:
         options(factory)  # now, since a benchmark of all methods would fail later

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from torch.nn.functional import avg_pool2d
 
 from hashzoo.backbone import Backbone
 from hashzoo.errors import status_of
-from hashzoo.factory import Composition
+from hashzoo.factory import FactoryInfo
 from hashzoo.types import Features, Input, Split, Splits
 
 SIDE, CLASSES = 12, 6
@@ -105,12 +104,9 @@ def signature_problem(factory: Callable[..., Any], *expected: str) -> str:
     >>> signature_problem(lambda setting, *, weight=1.0: None, "setting")
     ''
     """
-    if isinstance(factory, Composition):
+    positional = FactoryInfo(factory).positional
+    if positional is None:
         return ""
-    parameters = inspect.signature(factory).parameters.values()
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return ""
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     first = positional[: len(expected)]
     if first != list(expected) and sorted(first) == sorted(expected):
         correct = ", ".join([*expected, "*", "hyperparameters"])

@@ -22,7 +22,7 @@ from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.errors import DiskError, EndedError, HashzooError, status_of
 from hashzoo.execution.worker import measure_on_devices
-from hashzoo.factory import spreads
+from hashzoo.factory import FactoryInfo
 from hashzoo.method import Card, Deep
 from hashzoo.registry import zoo
 from hashzoo.run import Run
@@ -188,11 +188,11 @@ def test_what_a_head_gives_beside_codes_must_have_a_row_for_each_image():
 
 
 def test_methods_with_a_loop_of_their_own_and_closed_forms_stay_in_one_process():
-    found = {name for name, entry in HOUSE.methods.items() if spreads(entry.factory)}
+    found = {name for name, entry in HOUSE.methods.items() if FactoryInfo(entry.factory).distributed}
     assert {"dhn", "csq", "dhd", "sfdh", "two-level-cam", "bcl"} <= found
     own = {"dsdh", "adsh", "dqn", "cnnh", "tsc", "bbn", "lthnet", "hybrid-sc", "multigrain", "dcoh", "classifier"}
     assert not found & {*own, "itq", "lsh", "chance", "unquantized"}
-    assert spreads(OwnLoop)
+    assert FactoryInfo(OwnLoop).distributed
     values = {"name": "x", "dataset": "digits.small", "backbone": "tiny", "bits": [8], "methods": ["dhn", "dsdh"]}
     jobs = plan(Benchmark.model_validate(values), HOUSE, execution=Execution(devices=2), baselines=False)
     assert [job.execution.devices for job in jobs] == [2, 1]
