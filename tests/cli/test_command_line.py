@@ -223,8 +223,8 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digits", "--bits", "0"], "bits must be 1 or more"),
         (["bench", "digits", "--bits", "8.5"], "whole numbers"),
         (["bench", "digits", "--seeds", "-1"], "seeds must be from 0 to 4294967295, not -1"),
-        (["bench", "digits", "--methods", "itq", "--bits", "65"], "at most as many bits as features"),
-        (["bench", "digits", "--methods", "pcah", "--bits", "4096"], "at most as many bits as features"),
+        (["bench", "digits", "--methods", "itq", "--bits", "65"], "at least as many features as bits"),
+        (["bench", "digits", "--methods", "pcah", "--bits", "4096"], "at least as many features as bits"),
         (["bench", "digits", "--set", "dhn.wieght=1"], "did you mean 'weight'"),
         (["bench", "digits", "--set", "dhn.weight=heavy"], "dhn.weight"),
         (["bench", "digits", "--set", "hashnte.alpha=1"], "did you mean 'hashnet'"),
@@ -235,7 +235,7 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digits", "--methods", "dcoh"], "dcoh needs several labels per image"),
         (["bench", "scenes", "--methods", "sfdh"], "sfdh takes one label per image"),
         (["bench", "digits", "--methods", "sfdh", "--backbone", "pixels"], "saliency needs a feature map"),
-        (["bench", "digits", "--methods", "tanh+sfdh"], "needs class scores"),
+        (["bench", "digits", "--methods", "tanh+sfdh"], "needs a head with class scores"),
         (["evaluate", "nowhere.npz"], "there is no file"),
         (["check", "iqt"], "did you mean 'itq'"),
         (["list", "methods", "--supervision", "some"], "--supervision is one of none, pairs, classes, not 'some'"),
@@ -403,7 +403,7 @@ def test_a_method_that_came_by_a_pattern_and_does_not_fit_is_skipped_with_the_re
     assert result.returncode == 0, result.stderr
     found = {row["method"]: row for row in rows(tmp_path / "r" / "leaderboard.csv")}
     assert found["pcah"]["status"] == "skipped"
-    assert "at most as many bits" in found["pcah"]["reason"]
+    assert "at least as many features as bits" in found["pcah"]["reason"]
     assert found["lsh"]["status"] == "ok"
 
 
