@@ -14,6 +14,7 @@ from hashzoo import hookspecs
 from hashzoo.bench.benchmark_file import read, shipped
 from hashzoo.registry import zoo
 from hashzoo.registry.source import code_digest, source_files
+from tests.conftest import LONGEST
 
 ROOT = Path(__file__).parents[2]
 
@@ -195,3 +196,8 @@ def test_the_code_digest_follows_what_a_plugin_imports_of_its_own_package_and_no
         "hashzoo_plugins/shallow/projection.py",
     ]
     assert code_digest(ITQ) != code_digest(LSH)
+
+
+def test_every_file_of_tests_that_starts_first_exists():
+    assert LONGEST
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
