@@ -1,14 +1,14 @@
 """Metrics of rankings with ties, as functions of counts.
 
-Items at one distance may stand in any order. Each function here gives the expected value over all orders
-inside the groups, each equally likely, in closed form (McSherry and Najork, ECIR 2008; He, Cakir, Bargal and
-Sclaroff, CVPR 2018); ``best_ap`` and ``worst_ap`` give the ends of what an order could have given.
+Items at equal distance can be in any order. Each function returns the expected value over all orders
+within the groups, each equally likely, in closed form (McSherry and Najork, ECIR 2008; He, Cakir, Bargal and
+Sclaroff, CVPR 2018); ``best_ap`` and ``worst_ap`` return the extremes over all orders.
 
-``cut`` is (Q,), the number of places looked at, from 1 to the size of the ranking. Every result is (Q,)
-float64 and is NaN where a query has no relevant item. Places are counted from 1.
+``cut`` is (Q,), the number of places evaluated, from 1 to the size of the ranking. Every result is (Q,)
+float64 and is NaN for a query without a relevant item. Places are counted from 1.
 
-A sum of 1/t over a group is a difference of two harmonic numbers, so their table is kept in the longest float
-that the platform has.
+A sum of 1/t over a group is a difference of two harmonic numbers, so their table is stored in the longest float
+of the platform.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _between(table: Table, start: Any, stop: Any) -> Floats:
 
 
 def _divide(over: Any, under: Any) -> Floats:
-    """The quotient, 0 where the divisor is 0: an empty group has no share in anything."""
+    """The quotient, and 0 if the divisor is 0: an empty group contributes nothing."""
     result = np.zeros(np.broadcast(over, under).shape)
     np.divide(over, under, out=result, where=under != 0)
     return result
@@ -65,9 +65,9 @@ def _divide(over: Any, under: Any) -> Floats:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where groups stand: each on places start + 1 .. start + items, of which the first ``taken`` count."""
+    """Places of the groups: start + 1 .. start + items, of which the first ``taken`` are within the cut."""
 
-    items: Any  # (Q, G) integers, as are those below, or for one group a number
+    items: Any  # (Q, G) integers, as the fields below; a number for a single group
     relevant: Any
     start: Any
     hits: Any  # relevant items before the group
@@ -76,11 +76,11 @@ class _Places:
 
     @property
     def stop(self) -> Any:
-        """The last place that counts."""
+        """The last place within the cut."""
         return self.start + self.taken
 
     def reciprocals(self) -> Floats:
-        """The sum of 1/t over the places taken."""
+        """The sum of 1/t over the places within the cut."""
         return _between(_harmonic(self.size), self.start, self.stop)
 
 
@@ -108,9 +108,9 @@ def average_precision(counts: Counts, cut: Ints) -> Floats:
 
 
 def _precisions(p: _Places) -> Floats:
-    """The expected sum, over the places taken of a group, of the precision where a relevant item stands.
+    """The expected sum, over the places of a group within the cut, of the precision at each relevant item.
 
-    A place t holds a relevant item with probability relevant / items. The precision there counts that item,
+    Place t has a relevant item with probability relevant / items. The precision there counts that item,
     the hits before the group and the t - start - 1 items between, each relevant with probability
     (relevant - 1) / (items - 1).
     """
@@ -143,8 +143,8 @@ def average_precision_by_hits(counts: Counts, cut: Ints) -> Floats:
 def _hypergeometric(items: int, relevant: int, drawn: int) -> tuple[Ints, Floats]:
     """Numbers of relevant items among those drawn, and their probabilities.
 
-    Values further than 5 sqrt(drawn) from the mean are left out; together they have less than 4e-22 of the
-    probability (Hoeffding 1963, which holds for draws without replacement).
+    Values further than 5 sqrt(drawn) from the mean are left out; their total probability is below 4e-22
+    (Hoeffding 1963, which holds for draws without replacement).
     """
     mean, reach = drawn * relevant / items, 5 * drawn**0.5 + 1
     first = max(0, drawn - (items - relevant), int(mean - reach))
@@ -170,7 +170,7 @@ def worst_ap(counts: Counts, cut: Ints) -> Floats:
 
 
 def _ordered_ap(counts: Counts, cut: Ints, p: _Places, first: Ints, run: Ints) -> Floats:
-    """AP when the relevant items of a group that count stand at places first + 1 .. first + run.
+    """AP when the relevant items of a group within the cut are at places first + 1 .. first + run.
 
     The sum over i of (hits + i) / (first + i) is run + (hits - first) times the reciprocals of those places.
     """
@@ -227,9 +227,9 @@ def _shared(counts: Counts) -> Floats:
 
 
 def graded(counts: Counts) -> Ints:
-    """The counts by grade; ValueError if they were not counted."""
+    """The counts by grade. ValueError if there are none."""
     if counts.grades is None:
-        raise ValueError("these counts hold no grades; count with graded=True for ndcg, acg and wap")
+        raise ValueError("these counts have no grades; count with graded=True for ndcg, acg and wap")
     return counts.grades
 
 
