@@ -263,7 +263,7 @@ def test_labelled_images_are_chosen_in_proportion_every_class_first(classes, cou
 
 
 def test_codes_of_new_classes_know_nothing_of_their_labels():
-    data = unseen.draw(digits.source(0), "digits", "unseen", 5, 300, 140, 0)
+    data = unseen.draw(digits.base_splits(0), "digits", "unseen", 5, 300, 140, 0)
     run = Run(Budget(backbone="full", epochs=1, batch=64, lr=1e-3), 0)
     method = zoo.load_plugins().method("itq").factory(data.setting(16), Pixels())
     method.fit(data.train, run)

@@ -168,7 +168,7 @@ DOORS = {
     "stored features": stored_features,
     "prints of images": file_as("x.npz", lambda path: read_scan(path, 1)),
     "packed images": file_as(
-        "x.npz", lambda path: __import__("hashzoo_plugins.datasets.packed", fromlist=["x"]).Packed(path)
+        "x.npz", lambda path: __import__("hashzoo_plugins.datasets.packed", fromlist=["x"]).PackedImages(path)
     ),
     "an image": lambda data, folder: image_files.decode(data),
     "a board": file_as("leaderboard.csv", csv_file.read_csv),

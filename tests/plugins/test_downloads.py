@@ -407,7 +407,7 @@ def test_links_out_of_the_folder_and_windows_drives_are_refused(tmp_path):
 def test_a_truncated_archive_creates_no_folder(tmp_path, kind, keep):
     archive = KINDS[kind](tmp_path / kind, {"made/1": DATA})
     archive.write_bytes(archive.read_bytes()[:keep])
-    with pytest.raises(EnvironmentFailure, match=r"cannot (be )?unpack"):
+    with pytest.raises(EnvironmentFailure, match="cannot unpack"):
         unpack(archive, tmp_path / "made")
     assert {p.name for p in tmp_path.iterdir()} == {kind}
 
@@ -417,7 +417,7 @@ def test_a_zip_with_a_damaged_member_creates_no_folder(tmp_path):
     data = bytearray(archive.read_bytes())
     data[1000] ^= 255
     archive.write_bytes(bytes(data))
-    with pytest.raises(EnvironmentFailure, match="cannot be unpacked"):
+    with pytest.raises(EnvironmentFailure, match="cannot unpack"):
         unpack(archive, tmp_path / "made")
     assert {p.name for p in tmp_path.iterdir()} == {"a.zip"}
 
@@ -441,28 +441,28 @@ def small(site, tmp_path, monkeypatch):
 
 
 def test_an_entry_becomes_a_folder_with_its_images_and_lists(small, tmp_path):
-    place = archives.folder("small")
+    place = archives.fetch_folder("small")
     files = {p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file() and not p.name.endswith(".lock")}
     assert files == {"one/1.jpg", "flat/a.txt", "flat/b.txt", "test/list.txt"}
     assert place == tmp_path / "data" / "small"
     count = len(small.asked)
-    assert archives.folder("small") == place
+    assert archives.fetch_folder("small") == place
     assert len(small.asked) == count == 3
 
 
 def test_an_interrupted_entry_keeps_its_complete_files(small):
     small.files["/data/kept"] = small.files.pop("/data/flat.tar")
     with pytest.raises(EnvironmentFailure, match=r"HTTP 404 .* get one.zip, flat.tar, test/list.txt elsewhere"):
-        archives.folder("small")
+        archives.fetch_folder("small")
     small.files["/data/flat.tar"] = small.files["/data/kept"]
     small.asked.clear()
-    archives.folder("small")
+    archives.fetch_folder("small")
     assert [path for path, _ in small.asked] == ["/data/flat.tar", "/data/test/list.txt"]
 
 
 def test_two_concurrent_threads_create_an_entry_once(small):
     small.silence = 0.1
-    threads = [threading.Thread(target=archives.folder, args=("small",)) for _ in range(2)]
+    threads = [threading.Thread(target=archives.fetch_folder, args=("small",)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -472,7 +472,7 @@ def test_two_concurrent_threads_create_an_entry_once(small):
 
 def test_an_unknown_entry_is_an_error_with_the_nearest_name():
     with pytest.raises(ValueError, match="did you mean 'coco'"):
-        archives.folder("cocoo")
+        archives.fetch_folder("cocoo")
 
 
 def test_every_entry_has_checksums_and_stays_in_its_folder():

@@ -61,7 +61,7 @@ def test_any_labels_and_paths_survive_being_written_as_a_list(tmp_path_factory, 
     file = tmp_path_factory.mktemp("one") / "train.txt"
     text = "".join(blank.join([f"{path}.jpg", *("01"[label] for label in labels)]) + end for path, labels in rows)
     file.write_bytes((b"\xef\xbb\xbf" if mark else b"") + text.encode())
-    found = list_lines.read(file)
+    found = list_lines.read_list(file)
     assert found.paths == [f"{path}.jpg" for path, _ in rows]
     assert found.labels.tolist() == [labels for _, labels in rows]
     assert [text.splitlines()[n - 1].split(blank)[0] for n in found.numbers] == [p.split(blank)[0] for p in found.paths]
@@ -73,16 +73,16 @@ def test_any_labels_and_paths_survive_being_written_as_a_list(tmp_path_factory, 
         ("", "lists no image"),
         ("\n \r\n", "lists no image"),
         ("a.jpg\n", "line 1 has no labels"),
-        ("a.jpg 0 1\n\nb.jpg 0\n", "line 3: 1 labels stand after 'b.jpg', but 2 in line 1"),
-        ("a.jpg 0 1\nb.jpg 0 1 1\n", "line 2: 3 labels stand after 'b.jpg', but 2 in line 1"),
-        ("a.jpg 0 1\nb.jpg\n", "line 2: 0 labels stand after 'b.jpg', but 2 in line 1"),
-        ("a.jpg 0 1\n0 1\n", "line 2: 1 labels stand after '0', but 2 in line 1"),
+        ("a.jpg 0 1\n\nb.jpg 0\n", "line 3: 1 labels after 'b.jpg', but 2 in line 1"),
+        ("a.jpg 0 1\nb.jpg 0 1 1\n", "line 2: 3 labels after 'b.jpg', but 2 in line 1"),
+        ("a.jpg 0 1\nb.jpg\n", "line 2: 0 labels after 'b.jpg', but 2 in line 1"),
+        ("a.jpg 0 1\n0 1\n", "line 2: 1 labels after '0', but 2 in line 1"),
         ("a.jpg 0 1\nb.jpg 0 2\n", "line 2: label 2 is 2; labels are 0 or 1"),
         ("a.jpg 0 1\nb.jpg -1 1\n", "line 2: label 1 is -1; labels are 0 or 1"),
-        ("a.jpg 0 1 1\nb.jpg 0 x 1\n", "line 2: 1 labels stand after 'x', but 3 in line 1"),
-        ("a.jpg 0 1\nb.jpg 0 0.5\n", "line 2: 0 labels stand after '0.5', but 2 in line 1"),
-        ("a.jpg 3\nb.jpg -3\n", "line 2: the class is -3; class numbers go from 0"),
-        ("a.jpg 3\nb.jpg 99999999\n", "line 2: the class is 99999999; class numbers go from 0"),
+        ("a.jpg 0 1 1\nb.jpg 0 x 1\n", "line 2: 1 labels after 'x', but 3 in line 1"),
+        ("a.jpg 0 1\nb.jpg 0 0.5\n", "line 2: 0 labels after '0.5', but 2 in line 1"),
+        ("a.jpg 3\nb.jpg -3\n", "line 2: the class is -3; class numbers are 0"),
+        ("a.jpg 3\nb.jpg 99999999\n", "line 2: the class is 99999999; class numbers are 0"),
         ("a.jpg 0 1\nb\0.jpg 0 1\n", "line 2: the path is not plain text"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_damaged_list_is_one_line_that_names_file_and_line(tmp_path, text, sai
     file = tmp_path / "train.txt"
     file.write_bytes(text.encode())
     with pytest.raises(EnvironmentFailure, match=re.escape(said)) as caught:
-        list_lines.read(file)
+        list_lines.read_list(file)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -99,26 +99,26 @@ def test_a_path_that_is_no_utf8_and_a_list_that_is_a_folder_are_refused(tmp_path
     file = tmp_path / "train.txt"
     file.write_bytes(b"a.jpg 0 1\n\xff.jpg 0 1\n")
     with pytest.raises(EnvironmentFailure, match=r"line 2: .* UTF-8"):
-        list_lines.read(file)
+        list_lines.read_list(file)
     with pytest.raises(EnvironmentFailure, match="cannot read"):
-        list_lines.read(tmp_path)
+        list_lines.read_list(tmp_path)
 
 
 @given(st.sampled_from(PREFIXES), st.sampled_from(PREFIXES), FOLDER, FOLDER)
 def test_an_image_has_the_same_name_behind_any_prefix_of_a_published_list(one, other, folder, file):
     tail = f"{folder}/{file}.jpg"
-    assert list_lines.name(one + tail) == list_lines.name(other + tail) == tail
+    assert list_lines.image_name(one + tail) == list_lines.image_name(other + tail) == tail
 
 
 @given(FOLDER, FOLDER, FOLDER)
 def test_images_of_one_name_in_two_folders_stay_two(one, other, file):
-    names = {list_lines.name(f"./data/{folder}/{file}.jpg") for folder in {one, other}}
+    names = {list_lines.image_name(f"./data/{folder}/{file}.jpg") for folder in {one, other}}
     assert len(names) == len({one, other})
 
 
 @given(FOLDER, FOLDER, st.sampled_from(["/a/b/mine/", "mine/", "D:\\x\\mine\\"]))
 def test_strip_leaves_out_a_folder_of_ones_own(folder, file, prefix):
-    assert list_lines.name(f"{prefix}{folder}/{file}.jpg", strip="mine/") == f"{folder}/{file}.jpg"
+    assert list_lines.image_name(f"{prefix}{folder}/{file}.jpg", strip="mine/") == f"{folder}/{file}.jpg"
 
 
 def test_ids_are_the_same_in_every_part_whatever_machine_wrote_it(tmp_path):
@@ -194,7 +194,7 @@ def test_lists_that_are_missing_or_disagree_are_named(tmp_path):
         lists.lists(root=root)
     assert lists.lists(root=root, database="others").database.ids.tolist() == [0, 1]
     write(root, database=["c.jpg 0 1 1"])
-    with pytest.raises(EnvironmentFailure, match=r"database\.txt has 3 labels a line, .*train\.txt 2"):
+    with pytest.raises(EnvironmentFailure, match=r"database\.txt has 3 labels per line, .*train\.txt 2"):
         lists.lists(root=root)
     write(root, database=["c.jpg 0 1", "./a/2.jpg 0 1"])
     with pytest.raises(EnvironmentFailure, match=r"database\.txt line 2 has other labels than .*train\.txt line 2"):
@@ -205,7 +205,7 @@ def test_lists_that_are_missing_or_disagree_are_named(tmp_path):
 
 
 def test_a_class_number_that_would_fill_the_memory_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(lists, "LABELS", 100)
+    monkeypatch.setattr(lists, "MAX_LABELS", 100)
     write(tmp_path, train=["1.jpg 0", "2.jpg 60"], test=["3.jpg 1"], database=["4.jpg 1"])
     with pytest.raises(EnvironmentFailure, match=r"train\.txt line 2 has class 60: 4 images .* do not fit in memory"):
         lists.lists(root=tmp_path)
@@ -293,15 +293,15 @@ def test_a_benchmark_without_its_files_says_which_to_put_where(tmp_path, name, m
     says = r"cannot download .* --root FOLDER that holds" if downloads else rf"{name} needs files .* root"
     with pytest.raises(EnvironmentFailure, match=rf"{says} .* https://github\.com/"):
         build()
-    with pytest.raises(EnvironmentFailure, match=r"no train\.txt in .* has it from https://github\.com/"):
+    with pytest.raises(EnvironmentFailure, match=r"no train\.txt in .* from https://github\.com/"):
         build(root=tmp_path)
     columns = published.BENCHMARKS[name].columns
     line = f"im1.jpg {' '.join('1' * columns)}"
     write(tmp_path, train=[line], test=[line], database=[line])
-    with pytest.raises(EnvironmentFailure, match=r"name 1 images, those of .* take them from https://"):
+    with pytest.raises(EnvironmentFailure, match=r"have 1 images, those of .* get them from https://"):
         build(root=tmp_path)
     write(tmp_path, train=["a.jpg 1 0"], test=["b.jpg 1 0"], database=["c.jpg 1 0"])
-    with pytest.raises(EnvironmentFailure, match=rf"have 2 labels a line, those of .* {columns}"):
+    with pytest.raises(EnvironmentFailure, match=rf"have 2 labels per line, those of .* {columns}"):
         build(root=tmp_path)
 
 
@@ -336,17 +336,17 @@ def test_annotations_that_are_missing_or_damaged_are_named(tmp_path):
     with pytest.raises(
         EnvironmentFailure, match=r"animals\.txt: .*; unpack mirflickr25k_annotations_v080\.zip of https://"
     ):
-        mirflickr.annotated(tmp_path, mirflickr.ALL)
+        mirflickr.read_annotations(tmp_path, mirflickr.ALL)
     place = tmp_path / mirflickr.FOLDER
     annotated(place)
     for bad in (b"0", b"25001", b"x", b"-1", b"1 2"):
         (place / "sky.txt").write_bytes(b"1\n\n" + bad + b"\n")
-        with pytest.raises(EnvironmentFailure, match=r"sky\.txt line 3 is no number of an image"):
-            mirflickr.annotated(tmp_path, mirflickr.ALL)
+        with pytest.raises(EnvironmentFailure, match=r"sky\.txt line 3 is not an image number"):
+            mirflickr.read_annotations(tmp_path, mirflickr.ALL)
     (place / "sky.txt").write_bytes(b"1")
-    with pytest.raises(EnvironmentFailure, match=r"'a/im0\.jpg', which is none of im1\.jpg"):
-        mirflickr.of_images(["a/im0.jpg"], tmp_path, ["sky"])
-    assert mirflickr.of_images(["im2.jpg", "a/im1.jpg"], tmp_path, ["sky"]).tolist() == [[0], [1]]
+    with pytest.raises(EnvironmentFailure, match=r"'a/im0\.jpg', which is not one of im1\.jpg"):
+        mirflickr.image_annotations(["a/im0.jpg"], tmp_path, ["sky"])
+    assert mirflickr.image_annotations(["im2.jpg", "a/im1.jpg"], tmp_path, ["sky"]).tolist() == [[0], [1]]
 
 
 def test_class_names_are_as_many_as_columns_and_each_once():
@@ -375,7 +375,7 @@ def test_every_list_data_set_of_a_shipped_benchmark_exists():
 @pytest.mark.parametrize("name", ["coco.hashnet", "voc2012.standard", "mirflickr.standard"])
 def test_lists_that_may_be_downloaded_name_images_as_the_archives_hold_them(name, real, monkeypatch):
     where = {"coco": "HashNet/caffe/data/coco", "voc2012": "swuxyj/data/voc2012", "mirflickr": "swuxyj/data/mirflickr"}
-    monkeypatch.setattr(published.archives, "folder", lambda one: real / where[one.removesuffix("-lists")])
+    monkeypatch.setattr(published.archives, "fetch_folder", lambda one: real / where[one.removesuffix("-lists")])
     data = HOUSE.dataset(name).factory()
     assert len(data.query) in (1000, 5000)
     first = data.train.images.base.name(0)

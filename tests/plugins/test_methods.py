@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hashzoo_plugins.datasets import digits, scenes
-from hashzoo_plugins.datasets.carve import stratified
+from hashzoo_plugins.datasets.pool import stratify
 from hashzoo_plugins.pairwise.dhn import DHN
 from hashzoo_plugins.shallow.itq import rotations
 from hashzoo_plugins.shallow.projection import principal
@@ -147,7 +147,7 @@ def test_validation_is_carved_out_of_train_and_nothing_else_moves():
     assert len(carved.train) == 400
 
 
-def test_parts_are_stratified():
+def test_parts_are_stratify():
     data = digits.standard()
     for part in (data.train, data.database, data.query):
         counts = part.labels.sum(0)
@@ -155,8 +155,8 @@ def test_parts_are_stratified():
 
 
 def test_parts_of_nothing_are_refused_in_words():
-    with pytest.raises(ValueError, match="there are no images"):
-        stratified(np.array([], dtype=np.int64), [0, 0], np.random.default_rng(0))
+    with pytest.raises(ValueError, match="there are no images to draw from"):
+        stratify(np.array([], dtype=np.int64), [0, 0], np.random.default_rng(0))
 
 
 def test_splits_are_the_same_everywhere():

@@ -28,12 +28,12 @@ HOUSE = zoo.load_plugins()
     ],
 )
 def test_class_sizes_are_those_stated_for_cifar_10_and_imagenette(largest, factor, expected, total):
-    assert longtail.sizes(largest, factor, 10) == expected
+    assert longtail.class_sizes(largest, factor, 10) == expected
     assert sum(expected) == total
 
 
 def test_the_smaller_reading_of_cifar_10_has_the_stated_totals():
-    assert [sum(longtail.sizes(1000, factor, 10)) for factor in (100, 50, 10)] == [2_478, 2_795, 4_084]
+    assert [sum(longtail.class_sizes(1000, factor, 10)) for factor in (100, 50, 10)] == [2_478, 2_795, 4_084]
 
 
 @pytest.mark.parametrize("name", ["digits.lt10", "digits.lt50", "digits.lt100"])
@@ -42,9 +42,9 @@ def test_a_long_tail_is_drawn_by_seed_and_leaves_queries_and_database_alone(name
     data, again, other = build(), build(), build(seed=1)
     assert fingerprint(data) == fingerprint(again) != fingerprint(other)
     counts = data.setting(8).class_counts.tolist()
-    whole = digits.source(0)
+    whole = digits.base_splits(0)
     smallest = int(whole.train.labels.sum(0).min())
-    assert counts == longtail.sizes(smallest, int(name.removeprefix("digits.lt")), 10)
+    assert counts == longtail.class_sizes(smallest, int(name.removeprefix("digits.lt")), 10)
     assert torch.equal(data.database.ids, whole.database.ids)
     assert torch.equal(data.query.ids, whole.query.ids)
     assert torch.isin(data.train.ids, data.database.ids).all()

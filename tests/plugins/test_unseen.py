@@ -17,7 +17,7 @@ HOUSE = zoo.load_plugins()
 
 
 def drawn(asked, seed=0):
-    return draw(digits.source(seed), "digits", asked, unseen=3, train=300, queries=60, seed=seed)
+    return draw(digits.base_splits(seed), "digits", asked, unseen=3, train=300, queries=60, seed=seed)
 
 
 def classes_of(split, data):
@@ -41,7 +41,7 @@ def test_no_image_of_an_unseen_class_is_learned_from(asked, seed):
 
 
 def test_labels_go_on_naming_the_same_images():
-    whole = digits.source(0)
+    whole = digits.base_splits(0)
     known = {}
     for part in (whole.train, whole.query):
         known |= dict(zip(part.ids.tolist(), part.labels.argmax(1).tolist(), strict=True))
@@ -69,7 +69,7 @@ def test_the_same_seed_draws_the_same_and_another_seed_other_classes():
 )
 def test_leaving_out_none_or_nearly_all_is_refused(count, says):
     with pytest.raises(ValueError, match=says):
-        draw(digits.source(0), "digits", "unseen", unseen=count, train=100, queries=10, seed=0)
+        draw(digits.base_splits(0), "digits", "unseen", unseen=count, train=100, queries=10, seed=0)
 
 
 def test_images_with_several_labels_are_refused():

@@ -1,8 +1,8 @@
-"""Datasets and the protocols on them, named data.protocol."""
+"""Datasets and their protocols, named dataset.protocol."""
 
-from typing import Any
+from collections.abc import Callable
 
-from hashzoo import hookimpl
+from hashzoo import Splits, hookimpl
 from hashzoo_plugins.datasets import (
     cifar10,
     cifar100,
@@ -20,7 +20,7 @@ from hashzoo_plugins.datasets import (
 
 
 @hookimpl
-def hashzoo_datasets() -> dict[str, Any]:
+def hashzoo_datasets() -> dict[str, Callable[..., Splits]]:
     """The protocols of this family."""
     return {
         "digits.standard": digits.standard,
@@ -41,13 +41,13 @@ def hashzoo_datasets() -> dict[str, Any]:
         "mnist.official": mnist.official,
         "lists": lists.lists,
         **published.protocols(),
-        **longtail.protocols("digits", digits.source),
-        **longtail.protocols("cifar10", files=cifar10.source),
-        **longtail.protocols("imagenette", files=imagenette.source),
+        **longtail.protocols("digits", digits.base_splits),
+        **longtail.protocols("cifar10", files=cifar10.base_splits),
+        **longtail.protocols("imagenette", files=imagenette.base_splits),
         **unseen.protocols(
-            "digits", lambda seed, _: digits.source(seed), unseen=3, train=500, queries=80, rooted=False
+            "digits", lambda seed, _: digits.base_splits(seed), unseen=3, train=500, queries=80, rooted=False
         ),
-        **unseen.protocols("cifar10", cifar10.source, unseen=2, train=4000, queries=1000),
+        **unseen.protocols("cifar10", cifar10.base_splits, unseen=2, train=4000, queries=1000),
         **composed.protocols("scenes", lambda seed, _: scenes.standard(seed=seed), rooted=False),
         **composed.protocols("coco", published.coco),
     }

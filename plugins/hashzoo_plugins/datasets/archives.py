@@ -1,8 +1,7 @@
-"""Images of datasets and list files of benchmarks, as their publishers ship them: names to folders.
+"""Downloads of image archives and list files from their publishers, by name.
 
-Checksums: VOC 2012 and ImageNette as torchvision has them; COCO as TensorFlow Datasets has them; MIRFLICKR-25k as its
-page gives it, and of its annotations as found in public code (no page gives one). An archive is removed once it is
-unpacked.
+Sources of the checksums: torchvision for VOC 2012 and ImageNette, TensorFlow Datasets for COCO, the official page for
+MIRFLICKR-25k, and public code for its annotations (no page gives one). An archive is removed after it is unpacked.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ import filelock
 
 from hashzoo import EnvironmentFailure, unknown_name
 from hashzoo_plugins.datasets.download import Remote, data_folder
-from hashzoo_plugins.datasets.list_files import LISTS
+from hashzoo_plugins.datasets.published_lists import LISTS
 from hashzoo_plugins.datasets.unpack import unpack
 
 _COCO = "http://images.cocodataset.org"
 _MIRFLICKR = "http://press.liacs.nl/mirflickr/mirflickr25k.v3b"
 
-#: Name -> the files that its folder is made of.
+#: Name -> the files of its folder.
 ARCHIVES: dict[str, tuple[Remote, ...]] = {
     "imagenette": (
         Remote(
@@ -85,12 +84,15 @@ ARCHIVES: dict[str, tuple[Remote, ...]] = {
 }
 
 
-def folder(name: str) -> Path:
-    """The folder of one entry, with all of its files, downloaded and unpacked unless they are there.
+def fetch_folder(name: str) -> Path:
+    """The folder of an entry with all its files, which are downloaded and unpacked if necessary.
 
     voc2012: ``VOCdevkit/VOC2012/JPEGImages/*.jpg``. coco: ``train2014/*.jpg``, ``val2014/*.jpg``, ``annotations``.
     mirflickr: ``mirflickr/im*.jpg``, ``mirflickr25k_annotations_v080/*.txt``. imagenette: ``imagenette2-320``.
-    Lists: ``train.txt`` and the like, as in their repository. EnvironmentFailure as of ``fetch`` and ``unpack``.
+    Lists: ``train.txt`` and the others, as in their repository.
+
+    Raises:
+        EnvironmentFailure: If a file cannot be downloaded or unpacked.
     """
     if name not in ARCHIVES:
         raise ValueError(unknown_name("archive", name, ARCHIVES))
@@ -101,20 +103,21 @@ def folder(name: str) -> Path:
         place.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(place / ".lock"):
             for remote in remotes:
-                _make(remote, place, [other.path for other in remotes])
+                _fetch_and_unpack(remote, place, [other.path for other in remotes])
     except OSError as error:
         raise EnvironmentFailure(
-            f"cannot write {place}: {error.strerror or error}; set HASHZOO_DATA to a folder with room that you own"
+            f"cannot write {place}: {error.strerror or error}; set HASHZOO_DATA to a writable folder with enough free "
+            "space"
         ) from error
     return place
 
 
-def _make(remote: Remote, place: Path, files: list[str]) -> None:
-    made = place / (remote.makes or remote.path)
-    if made.exists():
+def _fetch_and_unpack(remote: Remote, place: Path, files: list[str]) -> None:
+    target = place / (remote.makes or remote.path)
+    if target.exists():
         return
     shown = [*files[:6], f"{len(files) - 6} more"] if len(files) > 7 else files
     archive = remote.fetch(place, shown)
     if remote.makes:
-        unpack(archive, made)
+        unpack(archive, target)
         archive.unlink()

@@ -1,6 +1,6 @@
-"""The binary version of CIFAR-10 and CIFAR-100: a record is its label bytes and an image of 3 x 32 x 32 bytes.
+"""The binary version of CIFAR-10 and CIFAR-100. Each record has label bytes and an image of 3 x 32 x 32 bytes.
 
-The Python version is pickles, which run code when they are loaded, so it is never read.
+The Python version consists of pickles, which execute code when they are loaded, and is never read.
 """
 
 from __future__ import annotations
@@ -25,74 +25,79 @@ SITE = "https://www.cs.toronto.edu/~kriz/"
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """Where the files of one of the two are: the archive, the folder in it, and images by file, training first."""
+    """The official files of one of the two datasets."""
 
     name: str  # of the data folder
     remote: Remote
-    folder: str
-    pickles: tuple[str, ...]
-    images: dict[str, int]
-    labels: int  # label bytes a record; the last is the class
+    folder: str  # inside the archive
+    pickles: tuple[str, ...]  # folder and archive of the Python version
+    images: dict[str, int]  # number of images by file, training images first
+    labels: int  # label bytes per record; the last one is the class
     classes: int
 
-    def content(self, root: Path | None, also: Sequence[str] = ()) -> dict[str, bytes]:
-        """The files of images and some others.
+    def read_files(self, root: Path | None, also: Sequence[str] = ()) -> dict[str, bytes]:
+        """Read the files with the images, and the files ``also``.
 
-        Out of ``root`` (the folder, what holds it, or what holds the archive) or the data folder. EnvironmentFailure
-        where there are none, or where the archive is damaged.
+        They are read from ``root`` (the folder itself, its parent, or the folder of the archive), or else from the data
+        folder, where the archive is downloaded if necessary.
+
+        Raises:
+            EnvironmentFailure: If there are no such files, or the archive is damaged.
         """
         files = [*self.images, *also]
         if root is None:
-            return self._packed(self.remote.fetch(data_folder(self.name)), files)
+            return self._extract(self.remote.fetch(data_folder(self.name)), files)
         for place in (root, root / self.folder):
             if (place / files[0]).is_file():
                 try:
                     return {file: (place / file).read_bytes() for file in files}
                 except OSError as error:
-                    raise EnvironmentFailure(f"{error.filename} cannot be read: {error.strerror}") from error
+                    raise EnvironmentFailure(f"cannot read {error.filename}: {error.strerror}") from error
         if (root / self.remote.path).is_file():
-            return self._packed(root / self.remote.path, files)
+            return self._extract(root / self.remote.path, files)
         cure = f"put {self.remote.path} there ({self.remote.urls[0]}), or leave root out to download it"
         for pickles in self.pickles:
             if (root / pickles).exists():
                 raise EnvironmentFailure(
-                    f"{root / pickles} is the Python version, pickles, which are never loaded; {cure}"
+                    f"{root / pickles} is the Python version, which consists of pickles and is never loaded; {cure}"
                 )
-        raise EnvironmentFailure(f"there is no {self.folder} and no {self.remote.path} in {root}; {cure}")
+        raise EnvironmentFailure(f"{root} has no {self.folder} and no {self.remote.path}; {cure}")
 
-    def _packed(self, archive: Path, files: Sequence[str]) -> dict[str, bytes]:
+    def _extract(self, archive: Path, files: Sequence[str]) -> dict[str, bytes]:
         try:
             with tarfile.open(archive) as tar:
-                return {file: _member(tar, f"{self.folder}/{file}") for file in files}
+                return {file: _read_member(tar, f"{self.folder}/{file}") for file in files}
         except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
             raise EnvironmentFailure(f"{archive} is damaged: {error}; remove it to download it again") from error
 
-    def records(self, content: dict[str, bytes]) -> tuple[Tensor, NDArray[np.int64]]:
-        """All images (N, 3, 32, 32) uint8 and their classes (N,), training first. EnvironmentFailure for damaged
-        files.
+    def parse(self, content: dict[str, bytes]) -> tuple[Tensor, NDArray[np.int64]]:
+        """All images (N, 3, 32, 32) uint8 and their classes (N,), training images first.
+
+        Raises:
+            EnvironmentFailure: If a file is damaged.
         """
         record = self.labels + IMAGE
         blocks = []
         for file, images in self.images.items():
-            if (found := len(content[file])) != images * record:
+            if (size := len(content[file])) != images * record:
                 raise EnvironmentFailure(
-                    f"{file} has {found} bytes, expected {images * record}; get {self.folder} anew"
+                    f"{file} has {size} bytes, expected {images * record}; download {self.folder} again"
                 )
             blocks.append(np.frombuffer(content[file], dtype=np.uint8).reshape(-1, record))
         table = np.concatenate(blocks)  # (N, record)
         classes = table[:, self.labels - 1].astype(np.int64)
         if classes.max() >= self.classes:
             raise EnvironmentFailure(
-                f"{self.folder} has a label {classes.max()}, expected below {self.classes}; get it anew"
+                f"{self.folder} has a label {classes.max()}, expected below {self.classes}; download it again"
             )
         return torch.from_numpy(table[:, self.labels :].reshape(-1, 3, 32, 32).copy()), classes
 
 
-def _member(tar: tarfile.TarFile, name: str) -> bytes:
-    """One file of an archive. KeyError where it has none of that name."""
+def _read_member(tar: tarfile.TarFile, name: str) -> bytes:
+    """The content of a file in an archive. Raises KeyError if there is no such file."""
     file = tar.extractfile(name)
     if file is None:
-        raise KeyError(f"{name!r} is no file")
+        raise KeyError(f"{name!r} is not a file")
     return file.read()
 
 

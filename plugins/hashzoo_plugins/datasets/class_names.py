@@ -1,7 +1,7 @@
-"""What the columns of published list files mean, where it is known: they stand in alphabetical order.
+"""The meaning of the columns of published list files, as far as it is known: the classes are in alphabetical order.
 
-COCO's and those of NUS-WIDE-81 were recognized by the columns that are set most often, VOC's by how often each of them
-is. Which concepts stand behind the columns of NUS-WIDE-21 and the 38 of MIRFLICKR is not published: these have numbers.
+The columns of COCO and NUS-WIDE-81 were identified by those that are set most often, the columns of VOC by the
+frequency of each. The concepts of NUS-WIDE-21 and of the 38 columns of MIRFLICKR are not published; these have numbers.
 """
 
 _COCO = """

@@ -1,9 +1,9 @@
-"""ImageNette: ten easy classes of ImageNet (fast.ai), 9,469 training and 3,925 validation images.
+"""ImageNette: ten easily classified classes of ImageNet (fast.ai), 9,469 training and 3,925 validation images.
 
-``root`` is a folder with the official ``train`` and ``val`` folders (or with ``imagenette2-320``, where they are), or
-with ``imagenette224_train.npz`` and ``imagenette224_val.npz``, the same images at 224 x 224. Without ``root`` the
-official files are downloaded, those whose shorter side has 320 pixels. Networks pretrained on ImageNet have seen these
-classes with their labels; rows say so.
+``root`` is a folder with the official ``train`` and ``val`` folders (or with ``imagenette2-320``, which contains them),
+or with ``imagenette224_train.npz`` and ``imagenette224_val.npz``, the same images at 224 x 224. Without ``root`` the
+official files with a shorter side of 320 pixels are downloaded. Networks pretrained on ImageNet have seen these classes
+with their labels; their rows are marked.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from hashzoo import EnvironmentFailure, ImageFiles, Splits
-from hashzoo_plugins.datasets.archives import folder
-from hashzoo_plugins.datasets.carve import Pool
-from hashzoo_plugins.datasets.packed import Packed
-from hashzoo_plugins.datasets.paths import Paths
+from hashzoo_plugins.datasets.archives import fetch_folder
+from hashzoo_plugins.datasets.packed import PackedImages
+from hashzoo_plugins.datasets.paths import ImagePaths
+from hashzoo_plugins.datasets.pool import Pool
 
 WNIDS = (
     "n01440764", "n02102040", "n02979186", "n03000684", "n03028079",
@@ -33,7 +33,7 @@ SOURCES = {OFFICIAL: "320", "imagenette2": "full size", "imagenette2-160": "160"
 PACKED = ("imagenette224_train.npz", "imagenette224_val.npz")
 
 
-class Both(ImageFiles):
+class ConcatenatedImages(ImageFiles):
     """The image files of one sequence, then those of another."""
 
     def __init__(self, first: ImageFiles, second: ImageFiles) -> None:
@@ -42,72 +42,71 @@ class Both(ImageFiles):
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
 
-    def _of(self, row: int) -> tuple[ImageFiles, int]:
+    def _locate(self, row: int) -> tuple[ImageFiles, int]:
         return (self.first, row) if row < len(self.first) else (self.second, row - len(self.first))
 
     def read(self, row: int) -> bytes:
         """The bytes of one file."""
-        files, at = self._of(row)
+        files, at = self._locate(row)
         return files.read(at)
 
     def name(self, row: int) -> str:
-        """As its own sequence calls it."""
-        files, at = self._of(row)
+        """The name in its own sequence."""
+        files, at = self._locate(row)
         return files.name(at)
 
     def stamp(self, row: int) -> str:
-        """As of its own sequence."""
-        files, at = self._of(row)
+        """The stamp in its own sequence."""
+        files, at = self._locate(row)
         return files.stamp(at)
 
 
 def pool(root: Path | None) -> tuple[Pool, int]:
-    """All images, the official training images first, and how many these are."""
+    """All images, the official training images first, and the number of training images."""
     if root is not None and all((root / name).is_file() for name in PACKED):
-        train, val = (Packed(root / name) for name in PACKED)
+        train, val = (PackedImages(root / name) for name in PACKED)
         labels = np.concatenate([train.extra["labels"], val.extra["labels"]]).astype(np.int64)
         names = tuple(str(name) for name in train.extra["classes"])
         one_hot = torch.eye(10)[torch.from_numpy(labels)]
-        return Pool(Both(train, val), one_hot, names, "ImageNette (224)", pretraining=("ImageNet",)), len(train)
-    place = folder("imagenette") / OFFICIAL if root is None else _unpacked(root)
-    listed = {part: [_images(place / part / wnid) for wnid in WNIDS] for part in IMAGES}
+        images = ConcatenatedImages(train, val)
+        return Pool(images, one_hot, names, "ImageNette (224)", pretraining=("ImageNet",)), len(train)
+    place = fetch_folder("imagenette") / OFFICIAL if root is None else _find_folder(root)
+    listed = {part: [_image_paths(place / part / wnid) for wnid in WNIDS] for part in IMAGES}
     for part, expected in IMAGES.items():
-        if (found := sum(map(len, listed[part]))) != expected:
+        if (count := sum(map(len, listed[part]))) != expected:
             raise EnvironmentFailure(
-                f"{place / part} has {found} images, expected {expected}; unpack {OFFICIAL}.tgz anew"
+                f"{place / part} has {count} images, expected {expected}; unpack {OFFICIAL}.tgz again"
             )
     by_class = [(c, path) for part in listed.values() for c, paths in enumerate(part) for path in paths]
     one_hot = torch.eye(10)[torch.tensor([c for c, _ in by_class])]
     source = f"ImageNette ({SOURCES.get(place.name, 'own folder')})"
-    images = Paths([path for _, path in by_class])
-    return Pool(images, one_hot, CLASSES, source, pretraining=("ImageNet",)), IMAGES["train"]
+    files = ImagePaths([path for _, path in by_class])
+    return Pool(files, one_hot, CLASSES, source, pretraining=("ImageNet",)), IMAGES["train"]
 
 
-def _unpacked(root: Path) -> Path:
-    """The folder with ``train`` and ``val``: root, or one of the official names in it. EnvironmentFailure for
-    neither.
-    """
+def _find_folder(root: Path) -> Path:
+    """The folder with ``train`` and ``val``: root, or an official one in it. Raises EnvironmentFailure if neither."""
     for place in (root, *(root / name for name in SOURCES)):
         if all((place / part).is_dir() for part in IMAGES):
             return place.resolve()
     if (root / f"{OFFICIAL}.tgz").is_file():
         raise EnvironmentFailure(f"{root / OFFICIAL}.tgz is still packed; unpack it there: tar -xzf {OFFICIAL}.tgz")
     raise EnvironmentFailure(
-        f"there are no {' and '.join(IMAGES)} folders, and no {PACKED[0]} and {PACKED[1]}, in {root}; "
-        "name their folder with root, or leave root out to download them"
+        f"{root} has no {' and '.join(IMAGES)} folders, and no {PACKED[0]} and {PACKED[1]}; "
+        "set root to their folder, or leave root out to download them"
     )
 
 
-def _images(place: Path) -> list[Path]:
+def _image_paths(place: Path) -> list[Path]:
     return sorted(path for path in place.glob("*.JPEG") if not path.name.startswith("."))
 
 
 def standard(*, root: Path | None = None, seed: int = 0, validation: float = 0.0) -> Splits:
-    """ImageNette by its own split: 3,925 validation images ask; the 9,469 others are learned from and searched."""
+    """ImageNette, official split: 3,925 validation images as queries; the 9,469 training images are the database."""
     whole, first = pool(root)
-    return whole.official("imagenette", first, seed=seed, validation=validation)
+    return whole.official_splits("imagenette", first, seed=seed, validation=validation)
 
 
-def source(seed: int, root: Path | None) -> Splits:
-    """What long-tailed parts are drawn from."""
+def base_splits(seed: int, root: Path | None) -> Splits:
+    """The basis of long-tailed protocols: the official split."""
     return standard(root=root, seed=seed)

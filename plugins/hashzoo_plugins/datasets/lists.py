@@ -1,7 +1,7 @@
-"""Images and labels by list files: one's own, or those of published benchmarks.
+"""Images and labels from list files: the user's own lists, or those of published benchmarks.
 
-``root`` is a folder with ``train.txt``, ``test.txt`` or ``query.txt``, and ``database.txt``; a list may be split over
-``database0.txt``, ``database1.txt`` and so on, and lists may lie in a folder ``test``, as HashNet's do.
+``root`` is a folder with ``train.txt``, ``test.txt`` or ``query.txt``, and ``database.txt``. A list can be split into
+``database0.txt``, ``database1.txt`` and so on, and lists can be in a folder ``test``, like those of HashNet.
 """
 
 from __future__ import annotations
@@ -18,122 +18,144 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hashzoo import EnvironmentFailure, Splits
-from hashzoo_plugins.datasets.carve import INSIDE, Pool, Shuffle
-from hashzoo_plugins.datasets.list_lines import Lines, name, read
-from hashzoo_plugins.datasets.paths import Paths
+from hashzoo_plugins.datasets.list_lines import Lines, image_name, read_list
+from hashzoo_plugins.datasets.paths import ImagePaths
+from hashzoo_plugins.datasets.pool import TRAIN_IN_DATABASE, Pool, Shuffle
 
-#: What the files of a part are called.
-NAMES = {"train": ("train",), "query": ("test", "query"), "database": ("database",)}
+#: The names of the files of each part, without ``.txt``.
+STEMS = {"train": ("train",), "query": ("test", "query"), "database": ("database",)}
 
-#: The most labels, images times classes, that are made of class numbers.
-LABELS = 1 << 31
+#: The largest table of labels, images times classes, that is created from class numbers.
+MAX_LABELS = 1 << 31
 
-#: Which images are searched: those of the database list, or all that any list names but the queries.
+#: The images of the database: those of the database list, or all listed images except the queries.
 Database = Literal["listed", "others"]
 
 
-def files(place: Path, part: str) -> list[Path]:
-    """The list files of a part in a folder, in order. EnvironmentFailure where one of several is missing."""
+def list_files(place: Path, part: str) -> list[Path]:
+    """The list files of a part in a folder, in order. Raises EnvironmentFailure if one in a series is missing."""
     for folder in (place, place / "test"):
-        for stem in NAMES[part]:
-            if (whole := folder / f"{stem}.txt").is_file():
-                return [whole]
-            several = {
-                int(found[1]): path
+        for stem in STEMS[part]:
+            if (single := folder / f"{stem}.txt").is_file():
+                return [single]
+            series = {
+                int(match[1]): path
                 for path in folder.glob(f"{stem}*.txt")
-                if (found := re.fullmatch(rf"{stem}(\d{{1,4}})\.txt", path.name))
+                if (match := re.fullmatch(rf"{stem}(\d{{1,4}})\.txt", path.name))
             }
-            for number in range(min([1, *several]), max(several, default=0)):
-                if number not in several:
+            for number in range(min([1, *series]), max(series, default=0)):
+                if number not in series:
                     raise EnvironmentFailure(
-                        f"there is no {folder / f'{stem}{number}.txt'} among {len(several)} list files; put it there"
+                        f"there is no {folder / f'{stem}{number}.txt'} among {len(series)} list files; put it there"
                     )
-            if several:
-                return [several[number] for number in sorted(several)]
+            if series:
+                return [series[number] for number in sorted(series)]
     return []
 
 
 @dataclass(frozen=True)
-class Listed:
-    """All images that the lists of a benchmark name, each once: names (N), labels (N, C), and the rows of each part.
+class Listing:
+    """All N images in the lists of a benchmark, each once.
 
-    An image that a part lists twice is in it twice.
+    Args:
+        names: The name of each image.
+        labels: (N, C) float, multi-hot.
+        rows: The rows of each part; an image that a list has twice is in the part twice.
+        multilabel: Whether images can have several labels.
     """
 
     names: list[str]
-    labels: Tensor  # (N, C) float
+    labels: Tensor
     rows: Mapping[str, NDArray[np.int64]]
     multilabel: bool
 
     @property
     def others(self) -> NDArray[np.int64]:
-        """The images that are no queries, each once, in the order of the lists."""
+        """The rows of all images except the queries, each once, in the order of the lists."""
         return np.setdiff1d(np.arange(len(self.names)), self.rows["query"])
 
-    def splits(self, pool: Pool, database: Database, seed: int, validation: float, told: str) -> Splits:
-        """The parts as they are listed; with ``database="others"``, all images but the queries are searched.
+    def splits(self, pool: Pool, database: Database, seed: int, validation: float, name: str) -> Splits:
+        """The splits of the lists; with ``database="others"`` the database has all images except the queries.
 
-        ``told`` and ``seed`` say which share of train is held out.
+        The validation images, a fraction of the training images, are drawn by ``name`` and ``seed``.
         """
-        searched = self.rows["database"] if database == "listed" else self.others
         return pool.splits(
             self.rows["train"],
-            searched,
+            self.rows["database"] if database == "listed" else self.others,
             self.rows["query"],
             validation=validation,
-            shuffle=Shuffle(told, seed),
+            shuffle=Shuffle(name, seed),
             notes={} if database == "listed" else {"database": "all images of the lists but the queries"},
         )
 
 
-def gather(parts: Mapping[str, Sequence[Path]], strip: str = "") -> Listed:
-    """The lists of all parts, read together: an image has the same row, and so the same id, in each.
+def gather(parts: Mapping[str, Sequence[Path]], strip: str = "") -> Listing:
+    """Read the lists of all parts together: an image has the same row, and so the same id, in each part.
 
-    One class number a line becomes a column for each class. EnvironmentFailure naming file and line where the lists do
-    not agree with each other: other numbers of columns, or other labels of the same image.
+    A class number becomes one column per class.
+
+    Raises:
+        EnvironmentFailure: If the lists contradict each other, by the number of columns or the labels of an image.
     """
     index: dict[str, int] = {}
     every: list[Lines] = []
     rows: dict[str, NDArray[np.int64]] = {}
-    for part, its_files in parts.items():
-        own = [read(file) for file in its_files]
-        named = [name(path, strip) for lines in own for path in lines.paths]
-        rows[part] = np.array([index.setdefault(one, len(index)) for one in named], dtype=np.int64)
+    for part, files in parts.items():
+        own = [read_list(file) for file in files]
+        names = [image_name(path, strip) for lines in own for path in lines.paths]
+        rows[part] = np.array([index.setdefault(name, len(index)) for name in names], dtype=np.int64)
         every += own
     columns = every[0].labels.shape[1]
     for lines in every:
         if lines.labels.shape[1] != columns:
             raise EnvironmentFailure(
-                f"{lines.file} has {lines.labels.shape[1]} labels a line, {every[0].file} {columns}; "
-                "the lists of one dataset have the same classes"
+                f"{lines.file} has {lines.labels.shape[1]} labels per line, {every[0].file} {columns}; "
+                "the lists of a dataset must have the same classes"
             )
     listed = np.concatenate([lines.labels for lines in every])
-    of_line = np.concatenate(list(rows.values()))
+    row_of_line = np.concatenate(list(rows.values()))
     if columns == 1:
-        classes = int(listed.max()) + 1
-        if len(index) * classes > LABELS:
-            raise EnvironmentFailure(
-                f"{_place(every, int(listed.argmax()))} has class {classes - 1}: {len(index)} images with that many "
-                "classes do not fit in memory; number the classes from 0 without gaps"
-            )
-        labels = np.zeros((len(index), classes), np.uint8)
-        numbers = np.zeros(len(index), listed.dtype)
-        numbers[of_line] = listed[:, 0]
-        labels[np.arange(len(index)), numbers] = 1
-        differs = numbers[of_line] != listed[:, 0]
+        labels = _one_hot(every, listed, row_of_line, len(index))
+        differs = labels[row_of_line, listed[:, 0]] == 0
     else:
-        labels = np.zeros((len(index), columns), np.uint8)
-        labels[of_line] = listed
-        differs = (labels[of_line] != listed).any(1)
+        labels = _multi_hot(listed, row_of_line, len(index))
+        differs = (labels[row_of_line] != listed).any(1)
     if differs.any():
-        one = int(np.flatnonzero(differs)[0])
-        other = int(np.flatnonzero((of_line == of_line[one]) & ~differs)[0])
-        raise EnvironmentFailure(f"{_place(every, other)} has other labels than the same image in {_place(every, one)}")
+        line = int(np.flatnonzero(differs)[0])
+        other = int(np.flatnonzero((row_of_line == row_of_line[line]) & ~differs)[0])
+        raise EnvironmentFailure(
+            f"{_locate(every, other)} has other labels than the same image in {_locate(every, line)}"
+        )
     multilabel = bool((labels.sum(1, dtype=np.int64) != 1).any())
-    return Listed(list(index), torch.from_numpy(labels).float(), rows, multilabel)
+    return Listing(list(index), torch.from_numpy(labels).float(), rows, multilabel)
 
 
-def _place(every: Sequence[Lines], row: int) -> str:
+def _one_hot(
+    every: Sequence[Lines], classes: NDArray[np.integer], row_of_line: NDArray[np.int64], images: int
+) -> NDArray[np.uint8]:
+    """(N, C) labels from the class number (L, 1) of each line; the last line of an image decides."""
+    count = int(classes.max()) + 1
+    if images * count > MAX_LABELS:
+        raise EnvironmentFailure(
+            f"{_locate(every, int(classes.argmax()))} has class {count - 1}: {images} images with that many "
+            "classes do not fit in memory; number the classes from 0 without gaps"
+        )
+    numbers = np.zeros(images, classes.dtype)
+    numbers[row_of_line] = classes[:, 0]
+    labels = np.zeros((images, count), np.uint8)
+    labels[np.arange(images), numbers] = 1
+    return labels
+
+
+def _multi_hot(listed: NDArray[np.integer], row_of_line: NDArray[np.int64], images: int) -> NDArray[np.uint8]:
+    """(N, C) labels from those (L, C) of each line; the last line of an image decides."""
+    labels = np.zeros((images, listed.shape[1]), np.uint8)
+    labels[row_of_line] = listed
+    return labels
+
+
+def _locate(every: Sequence[Lines], row: int) -> str:
+    """The file and the line number of a line, counted over all files."""
     for lines in every:
         if row < len(lines.numbers):
             return f"{lines.file} line {lines.numbers[row]}"
@@ -150,26 +172,26 @@ def lists(
     seed: int = 0,
     validation: float = 0.0,
 ) -> Splits:
-    """Any images by list files in ``root``: a line an image, its path and its labels as 0 and 1, or its class.
+    """Your own images, from list files in ``root``: each line has a path and its labels as 0 and 1, or its class.
 
-    Paths are relative to ``images``, by default ``root``; ``strip`` names the folder that they go on from, where some
-    lists have more before it than others. Images that are not there are found when they are asked for. Data is
-    multi-label unless every line has one label. With ``database="others"``, what is learned from is searched too, and
-    the notes say so.
+    Paths are relative to ``pictures``, by default ``root``; ``strip`` is the folder after which they begin, if some
+    lists have longer paths than others. Missing images are reported when they are read. The dataset is single-label if
+    every line has exactly one label. With ``database="others"``, all listed images except the queries are the database,
+    including the training images.
     """
-    found = {part: files(root, part) for part in NAMES}
-    for part, stems in NAMES.items():
+    found = {part: list_files(root, part) for part in STEMS}
+    for part, stems in STEMS.items():
         if not found[part] and (part != "database" or database == "listed"):
             cure = "" if part != "database" else ', or search all listed images but the queries: database="others"'
             raise EnvironmentFailure(
                 f"there is no {' or '.join(f'{s}.txt' for s in stems)} in {root}; put it there{cure}"
             )
-    listed = gather(found, strip)
-    names = tuple(str(c) for c in range(listed.labels.shape[1]))
+    listing = gather(found, strip)
+    class_names = tuple(str(c) for c in range(listing.labels.shape[1]))
     base = root if pictures is None else pictures
-    images = Paths([base / one for one in listed.names])
+    images = ImagePaths([base / name for name in listing.names])
     source = f"lists in {root.resolve().name}"
-    pool = Pool(images, listed.labels, names, source, multilabel=listed.multilabel, names=listed.names)
-    made = listed.splits(pool, database, seed, validation, "lists")
-    inside = database == "others" and np.isin(listed.rows["train"], listed.others).all()
-    return replace(made, notes={**made.notes, **INSIDE}) if inside else made
+    pool = Pool(images, listing.labels, class_names, source, multilabel=listing.multilabel, names=listing.names)
+    data = listing.splits(pool, database, seed, validation, "lists")
+    inside = database == "others" and np.isin(listing.rows["train"], listing.others).all()
+    return replace(data, notes={**data.notes, **TRAIN_IN_DATABASE}) if inside else data

@@ -1,7 +1,8 @@
 """Labels of MIRFLICKR-25k from its official annotations (Huiskes & Lew, MIR 2008), version 0.80.
 
-One text file a concept lists the numbers of the images that show it. 24 concepts are annotated in the wide sense; of
-14 there is a second file ``_r1`` with the images that the concept is relevant for. Papers use 24 or all 38.
+There is one text file per concept with the numbers of the images that show it. The annotations of 24 concepts are in
+the wide sense; 14 of these have a second file ``_r1`` with the images for which the concept is relevant. Papers use 24
+or all 38 concepts.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ RELEVANT = tuple(f"{name}_r1" for name in _RELEVANT.split())
 ALL = tuple(sorted(POTENTIAL + RELEVANT))
 
 
-def annotated(root: Path, concepts: Sequence[str]) -> Tensor:
-    """Which concepts are annotated, (25000, C) float; the row of ``im1.jpg`` is 0.
+def read_annotations(root: Path, concepts: Sequence[str]) -> Tensor:
+    """The annotations of all images, (25000, C) float; row 0 is ``im1.jpg``.
 
-    The files lie in ``root`` or in its folder of the official name. EnvironmentFailure naming the file, and the line,
-    where one is missing or damaged.
+    Args:
+        root: The folder of the files, or one with a folder of the official name or ``annotations``.
+        concepts: The C concepts.
+
+    Raises:
+        EnvironmentFailure: If a file is missing or damaged.
     """
     place = next((p for p in (root / FOLDER, root / "annotations", root) if (p / "sky.txt").is_file()), root / FOLDER)
     labels = torch.zeros(IMAGES, len(concepts))
@@ -51,24 +56,24 @@ def annotated(root: Path, concepts: Sequence[str]) -> Tensor:
                 continue
             if not re.fullmatch(rb"\d{1,5}", line) or not 1 <= int(line) <= IMAGES:
                 raise EnvironmentFailure(
-                    f"{file} line {number} is no number of an image, 1 to {IMAGES}; unpack it anew"
+                    f"{file} line {number} is not an image number, 1 to {IMAGES}; unpack the file again"
                 )
             labels[int(line) - 1, column] = 1
     return labels
 
 
-def of_images(names: Sequence[str], root: Path, concepts: Sequence[str]) -> Tensor:
-    """The annotations (N, C) of images named ``im1.jpg`` and so on. EnvironmentFailure naming one that is called
-    otherwise.
+def image_annotations(names: Sequence[str], root: Path, concepts: Sequence[str]) -> Tensor:
+    """The annotations (N, C) of the images with these names, which end with ``im1.jpg`` and so on.
 
-    Errors as of ``annotated``.
+    Raises:
+        EnvironmentFailure: If a name has another form, or see :func:`read_annotations`.
     """
     rows = []
     for name in names:
-        found = re.fullmatch(r"(?:.*/)?im(\d{1,5})\.jpg", name)
-        if found is None or not 1 <= int(found[1]) <= IMAGES:
+        match = re.fullmatch(r"(?:.*/)?im(\d{1,5})\.jpg", name)
+        if match is None or not 1 <= int(match[1]) <= IMAGES:
             raise EnvironmentFailure(
-                f"the lists name {name!r}, which is none of im1.jpg to im{IMAGES}.jpg of MIRFLICKR-25k"
+                f"the lists contain {name!r}, which is not one of im1.jpg to im{IMAGES}.jpg of MIRFLICKR-25k"
             )
-        rows.append(int(found[1]) - 1)
-    return annotated(root, concepts)[torch.tensor(rows)]
+        rows.append(int(match[1]) - 1)
+    return read_annotations(root, concepts)[torch.tensor(rows)]

@@ -1,7 +1,7 @@
-"""MNIST (LeCun et al., 1998) and Fashion-MNIST (Xiao et al., 2017): 70,000 grey images of 28 x 28 pixels each.
+"""MNIST (LeCun et al., 1998) and Fashion-MNIST (Xiao et al., 2017): 70,000 gray images of 28 x 28 pixels each.
 
-``root`` is a folder with the four official ``idx`` files, packed (``.gz``) or not, or torchvision's folder with
-``MNIST/raw`` or ``FashionMNIST/raw``; without it they are downloaded, from where torchvision has them.
+``root`` is a folder with the four official ``idx`` files, compressed (``.gz``) or not, or the folder of torchvision
+that contains ``MNIST/raw`` or ``FashionMNIST/raw``. Without it they are downloaded from the mirrors of torchvision.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import torch
 from numpy.typing import NDArray
 
 from hashzoo import EnvironmentFailure, Splits
-from hashzoo_plugins.datasets.carve import Pool
 from hashzoo_plugins.datasets.download import Remote, data_folder
+from hashzoo_plugins.datasets.pool import Pool
 
 QUERIES, TRAIN = 1000, 5000
 
 
 @dataclass(frozen=True)
 class IdxFiles:
-    """The files of one of the two: training images and labels, then test images and labels."""
+    """The files of one of the two datasets: training images and labels, then test images and labels."""
 
     name: str
-    folder: str  # torchvision's
+    folder: str  # of torchvision
     source: str
     classes: tuple[str, ...]
     mirrors: tuple[str, ...]
@@ -42,7 +42,7 @@ class IdxFiles:
         return [Remote(tuple(m + file for m in self.mirrors), file, md5=md5) for file, md5 in self.md5.items()]
 
     def paths(self, root: Path | None) -> list[Path]:
-        """Where the four files lie. EnvironmentFailure where one does not."""
+        """The paths of the four files. Raises EnvironmentFailure if one is missing."""
         if root is None:
             return [remote.fetch(data_folder(self.name), [*self.md5]) for remote in self.remotes]
         for place in (root, root / self.folder / "raw"):
@@ -50,45 +50,49 @@ class IdxFiles:
             if any(found):
                 missing = [f for f, path in zip(self.md5, found, strict=True) if path is None]
                 if missing:
-                    raise EnvironmentFailure(f"{place} lacks {', '.join(missing)}; leave root out to download all")
+                    raise EnvironmentFailure(
+                        f"{place} has no {', '.join(missing)}; leave root out to download all files"
+                    )
                 return [path for path in found if path]
-        raise EnvironmentFailure(f"there is no {', '.join(self.md5)} in {root}; leave root out to download them")
+        raise EnvironmentFailure(f"{root} has no {', '.join(self.md5)}; leave root out to download them")
 
     def pool(self, root: Path | None) -> tuple[Pool, int]:
-        """All images (N, 1, 28, 28), the official training images first, and how many these are."""
+        """All images (N, 1, 28, 28), the official training images first, and the number of training images."""
         paths, (first, second) = self.paths(root), self.counts
-        images = [read(path, (n, 28, 28)) for path, n in zip(paths[::2], (first, second), strict=True)]
-        labels = np.concatenate([read(path, (n,)) for path, n in zip(paths[1::2], (first, second), strict=True)])
+        images = [read_idx(path, (n, 28, 28)) for path, n in zip(paths[::2], (first, second), strict=True)]
+        labels = np.concatenate([read_idx(path, (n,)) for path, n in zip(paths[1::2], (first, second), strict=True)])
         if labels.max() >= len(self.classes):
-            raise EnvironmentFailure(f"a label in {paths[1].parent} is {labels.max()}, expected below 10; get it anew")
+            raise EnvironmentFailure(
+                f"{paths[1].parent} has a label {labels.max()}, expected below 10; download it again"
+            )
         one_hot = torch.eye(10)[torch.from_numpy(labels.astype(np.int64))]
         stacked = torch.from_numpy(np.concatenate(images))[:, None]
-        # unpacked files cannot be told: those of one dataset are called like those of the other
+        # the two datasets use the same file names, so only the checksums of the compressed files identify them
         known = all(
             self.md5.get(p.name) == hashlib.md5(p.read_bytes(), usedforsecurity=False).hexdigest() for p in paths
         )
         return Pool(stacked, one_hot, self.classes, self.source if known else f"{self.source} (own files)"), first
 
     def disjoint(self, root: Path | None, seed: int, validation: float) -> Splits:
-        """Stratified parts."""
+        """Stratified splits."""
         whole, _ = self.pool(root)
-        return whole.disjoint(self.name, QUERIES, TRAIN, seed=seed, validation=validation)
+        return whole.disjoint_splits(self.name, QUERIES, TRAIN, seed=seed, validation=validation)
 
     def official(self, root: Path | None, seed: int, validation: float) -> Splits:
-        """The official parts."""
+        """The official splits."""
         whole, first = self.pool(root)
-        return whole.official(self.name, first, seed=seed, validation=validation)
+        return whole.official_splits(self.name, first, seed=seed, validation=validation)
 
 
-def read(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An idx file of unsigned bytes in this shape. EnvironmentFailure for anything else."""
+def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The array in an idx file of unsigned bytes. Raises EnvironmentFailure for any other type or shape."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise EnvironmentFailure(f"{path} cannot be read: {error}; remove it to download it again") from error
+        raise EnvironmentFailure(f"cannot read {path}: {error}; remove it to download it again") from error
     header = np.array([0x0800 + len(shape), *shape], dtype=">i4").tobytes()
     if data[: len(header)] != header or len(data) != len(header) + math.prod(shape):
-        raise EnvironmentFailure(f"{path} is no idx file of shape {shape}; remove it to download it again")
+        raise EnvironmentFailure(f"{path} is not an idx file of shape {shape}; remove it to download it again")
     return np.frombuffer(data, dtype=np.uint8, offset=len(header)).reshape(shape)
 
 
@@ -121,20 +125,20 @@ FASHION = IdxFiles(
 
 
 def disjoint(*, root: Path | None = None, seed: int = 0, validation: float = 0.0) -> Splits:
-    """MNIST: 1,000 queries, 5,000 to train on, the 64,000 others as the database."""
+    """MNIST: 1,000 queries, 5,000 training images, the 64,000 other images as the database."""
     return MNIST.disjoint(root, seed, validation)
 
 
 def official(*, root: Path | None = None, seed: int = 0, validation: float = 0.0) -> Splits:
-    """MNIST by its own split: 10,000 test images ask; the 60,000 others are learned from and searched."""
+    """MNIST, official split: 10,000 test images as queries; the 60,000 training images are the database."""
     return MNIST.official(root, seed, validation)
 
 
 def fashion_disjoint(*, root: Path | None = None, seed: int = 0, validation: float = 0.0) -> Splits:
-    """Fashion-MNIST: 1,000 queries, 5,000 to train on, the 64,000 others as the database."""
+    """Fashion-MNIST: 1,000 queries, 5,000 training images, the 64,000 other images as the database."""
     return FASHION.disjoint(root, seed, validation)
 
 
 def fashion_official(*, root: Path | None = None, seed: int = 0, validation: float = 0.0) -> Splits:
-    """Fashion-MNIST by its own split: 10,000 test images ask; the 60,000 others are learned from and searched."""
+    """Fashion-MNIST, official split: 10,000 test images as queries; the 60,000 training images are the database."""
     return FASHION.official(root, seed, validation)

@@ -1,4 +1,4 @@
-"""Image files that lie in folders, one file an image."""
+"""Image files in folders, one file per image."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from hashzoo import ImageFiles
 
 
-class Paths(ImageFiles):
-    """The image files at these paths, in this order. None is opened before it is asked for."""
+class ImagePaths(ImageFiles):
+    """The image files at these paths, in this order. A file is opened only when its image is accessed."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
@@ -18,7 +18,7 @@ class Paths(ImageFiles):
         return len(self.paths)
 
     def read(self, row: int) -> bytes:
-        """The bytes of one file. OSError where they cannot be read."""
+        """The bytes of one file. Raises OSError if it cannot be read."""
         return self.paths[row].read_bytes()
 
     def name(self, row: int) -> str:
@@ -26,7 +26,7 @@ class Paths(ImageFiles):
         return str(self.paths[row])
 
     def stamp(self, row: int) -> str:
-        """The whole path, the size and the time of the last change. OSError where there is no such file."""
+        """The absolute path, the size and the modification time. Raises OSError if there is no such file."""
         path = self.paths[row]
         status = path.stat()
         return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}"

@@ -1,4 +1,4 @@
-"""How far a download is: a bar in a terminal, now and then a plain line anywhere else."""
+"""The progress of a download: a bar in a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from datetime import timedelta
 import rich.progress
 from rich.console import Console
 
-FIRST, EVERY = 2.0, 10.0  # seconds before the first plain line, and between others
+FIRST, EVERY = 2.0, 10.0  # seconds before the first line, and between lines
 
 
 class Progress:
-    """The download of one file, shown on stderr between ``with`` and its end. Colours follow NO_COLOR."""
+    """The progress of one file, shown on stderr inside a ``with`` block. Colors follow NO_COLOR."""
 
     def __init__(self, name: str, console: Console | None = None) -> None:
         self.name, self.console = name, console or Console(stderr=True)
-        self.begun = self.done = 0
+        self.first = self.done = 0
         self.total: int | None = None
         self.started = time.monotonic()
-        self.spoken = self.started + FIRST - EVERY
+        self.printed = self.started + FIRST - EVERY
         self.bar: rich.progress.Progress | None = None
 
     def __enter__(self) -> Progress:
@@ -42,24 +42,24 @@ class Progress:
             self.bar.stop()
 
     def start(self, done: int, total: int | None) -> None:
-        """An answer begins after ``done`` bytes of ``total``."""
-        self.begun, self.done, self.total, self.started = done, done, total, time.monotonic()
+        """Begin a transfer after ``done`` bytes of ``total``, which is None if it is unknown."""
+        self.first, self.done, self.total, self.started = done, done, total, time.monotonic()
         if self.bar:
             self.bar.update(self.task, completed=done, total=total)
 
     def advance(self, count: int) -> None:
-        """So many bytes more."""
+        """Add ``count`` transferred bytes."""
         self.done += count
         if self.bar:
             self.bar.update(self.task, completed=self.done)
-        elif time.monotonic() - self.spoken >= EVERY:
-            self.spoken = time.monotonic()
+        elif time.monotonic() - self.printed >= EVERY:
+            self.printed = time.monotonic()
             self.console.print(self.line(), markup=False, highlight=False, soft_wrap=True)
 
     def line(self) -> str:
-        """As ``file.tar: 12 of 170 MB, 0:01:10 left``."""
-        spent, fresh = time.monotonic() - self.started, self.done - self.begun
+        """The progress as a line, such as ``file.tar: 12 of 170 MB, 0:01:10 left``."""
+        elapsed, transferred = time.monotonic() - self.started, self.done - self.first
         if not self.total:
             return f"{self.name}: {self.done / 1e6:.0f} MB"
-        left = timedelta(seconds=round(spent / max(1, fresh) * (self.total - self.done)))
+        left = timedelta(seconds=round(elapsed / max(1, transferred) * (self.total - self.done)))
         return f"{self.name}: {self.done / 1e6:.0f} of {self.total / 1e6:.0f} MB, {left} left"

@@ -1,8 +1,8 @@
-"""Classes that were never learned, of any single-label dataset: does a code say more than the training classes?
+"""Retrieval of classes that were not in the training set, for any single-label dataset.
 
-The protocols of Sablayrolles, Douze, Usunier & Jegou (ICASSP 2017): learn on some classes, then ask and search among
-images of the others, or of all. On the classes learned from, a classifier whose class is the code is hard to beat; on
-others it says little.
+The protocols of Sablayrolles, Douze, Usunier & Jegou (ICASSP 2017): train on some classes, then query and search images
+of the other classes, or of all. For the training classes, a classifier whose class is the code is hard to beat; for
+other classes it has little information.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ import torch
 from torch import Tensor
 
 from hashzoo import Split, Splits
-from hashzoo_plugins.datasets.carve import Shuffle, hold_out, stratified
 from hashzoo_plugins.datasets.longtail import TITLES
+from hashzoo_plugins.datasets.pool import Shuffle, hold_out, stratify
 
-Asked = Literal["unseen", "unseen-all", "seen-all"]
+Variant = Literal["unseen", "unseen-all", "seen-all"]
+
+DESCRIPTIONS: dict[Variant, str] = {
+    "unseen": "queries and database are of classes outside the training set",
+    "unseen-all": "queries are of classes outside the training set, the database is of all classes",
+    "seen-all": "queries are of classes in the training set, the database is of all classes",
+}
 
 
 def unseen_classes(name: str, count: int, classes: int, seed: int) -> list[int]:
-    """Which classes are not learned from, drawn by seed.
+    """The classes that are excluded from the training set, drawn by seed.
 
     >>> unseen_classes("cifar10", 2, 10, 0)
     [1, 7]
@@ -33,46 +39,59 @@ def unseen_classes(name: str, count: int, classes: int, seed: int) -> list[int]:
     return sorted(Shuffle(f"{name} unseen", seed).permutation(np.arange(classes))[:count].tolist())
 
 
-def draw(data: Splits, name: str, asked: Asked, unseen: int, train: int, queries: int, seed: int) -> Splits:
-    """The splits of data whose training split is also its database, learned without the classes left out.
+def draw(data: Splits, name: str, variant: Variant, unseen: int, train: int, queries: int, seed: int) -> Splits:
+    """Draw the splits of a variant.
 
-    ``train`` images of seen classes are learned from and are not in the database; ``queries`` ask, of the unseen
-    classes or, for "seen-all", of the others; the database is of unseen classes ("unseen") or of all. The classes
-    are in the order seen, unseen. ValueError for data with several labels, or too few images.
+    Args:
+        data: Splits of a single-label dataset whose training split is also its database.
+        name: The name of the dataset; the draw depends on it and on ``seed``.
+        variant: "unseen", "unseen-all" or "seen-all", see ``DESCRIPTIONS``.
+        unseen: The number of classes that are excluded from the training set.
+        train: The number of training images, which are not in the database.
+        queries: The number of queries.
+        seed: The seed of the draw.
+
+    Returns:
+        Splits with the classes in the order seen, unseen.
+
+    Raises:
+        ValueError: If images have several labels, or there are too few images.
     """
     if data.multilabel:
-        raise ValueError("unseen classes need images with one label each; this dataset has several")
+        raise ValueError("unseen classes need images with one label each; this dataset has several labels per image")
     total = data.train.labels.shape[1]
     if not 0 < unseen < total - 1:
         raise ValueError(f"of {total} classes 1 to {total - 2} can be left out, not {unseen}")
     out = unseen_classes(name, unseen, total, seed)
     order = torch.tensor([c for c in range(total) if c not in out] + out)
-    shuffle = Shuffle(f"{name} {asked}", seed)
+    shuffle = Shuffle(f"{name} {variant}", seed)
 
-    def of(split: Split, new: bool) -> Tensor:
+    def rows_of(split: Split, new: bool) -> Tensor:
+        """The rows whose class is unseen if ``new``, else seen."""
         return torch.nonzero(split.labels[:, out].sum(1).bool() == new)[:, 0]
 
-    def some(split: Split, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """``count`` rows, classes in proportion, and the others."""
+    def sample(split: Split, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """``count`` of the rows, with the classes in proportion, and the other rows."""
         classes = split.labels[rows].argmax(1).numpy()
-        chosen, rest = stratified(classes, [count, len(rows) - count], shuffle)
+        chosen, rest = stratify(classes, [count, len(rows) - count], shuffle)
         return rows[torch.from_numpy(chosen)], rows[torch.from_numpy(rest)]
 
-    def ordered(split: Split, rows: Tensor, known: int = total) -> Split:
+    def reordered(split: Split, rows: Tensor, known: int = total) -> Split:
+        """The images in these rows, with the first ``known`` classes in the new order."""
         taken = split.take(rows)
         return replace(taken, labels=taken.labels[:, order[:known]])
 
-    learned, spare = some(data.train, of(data.train, new=False), train)
-    asking, _ = some(data.query, of(data.query, new=asked != "seen-all"), queries)
-    strange = of(data.train, new=True)
-    found = strange if asked == "unseen" else torch.cat([spare, strange])
-    database = torch.from_numpy(shuffle.permutation(found.numpy()))
+    train_rows, spare = sample(data.train, rows_of(data.train, new=False), train)
+    query_rows, _ = sample(data.query, rows_of(data.query, new=variant != "seen-all"), queries)
+    of_unseen = rows_of(data.train, new=True)
+    database = of_unseen if variant == "unseen" else torch.cat([spare, of_unseen])
+    database = torch.from_numpy(shuffle.permutation(database.numpy()))
     names = tuple(data.class_names[c] for c in order.tolist())
     return replace(
         data,
-        train=ordered(data.train, learned, total - unseen),
-        database=ordered(data.train, database),
-        query=ordered(data.query, asking),
+        train=reordered(data.train, train_rows, total - unseen),
+        database=reordered(data.train, database),
+        query=reordered(data.query, query_rows),
         class_names=names,
         notes={"unseen classes": ", ".join(names[-unseen:])},
     )
@@ -87,45 +106,40 @@ def protocols(
     queries: int,
     rooted: bool = True,
 ) -> dict[str, Callable[..., Splits]]:
-    """``NAME.unseen``, ``NAME.unseen-all`` and ``NAME.seen-all`` of splits by seed, with these defaults.
+    """The protocols ``NAME.unseen``, ``NAME.unseen-all`` and ``NAME.seen-all`` of splits by seed, with these defaults.
 
-    ``rooted`` says that the files lie in a folder, which the option ``root`` names.
+    With ``rooted`` they have the option ``root``, the folder of the files.
     """
-    by_default = unseen, train, queries
+    defaults = unseen, train, queries
 
     def of_files(
-        asked: Asked,
+        variant: Variant,
         *,
         root: Path | None = None,
         seed: int = 0,
-        unseen: int = by_default[0],
-        train: int = by_default[1],
-        queries: int = by_default[2],
+        unseen: int = defaults[0],
+        train: int = defaults[1],
+        queries: int = defaults[2],
         validation: float = 0.0,
     ) -> Splits:
-        data = draw(files(seed, root), name, asked, unseen, train, queries, seed)
+        data = draw(files(seed, root), name, variant, unseen, train, queries, seed)
         return hold_out(data, validation, Shuffle(f"{name} validation", seed))
 
-    def embedded(
-        asked: Asked,
+    def of_embedded(
+        variant: Variant,
         *,
         seed: int = 0,
-        unseen: int = by_default[0],
-        train: int = by_default[1],
-        queries: int = by_default[2],
+        unseen: int = defaults[0],
+        train: int = defaults[1],
+        queries: int = defaults[2],
         validation: float = 0.0,
     ) -> Splits:
-        return of_files(asked, seed=seed, unseen=unseen, train=train, queries=queries, validation=validation)
+        return of_files(variant, seed=seed, unseen=unseen, train=train, queries=queries, validation=validation)
 
-    says: dict[Asked, str] = {
-        "unseen": "queries and database are of classes that were not learned from",
-        "unseen-all": "queries are of classes that were not learned from, the database is of all",
-        "seen-all": "queries are of classes that were learned from, the database is of all",
-    }
-    made: dict[str, Callable[..., Splits]] = {}
-    for asked, text in says.items():
-        protocol = partial(of_files if rooted else embedded, asked)
+    found: dict[str, Callable[..., Splits]] = {}
+    for variant, text in DESCRIPTIONS.items():
+        protocol = partial(of_files if rooted else of_embedded, variant)
         title = TITLES.get(name, name.capitalize())
         protocol.__doc__ = f"{title}, {unseen} of the classes left out of training: {text}."
-        made[f"{name}.{asked}"] = protocol
-    return made
+        found[f"{name}.{variant}"] = protocol
+    return found

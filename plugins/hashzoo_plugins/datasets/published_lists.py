@@ -1,7 +1,7 @@
-"""The list files of earlier hashing benchmarks, a line an image: its path, then its labels as 0 and 1.
+"""The list files of published hashing benchmarks, with one image per line: its path, then its labels as 0 and 1.
 
-HashNet's (Cao et al., ICCV 2017) and those of swuxyj/DeepHash-pytorch. Each is pinned to a commit that holds it; sizes
-and checksums are of the files as stored there, with bare line feeds.
+They are from HashNet (Cao et al., ICCV 2017) and from swuxyj/DeepHash-pytorch. Each is pinned to a commit; sizes and
+checksums are those of the files as stored in the repositories, with LF line endings.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from hashzoo_plugins.datasets.download import Remote
 
 
-def _lists(place: str, known: str) -> tuple[Remote, ...]:
-    """Files below one place of GitHub; ``known`` has a line a file: path, size, sha256."""
-    lines = [line.split() for line in known.strip().splitlines()]
-    base = f"https://raw.githubusercontent.com/{place}"
+def _lists(folder: str, table: str) -> tuple[Remote, ...]:
+    """Files in a folder on GitHub; ``table`` has one line per file: path, size, sha256."""
+    lines = [line.split() for line in table.strip().splitlines()]
+    base = f"https://raw.githubusercontent.com/{folder}"
     return tuple(Remote((f"{base}/{path}",), path, int(size), sha256=digest) for path, size, digest in lines)
 
 
