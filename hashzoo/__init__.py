@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hashzoo.registry.zoo import load_plugins
     from hashzoo.results.cell import Cell, Identity
     from hashzoo.retrieval.encoder import Encoder, load_encoder
-    from hashzoo.retrieval.image_index import ImageIndex, open_index
+    from hashzoo.retrieval.image_index import Hit, ImageIndex, open_index
     from hashzoo.run import Run
     from hashzoo.storage.cache import cache_folder
     from hashzoo.testing import (
@@ -108,7 +108,7 @@ _WHERE = {
     "registry.zoo": ("load_plugins",),
     "results.cell": ("Cell", "Identity"),
     "retrieval.encoder": ("Encoder", "load_encoder"),
-    "retrieval.image_index": ("ImageIndex", "open_index"),
+    "retrieval.image_index": ("Hit", "ImageIndex", "open_index"),
     "run": ("Run",),
     "storage.cache": ("cache_folder",),
     "testing": (
@@ -166,7 +166,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "load_plugins",
     "Cell", "Identity",
     "Encoder", "load_encoder",
-    "ImageIndex", "open_index",
+    "Hit", "ImageIndex", "open_index",
     "Run",
     "cache_folder",
     "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",

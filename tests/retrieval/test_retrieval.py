@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -436,3 +437,18 @@ def test_lists_are_kept_with_the_index_and_searched_by_default(listed, tmp_path)
     assert exact.search(query, 3)[0][0].row == index.search(query, 2000)[0][0].row
     with pytest.raises(UsageError, match="64 images"):
         engines.build_lists(random_codes(10, 16))
+
+
+def test_a_search_imports_none_of_the_slow_libraries(built, photos):
+    script = (
+        "import sys\n"
+        "from hashzoo.cli.main import main\n"
+        "try:\n"
+        "    main(sys.argv[1:])\n"
+        "finally:\n"
+        "    print(sorted(sys.modules.keys() & {'torchvision', 'sklearn', 'pandas', 'matplotlib', 'jinja2'}))\n"
+    )
+    command = [sys.executable, "-c", script, "search", str(built), str(photos / "0" / "00.png"), "--top", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+    assert str(photos / "0" / "00.png") in done.stdout
