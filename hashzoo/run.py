@@ -32,7 +32,6 @@ class Run:
         to: Form in which the backbone takes images.
         device: ``"cpu"`` or ``"cuda"``.
         workers: Processes that load images; 0 loads them in this one.
-        report: Progress callback, called after each epoch.
         process_group: The processes that train together, if there are several.
         checkpoints: Where the training is saved after an epoch, so that it can resume after a crash.
 
@@ -42,6 +41,7 @@ class Run:
         device: Device of the process.
         progress: Progress of the training, from 0 to 1.
         epochs: Number of epochs finished, over all calls of :meth:`batches`.
+        report: Progress callback, called after each epoch with the progress and the logged values.
 
     Raises:
         ValueError: If the device does not support the precision of the budget.
@@ -55,7 +55,6 @@ class Run:
         to: Input | None = None,
         device: str = "cpu",
         workers: int = 0,
-        report: Report | None = None,
         process_group: ProcessGroup | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
@@ -72,7 +71,7 @@ class Run:
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
         self._workers = workers
-        self.report: Report = report or (lambda progress, values: None)
+        self.report: Report = lambda progress, values: None
         self._schedule: Schedule = train.schedule
         self._checkpoints, self._kept, self._first, self._begun = checkpoints, cast(nn.Module | None, None), 0, 0
         self._features: dict[tuple[int, int], tuple[Any, Backbone, Split, Features]] = {}

@@ -148,10 +148,11 @@ def _set_up(job: Job, report: Report | None, checkpoints: Checkpoints | None, gr
         to=backbone.input,
         device=job.execution.device,
         workers=job.execution.workers,
-        report=report,
         process_group=group,
         checkpoints=checkpoints,
     )
+    if report is not None:
+        run.report = report
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
     entry, freezer = _entry(job, zoo), None

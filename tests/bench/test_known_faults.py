@@ -123,7 +123,7 @@ def test_nothing_of_the_queries_or_the_database_reaches_a_fit(name):
     factory = HOUSE.method(name).factory
     fit = Deep.fit if not inspect.isclass(factory) else factory.fit
     assert list(inspect.signature(fit).parameters) == ["self", "train", "run"]
-    known = ["train", "seed", "to", "device", "workers", "report", "process_group", "checkpoints"]  # none holds images
+    known = ["train", "seed", "to", "device", "workers", "process_group", "checkpoints"]  # none holds images
     assert list(inspect.signature(Run).parameters) == known
 
 

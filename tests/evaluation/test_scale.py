@@ -192,7 +192,8 @@ def test_rows_of_a_split_take_eight_bytes_a_image():
 def test_a_long_encoding_says_how_far_it_is_and_how_fast(monkeypatch):
     monkeypatch.setattr("hashzoo.evaluation.scoring.REPORT_SECONDS", -1.0)
     said = []
-    run = Run(Budget(epochs=1), 0, report=lambda progress, values: said.append(values))
+    run = Run(Budget(epochs=1), 0)
+    run.report = lambda progress, values: said.append(values)
 
     class Ones(torch.nn.Module):
         def encode(self, batch):

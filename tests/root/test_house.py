@@ -54,7 +54,6 @@ TOO_LARGE = {
     #
     #
     #
-    "hashzoo/run.py:Run.__init__",
     #
 }
 
