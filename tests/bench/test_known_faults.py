@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from hashzoo.bench.job import Job, Row, load_job_data
+from hashzoo.distance import Hamming
 from hashzoo.evaluation.metrics import evaluate, score
 from hashzoo.evaluation.scoring import encode
 from hashzoo.hamming.relevance import relevance
-from hashzoo.index import Hamming, Scan
+from hashzoo.index import Scan
 from hashzoo.method import Deep, bits
 from hashzoo.registry import zoo
 from hashzoo.run import Run

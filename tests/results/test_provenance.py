@@ -19,7 +19,7 @@ from hashzoo.bench.job import blank
 from hashzoo.bench.measure import measure
 from hashzoo.bench.plan import plan
 from hashzoo.cli.main import main
-from hashzoo.execution.scheduler import lacking
+from hashzoo.execution.scheduler import incomplete
 from hashzoo.execution.sweep import again
 from hashzoo.registry import zoo
 from hashzoo.results import provenance, store
@@ -116,7 +116,7 @@ def test_a_cell_made_otherwise_is_measured_again_where_determinism_is_asked_for(
     job, cell, _ = measured
     wanted = replace(job, execution=replace(job.execution, deterministic=True))
     assert again(cell, wanted, None, Path("x"))
-    assert lacking(cell, wanted, Path("x"))  # nor is one taken from another sweep on the folder
+    assert incomplete(cell, wanted, Path("x"))  # nor is one taken from another sweep on the folder
     assert not again(replace(cell, provenance={"deterministic": True}), wanted, None, Path("x"))
     assert wanted.identity.key == job.identity.key
 
