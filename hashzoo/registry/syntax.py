@@ -7,7 +7,7 @@ of syntax nodes and their fields, but no positions, contexts, type comments or t
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,7 +24,7 @@ class ImportedName:
     name: str | None
     bound: str
 
-    def render(self, labels: Mapping[str, int], used: frozenset[str]) -> str:
+    def render(self, labels: Mapping[str, int], used: Collection[str]) -> str:
         """The import as text: modules in ``labels`` by their label, and nothing for a name that is not used."""
         if f"{self.module}.{self.name}" in labels:
             return f"(import #{labels[f'{self.module}.{self.name}']} as {self.bound})"
@@ -40,7 +40,8 @@ class Syntax:
     """The reduced syntax of one module: text, with its imports apart, since these depend on other modules."""
 
     parts: tuple[str | ImportedName, ...]
-    used: frozenset[str]  # names that the module can use
+    variables: frozenset[str]
+    demands: frozenset[str]  # names that the module can use of others
 
     @property
     def imports(self) -> list[ImportedName]:
@@ -75,17 +76,20 @@ def reduced(source: bytes, name: str, package: str) -> Syntax:
         stack += [(child, in_class) for child in ast.iter_child_nodes(node)]
     _hoist_imports(tree, name.partition(".")[0])
     parts = tuple(_parts(tree, package))
-    return Syntax(parts, frozenset(_used_names(tree, parts, name.partition(".")[0])))
+    variables = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return Syntax(parts, variables, frozenset(_demands(tree, parts, name.partition(".")[0])))
 
 
 def joined(modules: Mapping[str, Syntax]) -> str:
     """The text of several modules. Their names and files are not part of it, only their order and what imports what."""
     labels = {name: label for label, name in enumerate(modules)}
-    used = frozenset().union(*(module.used for module in modules.values()))
-    return "\n".join(
-        "".join(part if isinstance(part, str) else part.render(labels, used) for part in module.parts)
-        for module in modules.values()
-    )
+    demands = frozenset[str]().union(*(module.demands for module in modules.values()))
+
+    def text(module: Syntax) -> str:
+        used = module.variables | demands
+        return "".join(part if isinstance(part, str) else part.render(labels, used) for part in module.parts)
+
+    return "\n".join(map(text, modules.values()))
 
 
 def _reduce(node: ast.AST) -> None:
@@ -253,12 +257,10 @@ def _imported_name(node: ast.Import | ast.ImportFrom, package: str) -> ImportedN
     return ImportedName(module, alias.name, alias.asname or alias.name)
 
 
-def _used_names(tree: ast.AST, parts: Iterable[str | ImportedName], root: str) -> Iterator[str]:
-    """Names that a module can use: variables, attributes, texts, and what it imports from its own package."""
+def _demands(tree: ast.AST, parts: Iterable[str | ImportedName], root: str) -> Iterator[str]:
+    """Names that a module can use of others: attributes, texts, and what it imports from its own package."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            yield node.id
-        elif isinstance(node, ast.Attribute):
+        if isinstance(node, ast.Attribute):
             yield node.attr
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value

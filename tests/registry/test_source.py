@@ -288,6 +288,12 @@ def test_a_name_that_a_module_passes_on_counts(package):
     assert package(passed) != package(passed | {"first.py": "from math import cos as f\n"})
 
 
+def test_an_import_for_annotations_does_not_count_if_another_module_uses_the_name(package):
+    unused = PARTS | {"first.py": "from math import sin\n" + PARTS["first.py"]}
+    using = {"second.py": "from math import sin\n\n\ndef g():\n    return sin(2)\n"}
+    assert package(unused | using) == package(PARTS | using)
+
+
 def test_a_factory_in_the_file_of_the_package_itself_counts(package):
     here = {
         "__init__.py": "from . import first\n\n\ndef make(setting):\n    return first.f\n",
