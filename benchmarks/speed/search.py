@@ -150,7 +150,7 @@ def encoded(photos: Path, weights: Path | None, count: int, rounds: int) -> None
 
     def decoded() -> list[torch.Tensor]:
         with ThreadPoolExecutor(min(DECODER_THREADS, os.cpu_count() or 1)) as pool:
-            return list(pool.map(lambda f: prepare(of.tensor(image_paths.open_image(f)), of.input), files))
+            return list(pool.map(lambda f: prepare(of.to_tensor(image_paths.open_image(f)), of.input), files))
 
     ready = torch.stack(decoded())
 

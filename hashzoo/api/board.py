@@ -13,12 +13,13 @@ from pandas import DataFrame
 
 from hashzoo.errors import UsageError
 from hashzoo.registry.zoo import Zoo
-from hashzoo.results import paired
 from hashzoo.results.board import read_board
 from hashzoo.results.cell import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from hashzoo.results import paired
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Board:
         Raises:
             UsageError: If the board does not have a method or a metric.
         """
+        from hashzoo.results import paired
+
         board = read_board(self.folder)
         pairs = paired.pair_methods(board, [one if isinstance(one, str) else method_name(one) for one in methods])
         name = paired.select_metric([board], metric)

@@ -40,10 +40,10 @@ def show(
     """
     from hashzoo.data import split_file
     from hashzoo.registry import zoo
-    from hashzoo.registry.open_dataset import describe, open_protocol
+    from hashzoo.registry.open_dataset import describe, open_dataset
 
     house = zoo.load_plugins(plugins)
-    opened = open_protocol(house, name, root, settings(given))
+    opened = open_dataset(house, name, root, settings(given))
     told = describe(house, opened)
     if save is not None:
         split_file.save(opened.data, save)
@@ -136,7 +136,7 @@ def check(
     from hashzoo.data import audit
     from hashzoo.data.split_file import split_digest
     from hashzoo.registry import zoo
-    from hashzoo.registry.open_dataset import open_protocol
+    from hashzoo.registry.open_dataset import open_dataset
 
     for one in allow:
         if one not in audit.KINDS:
@@ -144,7 +144,7 @@ def check(
     house = zoo.load_plugins(plugins)
     set_for = settings(given)
     weights = set_for.pop(backbone, {}) if backbone is not None else {}
-    opened = open_protocol(house, name, root, set_for)
+    opened = open_dataset(house, name, root, set_for)
     found = []
     if backbone is not None:
         found += audit.contaminated(opened.data, _trained_on(house, backbone, weights, opened.data))

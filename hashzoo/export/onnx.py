@@ -181,7 +181,7 @@ def _examples(encoder: Encoder, images: Sequence[Path], root: Path | None) -> Te
     trained = encoder.trained
     if images:
         folder, paths = image_paths.find_images(images)
-        tensors = [trained.tensor(image_paths.open_image(folder / path)) for path in paths[:MAX_IMAGES]]
+        tensors = [trained.to_tensor(image_paths.open_image(folder / path)) for path in paths[:MAX_IMAGES]]
     else:
         try:
             queries = reload_data(trained.cell, encoder.plugins, root).query.images

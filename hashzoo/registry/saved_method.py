@@ -1,4 +1,4 @@
-"""A trained method on disk, and back: its tensors as safetensors, with what is needed to build it again."""
+"""Writes trained methods to disk and reads them: tensors as safetensors, with a recipe to build the method again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hashzoo.data.image_files import to_rgb
 from hashzoo.data.transforms import pil_to_tensor
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line
 from hashzoo.method import Method
-from hashzoo.registry import zoo
 from hashzoo.registry.build import build_backbone
 from hashzoo.registry.source import code_digest
+from hashzoo.registry.zoo import Zoo, load_plugins
 from hashzoo.results import store
 from hashzoo.results.cell import Cell
 from hashzoo.run import Run
@@ -28,12 +28,12 @@ from hashzoo.storage.tensors import read_tensors, tensor_bytes
 from hashzoo.training.budget import Budget
 from hashzoo.types import Input, Setting, Split
 
-SCHEMA = 1  # of what the file says beside tensors; files from before it was written lack it
+SCHEMA = 1  # of the recipe; files of 0.1.0 do not record it
 
 
 @dataclass(frozen=True)
 class TrainedMethod:
-    """A method as its fit left it, in eval mode, and the run whose backbone input and device it uses."""
+    """A trained method in eval mode, and the run that holds its device and the input of its backbone."""
 
     cell: Cell
     method: Method
@@ -42,31 +42,32 @@ class TrainedMethod:
     shape: tuple[int, int, int]  # channels, height and width of the dataset's images
     input: Input  # of the backbone
 
-    def tensor(self, image: Image.Image) -> Tensor:
-        """An image as uint8 (C, H, W): upright, in the channels that the dataset has, what is see-through on white.
+    def to_tensor(self, image: Image.Image) -> Tensor:
+        """Convert an image to uint8 (C, H, W) with the channels of the dataset.
 
-        A backbone that takes images of any size gets the middle of this one, in the shape and size of the dataset's.
+        The EXIF orientation is applied, and transparent areas become white. If the backbone takes images of any size,
+        the image is cropped at its center to the aspect ratio of the dataset's images and resized to their size.
         """
         upright = to_rgb(ImageOps.exif_transpose(image))
-        turned = upright.convert("L") if self.shape[0] == 1 else upright
+        converted = upright.convert("L") if self.shape[0] == 1 else upright
         if self.input.size is None:
-            turned = ImageOps.fit(turned, self.shape[:0:-1], Image.Resampling.BICUBIC)
-        return pil_to_tensor(turned)
+            converted = ImageOps.fit(converted, self.shape[:0:-1], Image.Resampling.BICUBIC)
+        return pil_to_tensor(converted)
 
-    def split(self, images: Sequence[Image.Image]) -> Split:
-        """Images as an unlabelled split, each as :meth:`tensor` makes it."""
-        tensors = [self.tensor(image) for image in images]
+    def to_split(self, images: Sequence[Image.Image]) -> Split:
+        """Convert images to an unlabelled split, each by :meth:`to_tensor`."""
+        tensors = [self.to_tensor(image) for image in images]
         return Split(tensors, torch.zeros(len(tensors), len(self.class_names)), torch.arange(len(tensors)))
 
 
 def path_of(cell: Path) -> Path:
-    """Where the weights of the cell at this path lie."""
+    """The path of the weights of the cell at this path."""
     return cell.with_suffix(".safetensors")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is needed, beside the tensors, to build a trained method again; ``key`` is the key of its cell."""
+    """What is needed besides the tensors to build a trained method again; ``key`` is the key of its cell."""
 
     key: str
     setting: Setting
@@ -77,85 +78,90 @@ class Recipe:
 
 
 def write(path: Path, method: Method, recipe: Recipe) -> None:
-    """Write a trained method's tensors and its recipe, in one step. EnvironmentFailure when the disk refuses."""
+    """Write a method's tensors and its recipe, all or nothing. Raises EnvironmentFailure if the disk fails."""
     setting = {**vars(recipe.setting), "class_counts": recipe.setting.class_counts.tolist()}
-    about = {"schema": SCHEMA, **vars(recipe), "setting": setting}
-    replace_bytes(path, tensor_bytes(json.dumps(about), method.state_dict()))
+    fields = {"schema": SCHEMA, **vars(recipe), "setting": setting}
+    replace_bytes(path, tensor_bytes(json.dumps(fields), method.state_dict()))
 
 
 def contents(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What :func:`write` put into a file: how to build the method, and its tensors. EnvironmentFailure where it
-    differs.
-    """
+    """The fields of the recipe and the tensors of a file. Raises EnvironmentFailure if the file is damaged."""
     try:
-        text, tensors = read_tensors(file, allow_unsealed=True)  # as 0.1.0 wrote it
-        about = json.loads(text)
-        about["key"], about["plugins"]
-    except Exception as error:  # whatever a damaged file makes of its readers
+        text, tensors = read_tensors(file, allow_unsealed=True)  # files of 0.1.0 are not sealed
+        fields = json.loads(text)
+        fields["key"], fields["plugins"]
+    except Exception as error:  # readers of damaged files raise exceptions of many types
         cure = "run hashzoo bench again with --rerun all"
         raise EnvironmentFailure(f"{file} cannot be read: {first_line(error)}; {cure}") from error
-    return about, tensors
+    return fields, tensors
 
 
-def _told(file: Path, about: Mapping[str, Any]) -> tuple[Setting, tuple[int, int, int]]:
+def read(cell_path: Path, device: str = "cpu", plugins: Sequence[str] = ()) -> TrainedMethod:
+    """Build the trained method of a cell.
+
+    Args:
+        cell_path: The path of the cell's JSON or of its weights.
+        device: The device of the method.
+        plugins: Plugin files or modules to load. A plugin that only the file names is not loaded, since a file must
+            not decide which code runs.
+
+    Raises:
+        UsageError: If the cell is not ok or has no weights, or a plugin is not named.
+        EnvironmentFailure: If the file is damaged or belongs to another cell, or the code or the weights of the
+            backbone have changed.
+    """
+    cell_path = cell_path.with_suffix(".json")
+    cell, file = store.read(cell_path), path_of(cell_path)
+    if cell.status != "ok":
+        raise UsageError(f"{cell_path.name} is {cell.status}: {cell.reason}; name a cell that is ok")
+    if not file.is_file():
+        raise UsageError(f"{cell_path.name} has no weights; run its hashzoo bench again with --save-weights")
+    fields, tensors = contents(file)
+    refuse_newer(file, fields.get("schema", SCHEMA), SCHEMA, RESULTS)
+    if fields["key"] != cell.identity.key:
+        raise EnvironmentFailure(f"{file} belongs to another cell; run hashzoo bench again with --rerun all")
+    given = {Path(name).name for name in plugins}  # in any folder, since the digest of the code is compared below
+    if missing := [name for name in fields["plugins"] if Path(name).name not in given]:
+        raise UsageError(f"{cell_path.name} needs the plugin {missing[0]}; name it with --plugin to run its code")
+    return _build(cell, file, fields, tensors, load_plugins(plugins), device)
+
+
+def _build(
+    cell: Cell, file: Path, fields: Mapping[str, Any], tensors: dict[str, Tensor], zoo: Zoo, device: str
+) -> TrainedMethod:
+    identity, name = cell.identity, file.with_suffix(".json").name
+    entry, backbone_entry = zoo.method(identity.method), zoo.backbone(identity.backbone)
+    if code_digest(entry.factory, backbone_entry.factory) != identity.code:
+        raise EnvironmentFailure(f"the code of {identity.method} or its backbone has changed since {name} was made")
+    setting, shape = _read_setting(file, fields)
+    backbone = build_backbone(zoo, identity.backbone, shape, fields["backbone_options"], identity.seed)
+    recorded = {value for option, value in identity.backbone_options.items() if option.endswith("weights")}
+    if recorded - {backbone.weights}:
+        raise EnvironmentFailure(f"the weights of {identity.backbone} have changed since {name} was made")
+    budget = Budget.model_validate(identity.budget)
+    run = Run(budget, identity.seed, to=backbone.input, device=device)
+    method: Method = entry.factory(setting, run.place(backbone), **identity.hyperparameters)
+    _load_tensors(method, tensors, f"{file} does not fit {identity.method}", frozen=budget.backbone != "full")
+    method.to(run.device).eval()
+    return TrainedMethod(cell, method, run, tuple(fields["class_names"]), shape, backbone.input)
+
+
+def _read_setting(file: Path, fields: Mapping[str, Any]) -> tuple[Setting, tuple[int, int, int]]:
     """The setting that a method was built for, and the shape of its images."""
     try:
-        channels, height, width = about["shape"]
-        setting = Setting(**{**about["setting"], "class_counts": torch.tensor(about["setting"]["class_counts"])})
+        channels, height, width = fields["shape"]
+        setting = Setting(**{**fields["setting"], "class_counts": torch.tensor(fields["setting"]["class_counts"])})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise EnvironmentFailure(f"{file} does not say how to build its method: {error}") from error
     return setting, (channels, height, width)
 
 
-def read(cell_path: Path, device: str = "cpu", plugins: Sequence[str] = ()) -> TrainedMethod:
-    """The trained method of a cell, by the path of its JSON or of its weights.
-
-    ``plugins`` are loaded; a plugin that only the file names is not, since a file must not choose what code runs.
-    UsageError for such a one, and where the cell was measured without keeping its weights; EnvironmentFailure where
-    the file is damaged or was written for another cell.
-    """
-    cell_path = cell_path.with_suffix(".json")
-    cell, file = store.read(cell_path), path_of(cell_path)
-    if cell.status != "ok":
-        raise UsageError(f"{cell_path.name} is {cell.status}: {cell.reason}; only a cell that is ok has a method")
-    if not file.is_file():
-        raise UsageError(f"{cell_path.name} has no weights beside it; run its hashzoo bench again with --save-weights")
-    about, tensors = contents(file)
-    refuse_newer(file, about.get("schema", SCHEMA), SCHEMA, RESULTS)
-    if about["key"] != cell.identity.key:
-        raise EnvironmentFailure(f"{file} belongs to another cell; run hashzoo bench again with --rerun all")
-    given = {Path(name).name for name in plugins}  # wherever the file lies: the digest of its code is compared below
-    if unnamed := [name for name in about["plugins"] if Path(name).name not in given]:
-        raise UsageError(
-            f"{cell_path.name} was made with the plugin {unnamed[0]}; name it with --plugin to run its code"
-        )
-    identity, house = cell.identity, zoo.load_plugins(plugins)
-    entry, trunk = house.method(identity.method), house.backbone(identity.backbone)
-    if code_digest(entry.factory, trunk.factory) != identity.code:
-        raise EnvironmentFailure(
-            f"the code of {identity.method} or its backbone has changed since {cell_path.name} was made"
-        )
-    budget = Budget.model_validate(identity.budget)
-    setting, shape = _told(file, about)
-    backbone = build_backbone(house, identity.backbone, shape, about["backbone_options"], identity.seed)
-    recorded = {value for name, value in identity.backbone_options.items() if name.endswith("weights")}
-    if recorded - {backbone.weights}:
-        raise EnvironmentFailure(
-            f"the weights of {identity.backbone} are no longer those that {cell_path.name} was made with"
-        )
-    run = Run(budget, identity.seed, to=backbone.input, device=device)
-    method: Method = entry.factory(setting, run.place(backbone), **identity.hyperparameters)
+def _load_tensors(method: Method, tensors: dict[str, Tensor], problem: str, frozen: bool) -> None:
+    """Load the state of a method; that of a frozen backbone is not in the file. Raises EnvironmentFailure."""
     try:
         missing, unexpected = method.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
-        raise EnvironmentFailure(
-            f"{file} does not fit {identity.method}: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    # a frozen backbone was no part of the method that was trained; it is built above as it was then
-    wrong = [*unexpected, *(n for n in missing if budget.backbone == "full" or "backbone." not in n)]
+        raise EnvironmentFailure(f"{problem}: {str(error).splitlines()[-1].strip()}") from error
+    wrong = [*unexpected, *(name for name in missing if not frozen or "backbone." not in name)]
     if wrong:
-        raise EnvironmentFailure(
-            f"{file} does not fit {identity.method} as installed here ({wrong[0]}); has it changed?"
-        )
-    method.to(run.device).eval()
-    return TrainedMethod(cell, method, run, tuple(about["class_names"]), shape, backbone.input)
+        raise EnvironmentFailure(f"{problem} as installed here ({wrong[0]}); has it changed?")

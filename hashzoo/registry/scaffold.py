@@ -1,4 +1,4 @@
-"""A plugin to start from, written from the templates in the folder ``templates``: a package, or one file."""
+"""Writes a small working plugin from the templates in the folder ``templates``: a package or one file."""
 
 from __future__ import annotations
 
@@ -23,47 +23,44 @@ NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*\Z")
 
 
 @dataclass(frozen=True)
-class Made:
-    """The files that were written, and the commands that try them."""
+class NewPlugin:
+    """The files that were written, and commands to try them."""
 
     files: tuple[Path, ...]
     commands: tuple[str, ...]
 
 
-def new(name: str, kind: str, one_file: bool, into: Path) -> Made:
-    """Write the plugin ``name`` of a kind (``loss``, ``head``, ``method``, ``backbone``, ``dataset``) below ``into``.
+def new(name: str, kind: str, one_file: bool, into: Path) -> NewPlugin:
+    """Write a plugin into a folder: all of its files, or none if one cannot be written.
 
-    UsageError for a name that cannot be one, or is taken, and for files that exist; EnvironmentFailure where a file
-    cannot be written. Either all files are there afterwards or none.
+    Args:
+        name: The name of the package, and of what it provides.
+        kind: "loss", "head", "method", "backbone" or "dataset".
+        one_file: Whether to write one file for ``--plugin`` instead of a package.
+        into: The folder that the package or file is written to.
+
+    Raises:
+        UsageError: If the name is invalid or taken, or the files exist.
+        EnvironmentFailure: If a file cannot be written.
     """
     module = name.replace("-", "_")
     target = into / (f"{module}.py" if one_file else name)
-    _insist(name, kind, module, target)
-    words: dict[str, Any] = {
-        "name": name,
-        "module": module,
-        "title": _title(module),
-        "kind": kind,
-        "version": __version__,
-        "one_file": one_file,
-        "article": "an" if kind[0] in "aeiou" else "a",
-    }
-    words |= {key: _rendered(text, words) for key, text in _kinds()[kind].items()}
-    code = _template(f"{kind}.py.jinja", words)
+    _check_name(name, kind, module, target)
+    words = _words(name, kind, module, one_file)
+    code = _render_file(f"{kind}.py.jinja", words)
     if one_file:
-        _put(target, {"": code})
+        _write(target, {"": code})
         file = shlex.quote(str(target))
-        return Made(
-            (target,), (f"hashzoo check {file}", f"hashzoo bench digits --quick --plugin {file} {words['bench']}")
-        )
+        bench = f"hashzoo bench digits --quick --plugin {file} {words['bench']}"
+        return NewPlugin((target,), (f"hashzoo check {file}", bench))
     texts = {
-        "pyproject.toml": _template("pyproject.toml.jinja", words),
-        "README.md": _template("README.md.jinja", words),
+        "pyproject.toml": _render_file("pyproject.toml.jinja", words),
+        "README.md": _render_file("README.md.jinja", words),
         f"src/{module}/__init__.py": f'"""{words["summary"]}"""\n',
         f"src/{module}/plugin.py": code,
-        f"tests/test_{module}.py": _template(f"test_{kind}.py.jinja", words),
+        f"tests/test_{module}.py": _render_file(f"test_{kind}.py.jinja", words),
     }
-    _put(target, texts)
+    _write(target, texts)
     folder = shlex.quote(str(target))
     commands = (
         f"pip install -e {folder if '/' in folder else './' + folder}",
@@ -71,36 +68,50 @@ def new(name: str, kind: str, one_file: bool, into: Path) -> Made:
         f"hashzoo bench digits --quick {words['bench']}",
         f"pytest {folder}",
     )
-    return Made(tuple(target / path for path in texts), commands)
+    return NewPlugin(tuple(target / path for path in texts), commands)
+
+
+def _words(name: str, kind: str, module: str, one_file: bool) -> dict[str, Any]:
+    """The variables of the templates."""
+    words: dict[str, Any] = {
+        "name": name,
+        "module": module,
+        "title": _class_name(module),
+        "kind": kind,
+        "version": __version__,
+        "one_file": one_file,
+        "article": "an" if kind[0] in "aeiou" else "a",
+    }
+    return words | {key: _render(text, words) for key, text in _kinds()[kind].items()}
 
 
 def _kinds() -> dict[str, dict[str, str]]:
     return tomllib.loads((TEMPLATES / "kinds.toml").read_text(encoding="utf-8"))
 
 
-def _insist(name: str, kind: str, module: str, target: Path) -> None:
-    """UsageError for a name that is none, that other code has, or whose files are there."""
+def _check_name(name: str, kind: str, module: str, target: Path) -> None:
+    """Raise UsageError for an invalid name, a name of other code, and files that exist."""
     if not NAME.match(name):
         near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")
-        hint = f"; {near!r} would do" if NAME.match(near) else ""
-        raise UsageError(f"{name!r} cannot be a name: lower-case letters and digits, joined by hyphens{hint}")
+        hint = f"; try {near!r}" if NAME.match(near) else ""
+        raise UsageError(f"invalid name {name!r}: use lower-case letters and digits, joined by hyphens{hint}")
     if target.exists() or target.is_symlink():
         what = "folder" if target.is_dir() else "file"
-        raise UsageError(f"the {what} {target} exists; take another name, remove it, or choose a place by --into")
+        raise UsageError(f"the {what} {target} exists; choose another name or folder (--into), or remove it")
     if keyword.iskeyword(module) or module in sys.stdlib_module_names or _importable(module):
-        raise UsageError(f"{name!r} cannot be a name: import {module} would mean other code; try {name}-{kind}")
+        raise UsageError(f"invalid name {name!r}: import {module} imports other code; try {name}-{kind}")
     code = (TEMPLATES / f"{kind}.py.jinja").read_text(encoding="utf-8")
-    if re.search(rf"^(from|import) .*\b{_title(module)}\b", code, re.M):
-        raise UsageError(f"{name!r} cannot be a name: its class would hide {_title(module)}; try {name}-{kind}")
-    from hashzoo.registry import zoo  # imports torch, which an error above must not wait for
+    if re.search(rf"^(from|import) .*\b{_class_name(module)}\b", code, re.M):
+        raise UsageError(f"invalid name {name!r}: its class would hide {_class_name(module)}; try {name}-{kind}")
+    from hashzoo.registry.zoo import load_plugins  # here, since it imports torch
 
     catalogue = {"loss": "losses"}.get(kind, f"{kind}s")
-    offered = _rendered(_kinds()[kind]["offers"], {"name": name})
-    if offered in (known := zoo.load_plugins().catalogue(catalogue)):
-        raise UsageError(f"there is a {kind} {offered!r} already, of {known[offered].plugin}; take another name")
+    offered = _render(_kinds()[kind]["offers"], {"name": name})
+    if offered in (known := load_plugins().catalogue(catalogue)):
+        raise UsageError(f"the {kind} {offered!r} of {known[offered].plugin} exists; choose another name")
 
 
-def _title(module: str) -> str:
+def _class_name(module: str) -> str:
     """The name of the class: ``far_apart`` gives ``FarApart``."""
     return "".join(part.capitalize() for part in module.split("_"))
 
@@ -112,26 +123,26 @@ def _importable(module: str) -> bool:
         return True
 
 
-def _template(file: str, words: dict[str, Any]) -> str:
-    return _rendered((TEMPLATES / file).read_text(encoding="utf-8"), words)
+def _render_file(file: str, words: dict[str, Any]) -> str:
+    return _render((TEMPLATES / file).read_text(encoding="utf-8"), words)
 
 
-def _rendered(text: str, words: dict[str, Any]) -> str:
-    # the templates are ours, and what they make is Python, TOML and Markdown: nothing is to be escaped as HTML
+def _render(text: str, words: dict[str, Any]) -> str:
+    # the templates make Python, TOML and Markdown, so HTML must not be escaped
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)  # nosec B701
     return environment.from_string(text).render(words)
 
 
-def _put(target: Path, texts: dict[str, str]) -> None:
-    """A file, or all files below a folder, or nothing: they are written beside it, and moved in one step."""
-    beside = target.with_name(f".{target.name}.new")
+def _write(target: Path, texts: dict[str, str]) -> None:
+    """Write a file, or all files of a folder, under a temporary name, and rename it once everything is written."""
+    temporary = target.with_name(f".{target.name}.new")
     try:
         for path, text in texts.items():
-            (beside / path).parent.mkdir(parents=True, exist_ok=True)
-            (beside / path).write_text(text, encoding="utf-8")
-        beside.rename(target)
+            (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / path).write_text(text, encoding="utf-8")
+        temporary.rename(target)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise EnvironmentFailure(f"cannot write {target}: {why}; choose another place by --into") from error
+        raise EnvironmentFailure(f"cannot write {target}: {why}; choose another folder with --into") from error
     finally:
-        beside.unlink() if beside.is_file() else shutil.rmtree(beside, ignore_errors=True)
+        temporary.unlink() if temporary.is_file() else shutil.rmtree(temporary, ignore_errors=True)

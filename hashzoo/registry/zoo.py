@@ -209,14 +209,11 @@ def load_plugins(extra: Iterable[str] = (), definitions: Mapping[str, bytes] | N
         UsageError: If one of ``extra`` does not load.
     """
     zoo = Zoo(extra=tuple(extra))
-    points = importlib.metadata.entry_points(group="hashzoo")
-    unique = {(point.dist.name if point.dist else "", point.name, point.value): point for point in points}
-    for point in sorted(unique.values(), key=_load_order):
-        package, version = (point.dist.name, point.dist.version) if point.dist else ("?", "")
-        if package != "hashzoo" and os.environ.get("HASHZOO_PLUGINS", "").lower() == "off":
+    for point in _installed_plugins():
+        if point.package != "hashzoo" and os.environ.get("HASHZOO_PLUGINS", "").lower() == "off":
             continue
-        name = package if package == "hashzoo" else f"{package}:{point.name}"
-        _add_plugin(zoo, Plugin(name, version, point.value), point.load)
+        name = point.package if point.package == "hashzoo" else f"{point.package}:{point.name}"
+        _add_plugin(zoo, Plugin(name, point.version, point.value), point.load)
     for given in zoo.extra:
         plugin = _add_plugin(zoo, Plugin(given, "", given), partial(load_module, given))
         if plugin.reason:
@@ -229,9 +226,29 @@ def load_plugins(extra: Iterable[str] = (), definitions: Mapping[str, bytes] | N
     return zoo
 
 
-def _load_order(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
-    package = point.dist.name if point.dist else ""
-    return package != "hashzoo", package, point.name
+@dataclass(frozen=True, order=True)
+class _InstalledPlugin:
+    """An entry point, in the order in which plugins are loaded."""
+
+    foreign: bool
+    package: str
+    name: str
+    value: str
+    version: str
+    load: Callable[[], Any] = field(compare=False)
+
+
+def _installed_plugins() -> list[_InstalledPlugin]:
+    """The plugins of installed packages, each once: those of hashzoo first, then by package and name."""
+    packages: dict[Any, tuple[str, str]] = {}  # a distribution parses its metadata whenever its name is read
+    found = {}
+    for point in importlib.metadata.entry_points(group="hashzoo"):
+        if point.dist not in packages:
+            packages[point.dist] = (point.dist.name, point.dist.version) if point.dist else ("?", "")
+        package, version = packages[point.dist]
+        plugin = _InstalledPlugin(package != "hashzoo", package, point.name, point.value, version, point.load)
+        found[package, point.name, point.value] = plugin
+    return sorted(found.values())
 
 
 def _add_plugin(zoo: Zoo, plugin: Plugin, load: Callable[[], Any]) -> Plugin:

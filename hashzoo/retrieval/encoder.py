@@ -152,12 +152,12 @@ class Encoder:
     def _prepare(self, image: ImageLike) -> Tensor:
         """An image as the backbone takes it, (C, H, W)."""
         if not isinstance(image, Image.Image):
-            return prepare(self.trained.tensor(image_paths.open_image(Path(image))), self.trained.input)
+            return prepare(self.trained.to_tensor(image_paths.open_image(Path(image))), self.trained.input)
         try:
             image.load()
         except (OSError, SyntaxError, ValueError) as error:  # Pillow reads pixels lazily
             raise EnvironmentFailure(f"an image does not decode: {first_line(error)}") from error
-        return prepare(self.trained.tensor(image), self.trained.input)
+        return prepare(self.trained.to_tensor(image), self.trained.input)
 
     def _encode_tensors(self, images: Tensor) -> Codes:
         """The codes of prepared images (B, C, H, W)."""

@@ -32,7 +32,7 @@ def compute_heatmaps(trained: TrainedMethod, images: Sequence[Image.Image]) -> t
     Raises:
         UsageError: If the method has neither attention nor what Grad-CAM needs.
     """
-    batch = next(iter(trained.run.blank(trained.split(images), size=len(images))))
+    batch = next(iter(trained.run.blank(trained.to_split(images), size=len(images))))
     with torch.no_grad():
         maps = trained.method.attention(batch)
     if maps is None:

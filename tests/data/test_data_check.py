@@ -21,7 +21,7 @@ from hashzoo.cli.main import main
 from hashzoo.data import audit, near_duplicates, split_file
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.registry import zoo
-from hashzoo.registry.open_dataset import open_protocol
+from hashzoo.registry.open_dataset import open_dataset
 from hashzoo.testing import synthetic_splits
 from hashzoo.types import Split, Splits
 from tests.cli.command import hashzoo
@@ -144,7 +144,7 @@ def test_a_class_beyond_the_columns_of_train_is_unseen_and_no_finding():
 
 @pytest.mark.parametrize("name", [n for n in sorted(HOUSE.datasets) if n.startswith(("digits", "scenes"))])
 def test_built_in_protocols_have_no_finding(name):
-    opened = open_protocol(HOUSE, name)
+    opened = open_dataset(HOUSE, name)
     lines = audit.report(audit.audit_splits(opened.data), opened.data.notes, [])
     assert [line for line in lines if line["status"] == "found"] == []
 
@@ -306,26 +306,30 @@ def test_findings_are_shown_as_a_table_with_a_sentence_each(folder, run_data):
     ("arguments", "code", "message"),
     [
         (["digits.standrad"], 2, "no dataset 'digits.standrad'; did you mean 'digits.standard'?"),
-        (["./nowhere"], 2, "there is no folder ./nowhere"),
+        (["./nowhere"], 2, "no such file or folder: ./nowhere"),
         (["digits.small", "--allow", "query-in-databse"], 2, "did you mean 'query-in-database'?"),
         (["digits.small", "--root", "."], 2, "dataset digits.small has no option 'root'"),
-        (["digits.small", "--set", "scenes.small.seed=1"], 2, "--set scenes.small is no option of digits.small"),
+        (["digits.small", "--set", "scenes.small.seed=1"], 2, "--set scenes.small does not apply to digits.small"),
         (["digits.small", "--backbone", "nothing"], 2, "no backbone 'nothing'"),
         (["stranger.listed"], 2, "requires the option root; give --root FOLDER or --set stranger.listed.root=VALUE"),
         (["stranger.listed", "--root", "empty"], 2, "there is no train.txt in empty"),
-        (["empty"], 2, "no dataset reads the folder empty;"),
+        (["empty"], 2, "no dataset can read the folder empty;"),
         (["empty", "--root", "x"], 2, "empty is a folder; leave out --root"),
         (["notes.md", "--root", "x"], 2, "notes.md is a file; leave out --root"),
-        (["notes.md"], 2, "no dataset reads the file notes.md;"),
+        (["notes.md"], 2, "no dataset can read the file notes.md;"),
         (["notes.md", "--set", "folder.size=64"], 2, "notes.md is no table that is read; use .csv, .tsv, .parquet"),
         (["empty", "--set", "lists.databse=others"], 2, "no option 'databse'; did you mean 'database'?"),
         (["empty", "--set", "lists.database=all"], 2, "lists.database = 'all': "),
-        (["empty", "--set", "digits.small.seed=1"], 2, "--set digits.small is no option of what reads any folder: "),
+        (
+            ["empty", "--set", "digits.small.seed=1"],
+            2,
+            "--set digits.small does not apply to empty; datasets that read any folder: ",
+        ),
         (["empty", "--set", "lists.seed=1"], 3, "there is no train.txt in empty"),
         (
             ["empty", "--set", "lists.seed=1", "--set", "folder.seed=1"],
             3,
-            "reads the folder empty; folder: no images",
+            "can read the folder empty; folder: no images",
         ),
     ],
 )
@@ -369,7 +373,7 @@ def test_a_folder_that_several_data_sets_read_is_refused_until_one_is_chosen(tmp
 
     assert check(folder) == 2
     output = capsys.readouterr().err
-    assert output.startswith(f"hashzoo: folder and lists read the folder {folder}, each in its own way; use ")
+    assert output.startswith(f"hashzoo: folder and lists can each read the folder {folder}; choose one with ")
     assert f"hashzoo data check lists --root '{folder}'" in output
     assert check("lists", "--root", folder) == 0
     assert check(folder, "--set", "lists.seed=0") == 0
@@ -393,9 +397,9 @@ def test_a_table_is_checked_by_its_name_and_declares_that_train_is_searched(tmp_
 def test_where_nothing_but_files_stood_in_the_way_the_exit_code_is_that_of_trouble(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        EnvironmentFailure, match=r"no dataset reads the folder .*; folder: no images .*; lists: there is"
+        EnvironmentFailure, match=r"no dataset can read the folder .*; folder: no images .*; lists: there is"
     ):
-        open_protocol(HOUSE, str(tmp_path / "empty"))
+        open_dataset(HOUSE, str(tmp_path / "empty"))
 
 
 def test_the_fix_for_train_in_database_names_the_option_that_allows_it():
@@ -454,7 +458,7 @@ def test_the_split_digest_covers_ids_labels_order_and_parts_but_not_pixels():
 
 
 def test_composed_queries_change_the_digest_and_cannot_be_saved(tmp_path):
-    union, plain = (open_protocol(HOUSE, name).data for name in ("scenes.union", "scenes.standard"))
+    union, plain = (open_dataset(HOUSE, name).data for name in ("scenes.union", "scenes.standard"))
     assert split_file.split_digest(union) != split_file.split_digest(plain)
     with pytest.raises(UsageError, match="composed of two images cannot be saved"):
         split_file.save(union, tmp_path / "x.npz")

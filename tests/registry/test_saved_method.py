@@ -105,7 +105,7 @@ def test_a_plugin_that_only_the_file_names_is_not_run(tmp_path, kept):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     told = {"hashzoo": json.dumps({**about, "plugins": [str(tmp_path / "evil.py")]})}
     save_file(load_file(saved_method.path_of(kept)), saved_method.path_of(copy), told)
-    with pytest.raises(UsageError, match=r"made with the plugin .*evil\.py; name it with --plugin"):
+    with pytest.raises(UsageError, match=r"needs the plugin .*evil\.py; name it with --plugin"):
         saved_method.read(copy)
     assert not (tmp_path / "ran").exists()
 

@@ -118,17 +118,17 @@ def test_the_command_says_what_it_wrote_and_what_to_try(tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     ("name", "kind", "says"),
     [
-        ("My Loss", "loss", "lower-case letters and digits, joined by hyphens; 'my-loss' would do"),
-        ("../escape", "loss", "'escape' would do"),
-        ("7bits", "loss", "'bits' would do"),
-        ("a.b", "dataset", "'a-b' would do"),
+        ("My Loss", "loss", "lower-case letters and digits, joined by hyphens; try 'my-loss'"),
+        ("../escape", "loss", "try 'escape'"),
+        ("7bits", "loss", "try 'bits'"),
+        ("a.b", "dataset", "try 'a-b'"),
         ("", "loss", "joined by hyphens"),
-        ("class", "loss", "import class would mean other code; try class-loss"),
-        ("json", "head", "import json would mean other code; try json-head"),
+        ("class", "loss", "import class imports other code; try class-loss"),
+        ("json", "head", "import json imports other code; try json-head"),
         ("torch", "backbone", "try torch-backbone"),
         ("output", "head", "its class would hide Output; try output-head"),
-        ("dhn", "loss", "there is a loss 'dhn' already, of hashzoo; take another name"),
-        ("two-level-cam", "method", "there is a method 'two-level-cam' already"),
+        ("dhn", "loss", "the loss 'dhn' of hashzoo exists; choose another name"),
+        ("two-level-cam", "method", "the method 'two-level-cam' of hashzoo exists"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(name, kind, says, tmp_path, capsys):
@@ -147,7 +147,7 @@ def test_what_exists_is_named_and_left_as_it_is(one_file, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["new-plugin", "mine", "--into", str(tmp_path), *(["--file"] if one_file else [])])
     assert ended.value.code == 2
-    assert f"{there} exists; take another name, remove it, or choose a place by --into" in capsys.readouterr().err
+    assert f"{there} exists; choose another name or folder (--into), or remove it" in capsys.readouterr().err
     assert list(tmp_path.rglob("*")) == [there]
     assert not one_file or there.read_text() == "precious"
 
@@ -157,7 +157,7 @@ def test_a_place_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path,
     with pytest.raises(SystemExit) as ended:
         main(["new-plugin", "mine", "--into", str(tmp_path / "file" / "below")])
     assert ended.value.code == 3
-    assert "Not a directory; choose another place by --into" in capsys.readouterr().err
+    assert "Not a directory; choose another folder with --into" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
