@@ -37,7 +37,7 @@ def main() -> None:
     house, limits = zoo.load_plugins(), Limits(parallel=1)
     seeds = list(range(asked.cells + 1))
     file = read("digits").model_copy(update={"methods": ["lsh"], "bits": [8], "seeds": seeds})
-    jobs = plan.plan(file, house, baselines=False)
+    jobs = plan(file, house, baselines=False)
     ends: list[float] = []
 
     def event(job: Any, kind: str, value: Any) -> None:

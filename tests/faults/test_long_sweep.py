@@ -62,7 +62,7 @@ def descendants(of: int) -> set[int]:
 def test_two_thousand_cells_leave_memory_handles_processes_and_files_as_they_were(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(local, "work", trivial.attempt)
     file = read("digits").model_copy(update={"methods": ["lsh"], "bits": [8], "seeds": [0]})
-    (one,) = plan.plan(file, zoo.load_plugins(), baselines=False)
+    (one,) = plan(file, zoo.load_plugins(), baselines=False)
     jobs = [replace(one, identity=replace(one.identity, seed=seed)) for seed in range(CELLS)]
     store.prepare(tmp_path)
     seen: list[tuple[int, int, int]] = []

@@ -52,7 +52,7 @@ def test_the_attended_region_is_a_digit_and_masked_ranking_beats_the_coarse_code
     store.prepare(tmp_path)
     path = store.path(tmp_path, job.identity, job.benchmark)
     cell, arrays = measure(job, keep=saved_method.path_of(path))
-    kept, data = saved_method.read(store.write(tmp_path, cell, arrays)), reload_data(cell, ())
+    kept, data = saved_method.read(store.write(tmp_path, cell, arrays)), reload_data(cell, (), None)
     with torch.no_grad():
         looks = torch.cat([kept.method.attention(batch) for batch in kept.run.blank(data.query)])
     center = torch.zeros(len(looks), 32, 32)

@@ -34,7 +34,7 @@ HEAVY = ("ray", "submitit", "tensorboard", "mlflow", "wandb")
 @pytest.fixture(scope="module")
 def job():
     file = read("digits").model_copy(update={"methods": ["lsh"], "bits": [8], "seeds": [0]})
-    return plan.plan(file, zoo.load_plugins(), baselines=False)[0]
+    return plan(file, zoo.load_plugins(), baselines=False)[0]
 
 
 def files_of(job, folder, value):
