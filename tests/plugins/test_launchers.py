@@ -45,7 +45,9 @@ def files_of(job, folder, value):
 
 
 def test_nothing_heavy_is_imported_until_it_is_used():
-    code = f"import sys\nfrom hashzoo import zoo\nzoo.load()\nprint([m for m in {HEAVY} if m in sys.modules])"
+    code = (
+        f"import sys\nfrom hashzoo import load_plugins\nload_plugins()\nprint([m for m in {HEAVY} if m in sys.modules])"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
@@ -201,14 +203,16 @@ def test_a_slurm_job_has_its_timeout_and_some_more():
     assert Slurm(Limits(timeout=600.0)).minutes == 15
     assert Slurm(Limits()).minutes == 60
     assert Slurm(Limits(timeout=600.0), minutes=3).minutes == 3
-    with pytest.raises(ValueError, match="cpus at least 1"):
+    with pytest.raises(ValueError, match="cpus >= 1"):
         Slurm(Limits(), cpus=0)
 
 
 def test_where_there_is_no_slurm_one_line_says_so(job, tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EnvironmentFailure, match=r"there is no Slurm here .*; run this where sbatch is found"):
+    with pytest.raises(
+        EnvironmentFailure, match=r"Slurm was not found on this machine .*; run the command on a machine with sbatch"
+    ):
         Slurm(Limits()).start(job, tmp_path, 0)
 
 

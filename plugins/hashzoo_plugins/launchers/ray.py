@@ -1,4 +1,4 @@
-"""Cells on a Ray cluster: one that runs already, or one on this machine that nobody else can reach."""
+"""Run cells on a Ray cluster: an existing one, or a private one on this machine."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from typing import Any
 from hashzoo import EnvironmentFailure, Job, Limits, measure_to_files, store_files
 from hashzoo_plugins.extras import import_extra
 
-#: What a Ray of this machine alone reads: nothing is told to its makers; it listens on 127.0.0.1, as it does by itself
-#: on a Mac; and who wants to speak to it, from this machine too, needs the token that Ray keeps in the home folder.
+#: The environment of a private Ray: no usage statistics; it listens on 127.0.0.1 only, the default on macOS; and
+#: every client, also on this machine, needs the token that Ray stores in the home folder.
 ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 LOOPBACK = "127.0.0.1"
-GRACE = 2.0  # seconds that cells have to end when they are taken back
+GRACE = 2.0  # seconds for cancelled cells to end
 GIB = 1 << 30
 
 
 class Ray:
-    """A task a cell on a Ray cluster: the one at ``address``, or one of this machine alone where none is given.
+    """One task per cell on the Ray cluster at ``address``; without an address, on a private one of this machine.
 
-    ``cpus``, ``gpus`` (None: as many as it asks for where the device is cuda) and ``memory_gb`` are what Ray sets aside
-    for a cell. A cell whose worker or node is lost is sent out again, ``retries`` times.
+    ``cpus``, ``gpus`` (None: as many as the cell needs if the device is cuda) and ``memory_gb`` are the resources that
+    Ray reserves for a cell. A cell whose worker or node is lost is submitted again, up to ``retries`` times.
     """
 
     def __init__(
@@ -44,23 +44,23 @@ class Ray:
         retries: int = 2,
     ) -> None:
         if min(cpus, gpus or 0, memory_gb, retries) < 0:
-            raise ValueError("cpus, gpus, memory_gb and retries are 0 or more")
-        with _environment({} if address else ALONE):  # much of it is read when Ray is imported
+            raise ValueError("cpus, gpus, memory_gb and retries must not be negative")
+        with _environment({} if address else ALONE):  # Ray reads most of it when it is imported
             self._ray = import_extra("launcher ray", "ray", "ray")
         self.limits, self.address, self.retries = limits, address, retries
         self.cpus, self.gpus, self.memory = cpus, gpus, int(memory_gb * GIB)
         self.here = not address
-        self._ours = False  # whether the cluster, or our way into it, ends with the sweep
+        self._ours = False  # whether this launcher started or joined the cluster, and so leaves it at the end
         self._place = ""
         self._task: Any = None
         self._out: list[Sent] = []
 
     def start(self, job: Job, folder: Path, slot: int) -> Sent:
-        """Send out a cell; Ray starts it where there is room."""
+        """Submit a cell; Ray starts it when resources are free."""
         gpus = float(job.execution.devices * (job.execution.device == "cuda")) if self.gpus is None else self.gpus
-        job = job.on("cuda" if gpus else "cpu")  # Ray shows it the GPUs that are its own, and no other
+        job = job.on("cuda" if gpus else "cpu")  # Ray makes only the GPUs of the cell visible to it
         self._join(gpus)
-        # Ray's own retries never end where it ended a worker to save a node's memory
+        # Ray retries without limit after it ends a worker because the memory of a node is low
         task = self._task.options(num_cpus=self.cpus, num_gpus=gpus, memory=self.memory or None, max_retries=0)
         where = str(Path.cwd())
         self._out = [one for one in self._out if one.result is None]
@@ -68,13 +68,13 @@ class Ray:
         return self._out[-1]
 
     def wait(self, attempts: Sequence[Sent], seconds: float) -> None:
-        """Until one has an answer, or for some seconds."""
+        """Wait until one attempt has ended, or for some seconds."""
         self._ray.wait([one.ref for one in attempts], num_returns=1, timeout=seconds, fetch_local=False)
 
     def close(self) -> None:
-        """Leave the cluster, or end it where it is ours."""
+        """Leave the cluster, and stop it if it is private."""
         if any(one.result is None for one in self._out):
-            time.sleep(GRACE)  # Ray takes what was taken back for ended before it has cleaned up behind itself
+            time.sleep(GRACE)  # Ray reports cancelled tasks as ended before their processes are gone
         if self._ours:
             self._ray.shutdown()
             self._ours = False
@@ -85,22 +85,22 @@ class Ray:
         if self._task is not None:
             return
         if not self._ray.is_initialized():
-            self._ours = True  # first: a start that fails halfway is ended too
-            with _signals_kept():
+            self._ours = True  # set first, so that a failed start is cleaned up too
+            with _sigterm_handler_kept():
                 self._start() if self.here else self._enter()
         if self.here:
-            there = self._ray.cluster_resources()
-            if gpus > there.get("GPU", 0):
+            available = self._ray.cluster_resources().get("GPU", 0)
+            if gpus > available:
                 raise EnvironmentFailure(
-                    f"launcher ray: a cell is to have {gpus:g} GPUs, and there are {there.get('GPU', 0):g}"
+                    f"launcher ray: a cell needs {gpus:g} GPUs, but this machine has {available:g}; reduce ray.gpus"
                 )
-        self._task = self._ray.remote(measured)
+        self._task = self._ray.remote(measure_on_node)
 
     def _start(self) -> None:
-        # Ray's sockets lie in it, whose paths may have 107 letters: the usual folder for temporary files may be deep
-        self._place = tempfile.mkdtemp(prefix="hashzoo-ray-", dir="/tmp")  # nosec B108 # of a name nobody guesses
+        # Ray's sockets are in it, and their paths are limited to 107 characters, which TMPDIR can exceed
+        self._place = tempfile.mkdtemp(prefix="hashzoo-ray-", dir="/tmp")  # nosec B108 # mkdtemp chooses a random name
         try:
-            with _environment({**ALONE, "TMPDIR": self._place}):  # so that nothing of a cell outlives it
+            with _environment({**ALONE, "TMPDIR": self._place}):  # so that no file of a cell is left
                 self._ray.init(
                     address="local",
                     num_cpus=math.ceil(max(1.0, self.cpus) * self.limits.parallel),
@@ -109,34 +109,34 @@ class Ray:
                     logging_level="ERROR",
                     _temp_dir=self._place,
                 )
-        except Exception as error:  # Ray raises bare ones, among them after 30 s on a machine that is very busy
+        except Exception as error:  # Ray raises plain exceptions, for example a timeout on a busy machine
             self.close()
             why = str(error).strip().split("\n")[0]
             raise EnvironmentFailure(
-                f"Ray does not start here ({why}); run the same command again, or without it"
+                f"Ray did not start on this machine ({why}); run the command again, or without --launcher ray"
             ) from error
-        heard = {node["NodeManagerAddress"] for node in self._ray.nodes()}
-        if heard != {LOOPBACK}:
+        addresses = {node["NodeManagerAddress"] for node in self._ray.nodes()}
+        if addresses != {LOOPBACK}:
             self.close()
             raise EnvironmentFailure(
-                f"Ray listens on {', '.join(sorted(heard))} and not on this machine alone; start a cluster with "
-                "`ray start --head` and name it with --set ray.address=ADDRESS"
+                f"Ray listens on {', '.join(sorted(addresses))}, so other machines can reach it; start a cluster with "
+                "`ray start --head` and set --set ray.address=ADDRESS"
             )
 
     def _enter(self) -> None:
         host, _, port = self.address.removeprefix("ray://").rpartition(":")
         try:
-            if port.isdigit():  # Ray itself waits for minutes for one that is not there
+            if port.isdigit():  # Ray would wait for minutes if nothing listens there
                 socket.create_connection((host, int(port)), timeout=10).close()
             self._ray.init(address=self.address, logging_level="ERROR")
         except Exception as error:
             why = str(error).strip().split("\n")[0]
-            raise EnvironmentFailure(f"there is no Ray cluster at {self.address} ({why}); check ray.address") from error
+            raise EnvironmentFailure(f"no Ray cluster at {self.address} ({why}); check ray.address") from error
 
 
 @dataclass
 class Sent:
-    """A cell that is out."""
+    """A submitted cell."""
 
     ray: Any
     send: Callable[[], Any]
@@ -152,25 +152,25 @@ class Sent:
         self.ref = self.send()
 
     def news(self) -> Iterator[tuple[float, dict[str, float]]]:
-        """Nothing: what a cell says on its way stays on its node."""
+        """Yield nothing: the progress of a cell is not sent from its node."""
         return iter(())
 
     def ended(self) -> bool:
-        """Whether it has come back, or is lost for good; one that is lost is sent out again."""
+        """Whether the task has ended. A lost task is submitted again while retries are left."""
         if self.result is None and self.ray.wait([self.ref], timeout=0)[0]:
             self.result = self._answer()
         return self.result is not None
 
     def fate(self) -> tuple[str, str]:
-        """How it ended; its files are kept."""
+        """The status and the reason; the files of the cell are stored."""
         if self.files:
             store_files(self.job, self.folder, self.files)
-        return self.result or ("crashed", "it has not ended")
+        return self.result or ("crashed", "the task has not ended")
 
     def end(self) -> None:
-        """Take it back: its process and all that it started end."""
+        """Cancel the task, its process and all child processes."""
         if self.result is None:
-            with suppress(Exception):  # a cluster that is gone has ended it
+            with suppress(Exception):  # a stopped cluster has ended the task
                 self.ray.cancel(self.ref, force=False)
 
     def _answer(self) -> tuple[str, str] | None:
@@ -178,7 +178,7 @@ class Sent:
         try:
             self.files = self.ray.get(self.ref)
             return "ok", ""
-        except errors.RayTaskError as error:  # it could not even begin there
+        except errors.RayTaskError as error:  # raised before the cell was measured
             cause = error.cause
             return "crashed", f"on its node: {type(cause).__name__}: {' '.join(str(cause).split())[:200]}"
         except errors.RayError as error:
@@ -190,15 +190,16 @@ class Sent:
             return "oom" if isinstance(error, errors.OutOfMemoryError) else "crashed", why
 
 
-def measured(job: Job, limits: Limits, where: str) -> dict[str, bytes]:
-    """What a node does: one cell, and its files by name."""
-    with suppress(OSError):  # where folders are shared, relative paths mean the same
-        os.chdir(where)
+def measure_on_node(job: Job, limits: Limits, folder: str) -> dict[str, bytes]:
+    """Measure one cell on a node, and return its files by name."""
+    with suppress(OSError):  # with shared folders, relative paths stay valid
+        os.chdir(folder)
     return measure_to_files(job, limits)
 
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -212,11 +213,11 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray puts a handler of its own in the place of the one by which a sweep ends in order."""
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Restore the SIGTERM handler that shuts a benchmark down cleanly, which Ray replaces."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        with suppress(ValueError):  # not the main thread: then nobody has changed it
+        with suppress(ValueError):  # outside the main thread Ray does not replace it
             signal.signal(signal.SIGTERM, before)
