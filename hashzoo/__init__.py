@@ -1,4 +1,18 @@
-"""hashzoo: a zoo and a benchmark of methods that learn to hash images into short binary codes."""
+"""hashzoo: a zoo and a benchmark of methods that learn to hash images into short binary codes.
+
+A benchmark from Python is :func:`benchmark`. A plugin is a module with one or more hooks, each of which returns
+factories by name. They build a :class:`Method`, :class:`Head`, :class:`Loss`, :class:`Backbone` or :class:`Splits`:
+
+    from hashzoo import hookimpl
+
+    @hookimpl
+    def hashzoo_losses():
+        return {"my-loss": MyLoss}
+
+The hooks are ``hashzoo_methods``, ``hashzoo_heads``, ``hashzoo_losses``, ``hashzoo_backbones``, ``hashzoo_datasets``,
+``hashzoo_metrics``, ``hashzoo_launchers`` and ``hashzoo_finished`` (trackers). ``hashzoo check FILE`` checks a plugin,
+and ``hashzoo bench --plugin FILE`` runs it.
+"""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ PAIRS = 1 << 24  # largest number of distances held in memory at once: 64 querie
 class Distance(ABC):
     """Base class of a distance between named codes.
 
-    A subclass sets ``stored`` and implements ``__call__``. A whole-number distance between packed bit codes should
-    extend :class:`PackedDistance` instead, which an index counts without sorting.
+    A subclass sets ``stored`` and implements ``__call__``. For an integer distance between bit codes, extend
+    :class:`PackedDistance` instead: an index can count it without sorting.
 
     Attributes:
         stored: Names of the codes that the distance reads from the database. An index keeps these codes and no others.
@@ -52,22 +52,28 @@ class Distance(ABC):
 
 
 class PackedDistance(Distance):
-    """Base class of a whole-number distance between bit codes that are stored eight bits to a byte.
+    """Base class for integer distances between packed bit codes (eight bits per byte).
 
     The database stays packed, and items are counted in a histogram by distance, without sorting. A subclass implements
-    :meth:`largest` and :meth:`packed`; a faster implementation for one distance can also override :meth:`counts` and
-    :meth:`nearest`, as :class:`Hamming` does.
+    :meth:`largest` and :meth:`packed`. The default :meth:`counts` computes blocks of (Q, N) distances and is therefore
+    slower than :class:`Hamming`, whose compiled loops store none; override :meth:`counts` and :meth:`nearest` to do the
+    same. Metrics within a Hamming radius, such as ``p@h2``, are undefined for other distances.
 
     Args:
         name: Name of the code to compare: bool (B, K), as ``encode`` returns it.
 
     Example:
-        >>> class Parity(PackedDistance):  # 1 if the codes differ in an odd number of bits
+        >>> class Weighted(PackedDistance):
+        ...     def __init__(self, name: str, weights: NDArray[np.int64]) -> None:
+        ...         super().__init__(name)
+        ...         self.weights = weights  # (K,) non-negative integers
+        ...
         ...     def largest(self, bits: int) -> int:
-        ...         return 1
+        ...         return int(self.weights.sum())
         ...
         ...     def packed(self, query: Codes, database: NDArray[np.uint8]) -> Tensor:
-        ...         return Hamming(self.name).packed(query, database) % 2
+        ...         codes = pack(query[self.name].numpy())
+        ...         return torch.from_numpy(weighted_distances(codes, database, self.weights))
     """
 
     def __init__(self, name: str) -> None:
@@ -81,7 +87,7 @@ class PackedDistance(Distance):
             bits: Code length K.
 
         Returns:
-            The bound. Memory and time of counting grow with it: beyond a million, distances are sorted.
+            The bound. Counting takes memory and time proportional to it; above 2^20, distances are sorted instead.
         """
 
     @abstractmethod
@@ -95,7 +101,7 @@ class PackedDistance(Distance):
                 of the first byte, and the padding is zero.
 
         Returns:
-            (Q, N) integers from 0 to ``largest(K)``.
+            (Q, N) tensor of integers from 0 to ``largest(K)``.
         """
 
     def __call__(self, query: Codes, database: Codes) -> Tensor:
@@ -119,7 +125,7 @@ class PackedDistance(Distance):
         """
         largest, parts, start = self.largest(bits), list[Counts](), 0
         for block in query_blocks(query, len(database)):
-            distances = self.packed(block, database).cpu().numpy()
+            distances = self._tensor(block, database).cpu().numpy()
             parts.append(integer_counts(distances, largest, relevance[start : start + len(distances)], graded))
             start += len(distances)
         return concatenate_counts(parts)
@@ -136,7 +142,14 @@ class PackedDistance(Distance):
             The ranking, nearest first; items at equal distance are in database order.
         """
         blocks = query_blocks(query, len(database))
-        return concatenate_rankings([rank(self.packed(block, database), k) for block in blocks])
+        return concatenate_rankings([rank(self._tensor(block, database), k) for block in blocks])
+
+    def _tensor(self, query: Codes, database: NDArray[np.uint8]) -> Tensor:
+        distances: object = self.packed(query, database)
+        if not isinstance(distances, Tensor):  # a plugin's
+            name, kind = type(self).__name__, type(distances).__name__
+            raise TypeError(f"{name}.packed returned {kind}; return a tensor, such as torch.from_numpy(distances)")
+        return distances
 
 
 class Hamming(PackedDistance):
@@ -164,7 +177,7 @@ class Hamming(PackedDistance):
     def counts(
         self, query: Codes, database: NDArray[np.uint8], bits: int, relevance: Relevance, graded: bool = False
     ) -> Counts:
-        """Count by compiled loops that hold no distances; without a mask, group g holds distance g."""
+        """Count in compiled loops, without storing the distances; without a mask, group g holds distance g."""
         if self.mask:
             return super().counts(query, database, bits, relevance, graded)
         return hamming_counts(pack(query[self.name].numpy()), database, bits, relevance, graded)

@@ -38,7 +38,7 @@ class Card:
         saw_database: Whether the method learns the codes of single training images from their labels. Only such a
             method receives the ids of database images when it encodes them, and its results are marked if training
             images are in the database.
-        single: Whether images can have exactly one label.
+        single: Whether the method supports datasets with exactly one label per image.
         views: Whether the method learns from augmented views of images, which stored features cannot provide.
         gathers: Whether the method's own training loop calls :meth:`hashzoo.Run.gathered`, so that several processes
             can train it.
@@ -63,11 +63,31 @@ class Method(nn.Module, ABC):
     A method factory is called as ``factory(setting, backbone, *, hyperparameters)``. Each keyword-only argument is a
     hyperparameter that can be set from the command line. The constructor raises ``ValueError`` with the reason if it
     does not support the setting or the backbone. All state that encoding needs must be in ``state_dict``, as
-    parameters or buffers. Subclasses of a method are final; only :class:`Deep` can be extended.
+    parameters or buffers; the benchmark moves the method to the device of the run. Subclass ``Method`` or
+    :class:`Deep`. Do not subclass any other method.
 
     Attributes:
         card: Facts about the method.
-        mark: Note on this configuration that a reader of the board must know, as "uses the classifier".
+        mark: A note that readers of the leaderboard need, such as "uses the classifier".
+
+    Example:
+        >>> class RandomProjections(Method):
+        ...     card = Card("shallow", "none")
+        ...
+        ...     def __init__(self, setting: Setting, backbone: Backbone, *, center: bool = True) -> None:
+        ...         super().__init__()
+        ...         self.backbone, self.center = backbone, center
+        ...         self.register_buffer("mean", torch.zeros(backbone.dim))
+        ...         self.register_buffer("directions", torch.zeros(backbone.dim, setting.bits))
+        ...
+        ...     def fit(self, train: Split, run: Run) -> None:
+        ...         self.mean = run.features(self.backbone, train).pooled.mean(0) * self.center
+        ...         drawn = torch.randn(self.directions.shape, generator=run.generator)
+        ...         self.directions = drawn.to(self.mean.device)
+        ...
+        ...     def encode(self, batch: Batch) -> Codes:
+        ...         features = self.backbone(batch.images).pooled  # (B, D)
+        ...         return {"code": bits((features - self.mean) @ self.directions)}
     """
 
     card: ClassVar[Card] = Card()
@@ -75,7 +95,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def fit(self, train: Split, run: Run) -> None:
-        """Learn from the training set. The training loop is the method's own.
+        """Learn from the training set. Write your own training loop here.
 
         Args:
             train: The training set.
@@ -84,7 +104,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, batch: Batch) -> Codes:
-        """Encode a batch of images.
+        """Encode a batch of images. It is called in eval mode and without gradient.
 
         Args:
             batch: Images without labels: ``labels`` is zero, and ``ids`` is -1 unless ``card.saw_database`` is set.
@@ -94,7 +114,10 @@ class Method(nn.Module, ABC):
         """
 
     def index(self) -> Index:
-        """Create the empty index for the codes; by default an exact scan by the Hamming distance of ``code``."""
+        """Create an empty index for the codes. It is called after :meth:`fit`.
+
+        By default an exact scan by the Hamming distance of the code named ``"code"``.
+        """
         return Scan(Hamming("code"))
 
     def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
@@ -126,7 +149,7 @@ class Method(nn.Module, ABC):
 def bitwise(operation: Operation, a: Codes, b: Codes) -> Codes:
     """Compose codes by or (union), and (intersection) or and-not (difference).
 
-    Of real values, the maximum or the minimum is taken, whose signs are the composed bits.
+    For real values, it takes the maximum or minimum; the signs of the result are the composed bits.
 
     Args:
         operation: Set operation.
@@ -157,7 +180,7 @@ class Head(nn.Module, ABC):
     ``setting.bits``. Extending this class is optional: any ``nn.Module`` with the same ``forward`` works.
 
     Example:
-        >>> class Sign(Head):
+        >>> class ScaledTanh(Head):
         ...     def __init__(self, setting: Setting, backbone: Backbone, *, scale: float = 1.0) -> None:
         ...         super().__init__()
         ...         self.scale, self.layer = scale, nn.Linear(backbone.dim, setting.bits)
@@ -176,7 +199,7 @@ class Head(nn.Module, ABC):
         """Compute the relaxed code.
 
         Args:
-            features: what the backbone gives: ``pooled`` (B, D) and ``maps``, each (B, D_l, h_l, w_l), coarsest last.
+            features: Output of the backbone: ``pooled`` (B, D) and ``maps``, each (B, D_l, h_l, w_l), coarsest last.
 
         Returns:
             An :class:`Output` with ``code`` (B, K), differentiable; the sign of a value is its bit. ``logits`` (B, C)

@@ -195,8 +195,8 @@ def _integer_tables(distances: NDArray[Any], groups: int, relevance: Relevance, 
             tables[q] = np.bincount(row.astype(np.int64) + groups * grade, minlength=grades * groups)
     if not valid:
         raise ValueError(
-            f"distances are from {distances.min()} to {distances.max()}, but at most {groups - 1} and not negative "
-            "were declared: correct `largest` of the distance"
+            f"distances range from {distances.min()} to {distances.max()}, but `largest` allows 0 to {groups - 1}; "
+            "correct `largest` of the distance"
         )
     return tables.reshape(len(distances), grades, groups)
 

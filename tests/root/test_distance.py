@@ -214,7 +214,7 @@ def test_a_distance_beyond_the_declared_largest_is_named(off, without_numba):
     distance.largest = lambda _bits: 2
     index = Scan(distance)
     index.add(database)
-    with pytest.raises(ValueError, match="at most 2 and not negative were declared"):
+    with pytest.raises(ValueError, match="`largest` allows 0 to 2; correct `largest`"):
         index.counts(query, relevance(query_labels, labels))
 
 
@@ -304,3 +304,17 @@ def test_nearest_by_sorts_as_a_stable_sort_does():
 
 def test_a_method_with_its_own_distance_keeps_the_contract():
     assert [one for one in check_method(WeightedLSH) if not one.ok] == []
+
+
+def test_a_distance_that_returns_an_array_is_named_with_the_fix():
+    class Wrong(PackedDistance):
+        def largest(self, bits):
+            return bits
+
+        def packed(self, query, database):
+            return np.zeros((len(query["code"]), len(database)), np.int64)
+
+    index = Scan(Wrong("code"))
+    index.add({"code": torch.ones(3, 8, dtype=torch.bool)})
+    with pytest.raises(TypeError, match=r"Wrong\.packed returned ndarray; return a tensor"):
+        index.counts({"code": torch.ones(2, 8, dtype=torch.bool)}, relevance([0, 1], [0, 1, 1]))
