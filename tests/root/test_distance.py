@@ -92,7 +92,7 @@ def no_sort(monkeypatch):
     def refuse(*_args, **_kwargs):
         raise AssertionError("distances were sorted")
 
-    monkeypatch.setattr(counting, "distance_counts", refuse)
+    monkeypatch.setattr("hashzoo.index.distance_counts", refuse)
     monkeypatch.setattr(counting.np, "argsort", refuse)
 
 
