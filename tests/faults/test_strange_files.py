@@ -213,7 +213,7 @@ import random, sys
 from pathlib import Path
 import torch
 from hashzoo.errors import HashzooError
-from hashzoo import trained
+from hashzoo.registry import saved_method
 from hashzoo.registry.build import build_backbone
 from hashzoo.registry.zoo import Zoo, Entry
 from hashzoo_plugins.backbones import weights
@@ -233,7 +233,7 @@ for number, (suffix, data) in enumerate(files(int(sys.argv[1]), 2026)):
     file = folder / f"x.{suffix}"
     file.write_bytes(data)
     doors = [lambda: build_backbone(house, "x", (3, 8, 8), {"weights_file": file}, 0)]
-    doors += [lambda: trained.contents(file)] if suffix == "safetensors" else []
+    doors += [lambda: saved_method.contents(file)] if suffix == "safetensors" else []
     for door in doors:
         try:
             door()
