@@ -62,4 +62,4 @@ def test_the_python_of_the_page_runs(place, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 5
     assert names["codes"]["code"].shape == (2, 64)
     assert names["ranking"].rows.shape == (1, 5)
-    assert names["where"].shape == (1, 8, 8)
+    assert names["heatmaps"].shape == (1, 8, 8)
