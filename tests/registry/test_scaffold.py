@@ -94,7 +94,9 @@ def test_a_package_is_built_installed_and_found_by_its_entry_point(written, tmp_
     monkeypatch.delenv("HASHZOO_PLUGINS")
     entry = zoo.load_plugins().losses["my-loss"]
     assert (entry.plugin, entry.version) == ("my-loss:my-loss", "0.1.0")
-    assert entry.doc == "Codes of similar images agree, those of others are opposite, and all are nearly binary."
+    assert (
+        entry.doc == "Pull codes of similar images together, push others to opposite signs, and all values to -1 or +1."
+    )
 
 
 def test_the_command_says_what_it_wrote_and_what_to_try(tmp_path, monkeypatch, capsys):
