@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import numbers, parted, plugin_option, settings, shard, size
+from hashzoo.cli.options import numbers, plugin_option, settings, shard, size, split_list
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("benchmark", default="digits", metavar="[NAME|FILE.toml]")
 @click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss.")
-@click.option("--dataset", metavar="D,...", help="Other datasets.")
-@click.option("--root", type=click.Path(path_type=Path), help="Where the images of datasets that need it lie.")
+@click.option("--dataset", metavar="D,...", help="Replace the datasets of the file.")
+@click.option("--root", type=click.Path(path_type=Path), help="The folder of the images of datasets that require it.")
 @click.option("--backbone", metavar="B", help="One backbone for every kind of method.")
 @click.option("--bits", metavar="16,32", help="Code lengths.")
 @click.option("--seeds", metavar="0,1,2", help="Seeds.")
@@ -28,19 +28,21 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the budget.")
 @click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
 @click.option("--results", type=click.Path(path_type=Path), help="Folder [default: hashzoo-results/NAME].")
-@click.option("--jobs", type=click.IntRange(min=1), help="Cells at a time [default: the cores there are].")
+@click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores].")
 @click.option("--launcher", default="local", show_default=True, metavar="NAME", help="Where cells run.")
-@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the cells, as 1/4.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds a cell may take.")
-@click.option("--mem-limit", metavar="SIZE", help="Memory a cell may allocate, as 4G.")
-@click.option("--track", metavar="T,...", help="Trackers that hear of finished cells.")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the cells, such as 1/4.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Time limit of a cell in seconds."
+)
+@click.option("--mem-limit", metavar="SIZE", help="Memory limit of a cell, such as 4G.")
+@click.option("--track", metavar="T,...", help="Trackers that receive finished cells.")
 @plugin_option
 @click.option("--no-baselines", is_flag=True, help="Leave out the file's baselines and controls.")
 @click.option("--dry-run", is_flag=True, help="Check everything and list the cells; train nothing.")
 @click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, images.")
-@click.option("--save-weights", is_flag=True, help="Keep each trained method beside its cell.")
-@click.option("--deterministic", is_flag=True, help="An operation that may not repeat itself is an error.")
-@click.option("--rerun", type=click.Choice(["failed", "stale", "all"]), help="Do finished cells again.")
+@click.option("--save-weights", is_flag=True, help="Save each trained method with its cell.")
+@click.option("--deterministic", is_flag=True, help="Raise an error for nondeterministic operations.")
+@click.option("--rerun", type=click.Choice(["failed", "stale", "all"]), help="Measure finished cells again.")
 @click.option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="Devices that train each cell together.")
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
 def bench(benchmark: str, **asked: Any) -> None:
     """Train and measure methods, and write a leaderboard.
 
-    Cells that RESULTS already holds are not done again. Exit code 0: every asked cell is ok, or skipped because its
-    method does not fit one of several datasets; 1: some is not.
+    Cells that are in the results folder are not measured again. Exit code 0: every cell is ok, or skipped because its
+    method does not fit one of several datasets; 1: a cell failed.
     """
     from hashzoo import api
     from hashzoo.results import render
@@ -70,7 +72,7 @@ def bench(benchmark: str, **asked: Any) -> None:
 
 def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
     """The arguments of :func:`hashzoo.benchmark` for the options of the command; an option left out is left out."""
-    lists = {name: parted(asked[name]) or None for name in ("methods", "dataset", "metrics", "track")}
+    lists = {name: split_list(asked[name]) or None for name in ("methods", "dataset", "metrics", "track")}
     numeric = {name: numbers(f"--{name}", asked[name]) for name in ("bits", "seeds") if asked[name] is not None}
     plain = {
         name: asked[name]
@@ -89,7 +91,7 @@ def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _warn(plan: Plan, devices: int) -> None:
-    """Name the settings that reach nothing, and the methods that train in one process."""
+    """Warn about settings that have no effect, and methods that train in one process."""
     for hint in plan.unused:
         click.echo(f"--set changes nothing: {hint}", err=True)
     alone = sorted({job.identity.method for job in plan.jobs if job.execution.devices < devices})

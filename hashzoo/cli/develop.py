@@ -1,4 +1,4 @@
-"""Commands for who writes a plugin: a first one to change, and whether it keeps the contract. No torch at start."""
+"""Commands for plugin authors: `check` and `new-plugin`. Imports torch only when a command runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hashzoo.registry.zoo import Entry, Zoo
     from hashzoo.testing.fixtures import Finding
 
-#: What has a contract, as people say it, and the catalogue that it stands in; the order in which a name is looked up.
+#: The kinds that can be checked and their catalogues, in the order in which a name is looked up.
 CHECKED = {
     "method": "methods",
     "loss": "losses",
@@ -27,10 +27,10 @@ CHECKED = {
 
 @click.command()
 @click.argument("what", metavar="NAME|FILE")
-@click.option("--kind", type=click.Choice(list(CHECKED)), help="What NAME is, where it stands for several things.")
+@click.option("--kind", type=click.Choice(list(CHECKED)), help="The kind of NAME, if several kinds have this name.")
 @click.option("--bits", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--multilabel", is_flag=True, help="A method on images with several labels.")
-@click.option("--set", "given", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of what is checked.")
+@click.option("--multilabel", is_flag=True, help="Check a method with multi-label images.")
+@click.option("--set", "given", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a checked part.")
 @click.option("--root", metavar="DIR", help="The folder of a dataset's files.")
 @plugin_option
 def check(
@@ -42,19 +42,19 @@ def check(
     root: str | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """The contract of a method, loss, head, backbone or dataset, in seconds; of a FILE, of all that it offers.
+    """Check that a method, loss, head, backbone or dataset, or everything in a FILE, keeps the contract of plugins.
 
-    Each point that fails says what is wrong and the cure. Exit code 1 where one fails.
+    Each failed check names the problem and the fix. Exit code 1: a check failed.
     """
-    from hashzoo.registry import zoo
+    from hashzoo.registry.zoo import load_plugins
 
-    house = zoo.load_plugins([*plugins, what] if what.endswith(".py") else plugins)
+    zoo = load_plugins([*plugins, what] if what.endswith(".py") else plugins)
     chosen, failed = settings(given), False
-    found = _offered(house, what, kind) if what.endswith(".py") else _named(house, what, kind)
+    found = _offered(zoo, what, kind) if what.endswith(".py") else _named(zoo, what, kind)
     names = [entry.name for _, entry in found]
     for name in chosen:
         if name not in names:
-            raise UsageError(f"--set: {unknown_name('part of what is checked', name, names)}")
+            raise UsageError(f"--set: {unknown_name('checked part', name, names)}")
     for one, entry in found:
         click.echo(f"{one} {entry.name}")
         for finding in _findings(one, entry, chosen, root, bits, multilabel):
@@ -64,30 +64,30 @@ def check(
         sys.exit(1)
 
 
-def _offered(house: Zoo, file: str, kind: str | None) -> list[tuple[str, Entry]]:
-    """All of a file that has a contract, methods last: where a part of one is at fault, that comes first."""
+def _offered(zoo: Zoo, file: str, kind: str | None) -> list[tuple[str, Entry]]:
+    """Everything in a file that can be checked; methods last, after the parts that they consist of."""
     found = [
-        (one, house.method(name) if one == "method" else entry)
+        (one, zoo.method(name) if one == "method" else entry)
         for one, where in reversed(CHECKED.items())
-        for name, entry in house.catalogue(where).items()
+        for name, entry in zoo.catalogue(where).items()
         if entry.plugin == file and kind in (None, one)
     ]
     if not found:
         hooks = ", ".join(f"hashzoo_{where}" for one, where in CHECKED.items() if kind in (None, one))
-        raise UsageError(f"{file} offers nothing that has a contract to check; answer one of the hooks {hooks}")
+        raise UsageError(f"{file} provides nothing to check; implement one of the hooks {hooks}")
     return found
 
 
-def _named(house: Zoo, name: str, kind: str | None) -> list[tuple[str, Entry]]:
-    """What a name, a pattern of methods, or head+loss stands for; for a method, where it is the name of several."""
+def _named(zoo: Zoo, name: str, kind: str | None) -> list[tuple[str, Entry]]:
+    """The entries for a name, a pattern of methods, or head+loss. A name of several kinds is taken as a method."""
     for one in [kind] if kind else CHECKED:
-        if name in house.catalogue(CHECKED[one]) and one != "method":
-            return [(one, house.catalogue(CHECKED[one])[name])]
+        if name in zoo.catalogue(CHECKED[one]) and one != "method":
+            return [(one, zoo.catalogue(CHECKED[one])[name])]
         if one == "backbone" and "/" in name:
-            return [(one, house.backbone(name))]
-        if one == "method" and (name in house.methods or any(letter in name for letter in "*?[+")):
-            return [(one, house.method(found)) for found in house.match_methods([name])]
-    known = [n for one in ([kind] if kind else CHECKED) for n in house.catalogue(CHECKED[one])]
+            return [(one, zoo.backbone(name))]
+        if one == "method" and (name in zoo.methods or any(letter in name for letter in "*?[+")):
+            return [(one, zoo.method(found)) for found in zoo.match_methods([name])]
+    known = [n for one in ([kind] if kind else CHECKED) for n in zoo.catalogue(CHECKED[one])]
     raise UsageError(unknown_name(kind or "method, loss, head, backbone or dataset", name, known))
 
 
@@ -123,19 +123,21 @@ def _findings(
 @click.command("new-plugin")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(sorted(CHECKED)), default="loss", show_default=True)
-@click.option("--file", "one_file", is_flag=True, help="One file for --plugin, in place of a package.")
-@click.option("--into", type=click.Path(path_type=Path), default=".", help="The folder it is put into [default: here].")
+@click.option("--file", "one_file", is_flag=True, help="Write one file for --plugin instead of a package.")
+@click.option(
+    "--into", type=click.Path(path_type=Path), default=".", help="The folder to write into [default: current folder]."
+)
 def new_plugin(name: str, kind: str, one_file: bool, into: Path) -> None:
-    """Write a plugin to start from: a small one that works, passes its test and `hashzoo check`, and can be benched.
+    """Write a small plugin to start from. It works as it is and passes its test and `hashzoo check`.
 
-    A package NAME/ with an entry point, code, test and README, to be installed with pip; or, with --file, NAME.py.
-    Nothing that exists is written over.
+    The plugin is a package NAME/ with an entry point, code, test and README, or NAME.py with --file. Existing files are
+    not overwritten.
     """
     from hashzoo.registry import scaffold
 
-    made = scaffold.new(name, kind, one_file, into)
-    for path in made.files:
+    written = scaffold.new(name, kind, one_file, into)
+    for path in written.files:
         click.echo(f"wrote {path}")
-    click.echo("now try:")
-    for command in made.commands:
+    click.echo("next steps:")
+    for command in written.commands:
         click.echo(f"  {command}")

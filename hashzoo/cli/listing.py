@@ -1,4 +1,4 @@
-"""What ``hashzoo list`` prints."""
+"""The tables of `hashzoo list`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ BUILT_IN_METRICS = {
     "ndcg@R, acg@R, wap@all": "graded relevance: the number of shared labels",
 }
 
-#: What the filters on methods can ask for.
+#: The values of the filters of methods.
 CHOICES: dict[str, tuple[str, ...]] = {
     **{name: get_args(get_type_hints(Card)[name]) for name in ("kind", "supervision")},
     "labels": ("single", "multi"),
 }
-UNLIMITED = 10_000  # characters a line, where no terminal sets a limit
-SPARE = ("plugin", "paper", "labels", "year")  # what a narrow terminal can do without; the first goes first
+UNLIMITED = 10_000  # characters of a line without a terminal
+SPARE = ("plugin", "paper", "labels", "year")  # columns to leave out in a narrow terminal, in this order
 CITED = 32  # characters of a paper's name, unless there is no limit
 LEGIBLE = 44  # characters of a sentence below which a column gives way to it
 
 
 def rows(kind: str, zoo: Zoo, pattern: str | None) -> list[dict[str, Any]]:
-    """One dict a line of the listing; families of backbones are spelled out when a pattern asks for one."""
+    """One dict for each line; the members of a family of backbones if the pattern starts with its prefix."""
     if kind == "plugins":
         return [
             {
@@ -84,16 +84,16 @@ def _title(name: str) -> str:
 
 
 def selected(kind: str, found: list[dict[str, Any]], wanted: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The methods whose cards say what is wanted: by ``CHOICES``, or by ``year``, one or a range.
+    """The methods whose cards match: by the filters of ``CHOICES``, or by ``year``, a year or a range.
 
-    UsageError for a value that no card can have, and for a listing of something else than methods.
+    Raises UsageError for an invalid value, and for a listing that is not of methods.
 
     >>> both = [{"name": "a", "labels": "single", "year": 2017}, {"name": "b", "labels": "single, multi", "year": ""}]
     >>> [[row["name"] for row in selected("methods", both, w)] for w in ({"labels": "multi"}, {"year": "2015-2018"})]
     [['b'], ['a']]
     """
     if wanted and kind != "methods":
-        raise UsageError(f"--{next(iter(wanted))} chooses among methods, not {kind}; leave it out or list methods")
+        raise UsageError(f"--{next(iter(wanted))} applies to methods, not {kind}; leave it out or list methods")
     for name, value in wanted.items():
         if name == "year":
             years = _years(value)
@@ -101,7 +101,7 @@ def selected(kind: str, found: list[dict[str, Any]], wanted: Mapping[str, str]) 
         elif value in CHOICES[name]:
             found = [row for row in found if value in row[name].split(", ")]
         else:
-            raise UsageError(f"--{name} is one of {', '.join(CHOICES[name])}, not {value!r}")
+            raise UsageError(f"--{name} must be one of {', '.join(CHOICES[name])}, not {value!r}")
     return found
 
 
@@ -109,18 +109,18 @@ def _years(text: str) -> range:
     given = re.fullmatch(r"(\d{4})(?:-(\d{4}))?", text)
     years = range(int(given[1]), int(given[2] or given[1]) + 1) if given else range(0)
     if not years:
-        raise UsageError(f"--year takes a year such as 2017 or a range such as 2015-2018, not {text!r}")
+        raise UsageError(f"--year must be a year such as 2017 or a range such as 2015-2018, not {text!r}")
     return years
 
 
 def wide() -> Console:
-    """A console as wide as the terminal; where there is none, and no COLUMNS, without limit."""
+    """A console as wide as the terminal; without a terminal or COLUMNS, the width is not limited."""
     console = Console()
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=UNLIMITED)
 
 
 def show(kind: str, found: list[dict[str, Any]]) -> None:
-    """Print the listing as wide as the terminal; where there is none, and no COLUMNS, in full."""
+    """Print a listing, fitted to the width of the terminal."""
     console = wide()
     lines, gone = fitted(found, console.width) if kind == "methods" else (found, [])
     console.print(f"{len(found)} {kind}")
@@ -131,9 +131,9 @@ def show(kind: str, found: list[dict[str, Any]]) -> None:
 
 
 def fitted(found: list[dict[str, Any]], width: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Methods as lines of ``width`` characters, and the columns that had to go for it.
+    """Methods as lines of at most ``width`` characters, and the columns that were left out.
 
-    Columns of SPARE go until a sentence has LEGIBLE characters; a longer sentence is cut, as is the name of a paper.
+    Columns of SPARE are left out until the description has LEGIBLE characters; longer texts are shortened.
     """
     lines = [{**row, "labels": row["labels"].replace("single, multi", "both")} for row in found]
     lines = [{**row, "what": row["what"].replace(f" ({row['paper']})", "").removesuffix(".")} for row in lines]
@@ -146,7 +146,7 @@ def fitted(found: list[dict[str, Any]], width: int) -> tuple[list[dict[str, Any]
 
 
 def _room(lines: Sequence[Mapping[str, Any]], without: Sequence[str], width: int) -> int:
-    """Characters that the other columns leave for the sentence; two stand between columns."""
+    """Characters that remain for the description; columns are two characters apart."""
     columns = [[name, *(str(row[name]) for row in lines)] for name in lines[0]] if lines else []
     return width - sum(2 + max(map(len, one)) for one in columns if one[0] not in ("what", *without))
 
@@ -156,7 +156,7 @@ def _cut(text: str, room: int) -> str:
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """The lines as columns, the sentence last."""
+    """A table of the lines with the description as its last column."""
     made = Table(box=None, pad_edge=False)
     order = sorted(found[0], key="what".__eq__)
     for name in order:

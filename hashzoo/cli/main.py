@@ -1,4 +1,4 @@
-"""The command line. Nothing here imports torch or pandas until a command needs it."""
+"""The command `hashzoo`. Imports torch and pandas only when a command runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hashzoo._version import __version__
 from hashzoo.cli.bench import bench
 from hashzoo.cli.data import data
 from hashzoo.cli.develop import check, new_plugin
-from hashzoo.cli.options import parted, plugin_option
+from hashzoo.cli.options import plugin_option, split_list
 from hashzoo.cli.report import plot, report
 from hashzoo.cli.results import compare, show
 from hashzoo.cli.search import encode, export, index, search
@@ -38,14 +38,14 @@ def _interrupt(*_: Any) -> None:
 
 
 class Group(click.Group):
-    """The command group: errors meant for people become one line and their exit code, unless --debug."""
+    """The group of all commands. Without --debug, an error is printed on one line and sets the exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit with its code."""
         debug = "--debug" in sys.argv[1:]
         atexit.register(gc.freeze)  # skips a last collection of all objects of torch, a fifth of its import time
-        with suppress(ValueError):  # not in the main thread: then signals are another's business
-            signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the children end, the board is written
+        with suppress(ValueError):  # not in the main thread, which alone can handle signals
+            signal.signal(signal.SIGTERM, _interrupt)  # like Ctrl-C: ends children, writes the leaderboard
         try:
             return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.Exit as error:
@@ -54,7 +54,7 @@ class Group(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted; no file is half written, and the same command does what is left", err=True)
+            click.echo("interrupted; no partial files were left. Run the same command to resume.", err=True)
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,7 +75,7 @@ class Group(click.Group):
 @click.version_option(__version__, prog_name="hashzoo")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Train and measure methods that learn to hash images, and compare them fairly."""
+    """Train methods that learn to hash images, measure them and compare them."""
 
 
 for _command in (bench, data, show, compare, encode, index, search, export, serve, report, plot, check, new_plugin):
@@ -85,14 +85,14 @@ for _command in (bench, data, show, compare, encode, index, search, export, serv
 @main.command("list")
 @click.argument("listed", type=click.Choice(KINDS))
 @click.argument("pattern", required=False)
-@click.option("--kind", metavar="shallow|deep", help="Methods of this kind.")
-@click.option("--supervision", metavar="none|pairs|classes", help="Methods that learn from these.")
-@click.option("--labels", metavar="single|multi", help="Methods for images with one label or with several.")
-@click.option("--year", metavar="Y|Y-Y", help="Methods of a year, or of a range such as 2015-2018.")
+@click.option("--kind", metavar="shallow|deep", help="Only methods of this kind.")
+@click.option("--supervision", metavar="none|pairs|classes", help="Only methods with this supervision.")
+@click.option("--labels", metavar="single|multi", help="Only methods for single-label or multi-label images.")
+@click.option("--year", metavar="Y|Y-Y", help="Only methods of a year, or a range such as 2015-2018.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 @plugin_option
 def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, ...], **cards: str | None) -> None:
-    """What there is: methods, backbones, heads, losses, datasets, metrics, and what else plugins bring."""
+    """List methods, backbones, heads, losses, datasets, metrics, and everything else that plugins provide."""
     from fnmatch import fnmatchcase
 
     from hashzoo.cli import listing
@@ -112,24 +112,24 @@ def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, .
 @main.command()
 @click.argument("codes", type=click.Path(path_type=Path), metavar="CODES.npz")
 @click.option("--metrics", default="map@all,map@100,p@h2", show_default=True, metavar="M,...")
-@click.option("--bits", type=click.IntRange(min=1), help="Bits of packed codes, where not all of each byte are used.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write means and per-query values as .json.")
+@click.option("--bits", type=click.IntRange(min=1), help="Bits of packed codes, if the last byte is not full.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The .json file for means and per-query values.")
 def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -> None:
-    """Score codes from elsewhere: an .npz of query_codes, database_codes, query_labels and database_labels."""
+    """Score codes in an .npz of query_codes, database_codes, query_labels and database_labels."""
     from hashzoo.evaluation.codes_file import read_codes
     from hashzoo.evaluation.metrics import evaluate as score
     from hashzoo.storage.files import replace_bytes
 
     query, database, query_labels, database_labels = read_codes(codes)
     try:
-        found = score(query, database, query_labels, database_labels, parted(metrics), bits)
+        found = score(query, database, query_labels, database_labels, split_list(metrics), bits)
     except ValueError as error:
         raise UsageError(f"{codes}: {error}") from error
     for name, value in found.means.items():
         click.echo(f"{name}\t{value!r}")
     click.echo(f"queries_without_relevant\t{found.excluded}")
     target = output or codes.with_suffix(".metrics.json")
-    plain: Callable[[float], float | None] = lambda v: None if v != v else v  # noqa: E731 - NaN is no JSON
+    plain: Callable[[float], float | None] = lambda v: None if v != v else v  # noqa: E731 - JSON has no NaN
     content = {
         "schema": 1,
         "means": {name: plain(value) for name, value in found.means.items()},
@@ -148,24 +148,26 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -
     type=click.Choice(["looks", "classes", "confusion", "pr"]),
     default="looks",
     show_default=True,
-    help="Where it looks; training images a class; what is taken for what; PR curve.",
+    help="Attention maps; training images by class; confusion matrix; precision-recall curve.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg")
-@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="Where the files of the cell's data lie.")
+@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of the dataset's files.")
 @plugin_option
 def explain(
     images: tuple[Path, ...], cell: Path, figure: str, output: Path, root: Path | None, plugins: tuple[str, ...]
 ) -> None:
-    """Show where a trained method looks in IMAGEs, or what a cell's data and results look like.
+    """Draw attention maps of a trained method for IMAGEs, or figures of a cell's data and results.
 
-    `looks` and `confusion` need a cell of `hashzoo bench --save-weights`; `looks` needs images.
+    `looks` and `confusion` require a cell of `hashzoo bench --save-weights`; `looks` requires images.
     """
     from hashzoo.report import figures
     from hashzoo.report.draw import draw
 
     figures.check_suffix(output)
     if (figure == "looks") != bool(images):
-        raise UsageError("name an IMAGE to see where a method looks" if not images else f"{figure} takes no IMAGE")
+        raise UsageError(
+            f"--figure {figure} requires an IMAGE" if not images else f"--figure {figure} does not take an IMAGE"
+        )
     drawing = draw(figure, cell, images, plugins, root)
     figures.save(drawing, output)
     click.echo(f"written to {output}")

@@ -1,39 +1,37 @@
-"""What commands read from the command line, and what of it changes a benchmark file. No torch before it is needed."""
+"""Options that commands share, and parsers of their values. Imports nothing that imports torch."""
 
 from __future__ import annotations
 
 import re
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from hashzoo.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 plugin_option = click.option(
-    "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load one more plugin; may be repeated."
+    "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load this plugin too; can be repeated."
 )
 device_option = click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to encode."
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="The device that encodes."
 )
 
 
-def parted(text: str | None) -> list[str]:
-    """What commas part, without blanks and quotes.
+def split_list(text: str | None) -> list[str]:
+    """The parts of a comma-separated text, without blanks and quotes.
 
-    >>> parted("lsh, 'p*',")
+    >>> split_list("lsh, 'p*',")
     ['lsh', 'p*']
     """
     return [part.strip().strip("'\"") for part in (text or "").split(",") if part.strip()]
 
 
-def insist_on_room(output: Path) -> None:
-    """Show that a file can be written, before hours are spent. UsageError for a folder; EnvironmentFailure by the
-    disk.
+def check_output(output: Path) -> None:
+    """Check that a file can be written, before a long computation.
+
+    Raises UsageError for a folder, and EnvironmentFailure if the disk fails.
     """
     from hashzoo.storage.files import disk_errors
 
@@ -45,46 +43,46 @@ def insist_on_room(output: Path) -> None:
         probe.unlink()
 
 
-def insist_on_root(root: Path | None) -> None:
-    """UsageError where ``--root`` names nothing; what is missing in it shows when data are read."""
+def check_root(root: Path | None) -> None:
+    """Raise UsageError if the folder of ``--root`` does not exist."""
     if root is not None and not root.exists():
         raise UsageError(f"--root: there is no folder {root}")
 
 
 def numbers(option: str, text: str | None) -> list[int]:
-    """Whole numbers that commas part. UsageError naming the option where they are none."""
+    """The integers of a comma-separated text. Raises UsageError with the name of the option for anything else."""
     try:
-        return [int(part) for part in parted(text)]
+        return [int(part) for part in split_list(text)]
     except ValueError:
-        raise UsageError(f"{option} takes whole numbers such as 16,32, not {text!r}") from None
+        raise UsageError(f"{option} must be whole numbers such as 16,32, not {text!r}") from None
 
 
 def size(text: str) -> int:
-    """Bytes of a size such as ``500M`` or ``4G``, in powers of 1024. UsageError where it is none.
+    """Bytes of a size such as ``500M`` or ``4G``, in powers of 1024. Raises UsageError for any other text.
 
     >>> [size(text) for text in ("4G", "1.5k", "100")]
     [4294967296, 1536, 100]
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)i?[bB]?", text.strip())
     if not found or not float(found[1]):
-        raise UsageError(f"a size is written as 500M or 4G, not {text!r}")
+        raise UsageError(f"invalid size {text!r}: use a number and a unit, such as 500M or 4G")
     return int(float(found[1]) * 1024 ** " kmgt".index(found[2].lower() or " "))
 
 
 def shard(text: str) -> tuple[int, int]:
-    """Which of how many parts, from 1. UsageError where it is none.
+    """The number of a shard, from 1, and the number of shards. Raises UsageError for any other text.
 
     >>> shard("2/4")
     (2, 4)
     """
     found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise UsageError(f"--shard takes the first to last of some parts, as in 1/4 or 4/4, not {text!r}")
+        raise UsageError(f"--shard must be I/N with I from 1 to N, such as 1/4, not {text!r}")
     return int(found[1]), int(found[2])
 
 
 def settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """``NAME.OPTION=VALUE`` by name; values are read as TOML, and as text where they are none.
+    """``NAME.OPTION=VALUE`` by name; values are read as TOML, or as text if they are not TOML.
 
     >>> settings(("itq.iterations=20", "mine.head.width=8"))
     {'itq': {'iterations': 20}, 'mine': {'head.width': 8}}
@@ -95,11 +93,11 @@ def settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     for text in given:
         path, equals, raw = text.partition("=")
         name, dot, option = path.rpartition(".")
-        if name.endswith((".head", ".loss")):  # a composition whose parts share an option's name
+        if name.endswith((".head", ".loss")):  # the head and the loss of a composition can share the name of an option
             name, _, part = name.rpartition(".")
             option = f"{part}.{option}"
         if not equals or not dot or not name or not option:
-            raise UsageError(f"--set takes NAME.OPTION=VALUE such as mymethod.weight=0.2, not {text!r}")
+            raise UsageError(f"--set must be NAME.OPTION=VALUE, such as mymethod.weight=0.2, not {text!r}")
         try:
             value = tomllib.loads(f"value = {raw}")["value"]
         except tomllib.TOMLDecodeError:

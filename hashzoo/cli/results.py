@@ -1,18 +1,21 @@
-"""`hashzoo show` and `compare`: what people do with results. Nothing here imports pandas before it is needed."""
+"""`hashzoo show` and `hashzoo compare`. Imports pandas only when a command runs."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import parted, plugin_option
+from hashzoo.cli.options import plugin_option, split_list
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pandas import DataFrame
 
     from hashzoo.results.board import BoardRow, StoredBoard
 
@@ -30,25 +33,19 @@ def _print(tables: list[Any], lines: Sequence[str] = ()) -> None:
 @click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="DIR|CSV|CELL.json...")
 @click.option("--sort", metavar="COLUMN", help="Sort by this column.")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
-@click.option("--by", type=click.Choice(["bits", "stored"]), default="bits", show_default=True, help="Rows grouped by.")
-@click.option("--rank", is_flag=True, help="Mean ranks over datasets and bits, and who cannot be told apart.")
+@click.option(
+    "--by", type=click.Choice(["bits", "stored"]), default="bits", show_default=True, help="How rows are grouped."
+)
+@click.option(
+    "--rank", is_flag=True, help="Show mean ranks over datasets and bits, and which differences are not significant."
+)
 @click.option("--methods", metavar="A,B", help="With --rank: only these methods.")
-@click.option("--metric", metavar="M", help="With --rank: by this score; default: the main one of the boards.")
+@click.option("--metric", metavar="M", help="With --rank: the score to rank by [default: the main one of the boards].")
 @plugin_option
-def show(
-    results: tuple[Path, ...],
-    sort: str | None,
-    columns: str | None,
-    by: str,
-    rank: bool,
-    methods: str | None,
-    metric: str | None,
-    plugins: tuple[str, ...],
-) -> None:
-    """The leaderboard in the terminal, the best of each column marked; or all that is known of one cell.
+def show(results: tuple[Path, ...], plugins: tuple[str, ...], **options: Any) -> None:
+    """Show leaderboards, with the best value of each column marked, or everything recorded about single cells.
 
-    `--by stored` compares methods that store as many bits, whatever number was asked for. `--rank` takes several
-    results folders.
+    `--by stored` groups methods that store the same number of bits. `--rank` can combine several results folders.
     """
     from hashzoo.registry.installed import installed_code
 
@@ -58,40 +55,63 @@ def show(
         return _print([table for path in results for table in cell_text.tables(path, installed_code(plugins))])
     from rich.console import Console
 
-    from hashzoo.evaluation.metrics import built_in
-    from hashzoo.results import leaderboard, render
+    from hashzoo.results import render
     from hashzoo.results.board import read_board
 
-    for option, value in (("--sort", sort), ("--columns", columns)) if rank else ():
-        if value is not None:
-            raise UsageError(f"{option} says nothing of ranks; leave out it or --rank")
-    for option, value in (("--methods", methods), ("--metric", metric)) if not rank else ():
-        if value is not None:
-            raise UsageError(f"{option} goes with --rank; add that, or leave it out")
+    chosen = _ShowOptions(**options)
+    chosen.check()
     frames = [read_board(path, installed_code(plugins)).frame for path in results]
-    extra = {}
-    if plugins or not all(built_in(name) for frame in frames for name in leaderboard.metrics(frame)):
-        from hashzoo.registry import zoo  # only plugins know whether more is better
+    extra = _extra_metrics(frames, plugins)
+    if chosen.rank:
+        from hashzoo.results import mean_ranks  # here, since it imports scipy.stats
 
-        extra = zoo.load_plugins(plugins).metric_functions()
-    if rank:
-        from hashzoo.results import mean_ranks
-
-        ranked = mean_ranks.rank(frames, metric, parted(methods) or None, extra)
-        _print([mean_ranks.render(ranked)], mean_ranks.notes(ranked))
-        return
-    group = "stored_bits" if by == "stored" else "bits"
+        ranking = mean_ranks.rank(frames, chosen.metric, split_list(chosen.methods) or None, extra)
+        return _print([mean_ranks.render(ranking)], mean_ranks.notes(ranking))
+    group, columns = "stored_bits" if chosen.by == "stored" else "bits", split_list(chosen.columns) or None
     for frame in frames:
-        _print(render.render(frame, sort, parted(columns) or None, Console().width, by=group, extra=extra))
+        _print(render.render(frame, chosen.sort, columns, Console().width, by=group, extra=extra))
+
+
+@dataclass(frozen=True)
+class _ShowOptions:
+    sort: str | None
+    columns: str | None
+    by: str
+    rank: bool
+    methods: str | None
+    metric: str | None
+
+    def check(self) -> None:
+        """Raise UsageError for an option that does not apply."""
+        for option, value in (("--sort", self.sort), ("--columns", self.columns)) if self.rank else ():
+            if value is not None:
+                raise UsageError(f"{option} cannot be combined with --rank")
+        for option, value in (("--methods", self.methods), ("--metric", self.metric)) if not self.rank else ():
+            if value is not None:
+                raise UsageError(f"{option} requires --rank")
+
+
+def _extra_metrics(frames: Sequence[DataFrame], plugins: tuple[str, ...]) -> dict[str, Any]:
+    """The metrics of plugins, loaded only if a board has one: only its plugin knows whether higher is better."""
+    from hashzoo.evaluation.metrics import built_in
+    from hashzoo.results import leaderboard
+
+    if not plugins and all(built_in(name) for frame in frames for name in leaderboard.metrics(frame)):
+        return {}
+    from hashzoo.registry.zoo import load_plugins
+
+    return load_plugins(plugins).metric_functions()
 
 
 @click.command()
 @click.argument("before", type=click.Path(path_type=Path), metavar="DIR|CSV")
 @click.argument("after", type=click.Path(path_type=Path), metavar="[DIR|CSV]", required=False)
 @click.option("--between", metavar="M,M,...", help="Compare these methods of one board with each other.")
-@click.option("--metric", metavar="M", help="The score that is tested; default: the main one of the boards.")
-@click.option("--fail-on", multiple=True, metavar="RULE", help="Such as 'map@all:-0.5%': exit 1 where it falls more.")
-@click.option("--force", is_flag=True, help="Compare means though the protocols are not the same.")
+@click.option("--metric", metavar="M", help="The score to test [default: the main one of the boards].")
+@click.option(
+    "--fail-on", multiple=True, metavar="RULE", help="Exit with 1 if a score falls further, such as 'map@all:-0.5%'."
+)
+@click.option("--force", is_flag=True, help="Compare means even if the protocols differ.")
 @plugin_option
 def compare(
     before: Path,
@@ -102,10 +122,10 @@ def compare(
     force: bool,
     plugins: tuple[str, ...],
 ) -> None:
-    """What rose and fell between two boards, or between methods of one, and whether it is more than chance.
+    """Compare two boards, or methods of one board, and test whether differences are significant.
 
-    Boards are results folders or CSV files. Differences are tested where the scores of single queries are there,
-    as in the folders that hashzoo bench writes. Timings are never compared.
+    Boards are results folders or CSV files. Tests require the scores of single queries, which the folders that
+    `hashzoo bench` writes contain. Timings are not compared.
     """
     from hashzoo.registry.installed import installed_code
     from hashzoo.results import paired, regressions
@@ -113,20 +133,20 @@ def compare(
 
     rules = [regressions.parse_fail_on(text) for text in fail_on]
     if (after is None) == (between is None):
-        raise UsageError("compare takes two boards, or one and the methods to compare in it: --between first,second")
+        raise UsageError("name two boards, or one board and the methods to compare: --between first,second")
     if after is None and rules:
-        raise UsageError("--fail-on compares two boards; leave out --between and name the second")
+        raise UsageError("--fail-on requires two boards; leave out --between and name the second")
     installed = installed_code(plugins)
     first = read_board(before, installed)
     if after is None:
-        pairs = paired.pair_methods(first, parted(between))
-        name = _same(pairs, [first], metric, force)
+        pairs = paired.pair_methods(first, split_list(between))
+        name = _common_metric(pairs, [first], metric, force)
         found = paired.compare_pairs(pairs, name) if name else []
         _print(paired.render_paired(found, str(name)), paired.notes(found))
         return
     second = read_board(after, installed)
     pairs = paired.pair_boards(first, second)
-    name = _same(pairs, [first, second], metric, force)
+    name = _common_metric(pairs, [first, second], metric, force)
     comparison = regressions.compare(first.frame, second.frame)
     found = paired.compare_pairs(pairs, name) if name else []
     tested = [pair for pair in found if pair.of_models is not None]  # the first table has the means of the others
@@ -138,10 +158,10 @@ def compare(
         sys.exit(1)
 
 
-def _same(
+def _common_metric(
     pairs: list[tuple[BoardRow, BoardRow]], boards: list[StoredBoard], metric: str | None, force: bool
 ) -> str | None:
-    """The score to test, where all pairs measured the same thing; else UsageError, or warnings if ``force``."""
+    """The score to test. Raises UsageError, or warns with ``force``, if the protocols of a pair differ."""
     from hashzoo.results import paired
 
     lines = paired.protocol_mismatches(pairs)

@@ -1,4 +1,4 @@
-"""Commands that use a trained method, and take it elsewhere. Heavy imports wait for a command."""
+"""Commands that use a trained method: encode, index, search, export. Imports torch only when a command runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import device_option, insist_on_room, insist_on_root, plugin_option
+from hashzoo.cli.options import check_output, check_root, device_option, plugin_option
 from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ bad_option = click.option(
     type=click.Choice(["skip", "stop"]),
     default="skip",
     show_default=True,
-    help="What to do about images that do not decode: leave them out, or write nothing.",
+    help="Leave out images that do not decode, or stop and write nothing.",
 )
 
 
@@ -44,7 +44,7 @@ bad_option = click.option(
 def encode(
     run: Path, images: tuple[Path, ...], output: Path, on_bad_image: str, device: str, plugins: tuple[str, ...]
 ) -> None:
-    """The codes of IMAGES, files or folders, by the trained method of a cell.
+    """Encode IMAGES, files or folders, with the trained method of a cell.
 
     RUN is a .json in the folder cells of a `hashzoo bench --save-weights`. Exit code 1: some images were left out.
     """
@@ -52,7 +52,7 @@ def encode(
     from hashzoo.retrieval.encoder import load_encoder
     from hashzoo.retrieval.image_index import encode_files
 
-    insist_on_room(output)
+    check_output(output)
     encoder = load_encoder(run, device=device, plugins=plugins)
     with bar("images") as tell:
         stored, skipped = encode_files(encoder, images, None, tell, strict=on_bad_image == "stop")
@@ -61,7 +61,7 @@ def encode(
 
 @click.group()
 def index() -> None:
-    """Make images searchable."""
+    """Build indexes of images."""
 
 
 @index.command()
@@ -81,7 +81,7 @@ def build(
     device: str,
     plugins: tuple[str, ...],
 ) -> None:
-    """An index of IMAGES, files or folders, by the trained method of a cell, for `hashzoo search`.
+    """Index IMAGES, files or folders, with the trained method of a cell, for `hashzoo search`.
 
     RUN is a .json in the folder cells of a `hashzoo bench --save-weights`; the index needs it to encode queries. The
     images stay where they are. Exit code 1: some do not decode and were left out.
@@ -90,7 +90,7 @@ def build(
     from hashzoo.retrieval.encoder import load_encoder
     from hashzoo.retrieval.image_index import build as built
 
-    insist_on_room(output)
+    check_output(output)
     encoder = load_encoder(run, device=device, plugins=plugins)
     with bar("images") as tell:
         stored, skipped = built(encoder, images, engine, tell, strict=on_bad_image == "stop")
@@ -98,15 +98,15 @@ def build(
 
 
 def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
-    """Write codes and say so, and which images are not among them."""
+    """Write codes, and print what was written and which images were left out."""
     from hashzoo.retrieval import code_file
 
     code_file.write(output, stored)
     for line in skipped:
         click.echo(f"left out: {printable(line)}", err=True)
     codes = ", ".join(
-        f"{name}: {told['bits']} bits" if "bits" in told else f"{name}: {told['type']} {told['shape']}"
-        for name, told in stored.metadata["codes"].items()
+        f"{name}: {code['bits']} bits" if "bits" in code else f"{name}: {code['type']} {code['shape']}"
+        for name, code in stored.metadata["codes"].items()
     )
     gone = f", {len(skipped)} left out" if skipped else ""
     click.echo(f"{len(stored)} image{'s' * (len(stored) != 1)}{gone}; {codes}; written to {printable(output)}")
@@ -117,19 +117,19 @@ def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
 @click.command()
 @click.argument("index", metavar="MY.index", type=file)
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...", type=file)
-@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Images to find.")
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Number of results.")
 @click.option(
     "--op",
     "operation",
     type=click.Choice(["union", "intersection", "difference"]),
-    help="Ask once, with two images: what either, both, or only the first shows.",
+    help="Combine two QUERY images: what either, both, or only the first shows.",
 )
 @engine_option
-@click.option("--html", is_flag=True, help="Write the images that are found as one page, too.")
+@click.option("--html", is_flag=True, help="Also write the results with their images as one page.")
 @click.option("-o", "--output", type=file, metavar="FILE.html", help="The page of --html.  [default: found.html]")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@click.option("--run", type=file, metavar="RUN", help="The cell of the index, where it was moved.")
-@click.option("--root", type=file, metavar="DIR", help="The folder of the images, where it was moved.")
+@click.option("--run", type=file, metavar="RUN", help="The cell of the index, if it was moved.")
+@click.option("--root", type=file, metavar="DIR", help="The folder of the images, if it was moved.")
 @device_option
 @plugin_option
 def search(
@@ -142,23 +142,23 @@ def search(
     as_json: bool,
     **opening: Any,
 ) -> None:
-    """The images of an index that are nearest to each QUERY image, nearest first.
+    """Find the images of an index that are nearest to each QUERY image.
 
-    For a method that ranks by more than one Hamming distance, the number beside an image orders them and no more.
+    For a method that does not rank by one Hamming distance, the score has no meaning except for the order.
     """
     from hashzoo.retrieval.image_index import open_index
     from hashzoo.storage.files import replace_bytes
 
     if operation and len(queries) != 2:
-        raise UsageError(f"--op {operation} takes two images, not {len(queries)}")
+        raise UsageError(f"--op {operation} requires two images, not {len(queries)}")
     if output and not html:
-        raise UsageError(f"{output} is to be the page of --html; add --html")
+        raise UsageError(f"--output is the page of --html; add --html or leave out {output}")
     output = output or Path("found.html")
     if folder := next((path for path in queries if path.is_dir()), None):
-        raise UsageError(f"{folder} is a folder; name the images to search with")
+        raise UsageError(f"{folder} is a folder; name the query images")
     if missing := next((path for path in queries if not path.exists()), None):
         raise UsageError(f"there is no file {missing}")
-    insist_on_root(opening["root"])
+    check_root(opening["root"])
     opened = open_index(index, **opening)
     found = _answers(opened, queries, top, operation)
     what = "distance" if opened.integer else "score"
@@ -168,14 +168,14 @@ def search(
         title = f"{opened.metadata['method']}, {opened.metadata['bits']} bits: {len(opened):,} images"
         replace_bytes(output, render_page(title, found, what).encode("utf-8", "backslashreplace"))
     if as_json:
-        told = [
+        answers = [
             {"query": [str(path) for path in one.queries], "found": [_plain(hit) for hit in one.hits]} for one in found
         ]
         click.echo(
-            json.dumps({"method": opened.metadata["method"], "engine": opened.engine, "answers": told}, indent=2)
+            json.dumps({"method": opened.metadata["method"], "engine": opened.engine, "answers": answers}, indent=2)
         )
     else:
-        _tell(found, what)
+        _print_results(found, what)
     if html:
         click.echo(f"written to {output}", err=as_json)
 
@@ -195,7 +195,7 @@ def _plain(hit: Any) -> dict[str, Any]:
     return {"row": hit.row, "path": str(hit.path), "distance": hit.distance}
 
 
-def _tell(found: list[SearchResult], what: str) -> None:
+def _print_results(found: list[SearchResult], what: str) -> None:
     for one in found:
         click.echo(one.heading)
         click.echo(f"{'rank':>6}  {what:>8}  image")
@@ -207,9 +207,9 @@ def _tell(found: list[SearchResult], what: str) -> None:
 @click.argument("source", metavar="RUN|MY.index", type=file)
 @click.option("--to", "target", required=True, type=click.Choice(TARGETS))
 @click.option("-o", "--output", required=True, type=file, metavar="FILE|DIR")
-@click.option("--code", default="", metavar="NAME", help="Of several codes, the one that is searched by.")
+@click.option("--code", default="", metavar="NAME", help="The code to search by, if there are several.")
 @click.option("--check", "checked", multiple=True, type=file, metavar="IMAGES", help="Check ONNX with these images.")
-@click.option("--root", type=file, metavar="DIR", help="Where the files of the cell's data lie, to check ONNX with.")
+@click.option("--root", type=file, metavar="DIR", help="The folder of the dataset's files, to check ONNX with.")
 @plugin_option
 def export(
     source: Path,
@@ -220,18 +220,18 @@ def export(
     root: Path | None,
     plugins: tuple[str, ...],
 ) -> None:
-    """A trained method as ONNX, or the codes of an index for another program, with a manifest.
+    """Export a trained method as ONNX, or the codes of an index for other programs, with a manifest.
 
-    `onnx` takes RUN, a cell's .json, and checks the result against torch with the queries of the cell's data, or with
-    the images that --check names. The others take an index, or what `hashzoo encode` wrote.
+    `onnx` takes RUN, a cell's .json, and compares the result with torch on the queries of the cell's dataset, or on
+    the images of --check. The other targets take an index or codes of `hashzoo encode`.
     """
     if target == "onnx":
         from hashzoo.export import onnx
         from hashzoo.retrieval.encoder import load_encoder
 
         if code:
-            raise UsageError("--to onnx holds all codes; leave out --code")
-        insist_on_room(output)
+            raise UsageError("--to onnx exports all codes; leave out --code")
+        check_output(output)
         if source.suffix in (".npz", ".index"):
             raise UsageError(f"--to onnx exports a method: name a cell's .json, not {source}")
         found = onnx.export(load_encoder(source, plugins=plugins), output, checked, root)
@@ -244,9 +244,9 @@ def export(
     from hashzoo.retrieval import code_file
 
     if checked or root:
-        raise UsageError("--check and --root are for --to onnx")
+        raise UsageError("--check and --root require --to onnx")
     if source.suffix == ".json":
-        raise UsageError(f"--to {target} exports codes: name an index or what hashzoo encode wrote, not {source}")
+        raise UsageError(f"--to {target} exports codes: name an index or codes of hashzoo encode, not {source}")
     click.echo(f"written to {_exported(target, code_file.read(source), output, code)}")
 
 
@@ -263,6 +263,6 @@ def _exported(target: str, stored: StoredCodes, output: Path, code: str) -> str:
         from hashzoo.export import lancedb, parquet
 
         if code:
-            raise UsageError(f"--to {target} holds all codes; leave out --code")
+            raise UsageError(f"--to {target} exports all codes; leave out --code")
         files = (lancedb if target == "lancedb" else parquet).export(stored, output)
     return ", ".join(map(str, files))

@@ -238,12 +238,12 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digits", "--methods", "tanh+sfdh"], "needs a head with class scores"),
         (["evaluate", "nowhere.npz"], "there is no file"),
         (["check", "iqt"], "did you mean 'itq'"),
-        (["list", "methods", "--supervision", "some"], "--supervision is one of none, pairs, classes, not 'some'"),
-        (["list", "methods", "--kind", "deeep"], "--kind is one of shallow, deep, not 'deeep'"),
-        (["list", "methods", "--labels", "both"], "--labels is one of single, multi, not 'both'"),
+        (["list", "methods", "--supervision", "some"], "--supervision must be one of none, pairs, classes, not 'some'"),
+        (["list", "methods", "--kind", "deeep"], "--kind must be one of shallow, deep, not 'deeep'"),
+        (["list", "methods", "--labels", "both"], "--labels must be one of single, multi, not 'both'"),
         (["list", "methods", "--year", "17"], "a year such as 2017"),
         (["list", "methods", "--year", "2018-2015"], "a range such as 2015-2018"),
-        (["list", "heads", "--kind", "deep"], "--kind chooses among methods, not heads"),
+        (["list", "heads", "--kind", "deep"], "--kind applies to methods, not heads"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capsys):

@@ -299,7 +299,7 @@ def test_findings_are_shown_as_a_table_with_a_sentence_each(folder, run_data):
     assert "query-in-database  found   6 of 6" in output.out
     assert "query-in-database: a query retrieves itself first" in output.out
     assert "remove the queries from the database." in output.out
-    assert output.out.endswith("1 finding to mend\n")
+    assert output.out.endswith("1 finding to fix\n")
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_what_cannot_be_exported_is_said(index, results, tmp_path, kept, capsys)
         ([str(index), "--to", "faiss", "--code", "vector"], "there is no code 'vector'; there are: code, fine"),
         ([str(index), "--to", "parquet", "--code", "code"], "leave out --code"),
         (["cell.json", "--to", "onnx", "--code", "code"], "leave out --code"),
-        ([str(index), "--to", "faiss", "--check", "x.png"], "are for --to onnx"),
+        ([str(index), "--to", "faiss", "--check", "x.png"], "require --to onnx"),
     ):
         if "faiss" in arguments:
             pytest.importorskip("faiss")

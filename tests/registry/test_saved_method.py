@@ -218,8 +218,8 @@ def test_each_figure_is_written_and_the_same_twice(kind, suffix, kept, image, tm
     ("arguments", "code", "says"),
     [
         (["{image}", "--run", "{cell}", "-o", "x.pdf"], 2, ".png or .svg"),
-        (["--run", "{cell}", "-o", "x.png"], 2, "name an IMAGE"),
-        (["{image}", "--run", "{cell}", "--figure", "pr", "-o", "x.png"], 2, "takes no IMAGE"),
+        (["--run", "{cell}", "-o", "x.png"], 2, "--figure looks requires an IMAGE"),
+        (["{image}", "--run", "{cell}", "--figure", "pr", "-o", "x.png"], 2, "--figure pr does not take an IMAGE"),
         (["nowhere.png", "--run", "{cell}", "-o", "x.png"], 3, "nowhere.png cannot be read: No such file"),
         (["{cell}", "--run", "{cell}", "-o", "x.png"], 3, "does not decode"),
         (["{image}", "--run", "{folder}", "-o", "x.png"], 2, "name one cell"),
