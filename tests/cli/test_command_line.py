@@ -166,7 +166,7 @@ def test_metrics_of_codes_of_a_plugin_stand_on_the_board_and_are_starred_only_if
     assert "*" not in plain
     wrong = hashzoo("bench", "digits", "--metrics", "transfer/tail", "--dry-run", cwd=tmp_path)
     assert wrong.returncode == 2
-    assert "has no parts; ask 'transfer'" in wrong.stderr
+    assert "has no parts; use 'transfer'" in wrong.stderr
 
 
 def test_compare_passes_on_itself_and_fails_on_a_fall(board, tmp_path):
