@@ -253,11 +253,15 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
     return findings if has_card else [*findings, Finding("card", True, NO_CARD)]
 
 
+#: Variables that scikit-learn sets when it is imported, which a method does where it uses it.
+IMPORT_VARIABLES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+
+
 def _process_state() -> dict[str, Any]:
     return {
         "default dtype": torch.get_default_dtype(),
         "gradient mode": torch.is_grad_enabled(),
         "threads": torch.get_num_threads(),
         "working folder": str(Path.cwd()),
-        "environment": dict(os.environ),
+        "environment": {name: value for name, value in os.environ.items() if name not in IMPORT_VARIABLES},
     }
