@@ -253,8 +253,8 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
     return findings if has_card else [*findings, Finding("card", True, NO_CARD)]
 
 
-#: Variables that scikit-learn sets when it is imported, which a method does where it uses it.
-IMPORT_VARIABLES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+#: Variables that scikit-learn and torch set when a method imports parts of them.
+IMPORT_VARIABLES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR")
 
 
 def _process_state() -> dict[str, Any]:
