@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -70,14 +71,14 @@ class Plan:
         zoo: The plugins.
         jobs: The cells, of all shards or of the one that was asked for.
         folder: The results folder.
-        how: Limits, launcher and trackers.
+        how: Builds limits, launcher and trackers; a dry run needs none of them.
         unused: Names under ``settings`` that no cell uses, with a hint each.
     """
 
     zoo: Zoo
     jobs: list[Job]
     folder: Path
-    how: Sweep
+    how: Callable[[], Sweep]
     unused: list[str]
 
 
@@ -202,13 +203,13 @@ def prepare(
     require_feasible(jobs, [name for name in names or [] if not any(letter in name for letter in "*?[")])
     part, parts = options.get("shard", (1, 1))
     folder = Path(results) if results is not None else Path("hashzoo-results") / file.name
-    how = _sweep(zoo, folder, {name: settings[name] for name in settings.keys() & services}, options)
+    how = partial(_sweep, zoo, folder, {name: settings[name] for name in settings.keys() & services}, options)
     return Plan(zoo, jobs[part - 1 :: parts], folder, how, _unused(overrides.settings, jobs))
 
 
 def run(plan: Plan, observer: Observer | None = None) -> Board:
     """Measure the cells of a plan that its folder does not hold yet, and write the board."""
-    cells, board = sweep(plan.jobs, plan.folder, plan.how, observer)
+    cells, board = sweep(plan.jobs, plan.folder, plan.how(), observer)
     return Board(plan.folder, cells, board, plan.zoo)
 
 
