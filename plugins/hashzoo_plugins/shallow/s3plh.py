@@ -16,10 +16,10 @@ hardly changes and the same direction recurs: on a validation part of ``digits.s
 give map@all 0.16 at any code length; multiplied by 1 or more, 0.64 to 0.67 at 32 bits. Features are therefore divided
 by a single number, their root mean square.
 
-On the pixels of ``digits.standard`` the method equals ``itq``, which uses no labels, but does not beat it: 0.583, 0.646
-and 0.678 at 16, 32 and 64 bits, compared with 0.613, 0.648 and 0.675. On scattering features it is worse, 0.496 and
-0.413 at 16 and 32 bits of a validation part, compared with 0.582 and 0.610: directions recur (cosine 0.9997 between two
-of 32), and none is rotated. With the rotation of ITQ, the same directions give 0.588 and 0.601.
+Measured: on the pixels of ``digits.standard`` the method equals ``itq``, which uses no labels, but does not beat it:
+0.583, 0.646 and 0.678 at 16, 32 and 64 bits, compared with 0.613, 0.648 and 0.675. On scattering features it is worse,
+0.496 and 0.413 at 16 and 32 bits of a validation part, compared with 0.582 and 0.610: directions recur (cosine 0.9997
+between two of 32), and none is rotated. With the rotation of ITQ, the same directions give 0.588 and 0.601.
 
 Public code: the authors' code computes the mean without subtracting it and thresholds at 0: center the features first.
 An unsupervised sequel, with pseudo-labels from images near and far from the threshold, is a different method.

@@ -14,12 +14,12 @@ term: divided by l only, as in ``s3plh``, it would cancel the second term exactl
 1. ``labelled`` images are drawn by seed, the labels of the other images are not used, and S is the largest matrix of
 pairs. The paper's variant that is not orthogonal is not included. More bits than features are an error.
 
-On the pixels of ``digits.standard``, with all images labelled, map@all is 0.431, 0.368 and 0.317 at 8, 16 and 32 bits
-(``pcah`` 0.407, 0.363 and 0.319; ``lsh`` 0.297, 0.376 and 0.502). Long codes have the same weakness as in ``pcah``, by
-design: orthogonal directions are thresholded without a rotation, the data hardly vary along the last ones, and all bits
-have the same weight. With the rotation of ITQ after the same directions, 0.372 and 0.309 become 0.608 and 0.644 on a
-validation part, at 16 and 32 bits (``itq`` 0.620 and 0.640); on scattering features 0.391 and 0.336 become 0.582 and
-0.618 (``itq`` 0.582 and 0.610). The authors address this in ``s3plh``.
+Measured: on the pixels of ``digits.standard``, with all images labelled, map@all is 0.431, 0.368 and 0.317 at 8, 16
+and 32 bits (``pcah`` 0.407, 0.363 and 0.319; ``lsh`` 0.297, 0.376 and 0.502). Long codes have the same weakness as in
+``pcah``, by design: orthogonal directions are thresholded without a rotation, the data hardly vary along the last
+ones, and all bits have the same weight. With the rotation of ITQ after the same directions, 0.372 and 0.309 become
+0.608 and 0.644 on a validation part, at 16 and 32 bits (``itq`` 0.620 and 0.640); on scattering features 0.391 and
+0.336 become 0.582 and 0.618 (``itq`` 0.582 and 0.610). The authors address this in ``s3plh``.
 """
 
 from __future__ import annotations
