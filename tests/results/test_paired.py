@@ -230,10 +230,10 @@ def test_boards_without_a_row_or_a_metric_in_common_are_refused(tmp_path):
     ("arguments", "said"),
     [
         (["a"], "--between first,second"),
-        (["a", "a", "--between", "dhn,itq"], "two boards, or one and the methods"),
+        (["a", "a", "--between", "dhn,itq"], "name two boards, or one board and the methods"),
         (["a", "--between", "dhn"], "two methods or more"),
         (["a", "--between", "dhn,iqt"], "did you mean 'itq'"),
-        (["a", "--between", "dhn,itq", "--fail-on", "map@all:-1%"], "--fail-on compares two boards"),
+        (["a", "--between", "dhn,itq", "--fail-on", "map@all:-1%"], "--fail-on requires two boards"),
         (["a", "--between", "dhn,itq", "--metric", "map@al"], "did you mean 'map@all'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

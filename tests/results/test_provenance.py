@@ -181,7 +181,7 @@ def test_a_plugin_in_a_checkout_of_its_own_has_its_own_revision(project):
     subprocess.run(["git", "add", "mine.py"], cwd=project.parent, check=True)
     job = the_job(str(plugin), methods=["mine"])
     assert job.origin["plugin_checkout"] == {"revision": revision(project.parent).strip(), "dirty": True}
-    assert "plugin_checkout" not in the_job().asked
+    assert "plugin_checkout" not in the_job().origin
 
 
 def test_the_command_can_be_pasted_into_a_shell(monkeypatch):
