@@ -288,7 +288,7 @@ def test_one_bit_is_not_normalised_against_itself():
 
 def test_the_head_of_orthohash_balances_its_bits_over_a_batch():
     torch.manual_seed(0)
-    code = Norm(Probe(), SETTING)(Features(torch.randn(32, 128) + 3)).code
+    code = Norm(SETTING, Probe())(Features(torch.randn(32, 128) + 3)).code
     near(code.mean(0), torch.zeros(4), 1e-5)
     near(code.var(0, correction=0), torch.ones(4), 1e-3)
 
