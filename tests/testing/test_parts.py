@@ -422,7 +422,7 @@ def test_checking_a_file_covers_everything_in_it_and_takes_options(tmp_path, cap
             [file, "--kind", "backbone"],
             "provides nothing to check; implement one of the hooks hashzoo_b",
         ),
-        ([file, "--set", "mein.width=3"], "--set: no part of what is checked 'mein'; did you mean 'mine'?"),
+        ([file, "--set", "mein.width=3"], "--set: no checked part 'mein'; did you mean 'mine'?"),
         (["mein", "--plugin", file, "--kind", "loss"], "no loss 'mein'; did you mean 'mine'?"),
     ):
         with pytest.raises(SystemExit) as ended:
