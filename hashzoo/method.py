@@ -267,7 +267,7 @@ def bits(relaxed: Tensor) -> Tensor:
 class Deep(Method):
     """A backbone, a hash head and a loss that are trained together by gradient.
 
-    :func:`deep` creates it from a head and a loss. A method that needs its own training loop or views extends it.
+    :func:`hashzoo.deep` creates it from a head and a loss. A method that needs its own training loop or views extends it.
 
     Args:
         backbone: The backbone.

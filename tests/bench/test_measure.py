@@ -110,7 +110,7 @@ def test_parts_that_the_data_does_not_have_are_refused_before_training():
         ({"methods": ["dcoh"]}, "dcoh needs several labels per image"),
         ({"methods": ["sfdh"], "dataset": "scenes.small"}, "sfdh takes one label per image"),
         ({"methods": ["tanh+sfdh"]}, "needs a head with class scores"),
-        ({"methods": ["tanh+two-level"]}, "take the head two-level"),
+        ({"methods": ["tanh+two-level"]}, "use the head two-level"),
     ],
 )
 def test_what_a_method_needs_and_lacks_is_one_line_before_training(changes, says):

@@ -317,7 +317,7 @@ def test_findings_are_shown_as_a_table_with_a_sentence_each(folder, run_data):
         (["empty", "--root", "x"], 2, "empty is a folder; leave out --root"),
         (["notes.md", "--root", "x"], 2, "notes.md is a file; leave out --root"),
         (["notes.md"], 2, "no dataset can read the file notes.md;"),
-        (["notes.md", "--set", "folder.size=64"], 2, "notes.md is no table that is read; use .csv, .tsv, .parquet"),
+        (["notes.md", "--set", "folder.size=64"], 2, "notes.md is not a table; use .csv, .tsv, .parquet"),
         (["empty", "--set", "lists.databse=others"], 2, "no option 'databse'; did you mean 'database'?"),
         (["empty", "--set", "lists.database=all"], 2, "lists.database = 'all': "),
         (
