@@ -1,4 +1,4 @@
-"""Distances between codes: Hamming, cosine, and the base classes for others."""
+"""Distances between codes of queries and items: Hamming, cosine, base classes for others, and rankings by them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions whose message is one line: the problem, where it is, and the fix."""
+"""Exceptions whose message is one line: the problem, where it is, and the fix; statuses of failed cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Factories of methods and their parts: their options, and the composition of a head and a loss."""
+"""What a factory in a plugin takes: its options and their types; and a head and a loss composed to a method."""
 
 from __future__ import annotations
 

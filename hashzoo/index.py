@@ -1,4 +1,4 @@
-"""Indexes of codes: codes in, nearest items and counts by distance out. No images and no files."""
+"""Indexes, scan and cascade: add codes, return the nearest items or counts by distance. No images and no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods, and the heads and losses that they are composed of."""
+"""The base classes of methods, heads and losses, ``Card``, and ``Deep``, a method made of a head and a loss."""
 
 from __future__ import annotations
 
@@ -267,7 +267,7 @@ def bits(relaxed: Tensor) -> Tensor:
 class Deep(Method):
     """A backbone, a hash head and a loss that are trained together by gradient.
 
-    :func:`hashzoo.deep` creates it from a head and a loss. A method that needs its own training loop or views extends it.
+    :func:`hashzoo.deep` makes one of a head and a loss. A method that needs its own training loop or views extends it.
 
     Args:
         backbone: The backbone.

@@ -1,4 +1,4 @@
-"""Run, the object that ``fit`` of a method receives: batches, views, optimizers, steps, features."""
+"""``Run``, which ``fit`` receives: batches, augmented views, optimizers, steps, random generators, features."""
 
 from __future__ import annotations
 

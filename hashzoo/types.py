@@ -1,4 +1,4 @@
-"""Value types: Setting, Split, Batch, Features, Codes, Output, Ranking and others.
+"""Value types: Setting, Split, Batch, Features, Codes, Output, Ranking and others, with their shapes.
 
 Shapes: B batch, N images, Q queries, D features, K bits, C classes.
 """

@@ -1,4 +1,6 @@
-"""The Python entry points: a benchmark, its board, its progress display."""
+"""The Python entry points: ``benchmark``, ``run_cell``, the board as an object, progress bars and the live table of a
+sweep.
+"""
 
 from hashzoo.api.bench import Options, Plan, benchmark, prepare, run, run_cell
 from hashzoo.api.board import Board

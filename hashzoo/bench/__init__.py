@@ -1,1 +1,3 @@
-"""One cell: read the benchmark file, plan its jobs, train and score a method."""
+"""One cell: read the benchmark file, plan its jobs, share the features of frozen backbones, train a method, select by
+validation, score.
+"""

@@ -1,1 +1,1 @@
-"""The commands: options, help texts, and what they print."""
+"""The commands: their options and help texts, the checks of what the user typed, and what is printed."""

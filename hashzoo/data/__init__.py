@@ -1,1 +1,3 @@
-"""Images and splits: decode and transform image files, find damaged ones, audit splits for duplicates and leaks."""
+"""Images and splits: find, decode and transform image files, digest them, find damaged ones and duplicates, audit
+splits for leaks.
+"""

@@ -1,1 +1,1 @@
-"""From codes to scores: encode a split, rank the database, compute every metric."""
+"""From codes to scores: encode a split, rank the database, parse names of metrics, compute the value of each query."""

@@ -1,1 +1,3 @@
-"""Many cells: schedule jobs, run each in a process of its own, log it, resume."""
+"""Many cells: schedule jobs, claim them with leases, start and stop the process of each cell, launchers and trackers,
+logs, resume.
+"""

@@ -1,1 +1,3 @@
-"""Kernels for packed binary codes: pack bits, count items and find neighbors by Hamming distance, ties included."""
+"""Arithmetic of codes: pack bits, count relevant items and find neighbors by distance, and metrics of rankings with
+ties from counts.
+"""

@@ -1,1 +1,3 @@
-"""Find by name what plugins offer and build it; digest its code; load saved methods; write a new plugin's scaffold."""
+"""Plugins and saved methods: find by name what plugins offer, build it from options, digest its code, save and load,
+write a scaffold.
+"""

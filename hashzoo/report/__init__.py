@@ -1,1 +1,3 @@
-"""Benchmark results as an HTML page and as figures."""
+"""Results to look at: the HTML report with its sentences, SVG charts, galleries and thumbnails, and figures as PNG, SVG
+or PDF files.
+"""

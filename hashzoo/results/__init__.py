@@ -1,1 +1,3 @@
-"""From cells to boards: the files of a cell, CSV files, leaderboards, comparisons, significance tests."""
+"""Cells and boards as data: the files of a cell, provenance, CSV files, leaderboards as tables, comparisons,
+significance tests.
+"""

@@ -1,1 +1,3 @@
-"""Search images with a trained method: encode them, code and index files, search engines and recall, heatmaps."""
+"""Search image files with a trained method: encode them, code and index files, search engines and their recall,
+heatmaps, pages of results.
+"""

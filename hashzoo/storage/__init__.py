@@ -1,1 +1,3 @@
-"""How files are written and read, whatever they hold: atomic replacement, schema versions, tensors, cache folder."""
+"""How files are written and read, whatever they hold: atomic replacement, schema versions, tensors, safe NumPy files,
+cache folder.
+"""

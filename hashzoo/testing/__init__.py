@@ -1,4 +1,6 @@
-"""The checks that a plugin author runs on a method, loss, head, backbone or dataset."""
+"""The checks that a plugin author runs on a method, loss, head, backbone or dataset, and the small data that they run
+on.
+"""
 
 from hashzoo.testing.datasets import check_dataset
 from hashzoo.testing.fixtures import Finding, Probe, synthetic_splits

@@ -1,1 +1,3 @@
-"""The parts of a run that methods do not see: budget, checkpoints, feature cache, process groups, process state."""
+"""What stands behind the ``Run`` of a method: epochs and learning-rate schedules, checkpoints, stored features, process
+groups, random state.
+"""
