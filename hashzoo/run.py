@@ -1,4 +1,4 @@
-"""``Run``, which ``fit`` receives: batches, augmented views, optimizers, steps, random generators, features."""
+"""``Run``, which ``fit`` receives: batches, views, optimizers, their steps and rates, random generators, features."""
 
 from __future__ import annotations
 

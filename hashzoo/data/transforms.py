@@ -108,7 +108,7 @@ class PreparedImages(Dataset[tuple[Tensor, ...]]):
         row, seed = item
         image = as_tensor(self.images[row])
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed takes milliseconds: it looks for devices
             return tuple(prepare(view(image) if view else image, self.target) for view in self.views)
 
 

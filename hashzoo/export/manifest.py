@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hashzoo.retrieval.code_file import BIT_ORDER, StoredCodes
+from hashzoo.hamming.packing import BIT_ORDER
+from hashzoo.retrieval.code_file import StoredCodes
 from hashzoo.storage.files import replace_bytes, sha256
 
 SCHEMA = 1

@@ -1,3 +1,3 @@
-"""Arithmetic of codes: pack bits, count relevant items and find neighbors by distance, and metrics of rankings with
-ties from counts.
+"""Arithmetic of codes: pack bits, which items are relevant by their labels, count items and find neighbors by distance,
+metrics with ties from counts.
 """

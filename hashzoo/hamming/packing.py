@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
+#: The order of bits in packed codes, as files and manifests state it.
+BIT_ORDER = "bit 0 is the highest of byte 0, and the last byte ends in zeros"
 ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)  # number of ones of each byte
 
 

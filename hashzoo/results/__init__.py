@@ -1,3 +1,3 @@
 """Cells and boards as data: the files of a cell, provenance, CSV files, leaderboards as tables, comparisons,
-significance tests.
+regressions between boards, significance tests.
 """

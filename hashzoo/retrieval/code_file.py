@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.hamming.packing import pack, unpack
+from hashzoo.hamming.packing import BIT_ORDER, pack, unpack
 from hashzoo.index import PackedRows
 from hashzoo.storage import npz
 from hashzoo.storage.files import canonical_json, replace_bytes
@@ -33,7 +33,6 @@ from hashzoo.storage.schema import refuse_newer
 from hashzoo.types import Codes
 
 SCHEMA = 1
-BIT_ORDER = "bit 0 is the highest of byte 0, and the last byte ends in zeros"  # as manifests state it
 CHUNK_ROWS = 1 << 16  # rows unpacked at a time
 
 

@@ -1,3 +1,3 @@
-"""What stands behind the ``Run`` of a method: epochs and learning-rate schedules, checkpoints, stored features, process
+"""What stands behind the ``Run`` of a method: the budget with its schedules, checkpoints, stored features, process
 groups, random state.
 """
