@@ -257,7 +257,7 @@ class Batch:
 
     @property
     def similar(self) -> Tensor:
-        """(B, B) float, 1 where two images share a label.
+        """(B, B) float, 1 where two images share a label, so also on the diagonal of labelled images.
 
         >>> labels = torch.tensor([[1., 0.], [1., 1.], [0., 1.]])
         >>> Batch((None,), labels, torch.arange(3)).similar

@@ -88,7 +88,7 @@ def _named(zoo: Zoo, name: str, kind: str | None) -> list[tuple[str, Entry]]:
         if one == "method" and (name in zoo.methods or any(letter in name for letter in "*?[+")):
             return [(one, zoo.method(found)) for found in zoo.match_methods([name])]
     known = [n for one in ([kind] if kind else CHECKED) for n in zoo.catalogue(CHECKED[one])]
-    raise UsageError(unknown_name(kind or "method, loss, head, backbone or dataset", name, known))
+    raise UsageError(f"{unknown_name(kind or 'plugin part', name, known)} (if it is in a file, add --plugin FILE.py)")
 
 
 def _findings(

@@ -55,7 +55,8 @@ def weighted_distances(
         (Q, N) int32 distances.
 
     Raises:
-        ValueError: If the shapes do not match, or if a weight is negative or not an integer.
+        ValueError: If the shapes do not match, if a weight is negative or not an integer, or if the weights of a query
+            sum to 2^31 or more.
 
     >>> query, database = (np.array(rows, np.uint8) for rows in ([[0b11000000]], [[0b00000000], [0b01000000]]))
     >>> weighted_distances(query, np.array([5, 2]), database)

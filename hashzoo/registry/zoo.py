@@ -292,7 +292,9 @@ def _read_hooks(module: Any) -> dict[str, dict[str, Any]]:
     for caller in callers:
         for factories in caller():
             if not isinstance(factories, dict):
-                raise UsageError(f"{caller.name} must return a dict of names, not {type(factories).__name__}")
+                raise UsageError(
+                    f"{caller.name} must return a dict, not {type(factories).__name__}: return {{'my-name': MyClass}}"
+                )
             for name, factory in factories.items():
                 _check_offer(caller.name, name, factory)
             kind = caller.name.removeprefix("hashzoo_")

@@ -29,8 +29,10 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         bits: The length of the codes.
 
     Returns:
-        A finding per check: ``build``, ``shape``, ``gradient`` and ``single``; only ``build`` if it raises. No
-        exception of the head is raised.
+        A finding per check. ``build``: the factory returns a head. ``shape``: the code is finite, (B, bits).
+        ``gradient``: a gradient reaches the backbone. ``single``: in eval mode, the code of an image does not depend
+        on its batch. If ``build`` or ``shape`` fails, the checks after it are omitted. No exception of the head is
+        raised.
     """
     with preserve_process_state():
         torch.manual_seed(0)
@@ -39,7 +41,10 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         if head is None:
             return findings
         check = _HeadCheck(head, backbone, data.train.images[:24].float() / 128 - 1, bits)
-        return findings + run_checks({"shape": check.shape, "gradient": check.gradient, "single": check.single})
+        findings += run_checks({"shape": check.shape})
+        if not findings[-1].ok:  # the other checks would repeat the problem
+            return findings
+        return findings + run_checks({"gradient": check.gradient, "single": check.single})
 
 
 class _HeadCheck:
@@ -95,9 +100,12 @@ def check_loss(
         extra: Makes ``output.extra`` from codes (B, bits). Entries that it does not contain are the codes themselves.
 
     Returns:
-        A finding per check: ``build``, ``terms``, ``gradient``, ``order``, ``twice`` and ``corners``; a note ``extra``
-        that names the entries of ``output.extra`` that only special heads provide; and, if all of these pass,
-        ``direction``, with a note if training does not bring codes of one class closer. Only ``build`` if it raises. No
+        A finding per check. ``build``: the factory returns a loss. ``terms``: the loss returns a dict of finite
+        scalars. ``gradient``: a finite gradient reaches the code. ``order``: the order of the batch does not matter.
+        ``twice``: two calls agree and leave their inputs unchanged. ``corners``: the loss is finite for batches of one
+        class, of distinct classes, and for codes of zero. ``extra``: a note that names the entries of
+        ``output.extra`` that only special heads provide. ``direction``, if all of these pass: a note if training does
+        not bring codes of one class closer. If ``build`` or ``terms`` fails, the checks after it are omitted. No
         exception of the loss is raised.
     """
     with preserve_process_state():
@@ -106,10 +114,10 @@ def check_loss(
         if loss is None:
             return findings
         check = _LossCheck(loss, bits, extra)
-        checks = {
-            "terms": check.terms, "gradient": check.gradient, "order": check.order, "twice": check.twice,
-            "corners": check.corners,
-        }  # fmt: skip
+        findings += run_checks({"terms": check.terms})
+        if not findings[-1].ok:  # the other checks would repeat the problem
+            return findings
+        checks = {"gradient": check.gradient, "order": check.order, "twice": check.twice, "corners": check.corners}
         findings += run_checks(checks)
         if check.requested:
             names = ", ".join(f"extra[{name!r}]" for name in check.requested)
@@ -232,8 +240,11 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
         shape: Channels, height and width of the dataset's images.
 
     Returns:
-        A finding per check: ``build``, ``shapes``, ``repeats``, ``alone`` and ``sizes``. If ``build`` or ``shapes``
-        fails, the checks after it are omitted. No exception of the backbone is raised.
+        A finding per check. ``build``: the factory returns a :class:`hashzoo.Backbone` with ``dim``. ``shapes``: the
+        features have the shapes that it declares. ``repeats``: two calls agree. ``alone``: the features of an image do
+        not depend on its batch. ``sizes``: a backbone without a fixed input size takes small grey images, or refuses
+        them with ValueError. If ``build`` or ``shapes`` fails, the checks after it are omitted. No exception of the
+        backbone is raised.
     """
     with preserve_process_state(), torch.no_grad():
         torch.manual_seed(0)

@@ -238,6 +238,7 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "digits", "--methods", "tanh+sfdh"], "needs a head with class scores"),
         (["evaluate", "nowhere.npz"], "there is no file"),
         (["check", "iqt"], "did you mean 'itq'"),
+        (["check", "my-loss"], "(if it is in a file, add --plugin FILE.py)"),
         (["list", "methods", "--supervision", "some"], "--supervision must be one of none, pairs, classes, not 'some'"),
         (["list", "methods", "--kind", "deeep"], "--kind must be one of shallow, deep, not 'deeep'"),
         (["list", "methods", "--labels", "both"], "--labels must be one of single, multi, not 'both'"),

@@ -206,6 +206,7 @@ def test_a_mistake_in_a_loss_is_found_with_its_fix(name):
     forward, check, says = WRONG_LOSSES[name]
     found = {f.check: f.why for f in check_loss(loss(forward)) if not f.ok}
     assert says in found.get(check, ""), found
+    assert check != "terms" or len(found) == 1  # the other checks would repeat the problem
 
 
 def test_entries_that_a_loss_reads_from_a_special_head_are_a_note():
@@ -263,6 +264,7 @@ def test_a_mistake_in_a_head_is_found_with_its_fix(name):
     forward, check, says = WRONG_HEADS[name]
     found = {f.check: f.why for f in check_head(head(forward)) if not f.ok}
     assert says in found.get(check, ""), found
+    assert check != "shape" or len(found) == 1  # the other checks would repeat the problem
 
 
 def backbone(forward, **attributes):
