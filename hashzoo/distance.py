@@ -63,6 +63,7 @@ class PackedDistance(Distance):
         name: Name of the code to compare: bool (B, K), as ``encode`` returns it.
 
     Example:
+        >>> from hashzoo import weighted_distances
         >>> class Weighted(PackedDistance):
         ...     def __init__(self, name: str, weights: NDArray[np.int64]) -> None:
         ...         super().__init__(name)
@@ -73,7 +74,11 @@ class PackedDistance(Distance):
         ...
         ...     def packed(self, query: Codes, database: NDArray[np.uint8]) -> Tensor:
         ...         codes = pack(query[self.name].numpy())
-        ...         return torch.from_numpy(weighted_distances(codes, database, self.weights))
+        ...         return torch.from_numpy(weighted_distances(codes, self.weights, database))
+        ...
+        >>> database = np.array([[0b00000000], [0b01000000]], np.uint8)
+        >>> Weighted("code", np.array([5, 2])).packed({"code": torch.tensor([[True, True]])}, database)
+        tensor([[7, 5]], dtype=torch.int32)
     """
 
     def __init__(self, name: str) -> None:
