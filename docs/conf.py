@@ -9,10 +9,12 @@ sys.path.insert(0, str(HERE))
 os.environ["HASHZOO_PLUGINS"] = "off"  # the pages are of the built-in methods
 
 import method_pages  # noqa: E402
+import module_page  # noqa: E402
 
 from hashzoo.registry import zoo  # noqa: E402
 
 method_pages.write(zoo.load_plugins(), HERE / "methods", HERE.parent / "results")
+module_page.write(HERE.parent / "hashzoo", HERE / "modules.md", module_page.rooms(HERE / "architecture.md"))
 
 project = "hashzoo"
 author = "the hashzoo developers"
