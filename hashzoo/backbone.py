@@ -1,4 +1,4 @@
-"""The interface of a backbone."""
+"""The interface of a backbone: images in, features out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live table of a sweep."""
+"""The live table of a sweep: cells running, done and failed, and the time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of `hashzoo list`."""
+"""Tables of what plugins provide, as `hashzoo list` prints them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache folder."""
+"""Where the cache folder is: from the environment, or as the platform has it."""
 
 from __future__ import annotations
 

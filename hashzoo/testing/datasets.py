@@ -1,4 +1,4 @@
-"""The contract of datasets."""
+"""The contract of datasets: what a dataset must be so that every method can be measured on it."""
 
 from __future__ import annotations
 
