@@ -249,7 +249,10 @@ def test_frozen_features_of_other_maps_are_other_features(tmp_path, monkeypatch)
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path))
     found = {}
     for taps in ("stages", "convolutions"):
-        options = {"torchvision/squeezenet1_1": {"weights": "random", "taps": taps}, "multigrain": {"warmup": 1.0}}
+        options = {
+            "torchvision/squeezenet1_1": {"weights": "random", "taps": taps, "size": 64},
+            "multigrain": {"warmup": 1.0},
+        }
         budget = {"epochs": 1, "backbone": "frozen"}
         job = job_of("multigrain", backbone="torchvision/squeezenet1_1", train=budget, set=options)
         found[taps] = measure(job)[0].status

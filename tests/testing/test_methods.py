@@ -13,7 +13,7 @@ from hashzoo.registry import zoo
 from hashzoo.testing import check_backbone, check_head, check_loss, check_method
 
 HOUSE = zoo.load_plugins()
-SMALLER = {"dcoh": {"hidden": 128}}  # layers of 4096 units, as in the paper, take a minute
+SMALLER = {"dcoh": {"hidden": 128}, "lthnet": {"width": 64}, "cibhash": {"hidden": 64}}  # the papers' take a minute
 
 
 class Sound(Method):
