@@ -107,6 +107,9 @@ def _extra_metrics(frames: Sequence[DataFrame], plugins: tuple[str, ...]) -> dic
 @click.argument("before", type=click.Path(path_type=Path), metavar="DIR|CSV")
 @click.argument("after", type=click.Path(path_type=Path), metavar="[DIR|CSV]", required=False)
 @click.option("--between", metavar="M,M,...", help="Compare these methods of one board with each other.")
+@click.option(
+    "--against", metavar="METHOD", help="Compare every method of one board with this one, by the tests of the report."
+)
 @click.option("--metric", metavar="M", help="The score to test [default: the main one of the boards].")
 @click.option(
     "--fail-on", multiple=True, metavar="RULE", help="Exit with 1 if a score falls further, such as 'map@all:-0.5%'."
@@ -116,11 +119,9 @@ def _extra_metrics(frames: Sequence[DataFrame], plugins: tuple[str, ...]) -> dic
 def compare(
     before: Path,
     after: Path | None,
-    between: str | None,
-    metric: str | None,
-    fail_on: tuple[str, ...],
-    force: bool,
     plugins: tuple[str, ...],
+    fail_on: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Compare two boards, or methods of one board, and test whether differences are significant.
 
@@ -132,14 +133,14 @@ def compare(
     from hashzoo.results.board import read_board
 
     rules = [regressions.parse_fail_on(text) for text in fail_on]
-    if (after is None) == (between is None):
-        raise UsageError("name two boards, or one board and the methods to compare: --between first,second")
-    if after is None and rules:
-        raise UsageError("--fail-on requires two boards; leave out --between and name the second")
-    installed = installed_code(plugins)
+    chosen = _CompareOptions(**options)
+    chosen.check(after, rules)
+    metric, force, installed = chosen.metric, chosen.force, installed_code(plugins)
     first = read_board(before, installed)
+    if chosen.against is not None:
+        return _compare_against(first, chosen.against, metric, plugins)
     if after is None:
-        pairs = paired.pair_methods(first, split_list(between))
+        pairs = paired.pair_methods(first, split_list(chosen.between))
         name = _common_metric(pairs, [first], metric, force)
         found = paired.compare_pairs(pairs, name) if name else []
         _print(paired.render_paired(found, str(name)), paired.notes(found))
@@ -156,6 +157,33 @@ def compare(
         click.echo(line, err=True)
     if broken:
         sys.exit(1)
+
+
+@dataclass(frozen=True)
+class _CompareOptions:
+    between: str | None
+    against: str | None
+    metric: str | None
+    force: bool
+
+    def check(self, after: Path | None, rules: Sequence[Any]) -> None:
+        """Raise UsageError unless there are two boards, or one board and the methods to compare."""
+        if [after, self.between, self.against].count(None) != 2:
+            raise UsageError(
+                "name two boards, or one board and the methods to compare: --between first,second, or --against method"
+            )
+        if after is None and rules:
+            option = "--between" if self.against is None else "--against"
+            raise UsageError(f"--fail-on requires two boards; leave out {option} and name the second")
+
+
+def _compare_against(board: StoredBoard, method: str, metric: str | None, plugins: tuple[str, ...]) -> None:
+    from hashzoo.results import against
+
+    extra = _extra_metrics([board.frame], plugins)
+    name = against.reference_metric(board, metric, extra)
+    blocks = against.blocks_against(board, method, name, extra)
+    _print(against.render_against(blocks, name), against.notes_against(blocks))
 
 
 def _common_metric(

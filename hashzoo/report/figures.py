@@ -215,7 +215,8 @@ def ranks(names: Sequence[str], means: NDArray[np.float64], groups: Sequence[tup
         axes.plot([right + lane * len(names) * 0.02] * 2, [first - 0.3, last + 0.3], color="black", linewidth=1.6)
     axes.set_yticks(np.arange(len(names)), names, fontsize=7)
     axes.invert_yaxis()
-    axes.set_xlabel("mean rank; bars join methods that do not differ significantly")
+    bars = "bars join methods that do not differ significantly" if groups else "too few blocks to tell methods apart"
+    axes.set_xlabel(f"mean rank; {bars}")
     axes.set_title(title, fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     return figure

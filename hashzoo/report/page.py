@@ -20,10 +20,11 @@ from hashzoo.registry.zoo import Zoo, load_plugins
 from hashzoo.report import charts, texts
 from hashzoo.report.charts import ChartText, Colours
 from hashzoo.report.dataset_images import ImageOptions, build_images
-from hashzoo.report.gaps import GapToBest, gaps_to_best
+from hashzoo.report.gaps import gaps_to_best
 from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names, read, resolve_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
 from hashzoo.report.thumbnails import Album
+from hashzoo.results.against import ALIKE, DIFFERENT, FEW_SEEDS, UNCLEAR, UNTESTED, Gap
 from hashzoo.results.mean_ranks import notes, rank
 from hashzoo.results.render import compact, duration
 from hashzoo.storage.files import replace_bytes
@@ -72,7 +73,7 @@ class LeaderboardRow:
 
     entry: BoardEntry
     place: int | None
-    gap: GapToBest | None
+    gap: Gap | None
     best: bool
     kind: str
     supervision: str
@@ -180,6 +181,7 @@ def _leaderboard(results: Results, zoo: Zoo) -> dict[str, Any]:
         "summaries": {block: summarize_gaps(found) for block, found in rows.items()},
         "columns": {board.number: _other_metrics(board) for board in results.boards},
         "warnings": texts.list_warnings(results, all_gaps),
+        "alike": ALIKE,
         "tested": texts.tested_variation(gap.test for gap in all_gaps),
     }
 
@@ -190,7 +192,7 @@ def _other_metrics(board: DatasetBoard) -> list[str]:
     return sorted(others, key=lambda name: name not in board.higher_better)[:_OTHER_METRICS]
 
 
-def _rows(board: DatasetBoard, bits: int, gaps: Mapping[int, GapToBest], zoo: Zoo) -> list[LeaderboardRow]:
+def _rows(board: DatasetBoard, bits: int, gaps: Mapping[int, Gap], zoo: Zoo) -> list[LeaderboardRow]:
     best = board.best(bits)
     scores = [score for entry in board.entries if (score := entry.score(board.metric)) is not None]
     low, high = min([0.0, *scores]), max([1.0, *scores])
@@ -223,20 +225,42 @@ def _kind_and_supervision(method: str, zoo: Zoo) -> tuple[str, str]:
 def summarize_gaps(rows: Sequence[LeaderboardRow]) -> str:
     """Sentences about how the other methods of a block compare with its best row."""
     others = [x for x in rows if x.place and not x.best and x.entry.facts["role"] != "control"]
-    tested = [x for x in others if x.gap and x.gap.p is not None]
-    close = [x.entry.name for x in tested if x.gap and x.gap.insignificant]
-    rest = len(others) - len(tested)
-    untested = f" {rest} more could not be tested." if tested and rest else ""
+    verdicts = {id(x): x.gap.verdict if x.gap else UNTESTED for x in others}
+    names = {verdict: [x.entry.name for x in others if verdicts[id(x)] == verdict] for verdict in verdicts.values()}
+    alike, different, unclear = (names.get(verdict, []) for verdict in (ALIKE, DIFFERENT, UNCLEAR))
     if not others:
         return "No other method was measured."
-    if not tested:
-        return "No test was possible."
-    if not close:
-        subject = _count_methods(len(tested)) if rest else "Every other method"
-        return f"{subject} {'differ' if rest and len(tested) > 1 else 'differs'} significantly from it (5 %).{untested}"
-    named = ", ".join(close[:_MAX_NAMED]) + (f" and {len(close) - _MAX_NAMED} more" if len(close) > _MAX_NAMED else "")
-    verb = "does" if len(close) == 1 else "do"
-    return f"{_count_methods(len(close))} {verb} not differ significantly from it (5 %): {named}.{untested}"
+    sentences = []
+    if alike:
+        sentences.append(f"{_count_methods(len(alike))} cannot be told from it (5 %): {_listed(alike)}.")
+    if different and len(different) == len(others):
+        sentences.append("Every other method differs significantly from it (5 %).")
+    elif different:
+        verb = "differs" if len(different) == 1 else "differ"
+        sentences.append(f"{_count_methods(len(different))} {verb} significantly from it (5 %).")
+    if unclear:
+        verb = "differs" if len(unclear) == 1 else "differ"
+        sentences.append(
+            f"{_count_methods(len(unclear))} {verb} from it only before the correction for several tests: "
+            f"{_listed(unclear)}."
+        )
+    return " ".join([*sentences, *_untested([x.gap for x in others if verdicts[id(x)] == UNTESTED], len(others))])
+
+
+def _untested(gaps: Sequence[Gap | None], total: int) -> list[str]:
+    """A sentence about the methods that were not tested, if there are any."""
+    few = sum(gap is not None and gap.reason == FEW_SEEDS for gap in gaps)
+    if not gaps:
+        return []
+    reason = f", since {'all' if few == len(gaps) else few} have {FEW_SEEDS} with it" if few else ""
+    if len(gaps) == total:
+        return [f"No test was possible{reason}."]
+    return [f"{_count_methods(len(gaps))} could not be tested{reason}."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _count_methods(count: int) -> str:
@@ -318,7 +342,8 @@ def _ranking(results: Results, colours: Colours, extra: ExtraMetrics) -> dict[st
         return {"reason": reason, "chart": None, "notes": []}
     numbers = {e.name: e.number for board in results.boards for e in board.entries if e.name == e.facts["method"]}
     label = f"Mean ranks by {ranking.metric}, best first"
-    return {"reason": "", "chart": charts.rank_chart(ranking, numbers, colours, label), "notes": notes(ranking)}
+    chart = charts.rank_chart(ranking, numbers, colours, label)
+    return {"reason": "", "chart": chart, "notes": notes(ranking), "bars": bool(ranking.groups), "test": ranking.test}
 
 
 def _provenance(results: Results, extra: ExtraMetrics) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hashzoo.evaluation.metrics import ExtraMetrics
-from hashzoo.report.gaps import TESTS, GapToBest
 from hashzoo.report.results import BoardEntry, DatasetBoard, Results
+from hashzoo.results.against import FEW_SEEDS, TESTS, Gap
 from hashzoo.results.cell import Cell
 from hashzoo.results.paired import UNLIKE
 
@@ -123,7 +123,7 @@ def _numbers(rows: Sequence[Mapping[str, Any]], column: str, unit: str) -> str:
     return f"{text} {unit}" if known and unit else text
 
 
-def list_warnings(results: Results, gaps: Sequence[GapToBest]) -> list[str]:
+def list_warnings(results: Results, gaps: Sequence[Gap]) -> list[str]:
     """What limits the meaning of the numbers on the page, most important first."""
     entries = [entry for board in results.boards for entry in board.entries]
     warnings = [*results.faults, *_row_warnings(entries)]
@@ -165,7 +165,7 @@ def _row_warnings(entries: Sequence[BoardEntry]) -> list[str]:
     return warnings
 
 
-def _test_warnings(entries: Sequence[BoardEntry], gaps: Sequence[GapToBest]) -> list[str]:
+def _test_warnings(entries: Sequence[BoardEntry], gaps: Sequence[Gap]) -> list[str]:
     warnings, tests = [], {gap.test for gap in gaps}
     if any(gap.reason == UNLIKE for gap in gaps):
         warnings.append(
@@ -183,7 +183,10 @@ def _test_warnings(entries: Sequence[BoardEntry], gaps: Sequence[GapToBest]) -> 
             "variation over seeds but not over queries, and they have no curves by radius."
         )
     if "models" in tests:
-        warnings.append("The tests of rows with a single seed do not account for the variation over seeds.")
+        warnings.append(
+            f"Some rows have {FEW_SEEDS} with the best row. Whether the methods differ is not tested; the intervals of "
+            "their differences are of the trained models, on other queries."
+        )
     return warnings
 
 
@@ -264,5 +267,5 @@ def date_range(cells: Sequence[Cell]) -> str:
 
 
 def tested_variation(tests: Iterable[str]) -> list[str]:
-    """The variation that the p values of the page account for, by the tests that were used."""
-    return [TESTS[name] for name in TESTS if name in set(tests)]
+    """The variation that statements about methods account for, by the tests that were used."""
+    return [TESTS[name] for name in TESTS if name in set(tests) - {"models"}]

@@ -22,6 +22,9 @@ from hashzoo.results.leaderboard import main_metric, metrics, records
 from hashzoo.results.render import STALE
 from hashzoo.results.significance import LEVEL, Floats, holm
 
+#: Why there are no groups.
+TOO_FEW = "too few blocks to tell any methods apart"
+
 #: The columns of a block, in which methods are ranked.
 BLOCK = ("benchmark", "dataset", "backbone", "bits")
 
@@ -36,8 +39,9 @@ class Ranking:
         ranks: (k,) mean ranks in that order.
         blocks: The blocks over which the mean is taken, as values of ``BLOCK``.
         friedman: The p value of the Friedman test that all methods rank equally.
-        groups: Runs (first, last) of methods in that order that do not differ significantly.
-        test: The test behind the groups.
+        groups: Runs (first, last) of methods in that order that were tested and cannot be told apart; empty if there
+            are too few blocks for a test.
+        test: The test behind the groups, or why there is none.
         left_out: Why a method was left out, by its name.
         stale: The methods with a row measured with code other than the installed code.
     """
@@ -96,12 +100,39 @@ def rank(
     order = np.argsort(ranks, kind="stable")
     table, ranks = table[:, order], ranks[order]
     p = friedman(table)
-    if p >= LEVEL:
-        alike, test = np.ones((len(ranked), len(ranked)), bool), "Friedman: no two methods differ significantly"
-    else:
-        alike, test = not_different(table)
+    groups, test = _groups(table, p)
     stale = {row["method"] for row in rows if row.get("stale")}
-    return Ranking(name, [ranked[i] for i in order], ranks, blocks, p, longest_runs(alike), test, left_out, stale)
+    return Ranking(name, [ranked[i] for i in order], ranks, blocks, p, groups, test, left_out, stale)
+
+
+def _groups(table: Floats, p: float) -> tuple[list[tuple[int, int]], str]:
+    """The groups of methods with scores (N, k), best first, and the test behind them; ``p`` is that of Friedman."""
+    blocks, methods = table.shape
+    if not can_differ(methods, blocks):
+        return [], f"{TOO_FEW} ({blocks} for {methods} methods)"
+    if p >= LEVEL:
+        return [(0, methods - 1)], "Friedman: no two methods differ significantly"
+    alike, test = not_different(table)
+    return longest_runs(alike), test
+
+
+def can_differ(methods: int, blocks: int) -> bool:
+    """Whether any scores of k methods in N blocks would make two of them differ significantly.
+
+    The largest statistic of the Friedman test is N (k - 1), if all blocks agree. After it, the difference of the first
+    and the last mean rank, at most k - 1, must reach the critical difference, unless the Wilcoxon tests decide.
+
+    >>> [can_differ(3, blocks) for blocks in (2, 3)], [can_differ(10, blocks) for blocks in (2, 3)]
+    ([False, True], [False, True])
+    """
+    if stats.chi2.sf(blocks * (methods - 1), methods - 1) >= LEVEL:
+        return False
+    return wilcoxon_can_differ(methods, blocks) or critical_difference(methods, blocks) <= methods - 1
+
+
+def wilcoxon_can_differ(methods: int, blocks: int) -> bool:
+    """Whether N blocks can give a p value of the Wilcoxon test that is small enough for all pairs of k methods."""
+    return 2.0 ** (1 - blocks) * math.comb(methods, 2) < LEVEL
 
 
 def _scores(
@@ -169,7 +200,7 @@ def not_different(scores: ArrayLike) -> tuple[NDArray[np.bool_], str]:
     blocks, methods = given.shape
     pairs = list(itertools.combinations(range(methods), 2))
     alike = np.ones((methods, methods), bool)
-    if 2.0 ** (1 - blocks) * len(pairs) < LEVEL:
+    if wilcoxon_can_differ(methods, blocks):
         p = [_wilcoxon(given[:, i] - given[:, j]) for i, j in pairs]
         for (i, j), corrected in zip(pairs, holm(p), strict=True):
             alike[i, j] = alike[j, i] = corrected >= LEVEL
@@ -205,11 +236,12 @@ def render(ranking: Ranking) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", overflow="fold", max_width=28)
     table.add_column("mean rank", justify="right", no_wrap=True)
-    table.add_column("group", no_wrap=True)
+    if ranking.groups:
+        table.add_column("group", no_wrap=True)
     for place, (method, mean) in enumerate(zip(ranking.methods, ranking.ranks, strict=True)):
         groups = enumerate(ranking.groups)
         letters = [_letter(i) if first <= place <= last else " " * len(_letter(i)) for i, (first, last) in groups]
-        table.add_row(Text(method), f"{mean:.2f}", "".join(letters))
+        table.add_row(Text(method), f"{mean:.2f}", *(["".join(letters)] if ranking.groups else []))
     return table
 
 
@@ -226,11 +258,14 @@ def _letter(number: int) -> str:
 def notes(ranking: Ranking) -> list[str]:
     """Lines that explain the ranks."""
     datasets = {block[:3] for block in ranking.blocks}
-    lines = [
-        f"Mean ranks by {ranking.metric} in {len(ranking.blocks)} blocks (benchmark, dataset, backbone, bits).",
-        f"Friedman test that all rank equally: p {ranking.friedman:.2g}. Methods of one group do not differ "
-        f"significantly at 5 %: {ranking.test}.",
-    ]
+    lines = [f"Mean ranks by {ranking.metric} in {len(ranking.blocks)} blocks (benchmark, dataset, backbone, bits)."]
+    if ranking.groups:
+        lines.append(
+            f"Friedman test that all rank equally: p {ranking.friedman:.2g}. Methods of one group do not differ "
+            f"significantly at 5 %: {ranking.test}."
+        )
+    else:
+        lines.append(f"There are no groups: {ranking.test}. Measure more datasets or code lengths.")
     if len(datasets) < len(ranking.blocks):
         lines.append(
             f"The {len(ranking.blocks)} blocks are {len(datasets)} datasets at several bits. The tests take them as "

@@ -21,12 +21,12 @@ from hashzoo.evaluation.scoring import encode
 from hashzoo.registry import zoo
 from hashzoo.report import charts, texts
 from hashzoo.report.gallery import ImageSource, build_gallery, build_query, label_names
-from hashzoo.report.gaps import GapToBest, gaps_to_best
+from hashzoo.report.gaps import gaps_to_best
 from hashzoo.report.page import THUMBNAIL_BYTES, LeaderboardRow, PageOptions, render_page, summarize_gaps, write
 from hashzoo.report.results import highlighted_names, read, valid_arrays
 from hashzoo.report.thumbnails import Album
 from hashzoo.results import store
-from hashzoo.results.significance import LEVEL
+from hashzoo.results.against import ALIKE, FEW_SEEDS, Gap
 from hashzoo.retrieval.overlay import blend
 from tests.report.conftest import HOSTILE
 
@@ -141,7 +141,7 @@ def test_standings_are_those_of_compare(results):
     assert board.best(8).name == "itq"
     assert stand.p == pairs[0].of_training
     assert stand.interval == pairs[0].interval
-    assert stand.insignificant == (stand.p >= LEVEL)
+    assert (stand.verdict == ALIKE) == (stand.interval[0] <= 0 <= stand.interval[1])
 
 
 def test_without_scores_of_queries_the_seeds_are_tested_and_the_page_says_so(results, tmp_path):
@@ -343,17 +343,24 @@ def test_what_is_said_of_the_others_is_what_was_tested(results):
     bare = {"kind": "", "supervision": "", "meter": ""}
     best = LeaderboardRow(entries["itq"], 1, None, True, **bare)
 
-    def told(*p):
-        stands = [GapToBest(-0.1, p=one) for one in p]
+    def told(*gaps):
         return summarize_gaps(
-            [best, *(LeaderboardRow(entries["lsh"], i, one, False, **bare) for i, one in enumerate(stands, 2))]
+            [best, *(LeaderboardRow(entries["lsh"], i, one, False, **bare) for i, one in enumerate(gaps, 2))]
         )
 
+    alike, different = Gap(-0.1, (-0.3, 0.1), 0.3, "training"), Gap(-0.2, (-0.3, -0.1), 0.01, "training")
+    unclear, one_seed = replace(different, p=0.06), replace(alike, test="models", reason=FEW_SEEDS)
     assert told() == "No other method was measured."
-    assert told(None).startswith("No test was possible")
-    assert told(0.01, 0.02) == "Every other method differs significantly from it (5 %)."
-    assert told(0.01, None) == "1 other method differs significantly from it (5 %). 1 more could not be tested."
-    assert told(0.01, 0.3) == "1 other method does not differ significantly from it (5 %): lsh."
+    assert told(Gap(-0.1)) == "No test was possible."
+    assert told(one_seed) == "No test was possible, since all have fewer than 2 seeds in common with it."
+    assert told(different, different) == "Every other method differs significantly from it (5 %)."
+    assert told(different, Gap(-0.1)) == (
+        "1 other method differs significantly from it (5 %). 1 other method could not be tested."
+    )
+    assert told(alike, unclear) == (
+        "1 other method cannot be told from it (5 %): lsh. "
+        "1 other method differs from it only before the correction for several tests: lsh."
+    )
 
 
 def test_a_csv_that_lacks_columns_or_holds_what_is_not_finite_has_a_page(tmp_path):

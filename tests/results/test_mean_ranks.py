@@ -7,6 +7,7 @@ from scipy import stats
 from hashzoo.errors import UsageError
 from hashzoo.results.leaderboard import board_frame
 from hashzoo.results.mean_ranks import (
+    can_differ,
     critical_difference,
     friedman,
     longest_runs,
@@ -19,6 +20,7 @@ from hashzoo.results.mean_ranks import (
 from tests.results.test_leaderboard import a_cell, failed
 
 PLACES = [{"dataset": d, "bits": b} for d in ("one", "two", "three") for b in (16, 32, 64)]
+TWO_BLOCKS = {("one", 16), ("two", 16)}
 LEVELS = {"best": 0.9, "good": 0.6, "bad": 0.3}
 
 
@@ -165,3 +167,28 @@ def test_every_method_is_in_a_group_and_no_group_holds_two_that_differ(methods, 
         assert alike[first : last + 1, first : last + 1].all()
     for one in found:
         assert not any(one != other and other[0] <= one[0] and one[1] <= other[1] for other in found)
+
+
+def test_too_few_blocks_draw_no_bars_and_the_text_says_so(tmp_path):
+    from hashzoo.cli.main import main
+    from hashzoo.report import charts
+    from hashzoo.results.board import write_board
+
+    few = [cell for cell in cells(**LEVELS) if (cell.identity.dataset, cell.identity.bits) in TWO_BLOCKS]
+    found = rank([board_frame(few)])
+    assert len(found.blocks) == 2
+    assert found.groups == []
+    assert any("too few blocks" in line for line in notes(found))
+    assert "group" not in [column.header for column in render(found).columns]
+    assert 'class="join"' not in charts.rank_chart(found, {}, {}, "label")
+    write_board(tmp_path, few)
+    main(["plot", "ranks", str(tmp_path / "leaderboard.csv"), "-o", str(tmp_path / "ranks.svg")])
+    assert (tmp_path / "ranks.svg").is_file()
+
+
+def test_blocks_are_too_few_exactly_if_no_scores_at_all_give_a_difference():
+    for methods in (3, 4, 6):
+        for blocks in (2, 3, 4, 6):
+            agreeing = np.tile(np.arange(methods, 0.0, -1), (blocks, 1))  # no scores differ more
+            differs = friedman(agreeing) < 0.05 and not not_different(agreeing)[0].all()
+            assert can_differ(methods, blocks) == differs, (methods, blocks)

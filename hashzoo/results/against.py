@@ -1,0 +1,243 @@
+"""One row compared with the other rows of its block: the tests behind the statements of ``report`` and ``compare``.
+
+A block is the rows of one benchmark, dataset and number of bits. The tests of a block are one family: their p values
+are corrected together (Holm).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+from scipy.special import stdtr, stdtrit
+
+from hashzoo.errors import UsageError, unknown_name
+from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
+from hashzoo.results import leaderboard, render
+from hashzoo.results.board import BoardRow, StoredBoard
+from hashzoo.results.paired import EQUAL, UNLIKE, compare_pairs
+from hashzoo.results.ranking import competes, ranking_column
+from hashzoo.results.significance import FEWEST_SEEDS, LEVEL, holm
+
+#: Name of a test -> the variation that its p values account for.
+TESTS = {
+    "training": "seeds and queries",
+    "models": "queries, for the models as they were trained",
+    "seeds": "seeds, for the same queries",
+}
+
+#: The reason why rows are not tested that have too few seeds in common.
+FEW_SEEDS = f"fewer than {FEWEST_SEEDS} seeds in common"
+
+# What a test says of a row, see Gap.verdict.
+ALIKE = "cannot be told from it"
+DIFFERENT = "differs significantly"
+UNCLEAR = "differs before the correction only"
+UNTESTED = "not tested"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The difference of a row from the reference row of its block.
+
+    Attributes:
+        difference: The score of this row minus that of the reference.
+        interval: The 95 % interval of the difference, of this row alone.
+        p: The p value of the difference, corrected for all rows of the block.
+        test: A name in ``TESTS``; empty if there was no test.
+        reason: Why there was no test.
+    """
+
+    difference: float
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+    test: str = ""
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """What the test says about the two methods: one of ``ALIKE``, ``DIFFERENT``, ``UNCLEAR``, ``UNTESTED``.
+
+        A row cannot be told from the reference only if it was tested and its interval includes 0. It differs only if
+        the interval excludes 0 and the corrected p value is below the level. A test of models with one seed says
+        nothing about methods.
+        """
+        if self.p is None or self.interval is None or self.test not in ("training", "seeds"):
+            return UNTESTED
+        if self.interval[0] <= 0 <= self.interval[1]:
+            return ALIKE
+        return DIFFERENT if self.p < LEVEL else UNCLEAR
+
+
+def gaps_in_block(reference: BoardRow, others: Sequence[BoardRow], metric: str) -> list[Gap]:
+    """The gap of each of the other rows of a block, which all have the metric, as one family of tests.
+
+    Rows with two seeds or more in common with the reference are tested for the variation over seeds and queries; rows
+    without scores of single queries for the variation over seeds (Welch); rows with one seed for that over queries.
+    """
+    pairs = compare_pairs([(reference, other) for other in others], metric)
+    gaps, untested = list[Gap](), list[int]()
+    for number, pair in enumerate(pairs):
+        p, test = (pair.of_training, "training") if pair.of_training is not None else (pair.of_models, "models")
+        gap = Gap(pair.after - pair.before, pair.interval, p, test if p is not None else "", pair.reason)
+        if pair.reason == EQUAL:
+            several = pair.seeds >= FEWEST_SEEDS
+            gap = replace(gap, p=1.0, interval=(0.0, 0.0), test="training" if several else "models")
+        elif p is None and pair.reason != UNLIKE:
+            untested.append(number)
+        if gap.test == "models":
+            gap = replace(gap, reason=FEW_SEEDS)
+        gaps.append(gap)
+    for number, gap in zip(untested, _gaps_by_seeds(reference, [others[i] for i in untested], metric), strict=True):
+        gaps[number] = gap or gaps[number]
+    return gaps
+
+
+def _gaps_by_seeds(reference: BoardRow, others: Sequence[BoardRow], metric: str) -> list[Gap | None]:
+    """Gaps that are tested without the scores of single queries; None for too few seeds."""
+    ours = _scores_of_seeds(reference, metric)
+    theirs = [_scores_of_seeds(other, metric) for other in others]
+    tested = [i for i, scores in enumerate(theirs) if min(len(ours), len(scores)) >= FEWEST_SEEDS]
+    results = [welch_test(ours, theirs[i]) for i in tested]
+    found: list[Gap | None] = [None] * len(others)
+    for i, (_, low, high), p in zip(tested, results, holm([p for p, _, _ in results]), strict=True):
+        found[i] = Gap((low + high) / 2, (low, high), float(p), "seeds")
+    return found
+
+
+def _scores_of_seeds(row: BoardRow, metric: str) -> list[float]:
+    scores = [cell.metrics.get(metric, math.nan) for cell in row.cells if cell.status == "ok"]
+    return [score for score in scores if math.isfinite(score)]
+
+
+def welch_test(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float]:
+    """Welch's t test of two samples of two values or more: p, and the 95 % interval of mean(second) - mean(first).
+
+    If both samples are constant, the interval is the difference itself, and p is 0 or 1.
+
+    >>> [round(x, 3) for x in welch_test([0.5, 0.6, 0.7], [0.3, 0.4, 0.5])]
+    [0.07, -0.427, 0.027]
+    """
+    difference = float(np.mean(second)) - float(np.mean(first))
+    variances = [float(np.var(sample, ddof=1)) / len(sample) for sample in (first, second)]
+    total = sum(variances)
+    if total == 0:
+        return (1.0 if difference == 0 else 0.0), difference, difference
+    freedom = total**2 / sum(v**2 / (len(s) - 1) for v, s in zip(variances, (first, second), strict=True))
+    half = float(-stdtrit(freedom, LEVEL / 2)) * math.sqrt(total)
+    p = float(2 * stdtr(freedom, -abs(difference) / math.sqrt(total)))
+    return p, difference - half, difference + half
+
+
+@dataclass(frozen=True)
+class Block:
+    """The reference row of a block, and the other rows with their gaps, the best first."""
+
+    reference: BoardRow
+    others: Sequence[tuple[BoardRow, Gap]]
+
+
+def blocks_against(board: StoredBoard, method: str, metric: str, extra: ExtraMetrics | None = None) -> list[Block]:
+    """Each block of a board that has the method, with the method's best row as the reference.
+
+    The other rows are those that compete with it: ok, not a control, and with a score. So if the reference is the best
+    row of the block, the family of tests is that of ``hashzoo report``.
+
+    Raises:
+        UsageError: If the board does not have the method, or no other row competes with it.
+    """
+    rows = [row for row in board.rows() if row.facts["status"] == "ok" and row.facts.get(metric) is not None]
+    known = {row.facts["method"] for row in board.rows()}
+    if method not in known:
+        raise UsageError(f"{board.path}: {unknown_name('method', method, known)}")
+    found: dict[tuple[Any, ...], list[BoardRow]] = {}
+    for row in rows:
+        found.setdefault(tuple(row.facts[name] for name in ("benchmark", "dataset", "bits")), []).append(row)
+    blocks = []
+    for _, block in sorted(found.items()):
+        column = ranking_column([row.facts for row in block], metric)
+        ranked = sorted(block, key=lambda row: _order(row.facts, column), reverse=higher_is_better(metric, extra))
+        reference = next((row for row in ranked if row.facts["method"] == method), None)
+        others = [row for row in ranked if row is not reference and competes(row.facts)]
+        if reference is not None and others:
+            blocks.append(Block(reference, list(zip(others, gaps_in_block(reference, others, metric), strict=True))))
+    if not blocks:
+        raise UsageError(
+            f"{board.path}: {method} has no score beside another method; measure it and others on the same data at the "
+            "same bits"
+        )
+    return blocks
+
+
+def _order(row: Mapping[str, Any], column: str) -> float:
+    value = row.get(column)
+    return -math.inf if value is None else float(value)
+
+
+def render_against(blocks: Sequence[Block], metric: str) -> list[Table]:
+    """A table for each block: the difference of each row from the reference, its interval, and what the test says."""
+    tables = []
+    for block in blocks:
+        reference = block.reference.facts
+        _, rows = render.without_shared([dict(reference), *(dict(other.facts) for other, _ in block.others)])
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+        name = " ".join(filter(None, (reference["method"], rows[0]["settings"])))
+        table.title = Text(
+            f"{reference['benchmark']}: {reference['dataset']}, {reference['bits']} bits, "
+            f"{metric} against {name} ({reference[metric]:.4f})"
+        )
+        table.title_justify = "left"
+        table.add_column("method", overflow="fold", max_width=44)
+        for head in (metric, "difference", "95 % interval", "p"):
+            table.add_column(head, justify="right", no_wrap=True)
+        table.add_column("result", overflow="fold")
+        for (other, gap), row in zip(block.others, rows[1:], strict=True):
+            ends = f"{gap.interval[0]:+.4f} {gap.interval[1]:+.4f}" if gap.interval else ""
+            said = gap.verdict + (f": {gap.reason}" if gap.verdict == UNTESTED and gap.reason else "")
+            table.add_row(
+                Text(" ".join(filter(None, (row["method"], row["settings"])))),
+                f"{other.facts[metric]:.4f}",
+                f"{gap.difference:+.4f}",
+                ends,
+                "" if gap.p is None else f"{gap.p:.3f}" if gap.p >= 0.001 else "<0.001",
+                said,
+            )
+        tables.append(table)
+    return tables
+
+
+def notes_against(blocks: Sequence[Block]) -> list[str]:
+    """Lines that explain the tables."""
+    tests = {gap.test for block in blocks for _, gap in block.others if gap.test}
+    lines = []
+    if tests:
+        accounted = "; or over ".join(TESTS[name] for name in TESTS if name in tests)
+        lines.append(
+            "p is corrected for all rows of the table (Holm), as in hashzoo report, and accounts for the variation "
+            f"over {accounted}. Intervals are not corrected."
+        )
+        lines.append(
+            "A row that was tested cannot be told from the reference if its interval includes 0, and differs "
+            f"significantly if its interval excludes 0 and p is below {LEVEL:g}."
+        )
+    if any(gap.reason == FEW_SEEDS for block in blocks for _, gap in block.others):
+        lines.append(
+            f"Methods with {FEW_SEEDS} are not tested: intervals and p values are of the trained models, on other "
+            "queries."
+        )
+    return lines
+
+
+def reference_metric(board: StoredBoard, metric: str | None, extra: ExtraMetrics | None = None) -> str:
+    """The metric to compare by: the given one, or the main one of the board. UsageError if the board lacks it."""
+    known = leaderboard.metrics(board.frame)
+    chosen = metric or leaderboard.main_metric(known, extra)
+    if chosen is None or chosen not in known:
+        raise UsageError(f"{board.path}: {unknown_name('metric', str(chosen), known)}")
+    return chosen

@@ -1,0 +1,68 @@
+"""By which column the rows of a block are ranked: the main score, or the same score of the validation images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+#: The start of the columns, and of the facts of a cell, that hold scores of the validation images.
+VALIDATION = "validation "
+
+
+def competes(row: Mapping[str, Any]) -> bool:
+    """Whether a row can be the best of its block: it is ok and not a control."""
+    return bool(row["status"] == "ok" and row["role"] != "control")
+
+
+def has_several_settings(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether two rows of a block are the same method on the same backbone and budget, with different settings.
+
+    >>> row = {"method": "dhn", "backbone": "tiny", "budget": "equal"}
+    >>> has_several_settings([row, row | {"backbone": "pixels"}]), has_several_settings([row, row])
+    (False, True)
+    """
+    counts = Counter((row["method"], row["backbone"], row["budget"]) for row in rows)
+    return any(count > 1 for count in counts.values())
+
+
+def ranking_column(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """The column by which the rows of a block (benchmark, dataset, bits) are ranked.
+
+    It is ``validation <metric>`` if a method has rows with several settings and each competing row has a validation
+    score: the best of several settings must not be chosen by the queries. Otherwise it is the metric.
+
+    >>> first = {"method": "dhn", "backbone": "", "budget": "", "status": "ok", "role": "", "map@all": 0.5}
+    >>> second = first | {"map@all": 0.6, "validation map@all": 0.3}
+    >>> ranking_column([first, second], "map@all")
+    'map@all'
+    >>> ranking_column([first | {"validation map@all": 0.4}, second], "map@all")
+    'validation map@all'
+    """
+    rivals = _rivals(rows, metric)
+    column = VALIDATION + metric
+    known = all(row.get(column) is not None for row in rivals)
+    return column if known and has_several_settings(rivals) else metric
+
+
+def is_chosen_by_queries(rows: Sequence[Mapping[str, Any]], metric: str) -> bool:
+    """Whether rows of one method with several settings are ranked by the queries, for lack of validation scores."""
+    return has_several_settings(_rivals(rows, metric)) and ranking_column(rows, metric) == metric
+
+
+def _rivals(rows: Iterable[Mapping[str, Any]], metric: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if competes(row) and row.get(metric) is not None]
+
+
+def queries_warning(dataset: str, bits: Iterable[Any]) -> str:
+    """The line that says where settings of a method are ranked by the queries.
+
+    >>> queries_warning("digits", [16, 32])
+    'digits at 16, 32 bits: settings of one method are ranked by the queries, which favours the setting that fits \
+them by chance; measure them on a dataset with validation images to rank them by those'
+    """
+    return (
+        f"{dataset} at {', '.join(map(str, bits))} bits: settings of one method are ranked by the queries, which "
+        "favours the setting that fits them by chance; measure them on a dataset with validation images to rank them "
+        "by those"
+    )
