@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from hashzoo.retrieval.image_index import Hit, ImageIndex, open_index
     from hashzoo.run import Run
     from hashzoo.storage.cache import cache_folder
+    from hashzoo.storage.offline import is_offline
     from hashzoo.testing import (
         Finding,
         Probe,
@@ -125,6 +126,7 @@ _WHERE = {
     "retrieval.image_index": ("Hit", "ImageIndex", "open_index"),
     "run": ("Run",),
     "storage.cache": ("cache_folder",),
+    "storage.offline": ("is_offline",),
     "testing": (
         "Finding",
         "Probe",
@@ -183,6 +185,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Hit", "ImageIndex", "open_index",
     "Run",
     "cache_folder",
+    "is_offline",
     "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",
     "synthetic_splits",
     "Budget",

@@ -43,8 +43,9 @@ _root = click.option(
 def report(results: Path, output: Path, root: Path | None, plugins: tuple[str, ...], **options: Any) -> None:
     """Write results as one self-contained HTML file: leaderboard, charts, images, protocol.
 
-    Images are shown if the data can be loaded; name the folder of its files with --root. Attention maps and confusion
-    matrices require cells of `hashzoo bench --save-weights`.
+    Images are shown if the dataset is on this disk: nothing is downloaded, and one note says what is not included. Name
+    the folder of its files with --root. Attention maps and confusion matrices require cells of
+    `hashzoo bench --save-weights`.
     """
     from hashzoo.report.page import write
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from hashzoo.errors import HashzooError
+from hashzoo.errors import HashzooError, first_line
 from hashzoo.evaluation.metrics import GROUPS
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.report import charts, explanations
@@ -26,6 +26,7 @@ class DatasetImages:
         board: The board of the dataset.
         data: The dataset.
         reason: Why the dataset cannot be loaded.
+        unloaded: Why methods that have saved weights cannot be loaded, by the name of the row.
         galleries: A gallery for each code length.
         heatmaps: The heatmaps of each method that is explained.
         confusions: The confusion matrix of each method that is explained.
@@ -40,6 +41,7 @@ class DatasetImages:
     heatmaps: list[explanations.HeatmapRow] = field(default_factory=list)
     confusions: list[explanations.ConfusionMatrix] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unloaded: dict[str, str] = field(default_factory=dict)
     classes: Markup | None = None
 
 
@@ -65,7 +67,10 @@ class ImageOptions:
 
 
 def build_images(results: Results, board: DatasetBoard, options: ImageOptions, album: Album) -> DatasetImages:
-    """Build the parts of one dataset; only ``reason`` if it cannot be loaded. Thumbnails are added to the album."""
+    """Build the parts of one dataset; only ``reason`` if it cannot be loaded. Thumbnails are added to the album.
+
+    Whatever a dataset or a backbone raises becomes a reason: a page without images is better than no page.
+    """
     images = DatasetImages(board)
     cell = next((cell for entry in board.entries for cell in entry.ok_cells), None)
     if cell is None:
@@ -73,8 +78,8 @@ def build_images(results: Results, board: DatasetBoard, options: ImageOptions, a
         return images
     try:
         data = images.data = reload_data(cell, options.plugins, options.root)
-    except HashzooError as error:
-        images.reason = str(error)
+    except Exception as error:  # the code of a plugin can raise anything
+        images.reason = str(error) if isinstance(error, HashzooError) else f"{board.dataset}: {first_line(error)}"
         return images
     images.classes = _class_chart(board, data)
     source, middle = ImageSource(board, data, cell.identity.data), len(board.bits) // 2
@@ -102,7 +107,7 @@ def _explain(images: DatasetImages, source: ImageSource, results: Results, optio
             options.log(f"computing heatmaps and confusion of {entry.name}: {source.board.dataset}, {bits} bits")
             trained = explanations.load_method(file, options.plugins)
             if isinstance(trained, str):
-                images.notes.append(trained)
+                images.unloaded[entry.name] = trained
                 continue
             try:
                 images.confusions.append(explanations.make_confusion_matrix(entry, trained, source.data))
@@ -111,3 +116,14 @@ def _explain(images: DatasetImages, source: ImageSource, results: Results, optio
                 images.notes.append(str(error))
         if found:
             return
+
+
+def list_missing(images: Sequence[DatasetImages]) -> str:
+    """One note about everything that the page does not include because it is not on this disk; empty if nothing is."""
+    by_reason: dict[str, list[str]] = {}
+    for part in images:
+        if part.reason:
+            by_reason.setdefault(part.reason, []).append(f"the images of {part.board.title}")
+        for name, reason in part.unloaded.items():
+            by_reason.setdefault(reason, []).append(f"heatmaps and confusion of {name} on {part.board.title}")
+    return "; ".join(f"{', '.join(missing)} ({reason})" for reason, missing in by_reason.items())

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from hashzoo.bench.examples import spread
-from hashzoo.errors import HashzooError
+from hashzoo.errors import HashzooError, first_line
 from hashzoo.evaluation.scoring import encode
 from hashzoo.registry import saved_method
 from hashzoo.registry.saved_method import TrainedMethod
@@ -111,3 +111,5 @@ def load_method(file: Path, plugins: Sequence[str]) -> TrainedMethod | str:
         return saved_method.read(file, plugins=plugins)
     except HashzooError as error:
         return str(error)
+    except Exception as error:  # the code of a plugin, such as a backbone that cannot download its weights here
+        return f"{file.name}: {first_line(error)}"

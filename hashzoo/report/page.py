@@ -19,7 +19,7 @@ from hashzoo.evaluation.metrics import ExtraMetrics
 from hashzoo.registry.zoo import Zoo, load_plugins
 from hashzoo.report import charts, texts
 from hashzoo.report.charts import ChartText, Colours
-from hashzoo.report.dataset_images import ImageOptions, build_images
+from hashzoo.report.dataset_images import ImageOptions, build_images, list_missing
 from hashzoo.report.gaps import gaps_to_best
 from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names, read, resolve_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
@@ -28,6 +28,7 @@ from hashzoo.results.against import ALIKE, DIFFERENT, FEW_SEEDS, UNCLEAR, UNTEST
 from hashzoo.results.mean_ranks import notes, rank
 from hashzoo.results.render import compact, duration
 from hashzoo.storage.files import replace_bytes
+from hashzoo.storage.offline import offline
 
 THUMBNAIL_BYTES = 1_500_000  # largest size of all thumbnails
 EXPLAINED_COUNT = 3  # methods explained by default
@@ -94,7 +95,8 @@ def write(
         output: The HTML file.
         options: The options of the page.
         plugins: Plugin files or modules to load.
-        log: Called with a line before each method is explained, which takes a while.
+        log: Called with a line before each method is explained, which takes a while, and with one about everything
+            that is not included.
 
     Returns:
         The size of the page in bytes.
@@ -111,7 +113,12 @@ def write(
 def render_page(
     path: Path, options: PageOptions, plugins: Sequence[str] = (), log: Callable[[str], object] = str
 ) -> str:
-    """The HTML of results; arguments as for :func:`write`."""
+    """The HTML of results; arguments as for :func:`write`. It uses no network: what is not on this disk is left out."""
+    with offline():
+        return _page(path, options, plugins, log)
+
+
+def _page(path: Path, options: PageOptions, plugins: Sequence[str], log: Callable[[str], object]) -> str:
     zoo = load_plugins(plugins)
     extra = zoo.metric_functions()
     results = read(path, options.metric, extra, zoo.code_digests)
@@ -121,6 +128,9 @@ def render_page(
         explained = resolve_names(results, set(options.explained) - {"none"})
     images = ImageOptions(names, explained, options.gallery, plugins, options.root, log)
     album = Album(THUMBNAIL_BYTES)
+    pictures = [build_images(results, board, images, album) for board in results.boards]
+    if missing := list_missing(pictures):
+        log(f"not included: {missing}")
     return _render(
         _leaderboard(results, zoo)
         | _figures(results, names, extra)
@@ -132,7 +142,8 @@ def render_page(
             "names": names,
             "options": options,
             "start": results.boards[0].middle_bits if results.boards[0].bits else 0,
-            "images": [build_images(results, board, images, album) for board in results.boards],
+            "images": pictures,
+            "missing": missing,
             "album": album,
         }
     )

@@ -18,6 +18,7 @@ from hashzoo.report.charts import Series
 from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
 from hashzoo.results.mean_ranks import rank
+from hashzoo.storage.offline import offline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,7 +189,8 @@ def _plot_classes(selection: Selection) -> Figure:
     cell = next((cell for entry in board.entries for cell in entry.ok_cells), None)
     if cell is None:
         raise UsageError(f"{selection.results.path} has no cell of {board.dataset} that is ok")
-    data = reload_data(cell, selection.plugins, selection.root)
+    with offline():
+        data = reload_data(cell, selection.plugins, selection.root)
     return figures.class_distribution(data.setting(1).class_counts.numpy(), data.class_names, board.dataset)
 
 

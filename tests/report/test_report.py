@@ -262,8 +262,63 @@ def test_without_data_the_page_says_what_to_do(results, tmp_path):
         identity = replace(cell.identity, dataset="folder", dataset_options={"root": "pictures"})
         store.write(tmp_path, replace(cell, identity=identity), {})
     text = render_page(tmp_path, PageOptions())
-    assert "no images; " in text
+    assert "Not included: the images of folder" in text
     assert "--root" in text
+
+
+def forbidden(*_arguments, **_options):
+    raise AssertionError("the network is used")
+
+
+def test_a_report_of_datasets_that_are_not_here_uses_no_network_and_says_so_once(results, tmp_path, monkeypatch):
+    import socket
+    import urllib.request
+
+    monkeypatch.setenv("HASHZOO_DATA", str(tmp_path / "data"))
+    for place, name in (
+        *((socket.socket, name) for name in ("connect", "connect_ex", "sendto")),
+        *((socket, name) for name in ("create_connection", "getaddrinfo")),
+        *((urllib.request, name) for name in ("urlopen", "urlretrieve")),
+        *((urllib.request.OpenerDirector, name) for name in ("open",)),
+        *((torch.hub, name) for name in ("download_url_to_file", "load_state_dict_from_url")),
+    ):
+        monkeypatch.setattr(place, name, forbidden)
+    names = [name for name in zoo.load_plugins().datasets if not name.startswith(("digits.", "scenes."))]
+    files = sorted((results / "cells").glob("small.itq.8.*.json"))
+    assert len(names) > 30
+    for name in names:
+        cell = store.read(files[0])
+        identity = replace(cell.identity, dataset=name, dataset_options={"root": "the official files"})
+        store.write(tmp_path / "board", replace(cell, identity=identity), store.arrays(files[0]))
+    told = []
+    text = render_page(tmp_path / "board", PageOptions(), log=told.append)
+    assert "the network is used" not in text
+    assert text.count("downloads nothing") >= 6
+    [note] = re.findall(r'<li id="missing">(.*?)</li>', text)
+    for name in names:
+        assert len(re.findall(rf"the images of {re.escape(name)}[ ,;]", note)) == 1
+        assert len(re.findall(rf"the images of {re.escape(name)}[ ,;]", text)) == 1
+    assert len(told) == 1
+    assert not (tmp_path / "data").exists()
+    with pytest.raises(SystemExit):
+        main(["plot", "classes", str(tmp_path / "board"), "-o", str(tmp_path / "x.png")])
+    assert not (tmp_path / "data").exists()
+
+
+def test_whatever_a_plugin_raises_without_the_network_is_in_the_note(results, tmp_path, monkeypatch):
+    import urllib.request
+
+    def load(*_):
+        return urllib.request.urlopen("http://127.0.0.1:9", timeout=5)
+
+    monkeypatch.setattr("hashzoo.report.dataset_images.reload_data", load)
+    text = render_page(results, PageOptions(gallery=0, explained=("none",)))
+    assert "Not included: the images of digits.small (digits.small:" in text
+    assert "does not use the network" in text
+    monkeypatch.undo()
+    monkeypatch.setattr("hashzoo.registry.saved_method.build_backbone", load)
+    text = render_page(results, PageOptions(gallery=0, explained=("sfdh",)))
+    assert "Not included: heatmaps and confusion of sfdh on digits.small" in text
 
 
 def changed(results: Path, folder: Path, change) -> Path:

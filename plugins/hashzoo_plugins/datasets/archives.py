@@ -11,7 +11,7 @@ from pathlib import Path
 import filelock
 
 from hashzoo import EnvironmentFailure, unknown_name
-from hashzoo_plugins.datasets.download import Remote, data_folder
+from hashzoo_plugins.datasets.download import Remote, data_folder, require_network
 from hashzoo_plugins.datasets.published_lists import LISTS
 from hashzoo_plugins.datasets.unpack import unpack
 
@@ -99,6 +99,9 @@ def fetch_folder(name: str) -> Path:
     place, remotes = data_folder(name), ARCHIVES[name]
     if all((place / (remote.makes or remote.path)).exists() for remote in remotes):
         return place
+    for remote in remotes:
+        if not (place / (remote.makes or remote.path)).exists():
+            require_network(place / remote.path)
     try:
         place.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(place / ".lock"):

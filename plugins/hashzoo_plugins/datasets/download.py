@@ -22,7 +22,7 @@ from pathlib import Path
 
 import filelock
 
-from hashzoo import EnvironmentFailure, UsageError, cache_folder
+from hashzoo import EnvironmentFailure, UsageError, cache_folder, is_offline
 from hashzoo_plugins.datasets.progress import Progress
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -138,9 +138,10 @@ def fetch(
 
     Received bytes are stored in ``target.part``, from which the next attempt resumes; only a complete file of the right
     size and checksum becomes ``target``. Processes that need the same file wait for the one that downloads it. Raises
-    EnvironmentFailure if no URL provides the file; the message names ``files`` (default: the target's name) as the
-    files that a folder given with --root must contain.
+    EnvironmentFailure if no URL provides the file, or if the running command must not use the network; the message
+    names ``files`` (default: the target's name) as the files that a folder given with --root must contain.
     """
+    require_network(target, files)
     check = Check(size, md5, sha256)
     addresses = list(dict.fromkeys(address(url) for url in ([urls] if isinstance(urls, str) else urls)))
     try:
@@ -158,6 +159,15 @@ def fetch(
     if size is not None and actual_size != size:
         raise EnvironmentFailure(f"{target} has {actual_size} bytes, expected {size}; remove it to download it again")
     return target
+
+
+def require_network(target: Path, files: Sequence[str] = ()) -> None:
+    """Raise EnvironmentFailure if a file is missing and the running command must not download it."""
+    if is_offline() and not target.exists():
+        raise EnvironmentFailure(
+            f"{', '.join(files or [target.name])} not found in {target.parent}, and this command downloads nothing; "
+            "download the dataset with hashzoo data show DATASET, or give its folder with --root FOLDER"
+        )
 
 
 def _download_from_any(urls: Sequence[str], target: Path, check: Check, files: Sequence[str]) -> None:
