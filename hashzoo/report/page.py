@@ -26,6 +26,7 @@ from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, s
 from hashzoo.report.thumbnails import Album
 from hashzoo.results.against import ALIKE, DIFFERENT, FEW_SEEDS, UNCLEAR, UNTESTED, Gap
 from hashzoo.results.mean_ranks import notes, rank
+from hashzoo.results.ranking import VALIDATION
 from hashzoo.results.render import compact, duration
 from hashzoo.storage.files import replace_bytes
 from hashzoo.storage.offline import offline
@@ -198,9 +199,10 @@ def _leaderboard(results: Results, zoo: Zoo) -> dict[str, Any]:
 
 
 def _other_metrics(board: DatasetBoard) -> list[str]:
-    """The metrics shown in addition to the main one, those that are better when higher first."""
+    """The columns shown after the main metric: its validation scores, and metrics, those better when higher first."""
     others = [name for name in board.metrics if name != board.metric and ":" not in name]
-    return sorted(others, key=lambda name: name not in board.higher_better)[:_OTHER_METRICS]
+    others.sort(key=lambda name: name not in board.higher_better)
+    return [*(name for name in board.validation if name == VALIDATION + board.metric), *others[:_OTHER_METRICS]]
 
 
 def _rows(board: DatasetBoard, bits: int, gaps: Mapping[int, Gap], zoo: Zoo) -> list[LeaderboardRow]:
@@ -360,7 +362,11 @@ def _ranking(results: Results, colours: Colours, extra: ExtraMetrics) -> dict[st
 def _provenance(results: Results, extra: ExtraMetrics) -> dict[str, Any]:
     return {
         "protocols": {board.number: texts.protocol_terms(board) for board in results.boards},
-        "metrics": {name: texts.describe_metric(name, extra) for board in results.boards for name in board.metrics},
+        "metrics": {
+            name: texts.describe_metric(name, extra)
+            for board in results.boards
+            for name in (*board.metrics, *board.validation)
+        },
         "machines": texts.machines(results.cells),
         "commands": texts.commands(results.cells),
         "revisions": texts.revisions(results.cells),

@@ -20,6 +20,7 @@ from hashzoo.results.board import BoardRow, StoredBoard, read_board
 from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode, main_metric, natural
 from hashzoo.results.mean_ranks import mean_ranks
+from hashzoo.results.ranking import competes, is_chosen_by_queries, ranked, ranking_column
 from hashzoo.results.store import DamagedError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -58,7 +59,7 @@ class BoardEntry:
     @property
     def competes(self) -> bool:
         """Whether it can be the best: it is ok and not a control."""
-        return bool(self.facts["status"] == "ok" and self.facts["role"] != "control")
+        return competes(self.facts)
 
     def score(self, metric: str) -> float | None:
         """The mean over the seeds that are ok, if there is one."""
@@ -85,6 +86,7 @@ class DatasetBoard:
         higher_better: The metrics that are better when higher.
         shared_settings: The settings that all rows share.
         entries: The rows.
+        validation: The columns of validation scores that rows have.
     """
 
     number: int
@@ -96,6 +98,7 @@ class DatasetBoard:
     higher_better: Sequence[str]
     shared_settings: str
     entries: Sequence[BoardEntry]
+    validation: Sequence[str] = ()
 
     @property
     def bits(self) -> list[int]:
@@ -110,11 +113,23 @@ class DatasetBoard:
     def entries_at(self, bits: int) -> list[BoardEntry]:
         """The rows of one code length, best first, rows without a score last."""
         entries = [entry for entry in self.entries if entry.facts["bits"] == bits]
-        score = {id(entry): entry.score(self.metric) for entry in entries}
-        return sorted(entries, key=lambda e: (score[id(e)] is None, -(score[id(e)] or 0.0), e.name))
+        return ranked(sorted(entries, key=lambda entry: entry.name), self.metric, lambda entry: entry.facts)
+
+    def ranked_by(self, bits: int) -> str:
+        """The column by which the rows of one code length are ranked: the metric, or its validation scores."""
+        return ranking_column([entry.facts for entry in self.entries if entry.facts["bits"] == bits], self.metric)
+
+    @property
+    def bits_chosen_by_queries(self) -> list[int]:
+        """The code lengths at which settings of one method are ranked by the queries."""
+        return [
+            bits
+            for bits in self.bits
+            if is_chosen_by_queries([e.facts for e in self.entries if e.facts["bits"] == bits], self.metric)
+        ]
 
     def best(self, bits: int) -> BoardEntry | None:
-        """The competing row with the highest score of one code length, if there is one."""
+        """The first competing row of one code length with a score, if there is one."""
         entries = [entry for entry in self.entries_at(bits) if entry.competes and entry.score(self.metric) is not None]
         return entries[0] if entries and self.metric in self.higher_better else None
 
@@ -241,7 +256,7 @@ def _finite_or_none(value: Any) -> Any:
 
 def _build_results(stored: StoredBoard, metric: str | None, extra: ExtraMetrics | None) -> Results:
     all_metrics = leaderboard.metrics(stored.frame)
-    missing = dict.fromkeys((*leaderboard.HEAD, *leaderboard.TAIL, "stale"))  # a CSV file can lack columns
+    missing = dict.fromkeys((*leaderboard.HEAD, *leaderboard.TAIL, "stale", "warnings"))  # a CSV file can lack columns
     facts = [
         missing | {name: _finite_or_none(v) for name, v in row.items()} for row in leaderboard.records(stored.frame)
     ]
@@ -261,7 +276,12 @@ def _build_results(stored: StoredBoard, metric: str | None, extra: ExtraMetrics 
             for row, one, name in zip(part, rest, names, strict=True)
         ]
         title = f"{place[1]} ({place[0]})" if several else place[1]
-        boards.append(DatasetBoard(number, *place, title, main, metrics, higher_better, shared, entries))
+        held = [
+            name
+            for name in leaderboard.validation_columns(stored.frame)
+            if any(row.facts.get(name) is not None for row in part)
+        ]
+        boards.append(DatasetBoard(number, *place, title, main, metrics, higher_better, shared, entries, held))
     return Results(stored.path, boards, sorted(numbers), stored.frame, stored.faults, stored.superseded)
 
 
@@ -331,7 +351,8 @@ def mean_places(results: Results) -> dict[str, float]:
             ]
             if not entries or board.metric not in board.higher_better:
                 continue
-            ranks = mean_ranks([[e.score(board.metric) or 0.0 for e in entries]])
+            column = board.ranked_by(bits)
+            ranks = mean_ranks([[e.score(column) or 0.0 for e in entries]])
             for entry, rank in zip(entries, ranks, strict=True):
                 shares.setdefault(entry.name, []).append(float(rank) / len(entries))
     return {name: sum(places) / len(places) for name, places in shares.items()}

@@ -11,6 +11,7 @@ from hashzoo.report.results import BoardEntry, DatasetBoard, Results
 from hashzoo.results.against import FEW_SEEDS, TESTS, Gap
 from hashzoo.results.cell import Cell
 from hashzoo.results.paired import UNLIKE
+from hashzoo.results.ranking import VALIDATION, queries_warning
 
 _FAMILIES = {
     "map": "mean average precision",
@@ -52,7 +53,11 @@ comparison with published tables), for queries of the third of classes with the 
 ranking')
     >>> describe_metric("empty@h2")
     'share of queries without a result within Hamming distance 2; lower is better'
+    >>> describe_metric("validation map@all")
+    'mean average precision of the whole ranking, of the validation images as queries'
     """
+    if name.startswith(VALIDATION):
+        return describe_metric(name.removeprefix(VALIDATION), extra) + ", of the validation images as queries"
     base, _, part = name.partition("/")
     family, _, cutoff = base.partition("@")
     cutoff, _, variant = cutoff.partition(":")
@@ -127,6 +132,7 @@ def list_warnings(results: Results, gaps: Sequence[Gap]) -> list[str]:
     """What limits the meaning of the numbers on the page, most important first."""
     entries = [entry for board in results.boards for entry in board.entries]
     warnings = [*results.faults, *_row_warnings(entries)]
+    warnings += [queries_warning(b.title, bits) + "." for b in results.boards if (bits := b.bits_chosen_by_queries)]
     if results.superseded:
         cells = "1 cell is" if results.superseded == 1 else f"{results.superseded} cells are"
         warnings.append(f"{cells} left out because newer code, data or definitions replace them.")
@@ -151,6 +157,9 @@ def _row_warnings(entries: Sequence[BoardEntry]) -> list[str]:
             f"{len(incomplete)} of {len(entries)} rows are incomplete: their scores are means over the seeds that are "
             "ok, or missing. “Skipped and failed rows” lists the reasons."
         )
+    for what, named in sorted(_rows_by_warning(entries).items()):
+        rest = f" and {len(named) - _MAX_LISTED} others" if len(named) > _MAX_LISTED else ""
+        warnings.append(f"{what[0].upper()}{what[1:]}: {', '.join(named[:_MAX_LISTED])}{rest}.")
     if backbones := sorted({entry.facts["backbone"] for entry in entries if entry.facts["contaminated"]}):
         warnings.append(
             f"Contaminated: {', '.join(backbones)} was trained with labels of images or classes of this dataset, so "
@@ -163,6 +172,16 @@ def _row_warnings(entries: Sequence[BoardEntry]) -> list[str]:
             "installed code; run hashzoo bench again to update them."
         )
     return warnings
+
+
+def _rows_by_warning(entries: Sequence[BoardEntry]) -> dict[str, list[str]]:
+    """The names of the rows that have a warning, by the warning without its number of seeds."""
+    found: dict[str, dict[str, None]] = {}
+    for entry in entries:
+        for warning in (entry.facts.get("warnings") or "").split("; "):
+            if what := warning.partition(" (")[0]:
+                found.setdefault(what, {})[entry.name] = None
+    return {what: list(names) for what, names in found.items()}
 
 
 def _test_warnings(entries: Sequence[BoardEntry], gaps: Sequence[Gap]) -> list[str]:

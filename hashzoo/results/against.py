@@ -7,7 +7,7 @@ are corrected together (Holm).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
 from hashzoo.results import leaderboard, render
 from hashzoo.results.board import BoardRow, StoredBoard
 from hashzoo.results.paired import EQUAL, UNLIKE, compare_pairs
-from hashzoo.results.ranking import competes, ranking_column
+from hashzoo.results.ranking import competes, ranked
 from hashzoo.results.significance import FEWEST_SEEDS, LEVEL, holm
 
 #: Name of a test -> the variation that its p values account for.
@@ -161,10 +161,9 @@ def blocks_against(board: StoredBoard, method: str, metric: str, extra: ExtraMet
         found.setdefault(tuple(row.facts[name] for name in ("benchmark", "dataset", "bits")), []).append(row)
     blocks = []
     for _, block in sorted(found.items()):
-        column = ranking_column([row.facts for row in block], metric)
-        ranked = sorted(block, key=lambda row: _order(row.facts, column), reverse=higher_is_better(metric, extra))
-        reference = next((row for row in ranked if row.facts["method"] == method), None)
-        others = [row for row in ranked if row is not reference and competes(row.facts)]
+        ordered = ranked(block, metric, lambda row: row.facts, descending=higher_is_better(metric, extra))
+        reference = next((row for row in ordered if row.facts["method"] == method), None)
+        others = [row for row in ordered if row is not reference and competes(row.facts)]
         if reference is not None and others:
             blocks.append(Block(reference, list(zip(others, gaps_in_block(reference, others, metric), strict=True))))
     if not blocks:
@@ -173,11 +172,6 @@ def blocks_against(board: StoredBoard, method: str, metric: str, extra: ExtraMet
             "same bits"
         )
     return blocks
-
-
-def _order(row: Mapping[str, Any], column: str) -> float:
-    value = row.get(column)
-    return -math.inf if value is None else float(value)
 
 
 def render_against(blocks: Sequence[Block], metric: str) -> list[Table]:

@@ -94,7 +94,7 @@ class Cell:
         plugin: The plugin that offers the method.
         plugin_version: Its version.
         contaminated: Whether the backbone was trained with labels on images or classes of the dataset.
-        provenance: The machine, versions, command and cost of the measurement.
+        provenance: The machine, versions, command, cost and training curve of the measurement.
         created: When the cell was created, in UTC as ISO 8601 text.
 
     Raises:
@@ -122,6 +122,28 @@ class Cell:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"the {name} of a cell is one of {values}, not {getattr(self, name)!r}")
+
+    @property
+    def curve(self) -> list[dict[str, dict[str, float]]]:
+        """The training by epoch: means of loss terms (``loss``) and of logged quantities (``logged``) by name, and
+        validation scores (``validation``) by metric. Empty if no epoch was recorded.
+        """
+        known = self.provenance.get("curve")
+        return [_epoch(one) for one in known] if isinstance(known, list) else []
+
+
+def _epoch(recorded: Any) -> dict[str, dict[str, float]]:
+    """The finite numbers of an epoch; a cell can come from anywhere."""
+    kinds = recorded if isinstance(recorded, Mapping) else {}
+    return {
+        kind: {
+            name: float(value)
+            for name, value in values.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        }
+        for kind in ("loss", "logged", "validation")
+        if isinstance(values := kinds.get(kind), Mapping)
+    }
 
 
 def plain(value: Any, where: str, null: bool = False) -> Any:

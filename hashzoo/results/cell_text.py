@@ -14,6 +14,7 @@ from hashzoo.errors import printable
 from hashzoo.results import store
 from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode, natural
+from hashzoo.results.warnings import list_warnings
 
 _WORDS = {
     "budget_kind": "budget is",
@@ -57,6 +58,7 @@ def tables(file: Path, installed: InstalledCode | None = None) -> list[Table]:
     log = file.with_suffix(".log")
     outcome = {"status": cell.status, "reason": cell.reason, "contaminated": cell.contaminated or ""}
     outcome["stale"] = _is_stale(cell, installed) or ""
+    outcome["warnings"] = "; ".join(list_warnings(cell))
     outcome["output"] = str(log) if log.is_file() else ""
     sections = {
         f"{cell.benchmark}: {cell.identity.method}, {cell.identity.bits} bits": settings,
@@ -78,7 +80,7 @@ def _provenance(cell: Cell) -> dict[str, Any]:
     known = cell.provenance
     found: dict[str, Any] = {"key": cell.identity.key, "schema": store.SCHEMA, "plugin": cell.plugin}
     found |= {"plugin_version": cell.plugin_version} | {name: vars(cell.identity)[name] for name in _VERSIONS}
-    found |= {name: known[name] for name in (*_FIRST, *sorted(known)) if name in known}
+    found |= {name: known[name] for name in (*_FIRST, *sorted(known)) if name in known and name != "curve"}
     return found | {"created": cell.created}
 
 

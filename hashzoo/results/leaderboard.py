@@ -18,7 +18,9 @@ from pandas import DataFrame
 
 from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
 from hashzoo.results.cell import STATUSES, Cell
+from hashzoo.results.ranking import VALIDATION
 from hashzoo.results.store import SCHEMA
+from hashzoo.results.warnings import join_warnings
 from hashzoo.storage.files import canonical_json
 
 #: The columns that identify a row for people, in the order by which rows are sorted.
@@ -50,7 +52,19 @@ _FACTS = {
 COUNTS = ("schema", "bits", "seed", "seeds", *_FACTS)
 TEXTS = (
     *(set(PLACE) - {"bits"}),
-    *("status", "plugin", "plugin_version", "reason", "role", "marks", "source", "split", "seed_list", "key"),
+    *(
+        "status",
+        "plugin",
+        "plugin_version",
+        "reason",
+        "role",
+        "marks",
+        "source",
+        "split",
+        "seed_list",
+        "key",
+        "warnings",
+    ),
 )
 
 # What two runs of the same measurement can differ in: the seed, and the versions of code, data and protocol.
@@ -78,10 +92,13 @@ def cells_frame(cells: Iterable[Cell], installed: InstalledCode | None = None) -
             "reason": cell.reason,
             "key": cell.identity.key,
             "stale": stale.get(cell.identity.key),
+            "warnings": join_warnings([cell]),
+            **_validation_scores(cell),
         }
         for cell in kept
     ]
-    return frame_of(rows, [*HEAD, "seed", "status", *names, *TAIL, "key", "stale"])
+    last = ["key", "stale", "warnings", *_validation_names(kept)]
+    return frame_of(rows, [*HEAD, "seed", "status", *names, *TAIL, *last])
 
 
 def board_frame(cells: Iterable[Cell], installed: InstalledCode | None = None) -> DataFrame:
@@ -89,6 +106,8 @@ def board_frame(cells: Iterable[Cell], installed: InstalledCode | None = None) -
 
     Scores are means over the seeds with status ``ok``, next to their sample standard deviations (empty for a single
     seed). ``seeds`` counts these seeds, ``status`` is the worst status of all seeds, and ``reason`` belongs to it.
+    ``warnings`` are those of :mod:`hashzoo.results.warnings`. The columns ``validation <metric>`` are means of scores
+    of the validation images, where cells have them.
 
     Args:
         cells: The cells of a results folder.
@@ -97,9 +116,10 @@ def board_frame(cells: Iterable[Cell], installed: InstalledCode | None = None) -
     found = group_by_row(cells)
     stale = _stale_keys([cell for group in found for cell in group], installed)
     names = _metric_names(cell for group in found for cell in group)
+    held = _validation_names(cell for group in found for cell in group)
     scores = [column for name in names for column in (name, f"{name}_std")]
-    rows = [_row(group, names) | {"stale": stale.get(group[0].identity.key)} for group in found]
-    return frame_of(rows, [*HEAD, "seeds", "status", *scores, *TAIL, "seed_list", "stale"])
+    rows = [_row(group, names, held) | {"stale": stale.get(group[0].identity.key)} for group in found]
+    return frame_of(rows, [*HEAD, "seeds", "status", *scores, *TAIL, "seed_list", "stale", "warnings", *held])
 
 
 def group_by_row(cells: Iterable[Cell]) -> list[list[Cell]]:
@@ -123,9 +143,14 @@ def superseded(cells: Iterable[Cell]) -> list[Cell]:
 
 def metrics(frame: DataFrame) -> list[str]:
     """The columns that hold scores, in natural order."""
-    fixed = {*HEAD, *TAIL, "seed", "seeds", "status", "seed_list", "key", "stale"}
-    names = [name for name in frame.columns if name not in fixed and not name.startswith("vs ")]
+    fixed = {*HEAD, *TAIL, "seed", "seeds", "status", "seed_list", "key", "stale", "warnings"}
+    names = [name for name in frame.columns if name not in fixed and not name.startswith(("vs ", VALIDATION))]
     return sorted((n for n in names if n.removesuffix("_std") == n or n.removesuffix("_std") not in names), key=natural)
+
+
+def validation_columns(frame: DataFrame) -> list[str]:
+    """The columns that hold scores of the validation images."""
+    return [name for name in frame.columns if name.startswith(VALIDATION)]
 
 
 def main_metric(names: Sequence[str], extra: ExtraMetrics | None = None) -> str | None:
@@ -184,6 +209,18 @@ def _metric_names(cells: Iterable[Cell]) -> list[str]:
     return sorted({name for cell in cells for name in cell.metrics}, key=natural)
 
 
+def _validation_scores(cell: Cell) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in cell.facts.items()
+        if name.startswith(VALIDATION) and isinstance(value, int | float)
+    }
+
+
+def _validation_names(cells: Iterable[Cell]) -> list[str]:
+    return sorted({name for cell in cells for name in _validation_scores(cell)}, key=natural)
+
+
 def _described(cell: Cell) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
@@ -202,7 +239,7 @@ def _described(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _row(group: Sequence[Cell], names: Sequence[str]) -> dict[str, Any]:
+def _row(group: Sequence[Cell], names: Sequence[str], held: Sequence[str]) -> dict[str, Any]:
     ok = [cell for cell in group if cell.status == "ok"]
     worst = max(group, key=lambda cell: STATUSES.index(cell.status))
     share = f"{len(group) - len(ok)} of {len(group)} seeds: " if len(group) > 1 and worst.status != "ok" else ""
@@ -212,6 +249,8 @@ def _row(group: Sequence[Cell], names: Sequence[str]) -> dict[str, Any]:
     for name in names:
         row[name], row[f"{name}_std"] = _mean_and_deviation([cell.metrics.get(name) for cell in ok])
     row |= {name: _mean_and_deviation([cell.timings.get(name) for cell in ok])[0] for name in TIMINGS}
+    row |= {name: _mean_and_deviation([_validation_scores(cell).get(name) for cell in ok])[0] for name in held}
+    row["warnings"] = join_warnings(ok)
     counts = [_counts(cell) for cell in ok]
     for name in _FACTS:
         found = [known[name] for known in counts if name in known]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: The start of the columns, and of the facts of a cell, that hold scores of the validation images.
 VALIDATION = "validation "
@@ -52,6 +54,27 @@ def is_chosen_by_queries(rows: Sequence[Mapping[str, Any]], metric: str) -> bool
 
 def _rivals(rows: Iterable[Mapping[str, Any]], metric: str) -> list[Mapping[str, Any]]:
     return [row for row in rows if competes(row) and row.get(metric) is not None]
+
+
+def ranked(
+    rows: Sequence[T], metric: str, facts: Callable[[T], Mapping[str, Any]], *, descending: bool = True
+) -> list[T]:
+    """The rows of a block in the order of their ranking column, those without a value last by the metric itself.
+
+    Args:
+        rows: The rows, in the order that rows of equal scores keep.
+        metric: The main metric.
+        facts: The columns of a row.
+        descending: Whether the highest value is first.
+    """
+    column = ranking_column([facts(row) for row in rows], metric)
+    sign = -1.0 if descending else 1.0
+
+    def key(row: T) -> list[tuple[bool, float]]:
+        values = (facts(row).get(column), facts(row).get(metric))
+        return [(value is None, 0.0 if value is None else sign * value) for value in values]
+
+    return sorted(rows, key=key)
 
 
 def queries_warning(dataset: str, bits: Iterable[Any]) -> str:

@@ -15,7 +15,15 @@ from rich.text import Text
 
 from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
-from hashzoo.results.leaderboard import main_metric, metrics, records
+from hashzoo.results.leaderboard import main_metric, metrics, records, validation_columns
+from hashzoo.results.ranking import (
+    VALIDATION,
+    competes,
+    is_chosen_by_queries,
+    queries_warning,
+    ranked,
+    ranking_column,
+)
 
 #: What the mark of a stale row means.
 STALE = "stale: measured with code other than the installed code; run hashzoo bench again to update"
@@ -80,18 +88,22 @@ def render(
             raise UsageError(unknown_name("column", name, map(str, frame.columns)))
     scores, tables = metrics(frame), []
     main, higher = main_metric(scores, extra), [name for name in scores if higher_is_better(name, extra)]
-    descending = {*scores, *(name for name in frame.columns if name.startswith("vs ") or name.endswith("_per_second"))}
+    descending = {
+        *scores,
+        *validation_columns(frame),
+        *(name for name in frame.columns if name.startswith("vs ") or name.endswith("_per_second")),
+    }
     for group in by_dataset(frame):
         shared, group = without_shared(group)
         rows = _sorted(group, sort, main, descending, by)
         names = list(columns) if columns else _default_columns(rows, frame, sort, main, higher, by)
-        best = _best(rows, higher, by)
-        sections = by if sort is None else ""
+        best = _best(rows, [*higher, *(VALIDATION + name for name in higher)], by)
+        sections, warnings = by if sort is None else "", ranking_warnings(rows, main, by)
         optional = [n for n in names if n not in ("method", "bits", main, sort) and n in (*_OPTIONAL, *scores)]
-        table = _table(rows, names, best, sections, shared)
+        table = _table(rows, names, best, sections, shared, warnings)
         while optional and not columns and Console(width=10_000).measure(table).maximum > width:
             names.remove(optional.pop())
-            table = _table(rows, names, best, sections, shared)
+            table = _table(rows, names, best, sections, shared, warnings)
         tables.append(table)
     return tables
 
@@ -127,8 +139,12 @@ def _sorted(
     rows: list[dict[str, Any]], sort: str | None, main: str | None, descending: set[str], by: str
 ) -> list[dict[str, Any]]:
     if sort is None:
-        ranked = _sorted(rows, main, None, descending, by) if main else rows
-        return sorted(ranked, key=lambda row: math.inf if row[by] is None else row[by])
+        ordered = [
+            row
+            for block in _blocks(rows, by)
+            for row in (ranked(block, main, lambda row: row, descending=main in descending) if main else block)
+        ]
+        return sorted(ordered, key=lambda row: math.inf if row[by] is None else row[by])
     known = [row for row in rows if row[sort] is not None]
     known.sort(key=lambda row: row[sort], reverse=sort in descending)
     return known + [row for row in rows if row[sort] is None]
@@ -140,8 +156,13 @@ def _default_columns(
     """The columns that differ between rows or hold scores, few enough for a terminal."""
     scores = metrics(frame)
     known = [name for name in scores if any(row[name] is not None for row in rows)]  # of this dataset
+    held = VALIDATION + (main or "")
     others = sorted((n for n in known if ":" not in n and n != main), key=lambda n: n not in higher)
-    chosen = [*([main] if main else []), *others[:2]]
+    chosen = [
+        *([main] if main else []),
+        *([held] if any(row.get(held) is not None for row in rows) else []),
+        *others[:2],
+    ]
     if sort in scores and sort not in chosen:
         chosen.append(sort)
     differing = {name: len({row.get(name) for row in rows}) > 1 for name in ("backbone", "budget")}
@@ -155,27 +176,42 @@ def _default_columns(
     names += [name for name in ("fit_seconds", "bytes_per_item") if any(row.get(name) is not None for row in rows)]
     if sort and sort not in names and sort not in ("benchmark", "dataset", "settings"):
         names.append(sort)
-    return names
+    return names + (["warnings"] if any(row.get("warnings") for row in rows) and "warnings" not in names else [])
+
+
+def _blocks(rows: list[dict[str, Any]], by: str) -> list[list[dict[str, Any]]]:
+    """The rows with as many bits."""
+    blocks: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        blocks.setdefault(row[by], []).append(row)
+    return list(blocks.values())
 
 
 def _best(rows: list[dict[str, Any]], names: Iterable[str], by: str) -> set[tuple[int, str]]:
-    """The (id of row, metric) of the highest scores with as many bits."""
+    """The (id of row, metric) of the highest scores with as many bits, or of those of the best validation scores."""
     found = set[tuple[int, str]]()
     for name in names:
-        rivals = [row for row in rows if _competes(row) and None not in (row[name], row[by])]
-        highest = dict[int, float]()
-        for row in rivals:
-            highest[row[by]] = max(row[name], highest.get(row[by], -math.inf))
-        found |= {(id(row), name) for row in rivals if row[name] == highest[row[by]]}
+        for block in _blocks(rows, by):
+            column = ranking_column(block, name)
+            rivals = [row for row in block if competes(row) and None not in (row.get(name), row.get(column), row[by])]
+            highest = max((row[column] for row in rivals), default=None)
+            found |= {(id(row), name) for row in rivals if row[column] == highest}
     return found
 
 
-def _competes(row: Mapping[str, Any]) -> bool:
-    return bool(row["status"] == "ok" and row["role"] != "control")
+def ranking_warnings(rows: list[dict[str, Any]], main: str | None, by: str) -> list[str]:
+    """A line if settings of a method are ranked by the queries."""
+    bits = [block[0][by] for block in _blocks(rows, by) if main and is_chosen_by_queries(block, main)]
+    return [queries_warning(rows[0]["dataset"], bits)] if bits else []
 
 
 def _table(
-    rows: list[dict[str, Any]], names: list[str], best: set[tuple[int, str]], sections: str, shared: str
+    rows: list[dict[str, Any]],
+    names: list[str],
+    best: set[tuple[int, str]],
+    sections: str,
+    shared: str,
+    warnings: Sequence[str],
 ) -> Table:
     table = new_table(rows[0])
     for name in names:
@@ -185,6 +221,7 @@ def _table(
         table.add_row(*(format_value(name, row, best) for name in names), end_section=ends)
     lines = [f"all rows: {shared}"] if shared else []
     lines += [f"{row['method']} at {row['bits']}: {row['reason']}" for row in rows if row["status"] != "ok"]
+    lines += warnings
     lines += [STALE] if "method" in names and any(row.get("stale") for row in rows) else []
     table.caption = Text("\n".join(lines)) if lines else None
     return table

@@ -89,9 +89,10 @@ def test_the_columns_stand_in_the_order_that_people_were_promised():
     ]
     tail += ["contaminated", "reason", "role", "settings", "marks", "queries_without_relevant"]
     tail += ["source", "split", "train", "database_size", "queries", "train_in_database", "unlabelled_queries"]
-    assert list(cells_frame(BOARD)) == [*shared, "seed", "status", "map@all", "p@10", "p@100", *tail, "key", "stale"]
+    last = ["stale", "warnings"]
+    assert list(cells_frame(BOARD)) == [*shared, "seed", "status", "map@all", "p@10", "p@100", *tail, "key", *last]
     scores = ["map@all", "map@all_std", "p@10", "p@10_std", "p@100", "p@100_std"]
-    assert list(board_frame(BOARD)) == [*shared, "seeds", "status", *scores, *tail, "seed_list", "stale"]
+    assert list(board_frame(BOARD)) == [*shared, "seeds", "status", *scores, *tail, "seed_list", *last]
 
 
 def test_no_cells_give_an_empty_board_with_its_columns(tmp_path):
@@ -204,7 +205,7 @@ def test_without_knowledge_of_installed_code_nothing_is_stale(tmp_path):
     write_board(tmp_path, BOARD)
     for name in ("cells.csv", "leaderboard.csv"):
         header, *lines = (tmp_path / name).read_text().splitlines()
-        assert header.endswith(",stale")
+        assert header.endswith(",stale,warnings")
         assert all(line.endswith(",") for line in lines)
 
 
@@ -217,7 +218,7 @@ def test_stale_rows_survive_the_csv_and_a_file_without_the_column_is_read(tmp_pa
     pd.testing.assert_frame_equal(read_csv(tmp_path / "older.csv"), board.drop(columns="stale"))
     assert "stale" not in shown(read_csv(tmp_path / "older.csv"))
     file = tmp_path / "leaderboard.csv"
-    file.write_text(file.read_text().replace(",True\n", ",perhaps\n"))
+    file.write_text(file.read_text().replace(",True,\n", ",perhaps,\n"))
     with pytest.raises(EnvironmentFailure, match="stale is 'perhaps'"):
         read_csv(file)
 
