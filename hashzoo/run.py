@@ -15,6 +15,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.data.transforms import augmentation, load_views
 from hashzoo.errors import NonFiniteError
 from hashzoo.training.budget import Budget, Schedule, rate
+from hashzoo.training.curve import Curve, flatten
 from hashzoo.training.distributed import ProcessGroup
 from hashzoo.training.feature_store import MixedPrecisionBackbone, PrecomputedBackbone, StoredFeatures
 from hashzoo.types import Batch, Features, Input, Output, Report, Split, View
@@ -41,7 +42,9 @@ class Run:
         device: Device of the process.
         progress: Progress of the training, from 0 to 1.
         epochs: Number of epochs finished, over all calls of :meth:`batches`.
-        report: Progress callback, called after each epoch with the progress and the logged values.
+        curve: Means of loss terms and logged quantities over each epoch; see :class:`hashzoo.training.curve.Curve`.
+        report: Progress callback, called after each epoch with the progress and the logged values. If loss terms or
+            quantities were reported in the epoch, their means replace the latest values, and ``epoch`` is its number.
 
     Raises:
         ValueError: If the device does not support the precision of the budget.
@@ -68,6 +71,7 @@ class Run:
         self.after_epoch: Callable[[], None] | None = None
         self.companion: Stateful | None = None  # saved in checkpoints with the method
         self.optimizers: list[torch.optim.Optimizer] = []
+        self.curve = Curve()
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
         self._workers = workers
@@ -83,12 +87,15 @@ class Run:
         return MixedPrecisionBackbone(backbone, self.device.type) if mixed else backbone
 
     def log(self, values: dict[str, Any]) -> None:
-        """Keep the latest value of named quantities, for the progress display and the cell.
+        """Keep the latest value of named quantities, for the progress display and the cell, and their means by epoch.
+
+        A training loop that does not use :meth:`step` logs its loss as ``loss``.
 
         Args:
             values: Numbers or scalar tensors by name.
         """
         self._logged |= values
+        self.curve.add("logged", values)
 
     @property
     def logged(self) -> dict[str, float]:
@@ -182,6 +189,7 @@ class Run:
         first, kept, self._first, self._kept = self._first, self._kept, 0, None
         self._begun += 1
         mine = self._begun
+        self.curve.forget()
         steps, step = epochs * len(groups_of), first * len(groups_of)
         self._schedule = schedule or self.train.schedule
         for _ in range(first, epochs):
@@ -196,15 +204,23 @@ class Run:
                 step += 1
                 yield replace(self._batch(split, group, ready), ends_epoch=step % len(groups_of) == 0)
             self.epochs += 1
-            self.report(step / steps, self.logged)
-            if self.after_epoch:
-                self.after_epoch()
+            self._end_epoch(step / steps)
             if (
                 self._checkpoints and kept and self._begun == mine and self.process_group.rank == 0
             ):  # not with a second iterator, whose position is not saved
                 self._checkpoints.save_if_due(self, kept)
         self.process_group.divided = False
         self._advance(1.0)
+
+    def _end_epoch(self, progress: float) -> None:
+        """Close the epoch of the curve, validate, and report both."""
+        recorded = self.curve.end_epoch()
+        if self.after_epoch:
+            self.after_epoch()
+        values = self.logged
+        if recorded:
+            values |= {**flatten(self.curve.epochs[-1]), "epoch": float(len(self.curve.epochs))}
+        self.report(progress, values)
 
     def gathered(self, output: Output, batch: Batch) -> Output:
         """Gather the outputs of a batch from all processes that train together.
@@ -269,7 +285,9 @@ class Run:
         if self.train.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
         optimizer.step()
-        self._logged |= {name: term.detach() for name, term in losses.items()}
+        detached = {name: term.detach() for name, term in losses.items()}
+        self._logged |= detached
+        self.curve.add("loss", detached)
 
     def features(self, backbone: Backbone, split: Split) -> Features:
         """Compute the pooled features of a whole split, without gradient, in eval mode.

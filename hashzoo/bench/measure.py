@@ -21,8 +21,9 @@ from hashzoo.bench.selection import BestState
 from hashzoo.data.integrity import Inspection
 from hashzoo.data.split_file import split_digest
 from hashzoo.errors import EnvironmentFailure
-from hashzoo.evaluation.code_metrics import code_metrics, evaluate_codes
-from hashzoo.evaluation.metrics import Evaluation
+from hashzoo.evaluation.chance import expected_scores, has_chance, largest_error, standard_error
+from hashzoo.evaluation.code_metrics import code_metrics, commonest_share, evaluate_codes
+from hashzoo.evaluation.metrics import Evaluation, higher_is_better
 from hashzoo.evaluation.scoring import (
     code_sample,
     concatenate,
@@ -30,6 +31,7 @@ from hashzoo.evaluation.scoring import (
     encode_batches,
     query_codes,
     score_queries,
+    split_relevance,
 )
 from hashzoo.index import Index
 from hashzoo.method import Method
@@ -40,6 +42,8 @@ from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results import provenance
 from hashzoo.results.cell import Cell
+from hashzoo.results.leaderboard import main_metric, natural
+from hashzoo.results.warnings import COMMONEST, MARGIN, chance_facts
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
 from hashzoo.training.checkpoints import Checkpoints
@@ -211,7 +215,7 @@ def _score(setup: Setup, fitted: Fitted) -> tuple[Cell, Arrays]:
     evaluation, arrays = score_queries(index, queries, data, job.metrics, setup.extra)
     arrays |= samples(index, queries[""], len(data.database))
     evaluation.means.update(_code_scores(setup, method, index, query))
-    facts = _facts(setup, method, index, evaluation)
+    facts = _facts(setup, method, index, evaluation) | _collapse_facts(setup, index, evaluation)
     if data.validation is not None and data.pairs is None:
         held = {"": concatenate(encode_batches(run, method, data.validation, "validation"))}
         validation, _ = score_queries(index, held, replace(data, query=data.validation), job.metrics, setup.extra)
@@ -235,6 +239,7 @@ def _score(setup: Setup, fitted: Fitted) -> tuple[Cell, Arrays]:
             "weights": setup.weights[:16],
             "trained": state_digest(method)[:16],
             "last": run.logged,
+            "curve": run.curve.epochs,
         },
     )
     return cell, {**evaluation.per_query, **arrays}
@@ -279,6 +284,29 @@ def _facts(setup: Setup, method: Method, index: Index, evaluation: Evaluation) -
         **split_facts(setup.data),
         "marks": marks(method, setup.entry.card.saw_database, setup.data),
     }
+
+
+def _collapse_facts(setup: Setup, index: Index, evaluation: Evaluation) -> dict[str, float]:
+    """What the warnings of a row are made of: the main score of a random order, and the share of the commonest code."""
+    found: dict[str, float] = {}
+    if (stored := index.bits()) is not None:
+        found[COMMONEST] = commonest_share(stored)
+    names = [name for name in sorted(evaluation.per_query, key=natural) if has_chance(name, setup.extra)]
+    main = main_metric(names, setup.extra)
+    if main is not None and higher_is_better(main, setup.extra):
+        queries = np.flatnonzero(np.isfinite(evaluation.per_query[main])).tolist()
+        found |= _chance(setup, main, queries, evaluation.means[main]) if queries else {}
+    return found
+
+
+def _chance(setup: Setup, name: str, queries: list[int], score: float) -> dict[str, float]:
+    """The expected score of random orders; its standard error, which takes time, only if the score can be at chance."""
+    relevance = split_relevance(setup.data)
+    expected = expected_scores(name, relevance, queries, setup.extra)
+    mean, error = float(expected.mean()), None
+    if score <= mean + MARGIN * largest_error(name, expected):
+        error = standard_error(name, relevance, queries, expected, setup.extra)
+    return chance_facts(name, mean, error)
 
 
 def split_facts(data: Splits) -> dict[str, int | str]:

@@ -49,6 +49,7 @@ class BestState:
         index, query = encode_and_index(self.run, self.method, self.data, False)
         name = self.run.train.select
         found, _ = score_queries(index, {"": query}, self.data, (name,), self.extra)
+        self.run.curve.add_validation({name: found.means[name]})
         if found.means[name] > self.best:
             self.best, self.epoch = found.means[name], self.run.epochs
             self.weights = {key: value.detach().clone() for key, value in self.method.state_dict().items()}

@@ -98,3 +98,14 @@ def evaluate_codes(sample: CodeSample | None, metrics: Mapping[str, CodeMetric])
         except ValueError as error:
             raise ValueError(f"metric {name!r}: {error}") from error
     return values
+
+
+def commonest_share(bits: NDArray[np.bool_]) -> float:
+    """The share of the items (N, K) that have the most frequent code.
+
+    >>> commonest_share(np.array([[1, 0], [1, 0], [0, 0], [1, 0]], bool))
+    0.75
+    """
+    packed = np.ascontiguousarray(np.packbits(bits, axis=1))
+    _, counts = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_counts=True)
+    return float(counts.max() / len(bits))

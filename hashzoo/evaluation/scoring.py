@@ -14,7 +14,7 @@ from torch import Tensor
 from hashzoo.errors import NonFiniteError
 from hashzoo.evaluation.code_metrics import CodeSample, code_metrics
 from hashzoo.evaluation.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarize
-from hashzoo.hamming.relevance import relevance
+from hashzoo.hamming.relevance import Relevance, relevance
 from hashzoo.index import Index
 from hashzoo.method import Method
 from hashzoo.run import Run
@@ -167,6 +167,13 @@ def score_queries(
     return replace(summarize([per_query]), excluded=found[""].excluded), curve
 
 
+def split_relevance(data: Splits) -> Relevance:
+    """The labels of the queries, composed ones if there are any, and of the database."""
+    target = data.query.labels if data.pairs is None else data.pairs.labels
+    labels = [side if data.multilabel else side.argmax(1) for side in (target, data.database.labels)]
+    return relevance(*(side.numpy() for side in labels))
+
+
 def evaluate_index(
     index: Index, query: Codes, data: Splits, metrics: tuple[str, ...], extra: dict[str, Callable[..., Any]]
 ) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
@@ -176,13 +183,11 @@ def evaluate_index(
     the distributions of the distance between a query and an item that share a label, or do not. Metrics within a radius
     are NaN if the index does not have integer distances.
     """
-    target = data.query.labels if data.pairs is None else data.pairs.labels
-    labels = [side if data.multilabel else side.argmax(1) for side in (target, data.database.labels)]
-    prepared = relevance(*(side.numpy() for side in labels))
+    prepared = split_relevance(data)
     graded = needs_grades(metrics, extra)
     by_radius = [name for name in metrics if parse(name, extra).radius is not None]
     chunks, curves, excluded, pairs = [], [], 0, np.zeros(())  # (2, K + 1)
-    for start in range(0, len(target), CHUNK):
+    for start in range(0, len(prepared), CHUNK):
         rows = slice(start, start + CHUNK)
         counts = index.counts({n: v[rows] for n, v in query.items()}, prepared[rows], graded)
         usable = metrics if counts.hamming else [name for name in metrics if name not in by_radius]
@@ -193,7 +198,7 @@ def evaluate_index(
             curves.append(np.stack(pr_curve(counts)))  # (2, q, K + 1)
             pairs = pairs + np.stack([counts.relevant, counts.items - counts.relevant]).sum(1)
     evaluation = replace(summarize(chunks), excluded=excluded)
-    if not curves or excluded == len(target):
+    if not curves or excluded == len(prepared):
         return evaluation, {}
     precision, recall = np.nanmean(np.concatenate(curves, axis=1), axis=1)
     relevant, other = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)

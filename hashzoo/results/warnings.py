@@ -21,19 +21,22 @@ AT_CHANCE, LOSS_ROSE, ONE_CODE = "at chance", "loss rose", "one code for 99 % of
 CHANCE, CHANCE_ERROR = "chance ", " standard error"
 #: The fact with the share of the database images that have the most frequent code.
 COMMONEST = "commonest_code"
+#: How many standard errors a score must be above that of a random order: a one-sided test at 5 %.
+MARGIN = float(-ndtri(LEVEL))
 _SHARE = 0.99
 _PART = 4  # the loss begins with the mean of the first quarter of the epochs and ends with that of the last
 
 Curve = Sequence[Mapping[str, Mapping[str, float]]]
 
 
-def chance_facts(metric: str, expected: float, error: float) -> dict[str, float]:
-    """The facts of a cell about the score of a random order.
+def chance_facts(metric: str, expected: float, error: float | None) -> dict[str, float]:
+    """The facts of a cell about the score of a random order; ``error`` is None if the score is far above it.
 
     >>> chance_facts("map@all", 0.1, 0.002)
     {'chance map@all': 0.1, 'chance map@all standard error': 0.002}
     """
-    return {CHANCE + metric: expected, CHANCE + metric + CHANCE_ERROR: error}
+    facts = {CHANCE + metric: expected}
+    return facts if error is None else facts | {CHANCE + metric + CHANCE_ERROR: error}
 
 
 def list_warnings(cell: Cell) -> list[str]:
@@ -65,7 +68,7 @@ def _is_at_chance(cell: Cell) -> bool:
         metric = name.removeprefix(CHANCE).removesuffix(CHANCE_ERROR)
         expected, score = cell.facts.get(CHANCE + metric), cell.metrics.get(metric)
         if isinstance(expected, float) and isinstance(error, float) and score is not None:
-            return bool(score <= expected + float(-ndtri(LEVEL)) * error + 1e-12)
+            return bool(score <= expected + MARGIN * error + 1e-12)
     return False
 
 

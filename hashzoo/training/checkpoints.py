@@ -18,6 +18,7 @@ from hashzoo._version import __version__
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.storage.files import replace_bytes
 from hashzoo.storage.tensors import read_tensors, tensor_bytes
+from hashzoo.training.curve import Curve
 
 EVERY = 60.0  # seconds between checkpoints; a crash loses at most these and the rest of an epoch
 
@@ -40,6 +41,7 @@ class TrainingRun(Protocol):
     generator: torch.Generator
     device: torch.device
     companion: Stateful | None
+    curve: Curve
 
     @property
     def logged(self) -> dict[str, float]:
@@ -127,7 +129,13 @@ def capture_state(run: TrainingRun, method: nn.Module) -> tuple[dict[str, Tensor
         tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
     if run.companion is not None:
         tensors |= {f"beside.{name}": value for name, value in run.companion.state().items()}
-    return tensors, {"epochs": run.epochs, "logged": run.logged, "optimizers": len(run.optimizers), "plain": plain}
+    return tensors, {
+        "epochs": run.epochs,
+        "curve": run.curve.epochs,
+        "logged": run.logged,
+        "optimizers": len(run.optimizers),
+        "plain": plain,
+    }
 
 
 def restore_state(run: TrainingRun, method: nn.Module, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
@@ -154,5 +162,6 @@ def restore_state(run: TrainingRun, method: nn.Module, tensors: dict[str, Tensor
         torch.cuda.set_rng_state(tensors["random.cuda"], run.device)
     if run.companion is not None:
         run.companion.restore({n.removeprefix("beside."): t for n, t in tensors.items() if n.startswith("beside.")})
-    run.epochs = values["epochs"]
+    run.epochs, run.curve.epochs = values["epochs"], list(values.get("curve", []))
     run.log(values["logged"])
+    run.curve.forget()  # what is restored was not logged in the next epoch
