@@ -33,7 +33,13 @@ class Family:
 
 
 class Tracker(Protocol):
-    """Receives each finished cell, in a thread of the sweep. If it raises, only the tracker stops."""
+    """Receives each finished cell, in a thread of the sweep. If it raises, only the tracker stops.
+
+    A tracker that also has a method ``epoch(job, number, values)`` receives each epoch of a cell while it is trained,
+    before the cell itself: its :class:`hashzoo.Job`, the number of the epoch from 1, and the means of loss terms and
+    logged quantities by name, with validation scores as ``validation <metric>``. Launchers that do not pass on the
+    progress of cells leave these calls out, so ``finished`` should record ``cell.curve`` too.
+    """
 
     def finished(self, cell: Any) -> None:
         """Record a finished cell, a :class:`hashzoo.Cell` of any status."""

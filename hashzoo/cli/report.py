@@ -65,7 +65,9 @@ def _page_options(
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["pr", "bits", "cost", "distances", "balance", "classes", "ranks"]))
+@click.argument(
+    "kind", type=click.Choice(["pr", "bits", "cost", "distances", "balance", "classes", "ranks", "training"])
+)
 @_results
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg")
 @click.option("--dataset", metavar="D", help="Only this dataset.")
@@ -78,7 +80,7 @@ def plot(kind: str, results: Path, output: Path, metric: str | None, plugins: tu
     """Draw one chart of results, with a panel for each dataset or method.
 
     Precision-recall curves, scores by bits or by cost, distances and balance of codes, training images of each class,
-    mean ranks. Requires `pip install 'hashzoo[plots]'`.
+    mean ranks, loss and validation scores by epoch. Requires `pip install 'hashzoo[plots]'`.
     """
     from hashzoo.registry.zoo import load_plugins
     from hashzoo.report import figures, plots

@@ -96,6 +96,8 @@ def _measured(todo: Sequence[Job], folder: Path, how: Sweep, observer: Observer)
             observer.event(job, kind, value)
             if kind == "done":
                 trackers.finished(value)
+            elif kind == "progress":
+                trackers.progress(job, value[1])
 
         return scheduler.run_cells(todo, folder, launcher=how.launcher, limits=how.limits, event=event)
 

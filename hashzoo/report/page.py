@@ -24,6 +24,7 @@ from hashzoo.report.gaps import gaps_to_best
 from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names, read, resolve_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
 from hashzoo.report.thumbnails import Album
+from hashzoo.report.training import training_chart, training_of
 from hashzoo.results.against import ALIKE, DIFFERENT, FEW_SEEDS, UNCLEAR, UNTESTED, Gap
 from hashzoo.results.mean_ranks import notes, rank
 from hashzoo.results.ranking import VALIDATION
@@ -291,7 +292,7 @@ def _figures(results: Results, names: Sequence[str], extra: ExtraMetrics) -> dic
 
 def _charts(results: Results, colours: Colours) -> dict[str, Any]:
     """The charts by kind: over code lengths for each dataset, the others for each dataset and code length."""
-    found: dict[str, Any] = {"bits": {}, "cost": {}, "pr": {}, "distances": {}, "balance": {}}
+    found: dict[str, Any] = {"bits": {}, "cost": {}, "pr": {}, "distances": {}, "balance": {}, "training": {}}
     for board in results.boards:
         if len(board.bits) > 1 and board.metric:
             text = ChartText(f"Score by code length on {board.dataset}, {board.metric}", "bits", board.metric)
@@ -320,7 +321,7 @@ def _cost_charts(board: DatasetBoard, bits: int, colours: Colours) -> list[Marku
 def _code_charts(
     results: Results, board: DatasetBoard, bits: int, colours: Colours
 ) -> dict[str, list[tuple[BoardEntry, Markup]]]:
-    """Histograms of distances and balance of bits of the highlighted methods."""
+    """Histograms of distances, balance of bits and training of the highlighted methods."""
     drawn: dict[str, list[tuple[BoardEntry, Markup]]] = {}
     rows = {e.number: e for e in board.entries_at(bits)}
     for number, place in colours.items():
@@ -334,6 +335,9 @@ def _code_charts(
         if (means := bit_means(results, entry)) is not None:
             label = f"Share of ones of each bit of {entry.name} at {bits} bits on {board.dataset}"
             drawn.setdefault("balance", []).append((entry, charts.balance_chart(means, place, label)))
+        if training := training_of(entry):
+            label = f"Loss of {entry.name} by epoch at {bits} bits on {board.dataset}"
+            drawn.setdefault("training", []).append((entry, training_chart(training, place, label)))
     return drawn
 
 

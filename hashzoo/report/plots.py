@@ -17,6 +17,7 @@ from hashzoo.report import figures
 from hashzoo.report.charts import Series
 from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
+from hashzoo.report.training import draw_training, training_of
 from hashzoo.results.mean_ranks import rank
 from hashzoo.storage.offline import offline
 
@@ -202,6 +203,20 @@ def _plot_ranks(selection: Selection) -> Figure:
     return figures.ranks(ranking.methods, np.asarray(ranking.ranks), ranking.groups, title)
 
 
+def _plot_training(selection: Selection) -> Figure:
+    found = [
+        (f"{entry.name}: {selection.title(board)}", training, place)
+        for board in selection.boards
+        for entry, place in selection.highlighted(board)
+        if (training := training_of(entry)) is not None
+    ]
+    _require(found, "losses by epoch, which only trained methods have and an older hashzoo did not keep,")
+    figure, panels = figures.panels([title for title, _, _ in found], 3.4, 2.6, 4)
+    for axes, (_, training, place) in zip(panels, found, strict=True):
+        draw_training(axes, training, figures.COLOURS[place])
+    return figure
+
+
 def _require(found: Sequence[object], what: str) -> None:
     """Raise UsageError if nothing was found."""
     if not found:
@@ -220,4 +235,5 @@ KINDS: dict[str, Callable[[Selection], Figure]] = {
     "balance": _plot_balance,
     "classes": _plot_classes,
     "ranks": _plot_ranks,
+    "training": _plot_training,
 }

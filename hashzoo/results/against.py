@@ -94,8 +94,9 @@ def gaps_in_block(reference: BoardRow, others: Sequence[BoardRow], metric: str) 
         if gap.test == "models":
             gap = replace(gap, reason=FEW_SEEDS)
         gaps.append(gap)
-    for number, gap in zip(untested, _gaps_by_seeds(reference, [others[i] for i in untested], metric), strict=True):
-        gaps[number] = gap or gaps[number]
+    by_seeds = _gaps_by_seeds(reference, [others[i] for i in untested], metric)
+    for number, found in zip(untested, by_seeds, strict=True):
+        gaps[number] = found or gaps[number]
     return gaps
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from hashzoo import Cell
+from hashzoo import Cell, Job
 
 
-def run_name(cell: Cell) -> str:
+def run_name(cell: Cell | Job) -> str:
     """The name of a run: benchmark, method, bits, seed and key. It is valid as the name of a folder."""
     identity = cell.identity
     return f"{cell.benchmark}.{identity.method}.{identity.bits}.{identity.seed}.{identity.key}".replace("/", "_")
@@ -24,6 +24,23 @@ def numbers(cell: Cell) -> dict[str, float]:
         for name, value in values.items()
         if isinstance(value, int | float) and math.isfinite(value)
     }
+
+
+def epoch_numbers(values: Mapping[str, float]) -> dict[str, float]:
+    """The values of an epoch, prefixed.
+
+    >>> epoch_numbers({"pair": 0.5})
+    {'training/pair': 0.5}
+    """
+    return {f"training/{name}": value for name, value in values.items()}
+
+
+def epochs(cell: Cell, after: int = 0) -> Iterator[tuple[int, dict[str, float]]]:
+    """The epochs of a cell after the first ones: the number from 1, and the values as of :func:`epoch_numbers`."""
+    for number, epoch in enumerate(cell.curve, 1):
+        if number > after:
+            held = {f"validation {name}": value for name, value in epoch.get("validation", {}).items()}
+            yield number, epoch_numbers({**epoch.get("logged", {}), **epoch.get("loss", {}), **held})
 
 
 def parameters(cell: Cell) -> dict[str, bool | int | float | str]:
