@@ -159,7 +159,7 @@ def _row_warnings(entries: Sequence[BoardEntry]) -> list[str]:
         )
     for what, named in sorted(_rows_by_warning(entries).items()):
         rest = f" and {len(named) - _MAX_LISTED} others" if len(named) > _MAX_LISTED else ""
-        warnings.append(f"{what[0].upper()}{what[1:]}: {', '.join(named[:_MAX_LISTED])}{rest}.")
+        warnings.append(f"Rows that are ok, with the warning “{what}”: {', '.join(named[:_MAX_LISTED])}{rest}.")
     if backbones := sorted({entry.facts["backbone"] for entry in entries if entry.facts["contaminated"]}):
         warnings.append(
             f"Contaminated: {', '.join(backbones)} was trained with labels of images or classes of this dataset, so "

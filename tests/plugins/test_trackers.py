@@ -45,6 +45,15 @@ class Heard:
         self.closed = True
 
 
+class HeardOfEpochs(Heard):
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def epoch(self, job, number, values):
+        self.epochs.append((job.identity.key, number, values, len(self.cells)))
+
+
 def told(trackers, cells, patience=5.0):
     said = io.StringIO()
     with TrackerThreads(trackers, lambda text: said.write(f"{text}\n"), patience) as telling:
@@ -78,6 +87,28 @@ def test_one_that_hangs_keeps_neither_the_sweep_nor_the_others_waiting():
     assert said == ["tracker slow is 3 cells behind; the sweep ends without it"]
     assert len(other.cells) == 3
     stuck.set()
+
+
+def test_epochs_go_to_the_trackers_that_take_them_while_the_cell_is_trained(tmp_path):
+    from hashzoo.bench.benchmark_file import Benchmark
+    from hashzoo.bench.plan import plan
+    from hashzoo.execution.sweep import Sweep, sweep
+
+    values = {"name": "x", "dataset": "digits.small", "backbone": "tiny", "bits": [8], "methods": ["csq"]}
+    file = Benchmark.model_validate(values | {"train": {"epochs": 3, "batch": 64}, "set": {"tiny": {"width": 4}}})
+    jobs = plan(file, zoo.load_plugins(), baselines=False)
+    live, plain = HeardOfEpochs(), Heard()
+    [cell], _ = sweep(jobs, tmp_path, Sweep(trackers={"live": live, "plain": plain}))
+    assert [cells.identity.key for cells in plain.cells] == [cell.identity.key]
+    assert [(key, number, before) for key, number, _, before in live.epochs] == [
+        (cell.identity.key, number, 0) for number in (1, 2, 3)
+    ]
+    assert [values for _, _, values, _ in live.epochs] == [epoch["loss"] for epoch in cell.curve]
+
+
+CURVE = [{"loss": {"pair": 0.5}}, {"loss": {"pair": 0.25}, "validation": {"map@all": 0.7}}]
+LEARNED = replace(CELL, identity=replace(CELL.identity, seed=7), provenance={"curve": CURVE})
+LAST = {"pair": 0.25, "validation map@all": 0.7}
 
 
 def test_an_unknown_tracker_is_named_with_the_nearest_and_one_that_fails_harms_no_cell(tmp_path):
@@ -131,6 +162,41 @@ def test_tensorboard_has_a_run_a_cell_with_its_scores(tmp_path):
     assert "| reason | ended by SIGKILL |" in event.tensor_proto.string_val[0].decode()
 
 
+@pytest.mark.parametrize("streamed", [0, 1, 2])
+def test_tensorboard_has_every_epoch_once_whether_or_not_they_were_streamed(streamed, tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the extra tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = zoo.load_plugins().tracker("tensorboard").factory(tmp_path)
+    for number, values in list(enumerate(({"pair": 0.5}, LAST), 1))[:streamed]:
+        tracker.epoch(LEARNED, number, values)  # a cell has the name of its job
+    if streamed:
+        read = EventAccumulator(str(next((tmp_path / "tensorboard").iterdir()))).Reload()
+        assert len(read.Scalars("training/pair")) == streamed
+    tracker.finished(LEARNED)
+    tracker.close()
+    read = EventAccumulator(str(next((tmp_path / "tensorboard").iterdir()))).Reload()
+    assert [(event.step, event.value) for event in read.Scalars("training/pair")] == [(1, 0.5), (2, 0.25)]
+    assert [event.step for event in read.Scalars("training/validation map@all")] == [2]
+
+
+@pytest.mark.filterwarnings("ignore")  # of SQLAlchemy and alembic, about how MLflow uses them
+@pytest.mark.parametrize("streamed", [0, 1, 2])
+def test_mlflow_has_every_epoch_once_whether_or_not_they_were_streamed(streamed, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = zoo.load_plugins().tracker("mlflow").factory(tmp_path)
+    for number, values in list(enumerate(({"pair": 0.5}, LAST), 1))[:streamed]:
+        tracker.epoch(LEARNED, number, values)
+    tracker.finished(LEARNED)
+    tracker.close()
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    [run] = client.search_runs([client.get_experiment_by_name("paper/some").experiment_id])
+    history = client.get_metric_history(run.info.run_id, "training/pair")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.25)]
+    assert run.info.status == "FINISHED"
+
+
 @pytest.mark.filterwarnings("ignore")  # of SQLAlchemy and alembic, about how MLflow uses them
 def test_mlflow_has_a_run_a_cell_with_what_was_asked(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="needs the extra mlflow")
@@ -174,10 +240,11 @@ def test_wandb_keeps_a_run_a_cell_here(tmp_path, monkeypatch):
 
     monkeypatch.delenv("WANDB_MODE", raising=False)
     tracker = zoo.load_plugins().tracker("wandb").factory(tmp_path)
-    for cell in (CELL, BAD):
+    tracker.epoch(CELL, 1, {"pair": 0.5})
+    for cell in (CELL, BAD, LEARNED):
         tracker.finished(cell)
     tracker.close()
-    found = {}
+    found, steps = {}, {}
     for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb")):
         name = ""
         for record in map(Record.FromString, records(file.read_bytes())):
@@ -186,9 +253,13 @@ def test_wandb_keeps_a_run_a_cell_here(tmp_path, monkeypatch):
                 found.setdefault(name, {}).update({u.key: u.value_json for u in record.run.config.update})
             if record.WhichOneof("record_type") == "summary":
                 found[name].update({u.key or "/".join(u.nested_key): u.value_json for u in record.summary.update})
+            if record.WhichOneof("record_type") == "history":
+                logged = {u.key or "/".join(u.nested_key): u.value_json for u in record.history.item}
+                steps.setdefault(name, []).append((logged.get("_step"), logged.get("training/pair")))
             if record.WhichOneof("record_type") == "exit":
                 found[name]["exit"] = record.exit.exit_code
-    (good, bad) = [values for _, values in sorted(found.items())]
+    (good, bad, _) = [values for _, values in sorted(found.items())]
+    assert sorted(steps.values()) == [[("1", "0.5")], [("1", "0.5"), ("2", "0.25")]]
     assert good["scores/map@all"] == "0.5"
     assert good["method.weight"] == "0.25"
     assert (good["exit"], bad["exit"]) == (0, 1)

@@ -479,7 +479,7 @@ def test_what_cannot_be_reported_is_one_line(arguments, code, says, results, tmp
     assert says in error
 
 
-@pytest.mark.parametrize("kind", ["pr", "bits", "cost", "distances", "balance", "classes"])
+@pytest.mark.parametrize("kind", ["pr", "bits", "cost", "distances", "balance", "classes", "training"])
 def test_each_plot_is_drawn_and_the_same_twice(kind, results, tmp_path):
     for name in ("a", "b"):
         main(["plot", kind, str(results), "-o", str(tmp_path / f"{name}.svg")])
@@ -554,3 +554,46 @@ def test_every_command_of_the_page_on_reports_runs(results, tmp_path, monkeypatc
         main(command.split())
     made = {path.name for path in tmp_path.glob("*.*")}
     assert made == {"report.html", "digits.html", "pr.svg", "bits.png", "distances.svg"}
+
+
+def test_the_page_draws_the_loss_of_trained_methods_and_names_the_rows_with_warnings(results, html, tmp_path):
+    [section] = re.findall(r'<section id="training">([\s\S]*?)</section>', html)
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", section) == ["sfdh"]
+    assert 'class="line"' in section
+    assert "Rows that are ok, with the warning “at chance”: chance." in html
+    assert html.count('<em class="bad">at chance; one code for 99 % of the images</em>') == 2
+
+    def change(cell, arrays):
+        return replace(cell, provenance={}), arrays
+
+    text = render_page(changed(results, tmp_path, change), PageOptions(gallery=0, explained=["none"]))
+    assert "None of the highlighted methods has losses by epoch" in text
+
+
+def test_a_training_is_the_mean_over_the_seeds_and_drawn_with_its_validation(results):
+    from hashzoo.report.training import training_chart, training_of
+
+    [board] = read(results).boards
+    [entry] = [e for e in board.entries_at(16) if e.name == "sfdh"]
+    curve = [{"loss": {"a": 1.0, "b": 3.0}, "validation": {"map@all": 0.2}}, {"loss": {"a": 1.0}}]
+    cells = [replace(entry.row.cells[0], provenance={"curve": c}) for c in (curve, [{"loss": {"a": 3.0}}] * 2)]
+    training = training_of(replace(entry, row=replace(entry.row, cells=cells)))
+    assert list(training.loss) == [3.5, 2.0]
+    assert (training.seeds, list(training.terms)) == (2, ["a", "b"])
+    drawn = training_chart(training, 1, "label")
+    assert drawn.count('class="line"') == 1
+    assert training_of(replace(entry, row=replace(entry.row, cells=[]))) is None
+
+
+def test_rows_ranked_by_validation_are_called_best_by_it(results, tmp_path):
+    folder = tmp_path / "board"
+    for file in sorted((results / "cells").glob("small.itq.*.json")):
+        cell, seed = store.read(file), store.read(file).identity.seed
+        own = {"hyperparameters": {**cell.identity.hyperparameters, "rotations": seed}, "seed": 0}
+        held = {"validation map@all": 0.1 * (seed + 1)} if cell.identity.bits == 8 else {}
+        cell = replace(cell, identity=replace(cell.identity, **own), settings=f"rotations={seed}")
+        store.write(folder, replace(cell, facts={**cell.facts, **held}), store.arrays(file))
+    text = render_page(folder, PageOptions(gallery=0, explained=["none"]))
+    assert re.search(r"<strong>itq rotations=2</strong> is best by validation map@all\.", text)
+    assert text.count("ranked by the queries") == 1
+    assert "digits.small at 16 bits: settings of one method are ranked by the queries" in text

@@ -1,8 +1,10 @@
 import csv
 import io
 import math
+import re
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -693,3 +695,75 @@ def test_a_comparison_shows_what_changed_and_counts_the_rest():
     assert "+0.2500" in line(text, "dhn", "map@all")
     assert "ok -> nan" in line(text, "itq", "map@all")
     assert "2 of 6 scores are the same" in text
+
+
+# --- validation scores, and settings of one method ---
+
+
+def tuned(weight, score, held, **changes):
+    """A cell of a method with a setting, its score by the queries, and by the validation images (None: unknown)."""
+    facts = {"stored_bits": 32} | ({} if held is None else {"validation map@all": held, "validation p@10": held / 2})
+    own = {"settings": f"weight={weight}", "hyperparameters": {"weight": weight}} if weight else {}
+    return a_cell(changes.pop("method", "dhn"), score, facts=facts, **own, **changes)
+
+
+def test_validation_scores_are_columns_at_the_end_with_means_over_seeds(tmp_path):
+    board = write_board(tmp_path, [tuned(0, 0.5, 0.4), tuned(0, 0.6, 0.5, seed=1)])
+    assert list(board)[-3:] == ["warnings", "validation map@all", "validation p@10"]
+    assert list(read_csv(tmp_path / "cells.csv"))[-3:] == ["warnings", "validation map@all", "validation p@10"]
+    assert row(board)["validation map@all"] == pytest.approx(0.45)
+    assert "validation map@all" not in metrics(board)
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "leaderboard.csv"), board)
+    assert "validation map@all" in shown(board)
+    assert "validation" not in shown(board_frame([tuned(0, 0.5, None)]))
+
+
+def starred(frame):
+    """The first column of rows in their order, and of those with a star."""
+    lines = shown(frame, columns=["method", "map@all"]).splitlines()
+    rows = [line for line in lines if line.startswith(("dhn", "csq", "lsh"))]
+    names = [" ".join(re.findall(r"^\w+|weight=[\d.]+", line)) for line in rows]
+    return names, [name for name, line in zip(names, rows, strict=True) if re.search(r"\.\d+\*", line)]
+
+
+def test_settings_of_one_method_are_ranked_and_starred_by_validation():
+    board = board_frame([tuned(0.1, 0.9, 0.3), tuned(0.2, 0.7, 0.6), tuned(0, 0.8, 0.5, method="csq")])
+    assert starred(board) == (["dhn weight=0.2", "csq", "dhn weight=0.1"], ["dhn weight=0.2"])
+    assert "ranked by the queries" not in shown(board)
+
+
+def test_settings_without_validation_are_ranked_by_the_queries_with_one_line_of_warning():
+    cells = [tuned(w, s, None, bits=bits) for bits in (16, 32) for w, s in ((0.1, 0.9), (0.2, 0.7))]
+    board = board_frame(cells)
+    assert starred(board)[1] == ["dhn weight=0.1"] * 2
+    text = " ".join(shown(board).split())
+    assert text.count("ranked by the queries") == 1
+    assert "digits.small at 16, 32 bits: settings of one method are ranked by the queries" in text
+
+
+def test_one_setting_of_each_method_is_ranked_by_the_queries_without_a_warning():
+    board = board_frame([tuned(0, 0.9, 0.3), tuned(0, 0.8, 0.5, method="csq")])
+    names, _ = starred(board)
+    assert names == ["dhn", "csq"]
+    assert "ranked by the queries" not in shown(board)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.one_of(st.none(), st.floats(0, 1))), min_size=2, max_size=5))
+def test_show_report_and_compare_rank_settings_by_the_same_column(scores):
+    from hashzoo.report.results import _build_results
+    from hashzoo.results.against import blocks_against
+    from hashzoo.results.board import StoredBoard
+
+    cells = [tuned(number / 10, score, held) for number, (score, held) in enumerate(scores, 1)]
+    frame = board_frame(cells)
+    stored = StoredBoard(Path(), frame, leaderboard.group_by_row(cells))
+    [board] = _build_results(stored, None, None).boards
+    known = all(held is not None for _, held in scores)
+    column = "validation map@all" if known else "map@all"
+    assert board.ranked_by(32) == column
+    best = board.best(32)
+    assert best.facts[column] == max(row[column] for row in leaderboard.records(frame))
+    [block] = blocks_against(stored, "dhn", "map@all")
+    assert block.reference.facts[column] == best.facts[column]
+    assert ("ranked by the queries" in shown(frame)) == (not known)
