@@ -233,6 +233,27 @@ def records(data: bytes) -> list[bytes]:
     return found
 
 
+def wandb_runs(folder, record_type):
+    """What the files of wandb say: configuration, summary and exit code by name, and the steps by name."""
+    found, steps = {}, {}
+    for file in sorted((folder / "wandb").glob("offline-run-*/*.wandb")):
+        name = ""
+        for record in map(record_type.FromString, records(file.read_bytes())):
+            if record.WhichOneof("record_type") == "run":
+                name = record.run.display_name or name
+                found.setdefault(name, {}).update({u.key: u.value_json for u in record.run.config.update})
+            if record.WhichOneof("record_type") == "config":
+                found[name].update({u.key: u.value_json for u in record.config.update})
+            if record.WhichOneof("record_type") == "summary":
+                found[name].update({u.key or "/".join(u.nested_key): u.value_json for u in record.summary.update})
+            if record.WhichOneof("record_type") == "history":
+                logged = {u.key or "/".join(u.nested_key): u.value_json for u in record.history.item}
+                steps.setdefault(name, []).append((logged.get("_step"), logged.get("training/pair")))
+            if record.WhichOneof("record_type") == "exit":
+                found[name]["exit"] = record.exit.exit_code
+    return found, steps
+
+
 @pytest.mark.filterwarnings("ignore")  # of pydantic and protobuf, about how wandb uses them
 def test_wandb_keeps_a_run_a_cell_here(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="needs the extra wandb")
@@ -244,20 +265,12 @@ def test_wandb_keeps_a_run_a_cell_here(tmp_path, monkeypatch):
     for cell in (CELL, BAD, LEARNED):
         tracker.finished(cell)
     tracker.close()
-    found, steps = {}, {}
-    for file in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb")):
-        name = ""
-        for record in map(Record.FromString, records(file.read_bytes())):
-            if record.WhichOneof("record_type") == "run":
-                name = record.run.display_name or name
-                found.setdefault(name, {}).update({u.key: u.value_json for u in record.run.config.update})
-            if record.WhichOneof("record_type") == "summary":
-                found[name].update({u.key or "/".join(u.nested_key): u.value_json for u in record.summary.update})
-            if record.WhichOneof("record_type") == "history":
-                logged = {u.key or "/".join(u.nested_key): u.value_json for u in record.history.item}
-                steps.setdefault(name, []).append((logged.get("_step"), logged.get("training/pair")))
-            if record.WhichOneof("record_type") == "exit":
-                found[name]["exit"] = record.exit.exit_code
+    until = time.monotonic() + 30
+    while True:  # wandb writes the end of a run in a process of its own
+        found, steps = wandb_runs(tmp_path, Record)
+        if sum("exit" in values for values in found.values()) == 3 or time.monotonic() > until:
+            break
+        time.sleep(0.2)
     (good, bad, _) = [values for _, values in sorted(found.items())]
     assert sorted(steps.values()) == [[("1", "0.5")], [("1", "0.5"), ("2", "0.25")]]
     assert good["scores/map@all"] == "0.5"
