@@ -287,4 +287,5 @@ def date_range(cells: Sequence[Cell]) -> str:
 
 def tested_variation(tests: Iterable[str]) -> list[str]:
     """The variation that statements about methods account for, by the tests that were used."""
-    return [TESTS[name] for name in TESTS if name in set(tests) - {"models"}]
+    used = set(tests) - {"models"}
+    return [TESTS[name] for name in TESTS if name in used]

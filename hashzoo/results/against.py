@@ -37,7 +37,7 @@ FEW_SEEDS = f"fewer than {FEWEST_SEEDS} seeds in common"
 
 # What a test says of a row, see Gap.verdict.
 ALIKE = "cannot be told from it"
-DIFFERENT = "differs significantly"
+DIFFERENT = "differs"
 UNCLEAR = "differs before the correction only"
 UNTESTED = "not tested"
 
@@ -219,7 +219,7 @@ def notes_against(blocks: Sequence[Block]) -> list[str]:
         )
         lines.append(
             "A row that was tested cannot be told from the reference if its interval includes 0, and differs "
-            f"significantly if its interval excludes 0 and p is below {LEVEL:g}."
+            f"if its interval excludes 0 and p is below {LEVEL:g}."
         )
     if any(gap.reason == FEW_SEEDS for block in blocks for _, gap in block.others):
         lines.append(

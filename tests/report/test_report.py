@@ -151,10 +151,22 @@ def test_without_scores_of_queries_the_seeds_are_tested_and_the_page_says_so(res
     [stand] = gaps_to_best(board, 8).values()
     assert stand.test == "seeds"
     text = render_page(copy, PageOptions())
+    assert "account for the variation over seeds, for the same queries." in text
     assert "variation over seeds but not over queries" in text
     assert "The arrays of these cells" in text
     assert "these cells have no nearest images of queries" in text
     assert "hashzoo bench --save-weights" in text
+
+
+def test_rows_of_one_seed_are_not_called_alike_and_the_page_says_why(results, tmp_path):
+    def change(cell, arrays):
+        return (cell, arrays) if cell.identity.seed == 0 else None
+
+    text = render_page(changed(results, tmp_path, change), PageOptions(gallery=0, explained=["none"]))
+    assert "No test was possible, since all have fewer than 2 seeds in common with it." in text
+    assert "Whether the methods differ is not tested" in text
+    assert 'title="cannot be told' not in text
+    assert "account for the variation" not in text
 
 
 def test_a_csv_has_a_page_of_its_means(results, tmp_path):
