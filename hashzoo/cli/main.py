@@ -17,6 +17,7 @@ import click
 
 from hashzoo._version import __version__
 from hashzoo.cli.bench import bench
+from hashzoo.cli.cite import cite
 from hashzoo.cli.data import data
 from hashzoo.cli.develop import check, new_plugin
 from hashzoo.cli.options import plugin_option, split_list
@@ -78,7 +79,22 @@ def main(debug: bool) -> None:
     """Train methods that learn to hash images, measure them and compare them."""
 
 
-for _command in (bench, data, show, compare, encode, index, search, export, serve, report, plot, check, new_plugin):
+for _command in (
+    bench,
+    data,
+    show,
+    compare,
+    encode,
+    index,
+    search,
+    export,
+    serve,
+    report,
+    plot,
+    cite,
+    check,
+    new_plugin,
+):
     main.add_command(_command)
 
 
