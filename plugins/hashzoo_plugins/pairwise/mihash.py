@@ -1,4 +1,4 @@
-"""MIHash: hashing with mutual information (Cakir, He, Bargal & Sclaroff, ICCV 2017; TPAMI 2019).
+"""MIHash: Online Hashing with Mutual Information (Cakir, He, Bargal & Sclaroff, ICCV 2017; TPAMI 2019).
 
 For every image of a batch, the distances to its neighbors and to all other images have two distributions. The loss
 maximizes the mutual information between distance and neighborhood, with differentiable soft histograms.

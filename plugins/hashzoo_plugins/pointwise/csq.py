@@ -1,4 +1,5 @@
-"""Central Similarity Quantization (Yuan, Wang, Zhang, Tay, Jie, Liu & Feng, CVPR 2020).
+"""Central Similarity Quantization for Efficient Image and Video Retrieval (Yuan, Wang, Zhang, Tay, Jie, Liu & Feng,
+CVPR 2020).
 
 Each class has a binary center, a row of a Hadamard matrix, so that centers are far apart. Each bit of a code is trained
 towards the center of its class.

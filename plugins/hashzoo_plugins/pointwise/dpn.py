@@ -1,4 +1,5 @@
-"""Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes (Fan et al., IJCAI 2020).
+"""Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes (Fan, Ng, Ju, Zhang & Chan,
+IJCAI 2020).
 
 Each class has a random binary target. A hinge loss pushes every output beyond a margin on the side of its target, which
 bounds the Hamming distance to the target.

@@ -1,4 +1,5 @@
-"""One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective (Hoe et al., NeurIPS 2021).
+"""One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective (Hoe, Ng, Zhang, Chan,
+Song & Xiang, NeurIPS 2021).
 
 A softmax over the cosines with a fixed binary codebook, with a margin. Being close to the codeword of the class and far
 from the other codewords is classification and quantization in one loss. Batch normalization balances the bits.

@@ -7,7 +7,7 @@ few random anchors; coordinate descent sets one weight at a time to the value of
     h_k(x) = [sum_q W_kq kappa(x_kq, x) >= 0]
     d_ij = |x_i - x_j|^2 / 2,  or 0 / 1 for a pair that shares a label or not
     d'_ij = 1/K sum_k (h_k(x_i) - h_k(x_j))^2
-    minimise over W (K, s):  sum over i < j of (d_ij - d'_ij)^2
+    minimize over W (K, s):  sum over i < j of (d_ij - d'_ij)^2
 
 With signs s_k = 2 h_k - 1 (l,), the bits other than k leave the matrix A = K (1 - 2 d) - sum over m != k of s_m s_m',
 its diagonal 0, and the objective is a constant minus s_k' A s_k / (4 K^2). As one weight goes from minus to plus

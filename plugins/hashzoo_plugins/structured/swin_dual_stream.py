@@ -43,7 +43,7 @@ class Confident(Distance):
 
 
 class SwinDualStream(Deep):
-    """Two streams, batch-normalised codes, proxies and self-distillation (Li & Wang 2025; Jang et al., ECCV 2022)."""
+    """Two streams, batch-normalized codes, proxies and self-distillation (Li & Wang 2025; Jang et al., ECCV 2022)."""
 
     loss: DHD
     card = Card(
