@@ -42,7 +42,7 @@ def cite(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> Non
         from hashzoo.registry.bibtex import parse
 
         found = {"hashzoo": parse(HASHZOO)}
-        click.echo("how to cite hashzoo; for methods, give their names, such as hashzoo cite 'dhn*' lsh", err=True)
+        click.echo("how to cite hashzoo; for methods: hashzoo cite NAME... (see hashzoo list methods)", err=True)
     if as_json:
         click.echo(json.dumps([_row(name, entries) for name, entries in found.items()], indent=2))
         return
