@@ -47,6 +47,12 @@ def test_an_unknown_name_is_refused_with_a_suggestion(capsys):
     assert err == "hashzoo: no method, loss, head, backbone or metric 'orthohsh'; did you mean 'orthohash'?\n"
 
 
+def test_an_empty_name_is_refused(capsys):
+    code, out, err = cite(capsys, "", "lsh")
+    assert (code, out) == (2, "")
+    assert err.startswith("hashzoo: no method, loss, head, backbone or metric ''; there are: ")
+
+
 def test_without_a_name_it_says_how_to_cite_hashzoo(capsys):
     code, out, err = cite(capsys)
     (entry,) = parse(out)
