@@ -28,6 +28,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from inspect import cleandoc
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
@@ -109,8 +110,8 @@ def _of_part(part: Any) -> list[BibEntry]:
         return []
     own = getattr(part, "__doc__", None) or ""  # not inspect.getdoc, which would give that of a base class
     name = getattr(part, "__qualname__", type(part).__qualname__)
-    cited = _cited(own, [module], f"{module.__name__}.{name}")
-    return cited or _cited(module.__doc__ or "", [module], module.__name__)
+    place = getattr(module, "__file__", None) or module.__name__
+    return _cited(own, [module], f"{place}, {name}") or _cited(module.__doc__ or "", [module], place)
 
 
 def _module(part: Any) -> ModuleType | None:
@@ -123,9 +124,9 @@ def _cited(doc: str, modules: Sequence[ModuleType], where: str) -> list[BibEntry
     if not found:
         return []
     try:
-        own = parse(found["entries"])
+        own = parse(dedent(found["entries"]))
     except ValueError as error:
-        raise UsageError(f"{where}: the BibTeX of its section Cite: is invalid, {error}") from error
+        raise UsageError(f"{where}: invalid BibTeX in the section Cite:, {error}") from error
     keys = re.split(r"[\s,]+", found["keys"].strip(" \n.,"))
     return [_find(key, modules, where) for key in keys if key] + own
 

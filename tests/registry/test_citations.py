@@ -94,6 +94,14 @@ def test_entries_stand_in_the_docstring_of_a_plugin_without_a_file(plugin):
     assert plugin(own=entry + "\n\n    More text, at 1990.", entries="")("mine") == ["mine2024"]
 
 
+def test_an_entry_of_a_docstring_is_printed_without_its_indentation(tmp_path):
+    cite = "\n\nCite:\n\n    @misc{mine2024,\n      year = {2024},\n    }"
+    (tmp_path / "plugin.py").write_text(textwrap.dedent(PLUGIN).format(module=cite, own="", doc=""))
+    house = zoo.load_plugins([str(tmp_path / "plugin.py")])
+    (entry,) = citations([house.losses["mine"].factory])
+    assert entry.text == "@misc{mine2024,\n  year = {2024},\n}"
+
+
 def test_a_metric_of_codes_cites_what_its_function_cites(plugin):
     assert plugin()("rare") == ["rare2000"]
 
@@ -108,9 +116,9 @@ def test_nothing_is_cited_without_a_section(plugin):
         (
             "\n    Cite: none2000",
             None,
-            r"\.Mine cites 'none2000', but .*references\.bib does not have it; add the entry",
+            r"plugin\.py, Mine cites 'none2000', but .*references\.bib does not have it; add the entry",
         ),
-        ("\n    Cite:\n        @misc{a b}", None, r"\.Mine: the BibTeX of its section Cite: is invalid, line 2: "),
+        ("\n    Cite:\n        @misc{a b}", None, r"plugin\.py, Mine: invalid BibTeX in the section Cite:, line 2: "),
         ("\n    Cite: own2010", "\n@misc{a, year}", r"references\.bib, line 2: expected a field"),
     ],
 )
