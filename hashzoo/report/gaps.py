@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from hashzoo.report.results import BoardEntry, DatasetBoard
+from hashzoo.report.results import BoardEntry, DatasetBoard, Results
 from hashzoo.results.paired import EQUAL, UNLIKE, compare_pairs
 from hashzoo.results.significance import FEWEST_SEEDS, LEVEL, holm
 
@@ -65,6 +65,24 @@ def gaps_to_best(board: DatasetBoard, bits: int) -> dict[int, GapToBest]:
             untested.append(other)
         gaps[id(other)] = gap
     return gaps | _gaps_by_seeds(best, untested, board.metric)
+
+
+def rows_like_best(results: Results) -> tuple[frozenset[int], str]:
+    """The rows of a board that do not differ significantly from the best one of their dataset and code length.
+
+    Returns:
+        Their numbers in ``results.frame``, and a text that names the tests.
+    """
+    numbers = {id(row): number for number, row in enumerate(results.rows)}
+    found, tests = set[int](), set[str]()
+    for board in results.boards:
+        for bits in board.bits:
+            gaps = gaps_to_best(board, bits)
+            tests |= {gap.test for gap in gaps.values() if gap.test}
+            alike = [entry for entry in board.entries_at(bits) if id(entry) in gaps and gaps[id(entry)].insignificant]
+            found |= {numbers[id(entry.row)] for entry in alike}
+    variation = "; or over ".join(TESTS[name] for name in TESTS if name in tests)
+    return frozenset(found), f"p values are corrected for all rows (Holm), variation over {variation}" if tests else ""
 
 
 def _gaps_by_seeds(best: BoardEntry, others: Sequence[BoardEntry], metric: str) -> dict[int, GapToBest]:

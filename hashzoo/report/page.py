@@ -24,6 +24,7 @@ from hashzoo.report.gaps import GapToBest, gaps_to_best
 from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names, read, resolve_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
 from hashzoo.report.thumbnails import Album
+from hashzoo.results.board import Filter
 from hashzoo.results.mean_ranks import notes, rank
 from hashzoo.results.render import compact, duration
 from hashzoo.storage.files import replace_bytes
@@ -43,17 +44,21 @@ class PageOptions:
 
     Attributes:
         metric: The metric to rank by; None for the main one of each dataset.
-        methods: The methods to highlight; empty for the default.
+        highlight: The methods to highlight; empty for the default.
         gallery: The number of queries of a gallery.
         explained: The methods whose weights are loaded; None for the first three that are highlighted.
         root: The folder of the datasets' files, if they were moved.
+        wanted: The rows to show.
+        device: The device of the methods that are explained, ``"cpu"`` or ``"cuda"``.
     """
 
     metric: str | None = None
-    methods: Sequence[str] = ()
+    highlight: Sequence[str] = ()
     gallery: int = 8
     explained: Sequence[str] | None = None
     root: Path | None = None
+    wanted: Filter = Filter()  # noqa: RUF009 - it is immutable
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class LeaderboardRow:
 
 
 def write(
-    results: Path,
+    results: Path | Sequence[Path],
     output: Path,
     options: PageOptions,
     plugins: Sequence[str] = (),
@@ -89,7 +94,7 @@ def write(
     """Write the page of results atomically.
 
     Args:
-        results: A results folder or a CSV file of means.
+        results: A results folder, several of one benchmark, or a CSV file of means.
         output: The HTML file.
         options: The options of the page.
         plugins: Plugin files or modules to load.
@@ -108,17 +113,17 @@ def write(
 
 
 def render_page(
-    path: Path, options: PageOptions, plugins: Sequence[str] = (), log: Callable[[str], object] = str
+    path: Path | Sequence[Path], options: PageOptions, plugins: Sequence[str] = (), log: Callable[[str], object] = str
 ) -> str:
     """The HTML of results; arguments as for :func:`write`."""
     zoo = load_plugins(plugins)
     extra = zoo.metric_functions()
-    results = read(path, options.metric, extra, zoo.code_digests)
-    names = highlighted_names(results, options.methods)
+    results = read(path, options.metric, extra, zoo.code_digests, options.wanted)
+    names = highlighted_names(results, options.highlight, few=bool(options.wanted.methods))
     explained = names[:EXPLAINED_COUNT]
     if options.explained is not None:
         explained = resolve_names(results, set(options.explained) - {"none"})
-    images = ImageOptions(names, explained, options.gallery, plugins, options.root, log)
+    images = ImageOptions(names, explained, options.gallery, plugins, options.root, log, options.device)
     album = Album(THUMBNAIL_BYTES)
     return _render(
         _leaderboard(results, zoo)
@@ -325,6 +330,8 @@ def _provenance(results: Results, extra: ExtraMetrics) -> dict[str, Any]:
     return {
         "protocols": {board.number: texts.protocol_terms(board) for board in results.boards},
         "metrics": {name: texts.describe_metric(name, extra) for board in results.boards for name in board.metrics},
+        "sources": {board.number: texts.source(board) for board in results.boards},
+        "origins": texts.row_origins(results),
         "machines": texts.machines(results.cells),
         "commands": texts.commands(results.cells),
         "revisions": texts.revisions(results.cells),
