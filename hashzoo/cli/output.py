@@ -52,7 +52,7 @@ def print_tables(
         from hashzoo.results.formats import latex
 
         parts = [latex(one, one.title or "Mean ranks", one.title or "ranks") for one in tables()]
-        click.echo("\n".join([*parts, *(f"% {line}\n" for line in lines)]), nl=False)
+        click.echo("\n".join([*parts, *(["".join(f"% {line}\n" for line in lines)] if lines else [])]), nl=False)
     elif form == "markdown":
         from hashzoo.results.formats import markdown, markdown_text
 

@@ -24,6 +24,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 _DEFAULT_FONT = "DejaVu Sans"  # it comes with matplotlib
+_BOXES = "Last Resort"  # fonts that have a box for every character
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def fonts_for(letters: set[str], first: str) -> tuple[list[str], set[str]]:
     families, missing = [first], letters - _letters_of(findfont(FontProperties(family=[first])))
     if not missing:
         return families, missing
-    for font in sorted(fontManager.ttflist, key=lambda font: (font.style != "normal", font.weight != 400, font.name)):
+    fonts = [font for font in fontManager.ttflist if not font.name.startswith(_BOXES)]
+    for font in sorted(fonts, key=lambda font: (font.style != "normal", font.weight != 400, font.name)):
         if missing and font.name not in families and (found := missing & _letters_of(font.fname)):
             families.append(font.name)
             missing -= found

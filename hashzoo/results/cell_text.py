@@ -94,7 +94,7 @@ def _provenance(cell: Cell) -> dict[str, Any]:
 def _table(title: str, values: Mapping[str, Any]) -> TextTable:
     columns = (Column("name", text=True, identifies=True), Column("value", text=True, identifies=True, flexible=True))
     texts = {printable(_WORDS.get(name, name.replace("_", " "))): _text(name, value) for name, value in values.items()}
-    rows = [[Entry(name, style="dim"), Entry(text)] for name, text in texts.items() if text]
+    rows = [[Entry(f" {name}", style="dim"), Entry(text)] for name, text in texts.items() if text]
     return TextTable(columns, rows, printable(title), headers=False)
 
 

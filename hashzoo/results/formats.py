@@ -16,6 +16,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",  # the double quote is not in the default encoding of fonts
+    "\u2192": r"$\rightarrow$",
     "\u00b1": r"$\pm$",
     "\u2248": r"$\approx$",
     "[": "{[}",  # after a line break it would be the length of the break
@@ -29,7 +30,8 @@ def latex_text(text: str) -> str:
     >>> latex_text("a_b & 5% of {x} ~ \\")
     'a\\_b \\& 5\\% of \\{x\\} \\textasciitilde{} \\textbackslash{}'
     """
-    return "".join(_LATEX.get(one, one) for one in text).replace("--", "-{}-")  # two hyphens would be a dash
+    parts = [_LATEX.get(one, one) for one in text.replace("->", "\u2192")]
+    return "".join(parts).replace("--", "-{}-")  # two hyphens would be a dash
 
 
 def latex(table: TextTable, caption: str, label: str) -> str:
@@ -40,8 +42,8 @@ def latex(table: TextTable, caption: str, label: str) -> str:
     """
     kinds = "".join("l" if column.text else "r" for column in table.columns)
     lines = [r"% requires \usepackage{booktabs}", r"\begin{table}", r"  \centering"]
-    sentences = [latex_text(f"{note[:1].upper()}{note[1:].rstrip('.')}.") for note in _paper_notes(table)]
-    lines += [f"  \\caption{{{' '.join([latex_text(caption), *sentences])}}}"]
+    sentences = [latex_text(f"{text.rstrip('.')}.") for text in (caption, *_paper_notes(table))]
+    lines += [f"  \\caption{{{' '.join(sentences)}}}"]
     lines += [f"  \\label{{{_label(label)}}}", f"  \\begin{{tabular}}{{{kinds}}}", r"    \toprule"]
     lines += [_latex_row([latex_text(column.shown) for column in table.columns]), r"    \midrule"]
     for number, row in enumerate(table.rows):
@@ -63,12 +65,12 @@ def _latex_entry(entry: Entry) -> str:
 
 
 def _signed(text: str, escape: Callable[[str], str]) -> str:
-    """A number with a minus sign in place of its hyphen; any other text escaped.
+    """Numbers with minus signs in place of their hyphens; any other text escaped.
 
-    >>> _signed("-0.5", latex_text), _signed("a-b", latex_text)
-    ('$-$0.5', 'a-b')
+    >>> _signed("-0.5 +0.2", latex_text), _signed("a-b", latex_text)
+    ('$-$0.5 +0.2', 'a-b')
     """
-    return f"$-${text[1:]}" if re.fullmatch(r"-[\d.]+", text) else escape(text)
+    return text.replace("-", "$-$") if re.fullmatch(r"[-+\d. ]+", text) else escape(text)
 
 
 def _label(text: str) -> str:
@@ -82,7 +84,7 @@ def _label(text: str) -> str:
 
 def _paper_notes(table: TextTable) -> list[str]:
     """The notes; the best entries are bold there, not starred."""
-    return [re.sub(r"^\*(?=: the best)", "bold", note) for note in table.notes]
+    return [re.sub(r"^\*(?=: the best)", "Bold", note) for note in table.notes]
 
 
 def markdown_text(text: str) -> str:

@@ -20,7 +20,7 @@ from hashzoo.results.table import UNLIMITED, Column, Entry, TextTable
 STALE = "stale: measured with code other than the installed code; run hashzoo bench again to update"
 
 #: What other marks mean, by the text that shows them.
-BEST = "*: the best of its number of bits; controls and rows that are not ok are left out"
+BEST = "*: the best of its number of bits, without controls and rows that are not ok"
 _SPREAD = "\u00b1: sample standard deviation over seeds"
 _MARKS = {
     "control": "control: not a hashing method; it is never the best",
@@ -95,7 +95,7 @@ class BoardView:
         return TextTable(
             [self._column(name) for name in self.columns],
             [[self._entry(name, row) for name in self.columns] for row in self.rows],
-            printable(f"{self.benchmark}: {self.dataset}{self.source and f' ({self.source})'}"),
+            printable(f"{self.benchmark}: {self.dataset}{self.source and f', {self.source}'}"),
             [printable(line) for line in self._notes()],
             frozenset(ends),
             advice="a wider terminal, | less -S, --columns or --json shows them",
@@ -181,7 +181,7 @@ def views(
         place = str(rows[0]["benchmark"]), str(rows[0]["dataset"]), source, main
         view = BoardView(*place, names, rows, _best(rows, higher, by), shared, by if sort is None else "")
         own = {row[_NUMBER] for row in rows}
-        found.append(replace(view, alike=own & set(alike), tests=tests if own & set(alike) else ""))
+        found.append(replace(view, alike=own & set(alike), tests=tests))
     return found
 
 
