@@ -133,7 +133,7 @@ class Latex:
         *(["textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar"]),
         *"\\&%$#_{}",
     )
-    KNOWN = frozenset(f"\{word}" for word in WORDS)
+    KNOWN = frozenset("\\" + word for word in WORDS)
 
     def __init__(self, text):
         body = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("%"))
