@@ -13,12 +13,13 @@ from pandas import DataFrame
 
 from hashzoo.errors import UsageError
 from hashzoo.registry.zoo import Zoo
-from hashzoo.results.board import read_board
+from hashzoo.results.board import Filter, read_board
 from hashzoo.results.cell import Cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hashzoo.report.style import Style
     from hashzoo.results import paired
 
 
@@ -67,13 +68,26 @@ class Board:
         name = paired.select_metric([board], metric)
         return _frame(paired.compare_pairs(pairs, name) if name else [], name or "")
 
-    def plot(self, kind: str = "pr", *, bits: int | None = None, methods: Sequence[str] = ()) -> Figure:
+    def plot(
+        self,
+        kind: str = "pr",
+        *,
+        methods: Sequence[str] = (),
+        bits: int | Sequence[int] | None = None,
+        dataset: str | Sequence[str] = (),
+        highlight: Sequence[str] = (),
+        style: Style | None = None,
+    ) -> Figure:
         """Draw a figure of the board; needs ``pip install 'hashzoo[plots]'``.
 
         Args:
             kind: ``"pr"``, ``"bits"``, ``"cost"``, ``"distances"``, ``"balance"``, ``"classes"`` or ``"ranks"``.
-            bits: Code length; by default the middle one.
-            methods: Rows to bring to the front; by default the best ones.
+            methods: Only these methods, by name or pattern.
+            bits: Only this code length, or these. Of several, most figures show the middle one.
+            dataset: Only this dataset, or these, by name or pattern.
+            highlight: Methods or rows to bring to the front; by default the selected ones if they are few, or the
+                best ones.
+            style: Size and fonts, as :class:`hashzoo.report.style.Style`.
 
         Returns:
             A matplotlib figure.
@@ -84,11 +98,14 @@ class Board:
         """
         from hashzoo.report import plots
         from hashzoo.report.results import read as read_results
+        from hashzoo.report.style import Style
 
         extra = self.zoo.metric_functions()
-        results = read_results(self.folder, None, extra)
-        choice = plots.select(results, extra, dataset=None, bits=bits, methods=methods, plugins=self.zoo.extra)
-        return plots.plot(kind, choice)
+        lengths = () if bits is None else (bits,) if isinstance(bits, int) else tuple(bits)
+        wanted = Filter(methods, lengths, (dataset,) if isinstance(dataset, str) else tuple(dataset))
+        results = read_results(self.folder, None, extra, wanted=wanted)
+        choice = plots.select(results, extra, highlight=highlight, few=bool(methods), plugins=self.zoo.extra)
+        return plots.plot(kind, choice, style or Style())
 
     def _repr_html_(self) -> str:
         """The leaderboard, as notebooks show it."""

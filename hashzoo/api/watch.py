@@ -11,12 +11,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from hashzoo.api.progress import EVERY, bar, is_live
 from hashzoo.bench.job import Job
+from hashzoo.errors import printable
 from hashzoo.execution.base import Silent
 from hashzoo.results.cell import Cell
+from hashzoo.results.table import Column, Entry, TextTable
 from hashzoo.types import ProgressCallback
 
 
@@ -139,7 +140,7 @@ class Watch:
         """Without a live table, print a line now and then about a cell that encodes for long."""
         if self.running[name] and not self.live and time.monotonic() - self.last > EVERY:
             self.last = time.monotonic()
-            print(f"{name}: {self.running[name]}", flush=True)
+            print(f"{name}: {self.running[name]}", flush=True, file=self.console.file)
 
     def _line(self, job: Job, cell: Cell, elsewhere: bool) -> None:
         score = cell.metrics.get(self.metric)
@@ -152,13 +153,16 @@ class Watch:
         what = f"{self.metric} {text}" if cell.status == "ok" else f"{cell.status}: {cell.reason}"
         by = " (done by another sweep)" if elsewhere else ""
         name = self._name(job, job.title)
-        print(f"[{self.finished}/{self.total}] {name}: {what}{by}{still}", flush=True)
+        line = f"[{self.finished}/{self.total}] {name}: {what}{by}{still}"
+        print(line, flush=True, file=self.console.file)
 
     def _view(self) -> Group:
         widths = sorted({bits for row in self.scores.values() for bits in row})
-        table = Table(title=self.metric, title_justify="left", box=None)
-        for name in ["method", *(f"{bits} bits" for bits in widths)]:
-            table.add_column(name)
-        for method, row in sorted(self.scores.items()):
-            table.add_row(method, *(" ".join(row.get(bits, [])) for bits in widths))
+        columns = [Column("method", text=True, identifies=True)]
+        columns += [Column(f"{bits} bits", text=True) for bits in widths]
+        rows = [
+            [Entry(printable(method)), *(Entry(" ".join(row.get(bits, []))) for bits in widths)]
+            for method, row in sorted(self.scores.items())
+        ]
+        table = TextTable(columns, rows, self.metric, ruled=False, advice="the leaderboard has all scores")
         return Group(table, self.bar)

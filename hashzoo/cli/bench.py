@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import numbers, plugin_option, settings, shard, size, split_list
+from hashzoo.cli.options import bad_image_option, numbers, plugin_option, settings, shard, size, split_list
+from hashzoo.cli.output import json_option, print_json, print_tables
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from hashzoo.api import Plan
+    from hashzoo.api import Board, Plan
     from hashzoo.results.cell import Cell
 
 
@@ -43,9 +44,10 @@ if TYPE_CHECKING:
 @click.option("--save-weights", is_flag=True, help="Save each trained method with its cell.")
 @click.option("--deterministic", is_flag=True, help="Raise an error for nondeterministic operations.")
 @click.option("--rerun", type=click.Choice(["failed", "stale", "all"]), help="Measure finished cells again.")
-@click.option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error", show_default=True)
+@bad_image_option("error")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="Devices that train each cell together.")
+@json_option
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read images from disk.")
 def bench(benchmark: str, **asked: Any) -> None:
     """Train and measure methods, and write a leaderboard.
@@ -53,21 +55,32 @@ def bench(benchmark: str, **asked: Any) -> None:
     Cells that are in the results folder are not measured again. Exit code 0: every cell is ok, or skipped because its
     method does not fit one of several datasets; 1: a cell failed.
     """
-    from hashzoo import api
-    from hashzoo.results import render
+    from rich.console import Console
 
-    screen = api.Screen()
+    from hashzoo import api
+
+    as_json = asked.pop("as_json")
+    if as_json and asked["dry_run"]:
+        raise UsageError("--json prints the leaderboard and cannot be combined with --dry-run; leave out one of them")
+    screen = api.Screen(Console(stderr=True) if as_json else None)
     plan = api.prepare(benchmark, observer=screen, **_arguments(asked))
     _warn(plan, asked["devices"])
     if asked["dry_run"]:
         _list(plan)
         return
     board = api.run(plan, screen)
-    for table in render.render(board.leaderboard, width=screen.console.width, extra=board.zoo.metric_functions()):
-        screen.console.print(table)
-    files = f"{plan.folder / 'leaderboard.csv'}  {plan.folder / 'cells.csv'}"
-    screen.console.print(files, markup=False, soft_wrap=True)
+    _show(board, as_json)
     _finish(board.failed)
+
+
+def _show(board: Board, as_json: bool) -> None:
+    """Print the leaderboard and its files."""
+    from hashzoo.results import leaderboard, render
+
+    if as_json:
+        return print_json(leaderboard.records(board.leaderboard))
+    print_tables("table", lambda: render.render(board.leaderboard, extra=board.zoo.metric_functions()), list)
+    click.echo(f"{board.folder / 'leaderboard.csv'}  {board.folder / 'cells.csv'}")
 
 
 def _arguments(asked: dict[str, Any]) -> dict[str, Any]:

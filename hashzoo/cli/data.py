@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hashzoo.cli.options import plugin_option, settings
+from hashzoo.cli.output import json_option
 from hashzoo.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ set_option = click.option("--set", "given", multiple=True, metavar="NAME.OPTION=
 root_option = click.option(
     "--root", metavar="DIR", help="The folder of the dataset's files; short for --set NAME.root=DIR."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
 
 
 @click.group()
@@ -89,7 +89,7 @@ def _print_description(description: dict[str, Any]) -> None:
     for key, value in lines.items():
         click.echo(f"{key:<18} {value}")
     click.echo()
-    _print([{"part": name, **_part(part)} for name, part in description["parts"].items()])
+    _print([{"part": name, **_part(part)} for name, part in description["parts"].items()], "part")
 
 
 def _part(part: dict[str, Any]) -> dict[str, str]:
@@ -202,7 +202,9 @@ def _print_lines(lines: list[dict[str, Any]]) -> None:
                 "example": line["examples"][0] if line["examples"] else "",
             }
             for line in lines
-        ]
+        ],
+        "finding",
+        sentence="example",
     )
     click.echo()
     for line in lines:
@@ -210,7 +212,7 @@ def _print_lines(lines: list[dict[str, Any]]) -> None:
         click.echo(f"{line['finding']}: {line['why']}{detail}; {line['cure']}.")
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
-    from hashzoo.cli.listing import table, wide
+def _print(rows: list[dict[str, Any]], identifies: str, sentence: str = "") -> None:
+    from hashzoo.results import table
 
-    wide().print(table(rows))
+    table.show([table.of_records(rows, identifies=identifies, sentence=sentence)])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hashzoo.cli.options import plugin_option, settings
+from hashzoo.cli.output import json_option, print_json
 from hashzoo.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -32,16 +33,9 @@ CHECKED = {
 @click.option("--multilabel", is_flag=True, help="Check a method with multi-label images.")
 @click.option("--set", "given", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a checked part.")
 @click.option("--root", metavar="DIR", help="The folder of a dataset's files.")
+@json_option
 @plugin_option
-def check(
-    what: str,
-    kind: str | None,
-    bits: int,
-    multilabel: bool,
-    given: tuple[str, ...],
-    root: str | None,
-    plugins: tuple[str, ...],
-) -> None:
+def check(what: str, kind: str | None, plugins: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Check that a method, loss, head, backbone or dataset, or everything in a FILE, keeps the contract of plugins.
 
     Each failed check names the problem and the fix. Exit code 1: a check failed.
@@ -49,18 +43,22 @@ def check(
     from hashzoo.registry.zoo import load_plugins
 
     zoo = load_plugins([*plugins, what] if what.endswith(".py") else plugins)
-    chosen, failed = settings(given), False
+    chosen = settings(options.pop("given"))
     found = _offered(zoo, what, kind) if what.endswith(".py") else _named(zoo, what, kind)
     names = [entry.name for _, entry in found]
     for name in chosen:
         if name not in names:
             raise UsageError(f"--set: {unknown_name('checked part', name, names)}")
+    records = []
     for one, entry in found:
-        click.echo(f"{one} {entry.name}")
-        for finding in _findings(one, entry, chosen, root, bits, multilabel):
-            failed |= not finding.ok
-            click.echo(f"  {'ok    ' if finding.ok else 'FAILED'}  {finding.check}{finding.why and f': {finding.why}'}")
-    if failed:
+        click.echo(f"{one} {entry.name}", err=as_json)
+        for finding in _findings(one, entry, chosen, **options):
+            records.append({"kind": one, "name": entry.name, **vars(finding)})
+            line = f"  {'ok    ' if finding.ok else 'FAILED'}  {finding.check}{finding.why and f': {finding.why}'}"
+            click.echo(line, err=as_json)
+    if as_json:
+        print_json(records)
+    if not all(record["ok"] for record in records):
         sys.exit(1)
 
 

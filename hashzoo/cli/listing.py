@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from hashzoo.bench.benchmark_file import read, shipped
-from hashzoo.errors import HashzooError, UsageError
+from hashzoo.errors import HashzooError, UsageError, printable
 from hashzoo.factory import FactoryInfo
 from hashzoo.method import Card
 from hashzoo.registry.zoo import Zoo
+from hashzoo.results import table
 
 BUILT_IN_METRICS = {
     "map@all, map@R": "average precision, ties in expectation, divided by min(relevant items, R)",
@@ -32,10 +28,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     **{name: get_args(get_type_hints(Card)[name]) for name in ("kind", "supervision")},
     "labels": ("single", "multi"),
 }
-UNLIMITED = 10_000  # characters of a line without a terminal
-SPARE = ("plugin", "paper", "labels", "year")  # columns to leave out in a narrow terminal, in this order
 CITED = 32  # characters of a paper's name, unless there is no limit
-LEGIBLE = 44  # characters of a sentence below which a column gives way to it
 
 
 def rows(kind: str, zoo: Zoo, pattern: str | None) -> list[dict[str, Any]]:
@@ -113,54 +106,32 @@ def _years(text: str) -> range:
     return years
 
 
-def wide() -> Console:
-    """A console as wide as the terminal; without a terminal or COLUMNS, the width is not limited."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=UNLIMITED)
-
-
 def show(kind: str, found: list[dict[str, Any]]) -> None:
     """Print a listing, fitted to the width of the terminal."""
-    console = wide()
-    lines, gone = fitted(found, console.width) if kind == "methods" else (found, [])
+    console = table.screen()
     console.print(f"{len(found)} {kind}")
-    if lines:
-        console.print(table(lines))
-    if gone:
-        console.print(f"without {', '.join(gone)}: a wider terminal or --json shows all", style="dim")
+    if found:
+        lines = [_brief(row, console.width) for row in found] if kind == "methods" else found
+        table.show([_table(lines, shortened=kind == "methods")], console=console)
 
 
-def fitted(found: list[dict[str, Any]], width: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """Methods as lines of at most ``width`` characters, and the columns that were left out.
-
-    Columns of SPARE are left out until the description has LEGIBLE characters; longer texts are shortened.
-    """
-    lines = [{**row, "labels": row["labels"].replace("single, multi", "both")} for row in found]
-    lines = [{**row, "what": row["what"].replace(f" ({row['paper']})", "").removesuffix(".")} for row in lines]
-    if width < UNLIMITED:
-        lines = [{**row, "paper": _cut(row["paper"], CITED)} for row in lines]
-    gone = [name for i, name in enumerate(SPARE) if _room(lines, SPARE[:i], width) < LEGIBLE]
-    room = max(_room(lines, gone, width), LEGIBLE // 2)
-    lines = [{name: text for name, text in row.items() if name not in gone} for row in lines]
-    return [{**row, "what": _cut(row["what"], room)} for row in lines], gone
+def _brief(row: dict[str, Any], width: int) -> dict[str, Any]:
+    """A method as one line; the name of a long paper is shortened in a terminal."""
+    what = row["what"].replace(f" ({row['paper']})", "").removesuffix(".")
+    paper = row["paper"]
+    if width < table.UNLIMITED:
+        paper = textwrap.shorten(paper, CITED, placeholder=" ...", break_on_hyphens=False)
+    return {**row, "labels": row["labels"].replace("single, multi", "both"), "what": what, "paper": paper}
 
 
-def _room(lines: Sequence[Mapping[str, Any]], without: Sequence[str], width: int) -> int:
-    """Characters that remain for the description; columns are two characters apart."""
-    columns = [[name, *(str(row[name]) for row in lines)] for name in lines[0]] if lines else []
-    return width - sum(2 + max(map(len, one)) for one in columns if one[0] not in ("what", *without))
-
-
-def _cut(text: str, room: int) -> str:
-    return textwrap.shorten(text, room, placeholder=" ...", break_on_hyphens=False)
-
-
-def table(found: Sequence[Mapping[str, Any]]) -> Table:
-    """A table of the lines with the description as its last column."""
-    made = Table(box=None, pad_edge=False)
-    order = sorted(found[0], key="what".__eq__)
-    for name in order:
-        made.add_column(name, no_wrap=name == "name", overflow="fold")
-    for row in found:
-        made.add_row(*(Text(str(row[name])) for name in order))
-    return made
+def _table(found: Sequence[Mapping[str, Any]], shortened: bool) -> table.TextTable:
+    """A table of the lines; the description is the last column, and the plugin is left out first."""
+    order = sorted(found[0], key=lambda name: (name == "what", name == "plugin" and shortened))
+    columns = [
+        table.Column(
+            name, text=True, identifies=name == "name", flexible=name == "what", shortened=shortened and name == "what"
+        )
+        for name in order
+    ]
+    rows = [[table.Entry(printable(row[name])) for name in order] for row in found]
+    return table.TextTable(columns, rows, ruled=False, advice="a wider terminal, | less -S or --json shows all")

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,21 @@ import click
 
 from hashzoo._version import __version__
 from hashzoo.cli.bench import bench
+from hashzoo.cli.cite import cite
 from hashzoo.cli.data import data
 from hashzoo.cli.develop import check, new_plugin
-from hashzoo.cli.options import plugin_option, split_list
+from hashzoo.cli.options import (
+    device_option,
+    plugin_option,
+    require_cpu,
+    resolve_device,
+    split_list,
+    style_of,
+    style_options,
+)
+from hashzoo.cli.output import json_option, print_json
 from hashzoo.cli.report import plot, report
-from hashzoo.cli.results import compare, show
+from hashzoo.cli.results import compare, merge, show
 from hashzoo.cli.search import encode, export, index, search
 from hashzoo.cli.serve import serve
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, printable
@@ -78,7 +89,23 @@ def main(debug: bool) -> None:
     """Train methods that learn to hash images, measure them and compare them."""
 
 
-for _command in (bench, data, show, compare, encode, index, search, export, serve, report, plot, check, new_plugin):
+for _command in (
+    bench,
+    data,
+    show,
+    compare,
+    merge,
+    encode,
+    index,
+    search,
+    export,
+    serve,
+    report,
+    plot,
+    cite,
+    check,
+    new_plugin,
+):
     main.add_command(_command)
 
 
@@ -89,7 +116,7 @@ for _command in (bench, data, show, compare, encode, index, search, export, serv
 @click.option("--supervision", metavar="none|pairs|classes", help="Only methods with this supervision.")
 @click.option("--labels", metavar="single|multi", help="Only methods for single-label or multi-label images.")
 @click.option("--year", metavar="Y|Y-Y", help="Only methods of a year, or a range such as 2015-2018.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@json_option
 @plugin_option
 def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, ...], **cards: str | None) -> None:
     """List methods, backbones, heads, losses, datasets, metrics, and everything else that plugins provide."""
@@ -104,7 +131,7 @@ def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, .
         glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
         found = [row for row in found if fnmatchcase(str(row["name"]), glob)]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
     else:
         listing.show(listed, found)
 
@@ -114,8 +141,14 @@ def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, .
 @click.option("--metrics", default="map@all,map@100,p@h2", show_default=True, metavar="M,...")
 @click.option("--bits", type=click.IntRange(min=1), help="Bits of packed codes, if the last byte is not full.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The .json file for means and per-query values.")
-def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -> None:
-    """Score codes in an .npz of query_codes, database_codes, query_labels and database_labels."""
+@json_option
+@device_option
+def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None, as_json: bool, device: str) -> None:
+    """Score codes in an .npz of query_codes, database_codes, query_labels and database_labels.
+
+    Codes are compared on the CPU.
+    """
+    require_cpu(device, "hashzoo evaluate compares codes")
     from hashzoo.evaluation.codes_file import read_codes
     from hashzoo.evaluation.metrics import evaluate as score
     from hashzoo.storage.files import replace_bytes
@@ -125,11 +158,13 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -
         found = score(query, database, query_labels, database_labels, split_list(metrics), bits)
     except ValueError as error:
         raise UsageError(f"{codes}: {error}") from error
-    for name, value in found.means.items():
-        click.echo(f"{name}\t{value!r}")
-    click.echo(f"queries_without_relevant\t{found.excluded}")
-    target = output or codes.with_suffix(".metrics.json")
     plain: Callable[[float], float | None] = lambda v: None if v != v else v  # noqa: E731 - JSON has no NaN
+    lines = {**found.means, "queries_without_relevant": found.excluded}
+    if as_json:
+        print_json([{"name": name, "value": plain(value)} for name, value in lines.items()])
+    for name, value in [] if as_json else lines.items():
+        click.echo(f"{name}\t{value!r}")
+    target = output or codes.with_suffix(".metrics.json")
     content = {
         "schema": 1,
         "means": {name: plain(value) for name, value in found.means.items()},
@@ -137,7 +172,7 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -
         "per_query": {name: [plain(float(v)) for v in values] for name, values in found.per_query.items()},
     }
     replace_bytes(target, json.dumps(content, indent=1).encode())
-    click.echo(f"written to {target}")
+    click.echo(f"written to {target}", err=as_json)
 
 
 @main.command()
@@ -150,24 +185,25 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None) -
     show_default=True,
     help="Attention maps; training images by class; confusion matrix; precision-recall curve.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg|pdf")
 @click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of the dataset's files.")
+@style_options
+@device_option
 @plugin_option
-def explain(
-    images: tuple[Path, ...], cell: Path, figure: str, output: Path, root: Path | None, plugins: tuple[str, ...]
-) -> None:
+def explain(images: tuple[Path, ...], cell: Path, figure: str, output: Path, **options: Any) -> None:
     """Draw attention maps of a trained method for IMAGEs, or figures of a cell's data and results.
 
     `looks` and `confusion` require a cell of `hashzoo bench --save-weights`; `looks` requires images.
     """
     from hashzoo.report import figures
-    from hashzoo.report.draw import draw
+    from hashzoo.report.draw import Source, draw
 
     figures.check_suffix(output)
     if (figure == "looks") != bool(images):
         raise UsageError(
             f"--figure {figure} requires an IMAGE" if not images else f"--figure {figure} does not take an IMAGE"
         )
-    drawing = draw(figure, cell, images, plugins, root)
-    figures.save(drawing, output)
+    style = style_of(**{name: options.pop(name) for name in ("size", "font_size", "font")})
+    source = Source(cell, images, options["plugins"], options["root"], resolve_device(options["device"]))
+    figures.save(draw(figure, source, style), output, partial(click.echo, err=True))
     click.echo(f"written to {output}")

@@ -4,19 +4,113 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hashzoo.errors import UsageError
+from hashzoo.errors import EnvironmentFailure, UsageError
+
+if TYPE_CHECKING:
+    from hashzoo.report.style import Style
+    from hashzoo.results.board import Filter
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load this plugin too; can be repeated."
 )
 device_option = click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="The device that encodes."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="The device that computes; auto: a GPU if there is one.",
 )
+
+
+class ChoiceWithAliases(click.Choice[str]):
+    """A choice that also takes former names of its values, which the help text does not list."""
+
+    def __init__(self, choices: Sequence[str], aliases: Mapping[str, str]) -> None:
+        super().__init__(choices)
+        self.aliases = dict(aliases)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value, or the one that a former name stands for."""
+        return super().convert(self.aliases.get(value, value), param, ctx)
+
+
+def bad_image_option(default: str) -> Callable[[F], F]:
+    """The option ``--on-bad-image``, which decides what happens to images that do not decode."""
+    return click.option(
+        "--on-bad-image",
+        type=ChoiceWithAliases(["error", "skip"], {"stop": "error"}),
+        default=default,
+        show_default=True,
+        help="What to do about images that do not decode: stop with an error and write nothing, or leave them out.",
+    )
+
+
+def filter_options(command: F) -> F:
+    """The options ``--methods``, ``--bits`` and ``--dataset``, which select rows of results; see :func:`row_filter`."""
+    for option in (
+        click.option("--dataset", metavar="D,...", help="Only these datasets; names or patterns."),
+        click.option("--bits", metavar="16,32", help="Only these code lengths."),
+        click.option("--methods", metavar="A,B,'p*'", help="Only these methods; names or patterns."),
+    ):
+        command = option(command)
+    return command
+
+
+def row_filter(methods: str | None, bits: str | None, dataset: str | None) -> Filter:
+    """The rows that the options of :func:`filter_options` select."""
+    from hashzoo.results.board import Filter
+
+    return Filter(split_list(methods), numbers("--bits", bits), split_list(dataset))
+
+
+def style_options(command: F) -> F:
+    """The options that decide the size and the fonts of a figure; see :func:`style_of`."""
+    for option in (
+        click.option("--font", metavar="NAME", help="An installed font [default: DejaVu Sans]."),
+        click.option(
+            "--font-size",
+            type=click.FloatRange(1, 100),
+            metavar="PT",
+            default=10,
+            show_default=True,
+            help="Size of the text in points.",
+        ),
+        click.option("--size", metavar="WxH", help="Width and height of the figure in inches, such as 3.4x2.5."),
+    ):
+        command = option(command)
+    return command
+
+
+def style_of(size: str | None, font_size: float, font: str | None) -> Style:
+    """The style of the options of :func:`style_options`. Raises UsageError for a size that is none."""
+    from hashzoo.report.style import Style, parse_size
+
+    return Style(parse_size(size), font_size, font)
+
+
+def resolve_device(device: str) -> str:
+    """``"cpu"`` or ``"cuda"`` for ``--device``. EnvironmentFailure if CUDA is asked for and missing."""
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentFailure("no CUDA device is available here; use --device cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def require_cpu(device: str, what: str) -> None:
+    """Raise UsageError if ``--device cuda`` is asked of a computation that runs on the CPU only."""
+    if device == "cuda":
+        raise UsageError(f"{what} on the CPU only; use --device cpu")
 
 
 def split_list(text: str | None) -> list[str]:

@@ -8,15 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import check_output, check_root, plugin_option, split_list
+from hashzoo.cli.options import (
+    check_output,
+    check_root,
+    device_option,
+    filter_options,
+    plugin_option,
+    resolve_device,
+    row_filter,
+    split_list,
+    style_of,
+    style_options,
+)
 
 if TYPE_CHECKING:
     from hashzoo.report.page import PageOptions
 
-_results = click.argument("results", type=click.Path(path_type=Path), metavar="DIR|CSV")
+_results = click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="DIR|CSV...")
 _metric = click.option("--metric", metavar="M", help="The score to rank by [default: the main one of each dataset].")
-_methods = click.option(
-    "--methods", metavar="A,B", help="Methods to show in detail, up to 8 [default: described on the page]."
+_highlight = click.option(
+    "--highlight",
+    metavar="A,B",
+    help="Methods to show in detail, up to 8 [default: those of --methods if they are few, or the best ones].",
 )
 _root = click.option(
     "--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of the dataset's files."
@@ -27,7 +40,8 @@ _root = click.option(
 @_results
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
 @_metric
-@_methods
+@filter_options
+@_highlight
 @click.option(
     "--gallery",
     type=click.IntRange(min=0),
@@ -39,29 +53,38 @@ _root = click.option(
     "--explain", metavar="A,B|none", help="Methods to explain from their saved weights [default: the best 3]."
 )
 @_root
+@device_option
 @plugin_option
-def report(results: Path, output: Path, root: Path | None, plugins: tuple[str, ...], **options: Any) -> None:
+def report(results: tuple[Path, ...], output: Path, plugins: tuple[str, ...], **options: Any) -> None:
     """Write results as one self-contained HTML file: leaderboard, charts, images, protocol.
 
-    Images are shown if the dataset is on this disk: nothing is downloaded, and one note says what is not included. Name
-    the folder of its files with --root. Attention maps and confusion matrices require cells of
-    `hashzoo bench --save-weights`.
+    Several results folders of one benchmark, such as those of `hashzoo bench --shard`, give one page. Images are shown
+    if the dataset is on this disk: nothing is downloaded, and one note says what is not included. Name the folder of
+    its files with --root. Attention maps and confusion matrices require cells of `hashzoo bench --save-weights`.
     """
     from hashzoo.report.page import write
 
     check_output(output)
-    check_root(root)
-    size = write(results, output, _page_options(root, **options), plugins, partial(click.echo, err=True))
+    check_root(options["root"])
+    size = write(results, output, _page_options(**options), plugins, partial(click.echo, err=True))
     click.echo(f"written to {output} ({size / 1e6:.1f} MB)")
 
 
 def _page_options(
-    root: Path | None, metric: str | None, methods: str | None, gallery: int, explain: str | None
+    *,
+    root: Path | None,
+    metric: str | None,
+    highlight: str | None,
+    gallery: int,
+    explain: str | None,
+    device: str,
+    **wanted: str | None,
 ) -> PageOptions:
     from hashzoo.report.page import PageOptions
 
     explained = None if explain is None else tuple(split_list(explain))
-    return PageOptions(metric, tuple(split_list(methods)), gallery, explained, root)
+    rows, place = row_filter(**wanted), resolve_device(device)
+    return PageOptions(metric, tuple(split_list(highlight)), gallery, explained, root, rows, place)
 
 
 @click.command()
@@ -69,18 +92,19 @@ def _page_options(
     "kind", type=click.Choice(["pr", "bits", "cost", "distances", "balance", "classes", "ranks", "training"])
 )
 @_results
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg")
-@click.option("--dataset", metavar="D", help="Only this dataset.")
-@click.option("--bits", type=click.IntRange(min=1), metavar="K", help="Code length [default: the middle one].")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg|pdf")
 @_metric
-@_methods
+@filter_options
+@_highlight
+@style_options
 @_root
 @plugin_option
-def plot(kind: str, results: Path, output: Path, metric: str | None, plugins: tuple[str, ...], **options: Any) -> None:
+def plot(kind: str, results: tuple[Path, ...], output: Path, plugins: tuple[str, ...], **options: Any) -> None:
     """Draw one chart of results, with a panel for each dataset or method.
 
     Precision-recall curves, scores by bits or by cost, distances and balance of codes, training images of each class,
-    mean ranks, loss and validation scores by epoch. Requires `pip install 'hashzoo[plots]'`.
+    mean ranks, loss and validation scores by epoch. Of several code lengths, the middle one is drawn where one is
+    needed. Requires `pip install 'hashzoo[plots]'`.
     """
     from hashzoo.registry.zoo import load_plugins
     from hashzoo.report import figures, plots
@@ -89,8 +113,16 @@ def plot(kind: str, results: Path, output: Path, metric: str | None, plugins: tu
     figures.check_suffix(output)
     check_output(output)
     check_root(options["root"])
+    style = style_of(**{name: options.pop(name) for name in ("size", "font_size", "font")})
+    wanted = row_filter(**{name: options.pop(name) for name in ("methods", "bits", "dataset")})
     extra = load_plugins(plugins).metric_functions()
-    options["methods"] = split_list(options["methods"])
-    selection = plots.select(read(results, metric, extra), extra, plugins=plugins, **options)
-    figures.save(plots.plot(kind, selection), output)
+    selection = plots.select(
+        read(results, options["metric"], extra, wanted=wanted),
+        extra,
+        highlight=split_list(options["highlight"]),
+        few=bool(wanted.methods),
+        plugins=plugins,
+        root=options["root"],
+    )
+    figures.save(plots.plot(kind, selection, style), output, partial(click.echo, err=True))
     click.echo(f"written to {output}")

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import check_output, check_root, device_option, plugin_option
+from hashzoo.cli.options import (
+    bad_image_option,
+    check_output,
+    check_root,
+    device_option,
+    plugin_option,
+    require_cpu,
+    resolve_device,
+)
+from hashzoo.cli.output import json_option
 from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -22,40 +31,34 @@ ENGINES = ("auto", "exact", "faiss-flat", "faiss-ivf")
 TARGETS = ("onnx", "faiss", "parquet", "pgvector", "lancedb")
 
 file = click.Path(path_type=Path)
-run_argument = click.argument("run", metavar="RUN", type=file)
+cell_argument = click.argument("cell", metavar="CELL", type=file)
 images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGES...", type=file)
 engine_option = click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
-bad_option = click.option(
-    "--on-bad-image",
-    type=click.Choice(["skip", "stop"]),
-    default="skip",
-    show_default=True,
-    help="Leave out images that do not decode, or stop and write nothing.",
-)
+bad_option = bad_image_option("skip")
 
 
 @click.command()
-@run_argument
+@cell_argument
 @images_argument
 @click.option("-o", "--output", required=True, type=file, metavar="CODES.npz")
 @bad_option
 @device_option
 @plugin_option
 def encode(
-    run: Path, images: tuple[Path, ...], output: Path, on_bad_image: str, device: str, plugins: tuple[str, ...]
+    cell: Path, images: tuple[Path, ...], output: Path, on_bad_image: str, device: str, plugins: tuple[str, ...]
 ) -> None:
     """Encode IMAGES, files or folders, with the trained method of a cell.
 
-    RUN is a .json in the folder cells of a `hashzoo bench --save-weights`. Exit code 1: some images were left out.
+    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`. Exit code 1: some images were left out.
     """
     from hashzoo.api.progress import bar
     from hashzoo.retrieval.encoder import load_encoder
     from hashzoo.retrieval.image_index import encode_files
 
     check_output(output)
-    encoder = load_encoder(run, device=device, plugins=plugins)
+    encoder = load_encoder(cell, device=resolve_device(device), plugins=plugins)
     with bar("images") as tell:
-        stored, skipped = encode_files(encoder, images, None, tell, strict=on_bad_image == "stop")
+        stored, skipped = encode_files(encoder, images, None, tell, strict=on_bad_image == "error")
     _written(stored, skipped, output)
 
 
@@ -65,7 +68,7 @@ def index() -> None:
 
 
 @index.command()
-@run_argument
+@cell_argument
 @images_argument
 @click.option("-o", "--output", required=True, type=file, metavar="MY.index")
 @engine_option
@@ -73,7 +76,7 @@ def index() -> None:
 @device_option
 @plugin_option
 def build(
-    run: Path,
+    cell: Path,
     images: tuple[Path, ...],
     output: Path,
     engine: str,
@@ -83,7 +86,7 @@ def build(
 ) -> None:
     """Index IMAGES, files or folders, with the trained method of a cell, for `hashzoo search`.
 
-    RUN is a .json in the folder cells of a `hashzoo bench --save-weights`; the index needs it to encode queries. The
+    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`; the index needs it to encode queries. The
     images stay where they are. Exit code 1: some do not decode and were left out.
     """
     from hashzoo.api.progress import bar
@@ -91,9 +94,9 @@ def build(
     from hashzoo.retrieval.image_index import build as built
 
     check_output(output)
-    encoder = load_encoder(run, device=device, plugins=plugins)
+    encoder = load_encoder(cell, device=resolve_device(device), plugins=plugins)
     with bar("images") as tell:
-        stored, skipped = built(encoder, images, engine, tell, strict=on_bad_image == "stop")
+        stored, skipped = built(encoder, images, engine, tell, strict=on_bad_image == "error")
     _written(stored, skipped, output)
 
 
@@ -127,8 +130,8 @@ def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
 @engine_option
 @click.option("--html", is_flag=True, help="Also write the results with their images as one page.")
 @click.option("-o", "--output", type=file, metavar="FILE.html", help="The page of --html.  [default: found.html]")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-@click.option("--run", type=file, metavar="RUN", help="The cell of the index, if it was moved.")
+@json_option
+@click.option("--run", type=file, metavar="CELL", help="The cell of the index, if it was moved.")
 @click.option("--root", type=file, metavar="DIR", help="The folder of the images, if it was moved.")
 @device_option
 @plugin_option
@@ -159,6 +162,7 @@ def search(
     if missing := next((path for path in queries if not path.exists()), None):
         raise UsageError(f"there is no file {missing}")
     check_root(opening["root"])
+    opening["device"] = resolve_device(opening["device"])
     opened = open_index(index, **opening)
     found = _answers(opened, queries, top, operation)
     what = "distance" if opened.integer else "score"
@@ -196,20 +200,32 @@ def _plain(hit: Any) -> dict[str, Any]:
 
 
 def _print_results(found: list[SearchResult], what: str) -> None:
-    for one in found:
-        click.echo(one.heading)
-        click.echo(f"{'rank':>6}  {what:>8}  image")
-        for rank, hit in enumerate(one.hits, 1):
-            click.echo(f"{rank:>6}  {hit.distance:>8g}  {printable(hit.path)}")
+    from hashzoo.results.table import Column, Entry, TextTable, show
+
+    columns = (Column("rank"), Column(what, identifies=True), Column("image", text=True, identifies=True))
+    tables = [
+        TextTable(
+            columns,
+            [
+                [Entry(str(rank)), Entry(f"{hit.distance:g}"), Entry(printable(hit.path))]
+                for rank, hit in enumerate(one.hits, 1)
+            ],
+            one.heading,
+            ruled=False,
+        )
+        for one in found
+    ]
+    show(tables)
 
 
 @click.command()
-@click.argument("source", metavar="RUN|MY.index", type=file)
+@click.argument("source", metavar="CELL|MY.index", type=file)
 @click.option("--to", "target", required=True, type=click.Choice(TARGETS))
 @click.option("-o", "--output", required=True, type=file, metavar="FILE|DIR")
 @click.option("--code", default="", metavar="NAME", help="The code to search by, if there are several.")
 @click.option("--check", "checked", multiple=True, type=file, metavar="IMAGES", help="Check ONNX with these images.")
 @click.option("--root", type=file, metavar="DIR", help="The folder of the dataset's files, to check ONNX with.")
+@device_option
 @plugin_option
 def export(
     source: Path,
@@ -217,14 +233,15 @@ def export(
     output: Path,
     code: str,
     checked: tuple[Path, ...],
-    root: Path | None,
-    plugins: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Export a trained method as ONNX, or the codes of an index for other programs, with a manifest.
 
-    `onnx` takes RUN, a cell's .json, and compares the result with torch on the queries of the cell's dataset, or on
-    the images of --check. The other targets take an index or codes of `hashzoo encode`.
+    `onnx` takes CELL, a cell's .json, and compares the result with torch on the queries of the cell's dataset, or on
+    the images of --check, on the CPU. The other targets take an index or codes of `hashzoo encode`.
     """
+    require_cpu(options["device"], "hashzoo export computes")
+    root, plugins = options["root"], options["plugins"]
     if target == "onnx":
         from hashzoo.export import onnx
         from hashzoo.retrieval.encoder import load_encoder

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hashzoo.cli.options import check_root, device_option, plugin_option
+from hashzoo.cli.options import check_root, device_option, plugin_option, resolve_device
 from hashzoo.errors import EnvironmentFailure, UsageError
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -23,7 +23,7 @@ MOST = 1024  # MiB of a request
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; there is no password.")
 @click.option("--name", "known_as", multiple=True, help="A host name to accept in requests; can be repeated.")
 @click.option("--max-upload", type=click.IntRange(1, MOST), default=16, show_default=True, metavar="MIB")
-@click.option("--run", type=click.Path(path_type=Path), metavar="RUN", help="The cell of the index, if it was moved.")
+@click.option("--run", type=click.Path(path_type=Path), metavar="CELL", help="The cell of the index, if it was moved.")
 @click.option(
     "--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of the images, if it was moved."
 )
@@ -50,6 +50,7 @@ def serve(
         raise EnvironmentFailure(f"hashzoo serve needs {error.name}; pip install 'hashzoo[ui]'") from None
     from hashzoo.retrieval.image_index import open_index
 
+    opening["device"] = resolve_device(opening["device"])
     opened = dict(zip(names(indexes), (open_index(file, **opening) for file in indexes), strict=True))
     for index in opened.values():
         index.search(Image.new("RGB", (64, 64)), 1)  # compiles or loads the kernels

@@ -56,6 +56,7 @@ class ImageOptions:
         plugins: Plugin files or modules to load.
         root: The folder of the datasets' files, if they were moved.
         log: Called with a line before each method is explained, which takes a while.
+        device: The device of the methods that are explained.
     """
 
     names: Sequence[str]
@@ -64,6 +65,7 @@ class ImageOptions:
     plugins: Sequence[str] = ()
     root: Path | None = None
     log: Callable[[str], object] = str
+    device: str = "cpu"
 
 
 def build_images(results: Results, board: DatasetBoard, options: ImageOptions, album: Album) -> DatasetImages:
@@ -105,7 +107,7 @@ def _explain(images: DatasetImages, source: ImageSource, results: Results, optio
         found = explanations.entries_with_weights(results, source, bits, options.explained)
         for entry, file in found:
             options.log(f"computing heatmaps and confusion of {entry.name}: {source.board.dataset}, {bits} bits")
-            trained = explanations.load_method(file, options.plugins)
+            trained = explanations.load_method(file, options.plugins, options.device)
             if isinstance(trained, str):
                 images.unloaded[entry.name] = trained
                 continue

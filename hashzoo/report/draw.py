@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from hashzoo.index import Index
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.registry.saved_method import read
 from hashzoo.report import figures
+from hashzoo.report.series import first_found
+from hashzoo.report.style import DEFAULT, Style
 from hashzoo.results import store
 from hashzoo.results.cell import Cell
 from hashzoo.retrieval.heatmaps import compute_heatmaps
@@ -38,25 +41,23 @@ class Source:
         images: The images of a heatmap figure.
         plugins: Plugin files or modules to load.
         root: The folder of the dataset's files, if they were moved.
+        device: The device of the method, ``"cpu"`` or ``"cuda"``.
     """
 
     cell: Path
     images: Sequence[Path] = ()
     plugins: Sequence[str] = ()
     root: Path | None = None
+    device: str = "cpu"
 
 
-def draw(
-    kind: str, cell: Path, images: Sequence[Path] = (), plugins: Sequence[str] = (), root: Path | None = None
-) -> Figure:
+def draw(kind: str, source: Source, style: Style = DEFAULT) -> Figure:
     """Draw a figure of a cell.
 
     Args:
         kind: A key of ``KINDS``.
-        cell: The ``.json`` of the cell.
-        images: The images, for ``"looks"``.
-        plugins: Plugin files or modules to load.
-        root: The folder of the dataset's files, if they were moved.
+        source: What it is drawn of.
+        style: Its size and fonts.
 
     Returns:
         A matplotlib figure.
@@ -64,9 +65,9 @@ def draw(
     Raises:
         UsageError: If the cell does not have what the figure needs.
     """
-    if cell.is_dir():
-        raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
-    return KINDS[kind](Source(cell.with_suffix(".json"), images, plugins, root))
+    if source.cell.is_dir():
+        raise UsageError(f"{source.cell} is a folder; name one cell, a .json of {source.cell / 'cells'}")
+    return style.draw(partial(KINDS[kind], replace(source, cell=source.cell.with_suffix(".json"))))
 
 
 def _draw_pr_curve(source: Source) -> Figure:
@@ -76,7 +77,9 @@ def _draw_pr_curve(source: Source) -> Figure:
             f"{source.cell.name} has no precision-recall curve: its status is {cell.status}, or its distances are not "
             "integers"
         )
-    return figures.pr_curve(arrays["pr_recall"], arrays["pr_precision"], cell_title(cell))
+    recall, precision = (values.astype(np.float64) for values in (arrays["pr_recall"], arrays["pr_precision"]))
+    first = first_found(arrays)
+    return figures.pr_curve(recall[first:], precision[first:], cell_title(cell))
 
 
 def _draw_classes(source: Source) -> Figure:
@@ -87,7 +90,7 @@ def _draw_classes(source: Source) -> Figure:
 
 
 def _draw_confusion(source: Source) -> Figure:
-    trained = read(source.cell, plugins=source.plugins)
+    trained = read(source.cell, source.device, source.plugins)
     data, index = reload_data(trained.cell, source.plugins, source.root), trained.method.index()
     index.add(encode(trained.run, trained.method, data.database, ids=trained.method.card.saw_database))
     shares = confusion_shares(index, encode(trained.run, trained.method, data.query), data, RESULTS)
@@ -95,7 +98,7 @@ def _draw_confusion(source: Source) -> Figure:
 
 
 def _draw_heatmaps(source: Source) -> Figure:
-    trained = read(source.cell, plugins=source.plugins)
+    trained = read(source.cell, source.device, source.plugins)
     shown, heatmaps = compute_heatmaps(trained, [image_paths.open_image(path) for path in source.images])
     return figures.overlays(shown.numpy(), heatmaps.numpy(), [path.name for path in source.images])
 

@@ -105,10 +105,10 @@ def _sample(split: Split, size: int) -> Split:
     return split if len(split) <= size else split.take(torch.from_numpy(spread(len(split), size).astype(np.int64)))
 
 
-def load_method(file: Path, plugins: Sequence[str]) -> TrainedMethod | str:
+def load_method(file: Path, plugins: Sequence[str], device: str = "cpu") -> TrainedMethod | str:
     """The trained method of a cell, or the reason why it cannot be loaded."""
     try:
-        return saved_method.read(file, plugins=plugins)
+        return saved_method.read(file, device, plugins)
     except HashzooError as error:
         return str(error)
     except Exception as error:  # the code of a plugin, such as a backbone that cannot download its weights here

@@ -1,9 +1,9 @@
-"""Figures of results as PNG or SVG, with matplotlib (extra ``plots``)."""
+"""Figures of results as PNG, SVG or PDF, with matplotlib (extra ``plots``)."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.report.style import COLOURS, GREY, LINES, MARKERS, missing_letters, without_glyph_warnings
 from hashzoo.retrieval.overlay import blend, to_pil
 from hashzoo.storage.files import replace_bytes
 
@@ -18,12 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg")
+FORMATS = (".png", ".svg", ".pdf")
+MARKED = 6  # points of a line that have a marker, if not all have one
 MAX_NAMED_CLASSES = 30  # with more classes, axes have no class names
-
-#: Colours of highlighted methods, which people with colour blindness can distinguish; the page has the same.
-COLOURS = ("#0067a5", "#b54708", "#067647", "#8e3a9d", "#6b5600", "#0e7490", "#b4235a", "#44403c")
-GREY = "#b8c0c9"
 
 #: A method's name, its points, and its place among COLOURS if it is highlighted.
 PlacedSeries = tuple[str, Sequence[tuple[float, float]], int | None]
@@ -39,16 +37,21 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def check_suffix(path: Path) -> None:
-    """Raise UsageError if a file's suffix is neither ``.png`` nor ``.svg``."""
+    """Raise UsageError if a file's suffix is not one of ``FORMATS``."""
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path} must end in .png or .svg")
+        raise UsageError(f"{path} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, warn: Callable[[str], object] = str) -> None:
     """Write a figure in the format of the file's suffix. Equal figures give equal bytes.
 
+    Args:
+        figure: The figure.
+        path: The file.
+        warn: Called with a line if no installed font has some of the characters.
+
     Raises:
-        UsageError: If the suffix is neither ``.png`` nor ``.svg``.
+        UsageError: If the suffix is not one of ``FORMATS``.
         EnvironmentFailure: If the disk refuses the file.
     """
     import matplotlib
@@ -56,7 +59,7 @@ def save(figure: Figure, path: Path) -> None:
 
     check_suffix(path)
     kind = path.suffix.lower().removeprefix(".")
-    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a name with two $ is not a formula
     for axes in figure.axes:
@@ -64,8 +67,14 @@ def save(figure: Figure, path: Path) -> None:
             for tick in axes.get_xticklabels(which="both"):
                 tick.set_parse_math(True)
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "hashzoo"}):
+    # fonts as TrueType, since publishers refuse those of type 3, which are the default
+    with matplotlib.rc_context({"svg.hashsalt": "hashzoo", "pdf.fonttype": 42}), without_glyph_warnings():
         figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    if missing := missing_letters(figure):
+        warn(
+            f"warning: no installed font has the characters {missing}, which are drawn as boxes in {path}; "
+            "install a font that has them, such as Noto Sans CJK"
+        )
     replace_bytes(path, buffer.getvalue())
 
 
@@ -78,7 +87,7 @@ def overlays(images: NDArray[np.float32], heatmaps: NDArray[np.float32], names: 
         for axes, shown in ((left, plain), (right, blend(plain, heatmap))):
             axes.imshow(shown, cmap="gray", vmin=0, vmax=255)
             axes.set_axis_off()
-        left.set_title(name, fontsize=8)
+        left.set_title(name)
     return figure
 
 
@@ -92,7 +101,7 @@ def class_distribution(counts: NDArray[np.int64], names: Sequence[str], title: s
         axes.set_xticks(np.arange(len(counts)), [names[c] for c in order], rotation=90 * (len(counts) > 12))
     axes.set_xlabel("class")
     axes.set_ylabel("training images")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title)
     return figure
 
 
@@ -111,10 +120,10 @@ def confusion(shares: NDArray[np.float64], names: Sequence[str], title: str) -> 
             if share >= 0.005:
                 text = f"{share:.2f}"[1:] if share < 0.995 else "1"
                 colour = "black" if share > 0.6 else "white"
-                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=6)
+                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="xx-small")
     axes.set_xlabel("retrieved class")
     axes.set_ylabel("query class")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title)
     return figure
 
 
@@ -127,7 +136,7 @@ def pr_curve(recall: NDArray[np.float64], precision: NDArray[np.float64], title:
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title)
     return figure
 
 
@@ -140,7 +149,7 @@ def panels(
     figure = new_figure(width * columns, height * rows)
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for one, title in zip(axes, titles, strict=False):
-        one.set_title(title, fontsize=9)
+        one.set_title(title)
         one.spines[["top", "right"]].set_visible(False)
     for one in axes[len(titles) :]:
         one.set_axis_off()
@@ -150,15 +159,21 @@ def panels(
 def draw_lines(
     axes: Axes, series: Sequence[PlacedSeries], x_name: str, y_name: str, *, markers: bool, log: bool = False
 ) -> None:
-    """A line for each method. Highlighted methods are named in a legend, the others are grey."""
+    """A line for each method. Highlighted methods are named in a legend, the others are grey.
+
+    Highlighted lines differ in colour, style and marker. Without ``markers`` for every point, a few points have one.
+    """
     for name, points, place in sorted(series, key=lambda one: one[2] is not None):
         highlighted = place is not None
         x, y = zip(*points, strict=True)
         axes.plot(
-            *(x, y, "o-" if markers else "-"),
+            *(x, y),
             color=COLOURS[place] if place is not None else GREY,
-            linewidth=1.8 if highlighted else 0.7,
-            markersize=3.5 if highlighted else 2,
+            linestyle=LINES[place] if place is not None else "-",
+            marker=MARKERS[place] if place is not None else "." if markers else "",
+            markevery=1 if markers else (0 if place is None else place % MARKED, max(1, len(x) // MARKED)),
+            linewidth=1.5 if highlighted else 0.7,
+            markersize=4 if highlighted else 2,
             label=name if highlighted else None,
             zorder=3 if highlighted else 2,
         )
@@ -175,7 +190,8 @@ def draw_points(axes: Axes, series: Sequence[PlacedSeries], x_name: str, y_name:
     for name, points, place in sorted(series, key=lambda one: one[2] is not None):
         x, y = points[0]
         colour = COLOURS[place] if place is not None else GREY
-        axes.plot([x], [y], "o", color=colour, markersize=5, label=name if place is not None else None)
+        marker = MARKERS[place] if place is not None else "."
+        axes.plot([x], [y], marker, color=colour, markersize=5, label=name if place is not None else None)
     axes.set_xscale("log")
     _label_axes(axes, x_name, y_name)
 
@@ -185,7 +201,7 @@ def _label_axes(axes: Axes, x_name: str, y_name: str) -> None:
     axes.set_ylabel(y_name)
     axes.grid(axis="y", linewidth=0.5, color="#d8dde3")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(frameon=False)
 
 
 def draw_distances(axes: Axes, relevant: NDArray[np.float64], other: NDArray[np.float64], place: int) -> None:
@@ -213,10 +229,10 @@ def ranks(names: Sequence[str], means: NDArray[np.float64], groups: Sequence[tup
     right = len(names) * 1.03 + 1
     for lane, (first, last) in enumerate(groups):
         axes.plot([right + lane * len(names) * 0.02] * 2, [first - 0.3, last + 0.3], color="black", linewidth=1.6)
-    axes.set_yticks(np.arange(len(names)), names, fontsize=7)
+    axes.set_yticks(np.arange(len(names)), names, fontsize="small")
     axes.invert_yaxis()
     bars = "bars join methods that do not differ significantly" if groups else "too few blocks to tell methods apart"
     axes.set_xlabel(f"mean rank; {bars}")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title)
     axes.spines[["top", "right", "left"]].set_visible(False)
     return figure

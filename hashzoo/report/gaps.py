@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hashzoo.report.results import DatasetBoard
-from hashzoo.results.against import Gap, gaps_in_block
+from hashzoo.report.results import DatasetBoard, Results
+from hashzoo.results.against import ALIKE, TESTS, Gap, gaps_in_block
 
 
 def gaps_to_best(board: DatasetBoard, bits: int) -> dict[int, Gap]:
@@ -16,3 +16,21 @@ def gaps_to_best(board: DatasetBoard, bits: int) -> dict[int, Gap]:
         return {}
     gaps = gaps_in_block(best.row, [other.row for other in others], board.metric)
     return {id(other): gap for other, gap in zip(others, gaps, strict=True)}
+
+
+def rows_like_best(results: Results) -> tuple[frozenset[int], str]:
+    """The rows of a board that were tested and cannot be told from the best one of their dataset and code length.
+
+    Returns:
+        Their numbers in ``results.frame``, and a text that names the tests.
+    """
+    numbers = {id(row): number for number, row in enumerate(results.rows)}
+    found, tests = set[int](), set[str]()
+    for board in results.boards:
+        for bits in board.bits:
+            gaps = gaps_to_best(board, bits)
+            tests |= {gap.test for gap in gaps.values() if gap.test not in ("", "models")}
+            alike = [e for e in board.entries_at(bits) if id(e) in gaps and gaps[id(e)].verdict == ALIKE]
+            found |= {numbers[id(entry.row)] for entry in alike}
+    variation = "; or over ".join(TESTS[name] for name in TESTS if name in tests)
+    return frozenset(found), f"p values are corrected for all rows (Holm), variation over {variation}" if tests else ""

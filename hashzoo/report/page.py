@@ -26,6 +26,7 @@ from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, s
 from hashzoo.report.thumbnails import Album
 from hashzoo.report.training import training_chart, training_of
 from hashzoo.results.against import ALIKE, DIFFERENT, FEW_SEEDS, UNCLEAR, UNTESTED, Gap
+from hashzoo.results.board import Filter
 from hashzoo.results.mean_ranks import notes, rank
 from hashzoo.results.ranking import VALIDATION
 from hashzoo.results.render import compact, duration
@@ -47,17 +48,21 @@ class PageOptions:
 
     Attributes:
         metric: The metric to rank by; None for the main one of each dataset.
-        methods: The methods to highlight; empty for the default.
+        highlight: The methods to highlight; empty for the default.
         gallery: The number of queries of a gallery.
         explained: The methods whose weights are loaded; None for the first three that are highlighted.
         root: The folder of the datasets' files, if they were moved.
+        wanted: The rows to show.
+        device: The device of the methods that are explained, ``"cpu"`` or ``"cuda"``.
     """
 
     metric: str | None = None
-    methods: Sequence[str] = ()
+    highlight: Sequence[str] = ()
     gallery: int = 8
     explained: Sequence[str] | None = None
     root: Path | None = None
+    wanted: Filter = Filter()  # noqa: RUF009 - it is immutable
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class LeaderboardRow:
 
 
 def write(
-    results: Path,
+    results: Path | Sequence[Path],
     output: Path,
     options: PageOptions,
     plugins: Sequence[str] = (),
@@ -93,7 +98,7 @@ def write(
     """Write the page of results atomically.
 
     Args:
-        results: A results folder or a CSV file of means.
+        results: A results folder, several of one benchmark, or a CSV file of means.
         output: The HTML file.
         options: The options of the page.
         plugins: Plugin files or modules to load.
@@ -113,22 +118,24 @@ def write(
 
 
 def render_page(
-    path: Path, options: PageOptions, plugins: Sequence[str] = (), log: Callable[[str], object] = str
+    path: Path | Sequence[Path], options: PageOptions, plugins: Sequence[str] = (), log: Callable[[str], object] = str
 ) -> str:
     """The HTML of results; arguments as for :func:`write`. It uses no network: what is not on this disk is left out."""
     with offline():
         return _page(path, options, plugins, log)
 
 
-def _page(path: Path, options: PageOptions, plugins: Sequence[str], log: Callable[[str], object]) -> str:
+def _page(
+    path: Path | Sequence[Path], options: PageOptions, plugins: Sequence[str], log: Callable[[str], object]
+) -> str:
     zoo = load_plugins(plugins)
     extra = zoo.metric_functions()
-    results = read(path, options.metric, extra, zoo.code_digests)
-    names = highlighted_names(results, options.methods)
+    results = read(path, options.metric, extra, zoo.code_digests, options.wanted)
+    names = highlighted_names(results, options.highlight, few=bool(options.wanted.methods))
     explained = names[:EXPLAINED_COUNT]
     if options.explained is not None:
         explained = resolve_names(results, set(options.explained) - {"none"})
-    images = ImageOptions(names, explained, options.gallery, plugins, options.root, log)
+    images = ImageOptions(names, explained, options.gallery, plugins, options.root, log, options.device)
     album = Album(THUMBNAIL_BYTES)
     pictures = [build_images(results, board, images, album) for board in results.boards]
     if missing := list_missing(pictures):
@@ -371,6 +378,8 @@ def _provenance(results: Results, extra: ExtraMetrics) -> dict[str, Any]:
             for board in results.boards
             for name in (*board.metrics, *board.validation)
         },
+        "sources": {board.number: texts.source(board) for board in results.boards},
+        "origins": texts.row_origins(results),
         "machines": texts.machines(results.cells),
         "commands": texts.commands(results.cells),
         "revisions": texts.revisions(results.cells),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.errors import UsageError, unknown_name
+from hashzoo.errors import UsageError
 from hashzoo.evaluation.metrics import ExtraMetrics
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.report import figures
 from hashzoo.report.charts import Series
 from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
+from hashzoo.report.style import DEFAULT, Style
 from hashzoo.report.training import draw_training, training_of
 from hashzoo.results.mean_ranks import rank
 from hashzoo.storage.offline import offline
@@ -35,7 +37,6 @@ class Selection:
     Attributes:
         results: The results.
         boards: The boards to draw.
-        bits: The code length; None for the middle one of each board.
         names: The highlighted rows.
         extra: Metrics of plugins.
         plugins: Plugin files or modules to load with a dataset.
@@ -44,15 +45,14 @@ class Selection:
 
     results: Results
     boards: Sequence[DatasetBoard]
-    bits: int | None
     names: Sequence[str]
     extra: ExtraMetrics
     plugins: Sequence[str] = ()
     root: Path | None = None
 
     def bits_of(self, board: DatasetBoard) -> int:
-        """The code length that is drawn of a board."""
-        return self.bits if self.bits in board.bits and self.bits is not None else board.middle_bits
+        """The code length that is drawn of a board, the middle one."""
+        return board.middle_bits
 
     def placed(self, series: Sequence[Series]) -> list[figures.PlacedSeries]:
         """Series with their place among the colours."""
@@ -73,40 +73,33 @@ def select(
     results: Results,
     extra: ExtraMetrics,
     *,
-    dataset: str | None,
-    bits: int | None,
-    methods: Sequence[str],
+    highlight: Sequence[str] = (),
+    few: bool = False,
     plugins: Sequence[str] = (),
     root: Path | None = None,
 ) -> Selection:
     """Select what to draw.
 
     Args:
-        results: The results.
+        results: The results, of the rows that are wanted only.
         extra: Metrics of plugins.
-        dataset: A dataset, or None for all.
-        bits: A code length, or None for the middle one.
-        methods: The methods to highlight; see :func:`hashzoo.report.results.highlighted_names`.
+        highlight: The methods to highlight; see :func:`hashzoo.report.results.highlighted_names`.
+        few: Whether methods were selected, so that all rows are highlighted by default if they are few enough.
         plugins: Plugin files or modules to load with a dataset.
         root: The folder of the dataset's files, if they were moved.
 
     Raises:
-        UsageError: If the results do not have the dataset, code length or methods.
+        UsageError: If the results do not have the methods, or no row has a code length.
     """
-    boards = [board for board in results.boards if dataset in (None, board.dataset)]
+    boards = [board for board in results.boards if board.bits]
     if not boards:
-        known = {board.dataset for board in results.boards}
-        raise UsageError(f"{results.path}: {unknown_name('dataset', str(dataset), known)}")
-    boards = [board for board in boards if board.bits and (bits is None or bits in board.bits)]
-    if not boards:
-        lengths = ", ".join(map(str, results.bits)) or "none"
-        raise UsageError(f"{results.path} has no rows of {bits} bits; there are: {lengths}")
-    return Selection(results, boards, bits, highlighted_names(results, methods), extra, plugins, root)
+        raise UsageError(f"{results.path} has no row with a code length; run hashzoo bench first")
+    return Selection(results, boards, highlighted_names(results, highlight, few=few), extra, plugins, root)
 
 
-def plot(kind: str, selection: Selection) -> Figure:
+def plot(kind: str, selection: Selection, style: Style = DEFAULT) -> Figure:
     """Draw the figure of a kind in ``KINDS``. Raises UsageError if the results do not have what it needs."""
-    return KINDS[kind](selection)
+    return style.draw(partial(KINDS[kind], selection))
 
 
 def _plot_pr(selection: Selection) -> Figure:

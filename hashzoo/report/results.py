@@ -16,10 +16,11 @@ from pandas import DataFrame
 from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
 from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
 from hashzoo.results import leaderboard, render, store
-from hashzoo.results.board import BoardRow, StoredBoard, read_board
+from hashzoo.results.board import BoardRow, Filter, StoredBoard
 from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode, main_metric, natural
 from hashzoo.results.mean_ranks import mean_ranks
+from hashzoo.results.merge import read_boards
 from hashzoo.results.ranking import competes, is_chosen_by_queries, ranked, ranking_column
 from hashzoo.results.store import DamagedError
 
@@ -145,6 +146,7 @@ class Results:
         frame: The rows as a data frame.
         faults: One line for each file that could not be read.
         superseded: Number of cells that newer ones replace.
+        rows: The rows in the order of the frame.
     """
 
     path: Path
@@ -153,6 +155,7 @@ class Results:
     frame: DataFrame
     faults: Sequence[str] = ()
     superseded: int = 0
+    rows: Sequence[BoardRow] = ()
     _arrays: dict[str, Arrays] = field(default_factory=dict, repr=False)
 
     @property
@@ -170,9 +173,13 @@ class Results:
         """The cells of all rows."""
         return [cell for board in self.boards for entry in board.entries for cell in entry.row.cells]
 
+    @cached_property
+    def _files(self) -> dict[tuple[str, str], Path]:
+        return {store.place(cell): row.file(cell) for row in self.rows for cell in row.cells}
+
     def file(self, cell: Cell) -> Path:
         """The file of a cell."""
-        return store.path(self.path, cell.identity, cell.benchmark)
+        return self._files[store.place(cell)]
 
     def arrays(self, cell: Cell) -> Arrays:
         """The valid arrays of a cell; empty if their file is missing."""
@@ -222,46 +229,54 @@ def _are_shares(array: NDArray[Any]) -> bool:
 
 
 def read(
-    path: Path,
+    path: Path | Sequence[Path],
     metric: str | None = None,
     extra: ExtraMetrics | None = None,
     installed: InstalledCode | None = None,
+    wanted: Filter = Filter(),  # noqa: B008 - it is immutable
 ) -> Results:
     """Read the results of a folder, or the means in a CSV file. A damaged cell is left in place and reported.
 
     Args:
-        path: The folder or file.
+        path: The folder or file, or several folders of one benchmark.
         metric: The metric to rank by; datasets that do not have it are ranked by their main one.
         extra: Metrics of plugins.
         installed: The digests of the installed code, which decide which rows are stale.
+        wanted: The rows to read.
 
     Raises:
         EnvironmentFailure: If there are no results.
-        UsageError: If no dataset has the metric.
+        UsageError: If no dataset has the metric, the results lack a row that is wanted, or the folders are not of one
+            benchmark.
     """
-    if path.suffix == ".json":
-        raise UsageError(f"{path} is one cell; name the results folder it lies in")
-    stored = read_board(path, installed, skip_damaged=True)
+    paths = [path] if isinstance(path, Path) else list(path)
+    if cell := next((one for one in paths if one.suffix == ".json"), None):
+        raise UsageError(f"{cell} is one cell; name the results folder it lies in")
+    stored = read_boards(paths, installed, skip_damaged=True)
+    path = stored.path
     if not len(stored.frame):
         raise EnvironmentFailure(next(iter(stored.faults), f"{path} has no readable results; run hashzoo bench first"))
+    stored = wanted.apply(stored)
     known = leaderboard.metrics(stored.frame)
     if metric and metric not in known:
         raise UsageError(f"{path}: {unknown_name('metric', metric, known)}")
-    return _build_results(stored, metric, extra)
+    return build_results(stored, metric, extra)
 
 
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _build_results(stored: StoredBoard, metric: str | None, extra: ExtraMetrics | None) -> Results:
+def build_results(stored: StoredBoard, metric: str | None, extra: ExtraMetrics | None) -> Results:
+    """The results of a board; arguments as for :func:`read`."""
     all_metrics = leaderboard.metrics(stored.frame)
     missing = dict.fromkeys((*leaderboard.HEAD, *leaderboard.TAIL, "stale", "warnings"))  # a CSV file can lack columns
     facts = [
         missing | {name: _finite_or_none(v) for name, v in row.items()} for row in leaderboard.records(stored.frame)
     ]
     parts: dict[tuple[str, str], list[BoardRow]] = {}
-    for row in stored.rows(facts):
+    rows = stored.rows(facts)
+    for row in rows:
         parts.setdefault((row.facts["benchmark"], row.facts["dataset"]), []).append(row)
     named = {place: _name_rows([dict(row.facts) for row in part]) for place, part in parts.items()}
     numbers = {name: i for i, name in enumerate(sorted({name for *_, names in named.values() for name in names}))}
@@ -282,7 +297,7 @@ def _build_results(stored: StoredBoard, metric: str | None, extra: ExtraMetrics 
             if any(row.facts.get(name) is not None for row in part)
         ]
         boards.append(DatasetBoard(number, *place, title, main, metrics, higher_better, shared, entries, held))
-    return Results(stored.path, boards, sorted(numbers), stored.frame, stored.faults, stored.superseded)
+    return Results(stored.path, boards, sorted(numbers), stored.frame, stored.faults, stored.superseded, rows)
 
 
 def _name_rows(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]], list[str]]:
@@ -304,24 +319,27 @@ def _name_rows(rows: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]], l
     return shared, rows, names
 
 
-def highlighted_names(results: Results, methods: Sequence[str] = ()) -> list[str]:
+def highlighted_names(results: Results, highlight: Sequence[str] = (), *, few: bool = False) -> list[str]:
     """The names of the rows to highlight.
 
     Args:
         results: The results.
-        methods: Methods or rows to highlight. By default these are the five rows of the best mean place over all
+        highlight: Methods or rows to highlight. By default these are the five rows of the best mean place over all
             datasets and code lengths, the first two baselines, and the control with the highest score.
+        few: Whether methods were selected, so that all rows are highlighted by default if they are few enough.
 
     Raises:
         UsageError: If the results do not have a method, or these are more than eight rows.
     """
-    if methods:
-        names = resolve_names(results, methods)
+    if highlight:
+        names = resolve_names(results, highlight)
         if len(names) > MAX_HIGHLIGHTED:
             raise UsageError(
-                f"--methods matches {len(names)} rows ({', '.join(names)}); name at most {MAX_HIGHLIGHTED} of them"
+                f"--highlight matches {len(names)} rows ({', '.join(names)}); name at most {MAX_HIGHLIGHTED} of them"
             )
         return names
+    if few and len(results.names) <= MAX_HIGHLIGHTED:
+        return list(results.names)
     place = mean_places(results)
     roles = {e.name: e.facts["role"] for b in results.boards for e in b.entries if e.score(b.metric) is not None}
     order = sorted(roles, key=lambda name: (place.get(name, math.inf), name))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,9 +50,29 @@ def scores_by_cost(board: DatasetBoard, bits: int, column: str) -> list[Series]:
 def pr_curves(results: Results, board: DatasetBoard, bits: int) -> list[Series]:
     """Precision over recall by Hamming radius, means over the seeds, for rows with integer distances."""
     entries = board.entries_at(bits)
-    curves = [results.mean_arrays(entry, "pr_recall", "pr_precision") for entry in entries]
-    points = [list(zip(*(a.tolist() for a in curve), strict=True)) if curve else [] for curve in curves]
-    return _series(entries, points)
+    return _series(entries, [_pr_points(results, entry) for entry in entries])
+
+
+def _pr_points(results: Results, entry: BoardEntry) -> list[tuple[float, float]]:
+    """Recall and precision by radius; without the radii at which every ball of every seed is empty."""
+    curve = results.mean_arrays(entry, "pr_recall", "pr_precision")
+    if curve is None:
+        return []
+    first = min(first_found(results.arrays(cell)) for cell in entry.ok_cells)
+    return list(zip(*(values[first:].tolist() for values in curve), strict=True))
+
+
+def first_found(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """The smallest radius at which the ball of any query has an item, from the arrays of a cell by distance.
+
+    The precision of an empty ball counts as 0 in a mean over queries. Where every ball is empty there is no precision.
+    """
+    relevant, other = (arrays.get(name) for name in ("distances_relevant", "distances_other"))
+    if relevant is None or other is None or relevant.shape != other.shape:
+        empty = (arrays["pr_recall"] == 0) & (arrays["pr_precision"] == 0)
+    else:
+        empty = np.cumsum(relevant + other) == 0
+    return int(np.argmin(empty)) if not empty.all() else len(empty)
 
 
 def bit_means(results: Results, entry: BoardEntry) -> NDArray[np.float64] | None:

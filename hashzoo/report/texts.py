@@ -11,6 +11,7 @@ from hashzoo.report.results import BoardEntry, DatasetBoard, Results
 from hashzoo.results.against import FEW_SEEDS, TESTS, Gap
 from hashzoo.results.cell import Cell
 from hashzoo.results.paired import UNLIKE
+from hashzoo.results.provenance import origins
 from hashzoo.results.ranking import VALIDATION, queries_warning
 
 _FAMILIES = {
@@ -237,6 +238,29 @@ def failures(results: Results) -> list[dict[str, Any]]:
             row = {"name": entry.name, "dataset": board.dataset, "bits": [], "status": status, "reason": key[-1]}
             merged.setdefault(key, row)["bits"].append(entry.facts["bits"])
     return sorted(merged.values(), key=lambda row: row["status"] == "skipped")
+
+
+def source(board: DatasetBoard) -> str:
+    """What the images of a dataset are, such as "CIFAR-10 (JPEG)"; all of them if rows differ."""
+    return _distinct(entry.facts["source"] for entry in board.entries)
+
+
+def row_origins(results: Results) -> list[dict[str, Any]]:
+    """The rows by the git revisions and commands that measured them: revisions, commands and names of rows."""
+    merged: dict[tuple[str, ...], dict[str, Any]] = {}
+    for board in results.boards:
+        for entry in board.entries:
+            found = origins(cell.provenance for cell in entry.row.cells)
+            if not any(found.values()):
+                continue
+            revisions = [one.replace(one[:40], one[:12]) for one in found["revisions"]]
+            revisions += [f"plugin {one.replace(one[:40], one[:12])}" for one in found["plugin revisions"]]
+            key = (*revisions, "", *found["commands"])
+            row = merged.setdefault(key, {"revisions": revisions, "commands": found["commands"], "rows": {}})
+            row["rows"].setdefault(f"{entry.name} on {board.title}", []).append(entry.facts["bits"])
+    for row in merged.values():
+        row["rows"] = [f"{name} at {', '.join(map(str, sorted(bits)))}" for name, bits in row["rows"].items()]
+    return list(merged.values())
 
 
 def machines(cells: Iterable[Cell]) -> dict[str, int]:

@@ -12,18 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
-from rich.text import Text
 from scipy.special import stdtr, stdtrit
 
-from hashzoo.errors import UsageError, unknown_name
+from hashzoo.errors import UsageError, printable, unknown_name
 from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
 from hashzoo.results import leaderboard, render
 from hashzoo.results.board import BoardRow, StoredBoard
 from hashzoo.results.paired import EQUAL, UNLIKE, compare_pairs
 from hashzoo.results.ranking import competes, ranked
 from hashzoo.results.significance import FEWEST_SEEDS, LEVEL, holm
+from hashzoo.results.table import Column, Entry, TextTable
 
 #: Name of a test -> the variation that its p values account for.
 TESTS = {
@@ -175,36 +173,60 @@ def blocks_against(board: StoredBoard, method: str, metric: str, extra: ExtraMet
     return blocks
 
 
-def render_against(blocks: Sequence[Block], metric: str) -> list[Table]:
+def render_against(blocks: Sequence[Block], metric: str) -> list[TextTable]:
     """A table for each block: the difference of each row from the reference, its interval, and what the test says."""
+    columns = [
+        Column("method", text=True, identifies=True, widest=32),
+        Column(metric),
+        Column("difference", vital=True),
+        Column("p", vital=True),
+        Column("result", text=True, widest=44, vital=True),
+        Column("95 % interval"),
+    ]
     tables = []
     for block in blocks:
         reference = block.reference.facts
         _, rows = render.without_shared([dict(reference), *(dict(other.facts) for other, _ in block.others)])
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
         name = " ".join(filter(None, (reference["method"], rows[0]["settings"])))
-        table.title = Text(
-            f"{reference['benchmark']}: {reference['dataset']}, {reference['bits']} bits, "
-            f"{metric} against {name} ({reference[metric]:.4f})"
-        )
-        table.title_justify = "left"
-        table.add_column("method", overflow="fold", max_width=44)
-        for head in (metric, "difference", "95 % interval", "p"):
-            table.add_column(head, justify="right", no_wrap=True)
-        table.add_column("result", overflow="fold")
+        entries = []
         for (other, gap), row in zip(block.others, rows[1:], strict=True):
-            ends = f"{gap.interval[0]:+.4f} {gap.interval[1]:+.4f}" if gap.interval else ""
-            said = gap.verdict + (f": {gap.reason}" if gap.verdict == UNTESTED and gap.reason else "")
-            table.add_row(
-                Text(" ".join(filter(None, (row["method"], row["settings"])))),
+            texts = [
+                " ".join(filter(None, (row["method"], row["settings"]))),
                 f"{other.facts[metric]:.4f}",
                 f"{gap.difference:+.4f}",
-                ends,
                 "" if gap.p is None else f"{gap.p:.3f}" if gap.p >= 0.001 else "<0.001",
-                said,
-            )
-        tables.append(table)
+                gap.verdict + (f": {gap.reason}" if gap.verdict == UNTESTED and gap.reason else ""),
+                f"{gap.interval[0]:+.4f} {gap.interval[1]:+.4f}" if gap.interval else "",
+            ]
+            entries.append([Entry(printable(one)) for one in texts])
+        title = (
+            f"{reference['benchmark']}: {reference['dataset']}, {reference['bits']} bits, {metric} against {name} "
+            f"({reference[metric]:.4f})"
+        )
+        tables.append(TextTable(columns, entries, printable(title)))
     return tables
+
+
+def gap_records(blocks: Sequence[Block], metric: str) -> list[dict[str, Any]]:
+    """A dict for each row that is compared."""
+    return [
+        {
+            **{name: other.facts[name] for name in leaderboard.PLACE},
+            "metric": metric,
+            "against": block.reference.facts["method"],
+            "reference": block.reference.facts[metric],
+            "score": other.facts[metric],
+            "difference": gap.difference,
+            "low": gap.interval[0] if gap.interval else None,
+            "high": gap.interval[1] if gap.interval else None,
+            "p": gap.p,
+            "test": gap.test,
+            "result": gap.verdict,
+            "reason": gap.reason,
+        }
+        for block in blocks
+        for other, gap in block.others
+    ]
 
 
 def notes_against(blocks: Sequence[Block]) -> list[str]:

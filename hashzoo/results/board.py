@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pandas import DataFrame
 
+from hashzoo.errors import UsageError, unknown_name
 from hashzoo.results import leaderboard, store
 from hashzoo.results.cell import Cell
 from hashzoo.results.csv_file import read_csv, write_csv
@@ -27,11 +29,17 @@ class BoardRow:
         facts: Its columns.
         cells: The cells of its seeds; empty if the board was read from a CSV file.
         folder: The results folder of the cells.
+        files: The files of cells by :func:`hashzoo.results.store.place`, if they are in several folders.
     """
 
     facts: Mapping[str, Any]
     cells: Sequence[Cell] = ()
     folder: Path = Path()
+    files: Mapping[tuple[str, str], Path] = field(default_factory=dict, repr=False)
+
+    def file(self, cell: Cell) -> Path:
+        """The JSON file of one of its cells."""
+        return self.files.get(store.place(cell)) or store.path(self.folder, cell.identity, cell.benchmark)
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class StoredBoard:
         groups: The cells of each row; empty for a CSV file.
         faults: One line for each damaged cell that was left out.
         superseded: Number of cells that newer ones replace.
+        files: The files of cells by :func:`hashzoo.results.store.place`, if they are in several folders.
     """
 
     path: Path
@@ -51,17 +60,67 @@ class StoredBoard:
     groups: Sequence[Sequence[Cell]] = ()
     faults: Sequence[str] = ()
     superseded: int = 0
+    files: Mapping[tuple[str, str], Path] = field(default_factory=dict, repr=False)
 
     def rows(self, facts: Iterable[Mapping[str, Any]] | None = None) -> list[BoardRow]:
         """The rows with their cells; ``facts`` replace their columns."""
         columns = leaderboard.records(self.frame) if facts is None else facts
         groups = self.groups or [()] * len(self.frame)
-        return [BoardRow(one, cells, self.path) for one, cells in zip(columns, groups, strict=True)]
+        return [BoardRow(one, cells, self.path, self.files) for one, cells in zip(columns, groups, strict=True)]
 
     @cached_property
     def by_place(self) -> dict[tuple[Any, ...], BoardRow]:
         """The rows by the columns that identify them for people."""
         return index_by_place(self.rows(), lambda row: row.facts)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The rows of a board that are wanted; an empty sequence stands for all.
+
+    Attributes:
+        methods: Names or patterns of methods, such as ``"p*"``.
+        bits: Code lengths.
+        datasets: Names or patterns of datasets.
+    """
+
+    methods: Sequence[str] = ()
+    bits: Sequence[int] = ()
+    datasets: Sequence[str] = ()
+
+    def apply(self, board: StoredBoard) -> StoredBoard:
+        """The board with these rows only.
+
+        Raises:
+            UsageError: If the board has no row of a method, code length or dataset, or none of all three together.
+        """
+        rows = leaderboard.records(board.frame)
+        keep = [True] * len(rows)
+        for column, wanted in (("dataset", self.datasets), ("method", self.methods)):
+            chosen = _matching(board.path, column, wanted, [row[column] for row in rows]) if wanted else None
+            keep = [kept and (chosen is None or row[column] in chosen) for kept, row in zip(keep, rows, strict=True)]
+        known = sorted({row["bits"] for row in rows if row["bits"] is not None})
+        if missing := [bits for bits in self.bits if bits not in known]:
+            lengths = ", ".join(map(str, known)) or "none"
+            raise UsageError(f"{board.path} has no rows of {missing[0]} bits; there are: {lengths}")
+        keep = [kept and (not self.bits or row["bits"] in self.bits) for kept, row in zip(keep, rows, strict=True)]
+        if rows and not any(keep):
+            raise UsageError(f"{board.path} has no row of these methods, bits and datasets together; ask for fewer")
+        groups = [group for group, kept in zip(board.groups, keep, strict=True) if kept] if board.groups else ()
+        return replace(board, frame=board.frame.loc[keep].reset_index(drop=True), groups=groups)
+
+
+def _matching(path: Path, kind: str, wanted: Sequence[str], names: Sequence[str]) -> set[str]:
+    """The names that names and wildcard patterns select. UsageError for one that selects nothing."""
+    found = set[str]()
+    for pattern in wanted:
+        selected = {name for name in names if name == pattern or fnmatchcase(name, pattern)}
+        if not selected and any(letter in pattern for letter in "*?["):
+            raise UsageError(f"{path}: no {kind} matches {pattern!r}; there are: {', '.join(sorted({*names}))}")
+        if not selected:
+            raise UsageError(f"{path}: {unknown_name(kind, pattern, {*names})}")
+        found |= selected
+    return found
 
 
 def read_board(path: Path, installed: InstalledCode | None = None, *, skip_damaged: bool = False) -> StoredBoard:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 from hashzoo.errors import printable
 from hashzoo.results import store
 from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode, natural
+from hashzoo.results.provenance import revision_text
+from hashzoo.results.table import Column, Entry, TextTable
 from hashzoo.results.warnings import list_warnings
 
 _WORDS = {
@@ -46,7 +46,7 @@ _FIRST = (
 )
 
 
-def tables(file: Path, installed: InstalledCode | None = None) -> list[Table]:
+def tables(file: Path, installed: InstalledCode | None = None) -> list[TextTable]:
     """One table for each section of the cell in a file. Raises EnvironmentFailure like ``store.read``.
 
     ``installed`` has the digest of the installed code, which decides whether the cell is stale.
@@ -71,6 +71,15 @@ def tables(file: Path, installed: InstalledCode | None = None) -> list[Table]:
     return [_table(title, values) for title, values in sections.items() if values]
 
 
+def record(file: Path, installed: InstalledCode | None = None) -> dict[str, Any]:
+    """Everything that the file of a cell records, with all digits. Raises EnvironmentFailure like ``store.read``."""
+    cell = store.read(file)
+    known = {**asdict(cell), "key": cell.identity.key, "file": str(file), "stale": _is_stale(cell, installed)}
+    for name in ("metrics", "facts", "timings"):
+        known[name] = {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in known[name].items()}
+    return known
+
+
 def _is_stale(cell: Cell, installed: InstalledCode | None) -> bool:
     place = cell.identity.method, cell.identity.backbone
     return installed is not None and installed([place]).get(place) not in (None, cell.identity.code)
@@ -84,15 +93,11 @@ def _provenance(cell: Cell) -> dict[str, Any]:
     return found | {"created": cell.created}
 
 
-def _table(title: str, values: Mapping[str, Any]) -> Table:
-    table = Table(title=printable(title), title_justify="left", title_style="bold", box=None, show_header=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in values.items():
-        text = _text(name, value)
-        if text:
-            table.add_row(Text(printable(_WORDS.get(name, name.replace("_", " ")))), Text(text))
-    return table
+def _table(title: str, values: Mapping[str, Any]) -> TextTable:
+    columns = (Column("name", text=True, identifies=True), Column("value", text=True, identifies=True, flexible=True))
+    texts = {printable(_WORDS.get(name, name.replace("_", " "))): _text(name, value) for name, value in values.items()}
+    rows = [[Entry(f" {name}", style="dim"), Entry(text)] for name, text in texts.items() if text]
+    return TextTable(columns, rows, printable(title), headers=False)
 
 
 def _text(name: str, value: Any) -> str:
@@ -113,7 +118,7 @@ def _text(name: str, value: Any) -> str:
         return f"{value / 2**20:,.0f} MiB"
     if isinstance(value, Mapping):
         if name.endswith("checkout"):
-            return printable(f"{value.get('revision')}{', with changes' if value.get('dirty') else ''}")
+            return printable(revision_text(value))
         between = " " if name == "versions" else "="
         return ", ".join(f"{printable(key)}{between}{_text('', inner) or 'none'}" for key, inner in value.items())
     return printable(value)

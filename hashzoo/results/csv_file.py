@@ -26,15 +26,25 @@ _ADVICE = "name a results folder, or write the file again with hashzoo bench"
 
 
 def write_csv(frame: DataFrame, path: Path) -> None:
-    """Write a frame in one step: UTF-8, lines ending in ``\\n``, numbers with all digits.
+    """Write the text of a frame in one step, as UTF-8."""
+    replace_bytes(path, csv_text(frame).encode("utf-8", "backslashreplace"))
+
+
+def csv_text(frame: DataFrame) -> str:
+    """A frame as CSV: lines end in ``\\n``, numbers have all digits.
 
     Text that a spreadsheet would run as a formula is prefixed with an apostrophe.
     """
+    return csv_rows(list(frame.columns), [list(row.values()) for row in records(frame)])
+
+
+def csv_rows(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, in the form of :func:`csv_text`; None is an empty field."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_field(str(name)) for name in frame.columns])
-    writer.writerows([_field(value) for value in row.values()] for row in records(frame))
-    replace_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    writer.writerow([_field(str(name)) for name in names])
+    writer.writerows([_field(value) for value in row] for row in rows)
+    return text.getvalue()
 
 
 def read_csv(path: Path) -> DataFrame:

@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pandas import DataFrame
-from rich import box
-from rich.table import Table
-from rich.text import Text
 from scipy import stats
 
-from hashzoo.errors import UsageError, unknown_name
+from hashzoo.errors import UsageError, printable, unknown_name
 from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
 from hashzoo.results.leaderboard import main_metric, metrics, records
 from hashzoo.results.render import STALE
 from hashzoo.results.significance import LEVEL, Floats, holm
+from hashzoo.results.table import Column, Entry, TextTable
 
 #: Why there are no groups.
 TOO_FEW = "too few blocks to tell any methods apart"
@@ -231,18 +229,35 @@ def longest_runs(alike: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return found
 
 
-def render(ranking: Ranking) -> Table:
+def render(ranking: Ranking) -> TextTable:
     """A table of mean ranks, the best one first; methods that share a letter do not differ significantly."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("method", overflow="fold", max_width=28)
-    table.add_column("mean rank", justify="right", no_wrap=True)
-    if ranking.groups:
-        table.add_column("group", no_wrap=True)
+    columns = (
+        Column("method", text=True, identifies=True, widest=28),
+        Column("mean rank", vital=True),
+        *([Column("group", text=True)] if ranking.groups else []),
+    )
+    rows = []
     for place, (method, mean) in enumerate(zip(ranking.methods, ranking.ranks, strict=True)):
         groups = enumerate(ranking.groups)
         letters = [_letter(i) if first <= place <= last else " " * len(_letter(i)) for i, (first, last) in groups]
-        table.add_row(Text(method), f"{mean:.2f}", *(["".join(letters)] if ranking.groups else []))
-    return table
+        group = [Entry("".join(letters))] if ranking.groups else []
+        rows.append([Entry(printable(method)), Entry(f"{mean:.2f}"), *group])
+    return TextTable(columns, rows)
+
+
+def ranking_records(ranking: Ranking) -> list[dict[str, Any]]:
+    """A dict for each method, the best one first."""
+    return [
+        {
+            "method": method,
+            "metric": ranking.metric,
+            "mean rank": float(mean),
+            "groups": [_letter(i) for i, (first, last) in enumerate(ranking.groups) if first <= place <= last],
+            "blocks": len(ranking.blocks),
+            "stale": method in ranking.stale,
+        }
+        for place, (method, mean) in enumerate(zip(ranking.methods, ranking.ranks, strict=True))
+    ]
 
 
 def _letter(number: int) -> str:

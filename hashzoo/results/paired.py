@@ -8,11 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
-from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
+from hashzoo.errors import EnvironmentFailure, UsageError, printable, unknown_name
 from hashzoo.results import leaderboard, render, store
 from hashzoo.results.board import BoardRow, StoredBoard
 from hashzoo.results.regressions import stale_mark
@@ -25,6 +22,7 @@ from hashzoo.results.significance import (
     holm,
     sign_flip_test,
 )
+from hashzoo.results.table import Column, Entry, TextTable
 
 #: The reason why rows measured by different protocols are not compared.
 UNLIKE = "not the same protocol"
@@ -202,7 +200,7 @@ def _scores_by_seed(row: BoardRow, metric: str) -> dict[int, Floats]:
         if cell.status != "ok":
             continue
         try:
-            arrays = store.arrays(store.path(row.folder, cell.identity, cell.benchmark))
+            arrays = store.arrays(row.file(cell))
         except store.DamagedError:
             raise
         except EnvironmentFailure:  # results can be passed on without arrays
@@ -247,41 +245,72 @@ def _place_of_scores(row: BoardRow, metric: str) -> str:
     return f"in {row.folder / 'cells'}/*.npz for {metric}" if row.cells else "in a CSV file"
 
 
-def render_paired(pairs: Sequence[Pair], metric: str) -> list[Table]:
+_COLUMNS = (
+    Column("method", text=True, identifies=True, widest=36),
+    Column("bits", identifies=True),
+    *(Column("first"), Column("second"), Column("difference", vital=True)),
+    *(Column("p models"), Column("p training"), Column("95 % interval"), Column("seeds")),
+)
+
+
+def render_paired(pairs: Sequence[Pair], metric: str) -> list[TextTable]:
     """A table for each benchmark and dataset: differences, second minus first, intervals and corrected p values."""
     tables = []
     for key, members in itertools.groupby(pairs, lambda p: (p.first.facts["benchmark"], p.first.facts["dataset"])):
         group = list(members)
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-        table.title, table.title_justify = Text(f"{key[0]}: {key[1]}, {metric}"), "left"
-        table.add_column("method", overflow="fold", max_width=44)
-        heads = ("bits", "seeds", "first", "second", "difference", "95 % interval", "p models", "p training")
-        for name in heads:
-            table.add_column(name, justify="right", no_wrap=True)
         _, sides = render.without_shared([dict(row.facts) for pair in group for row in (pair.first, pair.second)])
-        for pair, first, second in zip(group, sides[::2], sides[1::2], strict=True):
-            ends = f"{pair.interval[0]:+.4f} {pair.interval[1]:+.4f}" if pair.interval else ""
-            mark = stale_mark(first, second)
-            table.add_row(
-                Text(pair_name(first, second) + (f" ({mark})" if mark else "")),
-                str(first["bits"]),
-                str(pair.seeds or ""),
-                *(f"{pair.before:.4f}", f"{pair.after:.4f}", f"{pair.after - pair.before:+.4f}", ends),
-                *(_p(pair.of_models), _p(pair.of_training)),
-            )
-        tables.append(table)
+        rows = [
+            _entries(pair, first, second) for pair, first, second in zip(group, sides[::2], sides[1::2], strict=True)
+        ]
+        notes = ["difference: second minus first"]
+        if any(entry.mark for row in rows for entry in row):
+            notes.append(f"*: significant at {100 * LEVEL:.0f} %")
+        tables.append(TextTable(_COLUMNS, rows, printable(f"{key[0]}: {key[1]}, {metric}"), notes))
     return tables
 
 
-def _p(p: float | None) -> str:
-    """A p value as text, starred if it is below the level.
+def _entries(pair: Pair, first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Entry]:
+    ends = f"{pair.interval[0]:+.4f} {pair.interval[1]:+.4f}" if pair.interval else ""
+    mark = stale_mark(first, second)
+    return [
+        Entry(printable(pair_name(first, second) + (f" ({mark})" if mark else ""))),
+        Entry(str(first["bits"])),
+        *(Entry(f"{pair.before:.4f}"), Entry(f"{pair.after:.4f}"), Entry(f"{pair.after - pair.before:+.4f}")),
+        *(_p(pair.of_models), _p(pair.of_training)),
+        *(Entry(ends), Entry(str(pair.seeds or ""))),
+    ]
 
-    >>> [_p(x) for x in (None, 1.0, 0.0123, 0.00001)]
+
+def _p(p: float | None) -> Entry:
+    """A p value, marked if it is below the level.
+
+    >>> [str(_p(x)) for x in (None, 1.0, 0.0123, 0.00001)]
     ['', '1.000', '0.012*', '<0.001*']
     """
     if p is None:
-        return ""
-    return (f"{p:.3f}" if p >= 0.001 else "<0.001") + ("*" if p < LEVEL else "")
+        return Entry("")
+    return Entry(f"{p:.3f}" if p >= 0.001 else "<0.001", mark="*" if p < LEVEL else "")
+
+
+def pair_record(pair: Pair, metric: str) -> dict[str, Any]:
+    """A pair as a dict of all that is known of it, with all digits."""
+    first, second = pair.first.facts, pair.second.facts
+    return {
+        **{name: first[name] for name in ("benchmark", "dataset", "bits")},
+        **{"first": first["method"], "first settings": first["settings"], "first backbone": first["backbone"]},
+        **{"second": second["method"], "second settings": second["settings"], "second backbone": second["backbone"]},
+        **{"metric": metric, "first score": pair.before, "second score": pair.after},
+        **{"difference": pair.after - pair.before, **pair_tests(pair)},
+    }
+
+
+def pair_tests(pair: Pair) -> dict[str, Any]:
+    """The interval and the p values of a pair, and why there are none."""
+    low, high = pair.interval or (None, None)
+    return {
+        **{"low": low, "high": high, "p models": pair.of_models, "p training": pair.of_training},
+        **{"seeds": pair.seeds, "queries": pair.queries, "reason": pair.reason},
+    }
 
 
 def _tests(count: int) -> str:

@@ -11,7 +11,7 @@ import re
 import shlex
 import subprocess  # nosec B404 # git, with a fixed list of arguments and no shell
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -80,6 +80,27 @@ def _output(arguments: list[str]) -> str:
         check=True,
         text=True,
     ).stdout
+
+
+def revision_text(facts: Any) -> str:
+    """A recorded checkout as text: its revision, and whether it had changes; empty if it is unknown.
+
+    >>> revision_text({"revision": "f00d", "dirty": True}), revision_text(None)
+    ('f00d, with changes', '')
+    """
+    if not isinstance(facts, Mapping) or not facts.get("revision"):
+        return ""
+    return f"{facts['revision']}{', with changes' if facts.get('dirty') else ''}"
+
+
+def origins(facts: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The distinct git revisions and commands of several cells, from their provenance, as far as they are known."""
+    found: dict[str, dict[str, None]] = {"revisions": {}, "plugin revisions": {}, "commands": {}}
+    for one in facts:
+        found["revisions"].setdefault(revision_text(one.get("checkout")))
+        found["plugin revisions"].setdefault(revision_text(one.get("plugin_checkout")))
+        found["commands"].setdefault(str(one.get("command") or ""))
+    return {name: [text for text in texts if text] for name, texts in found.items()}
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Row = TypeVar("Row", bound=Mapping[str, Any])
 
 #: The start of the columns, and of the facts of a cell, that hold scores of the validation images.
 VALIDATION = "validation "
@@ -89,3 +90,35 @@ them by chance; measure them on a dataset with validation images to rank them by
         "favours the setting that fits them by chance; measure them on a dataset with validation images to rank them "
         "by those"
     )
+
+
+def ranking_warnings(rows: Sequence[Mapping[str, Any]], main: str | None, by: str) -> list[str]:
+    """A line if settings of a method are ranked by the queries; ``by`` is the column of the bits."""
+    bits = [block[0][by] for block in blocks(rows, by) if main and is_chosen_by_queries(block, main)]
+    return [queries_warning(rows[0]["dataset"], bits)] if bits else []
+
+
+def blocks(rows: Iterable[Row], by: str) -> list[list[Row]]:
+    """The rows with as many bits, in the order of their first rows."""
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row[by], []).append(row)
+    return list(found.values())
+
+
+def best_rows(rows: Sequence[Mapping[str, Any]], metrics: Iterable[str], by: str) -> set[tuple[int, str]]:
+    """The (id of row, column) of the highest scores with as many bits, or of those of the best validation scores.
+
+    Args:
+        rows: The rows of a dataset.
+        metrics: The metrics for which higher is better; their validation scores are included.
+        by: The column of the bits.
+    """
+    found = set[tuple[int, str]]()
+    for name in [column for metric in metrics for column in (metric, VALIDATION + metric)]:
+        for block in blocks(rows, by):
+            column = ranking_column(block, name)
+            rivals = [row for row in block if competes(row) and None not in (row.get(name), row.get(column), row[by])]
+            highest = max((row[column] for row in rivals), default=None)
+            found |= {(id(row), name) for row in rivals if row[column] == highest}
+    return found

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pandas import DataFrame
-from rich.table import Table
-from rich.text import Text
 
-from hashzoo.errors import UsageError, unknown_name
+from hashzoo.errors import UsageError, printable, unknown_name
 from hashzoo.results.board import index_by_place
 from hashzoo.results.leaderboard import PLACE, metrics, natural, records
-from hashzoo.results.render import STALE, add_column, by_dataset, format_value, new_table
+from hashzoo.results.render import STALE, by_dataset, column, entry
+from hashzoo.results.table import Entry, TextTable
 
 
 @dataclass(frozen=True)
@@ -121,25 +120,32 @@ def violations(comparison: DataFrame, rules: Iterable[Rule]) -> list[str]:
     return list(lines)
 
 
-def render_compare(comparison: DataFrame) -> list[Table]:
-    """A table of changed scores for each benchmark and dataset; the caption counts the others."""
+def render_compare(comparison: DataFrame) -> list[TextTable]:
+    """A table of changed scores for each benchmark and dataset; a note counts the others."""
     tables = []
     for rows in by_dataset(comparison):
         changed = [row for row in rows if row["change"] != "same" or row["status_before"] != row["status_after"]]
         several = len({row["backbone"] for row in rows}) > 1
-        names = ["method", *(["backbone"] if several else []), "bits", "metric", "before", "after", "difference"]
-        table = new_table(rows[0])
-        lines = [f"{len(rows) - len(changed)} of {len(rows)} scores are the same"]
-        table.caption = Text("\n".join([*lines, STALE] if any(row["marks"] for row in changed) else lines))
-        for name in [*names, "change"]:
-            add_column(table, name, name in ("method", "backbone", "metric", "change"))
-        for row in changed:
-            status = " -> ".join(row[name] or "no row" for name in ("status_before", "status_after"))
-            change = row["change"] if row["status_before"] == row["status_after"] else f"{row['change']}: {status}"
-            cells = [format_value(name, row, set()) for name in names]
-            table.add_row(*cells, Text(change, style=_STYLES.get(row["change"], "")))
-        tables.append(table)
+        names = ["method", "bits", "metric", "difference", "before", "after", "change"]
+        columns = [
+            replace(column(name, name in ("method", "metric", "change")), identifies=name in names[:3])
+            for name in [*names, *(["backbone"] if several else [])]
+        ]
+        notes = [f"{len(rows) - len(changed)} of {len(rows)} scores are the same"]
+        notes += ["difference: after minus before"] if changed else []
+        notes += [STALE] if any(row["marks"] for row in changed) else []
+        entries = [[_compared(one.name, row) for one in columns] for row in changed]
+        title = printable(f"{rows[0]['benchmark']}: {rows[0]['dataset']}")
+        tables.append(TextTable(columns, entries, title, notes))
     return tables
+
+
+def _compared(name: str, row: Mapping[str, Any]) -> Entry:
+    if name != "change":
+        return entry(name, row)
+    status = " -> ".join(row[one] or "no row" for one in ("status_before", "status_after"))
+    change = row["change"] if row["status_before"] == row["status_after"] else f"{row['change']}: {status}"
+    return Entry(change, style=_STYLES.get(row["change"], ""))
 
 
 _STYLES = {"rose": "green", "fell": "red", "removed": "red", "added": "green"}

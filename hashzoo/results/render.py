@@ -1,32 +1,33 @@
-"""Boards as tables for the terminal, ranked by score and compared with baselines."""
+"""Boards as tables for people, ranked by score and compared with baselines."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pandas import DataFrame
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from hashzoo.errors import UsageError, unknown_name
+from hashzoo.errors import UsageError, printable, unknown_name
 from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
-from hashzoo.results.leaderboard import main_metric, metrics, records, validation_columns
-from hashzoo.results.ranking import (
-    VALIDATION,
-    competes,
-    is_chosen_by_queries,
-    queries_warning,
-    ranked,
-    ranking_column,
-)
+from hashzoo.results.leaderboard import PLACE, main_metric, metrics, records, validation_columns
+from hashzoo.results.ranking import VALIDATION, best_rows, blocks, ranked, ranking_warnings
+from hashzoo.results.table import UNLIMITED, Column, Entry, TextTable
 
 #: What the mark of a stale row means.
 STALE = "stale: measured with code other than the installed code; run hashzoo bench again to update"
+
+#: What other marks mean, by the text that shows them.
+BEST = "*: the best of its number of bits, without controls and rows that are not ok"
+_SPREAD = "\u00b1: sample standard deviation over seeds"
+_MARKS = {
+    "control": "control: not a hashing method; it is never the best",
+    "contaminated": "contaminated: the backbone was trained with labels of this dataset",
+    "stale": STALE,
+}
 
 
 def add_differences(frame: DataFrame, by: str = "bits", extra: ExtraMetrics | None = None) -> DataFrame:
@@ -57,55 +58,184 @@ def _block(row: Mapping[str, Any], by: str) -> tuple[Any, ...]:
     return row["benchmark"], row["dataset"], row[by]
 
 
+@dataclass(frozen=True)
+class BoardView:
+    """The rows of one benchmark and dataset in the order and with the columns in which people see them.
+
+    Attributes:
+        benchmark: The benchmark.
+        dataset: The dataset.
+        source: What its images are, such as ``"CIFAR-10 (JPEG)"``; empty if it is unknown or rows differ.
+        metric: The metric by which rows are ranked, if there is one.
+        columns: The columns, the most important ones first.
+        rows: The rows; settings that all rows share are taken out.
+        best: The (id of row, metric) of the best scores.
+        shared: The settings that all rows share.
+        sections: The column by which rows are grouped; empty if they are not.
+        alike: The numbers of rows of the board that do not differ significantly from the best one of their bits.
+        tests: What was tested, if anything.
+        warnings: Lines about how the rows are ranked.
+    """
+
+    benchmark: str
+    dataset: str
+    source: str
+    metric: str | None
+    columns: Sequence[str]
+    rows: Sequence[dict[str, Any]]
+    best: Collection[tuple[int, str]]
+    shared: str
+    sections: str
+    alike: Collection[int] = frozenset()
+    tests: str = ""
+    warnings: Sequence[str] = ()
+
+    def table(self) -> TextTable:
+        """The table with its notes."""
+        ends = set[int]()
+        for number, (row, after) in enumerate(itertools.pairwise(self.rows) if self.sections else ()):
+            ends |= {number} if row[self.sections] != after[self.sections] else set()
+        return TextTable(
+            [self._column(name) for name in self.columns],
+            [[self._entry(name, row) for name in self.columns] for row in self.rows],
+            printable(f"{self.benchmark}: {self.dataset}{self.source and f', {self.source}'}"),
+            [printable(line) for line in self._notes()],
+            frozenset(ends),
+            advice="a wider terminal, | less -S, --columns or --json shows them",
+        )
+
+    def _column(self, name: str) -> Column:
+        made = column(name, any(isinstance(row.get(name), str) for row in self.rows))
+        return replace(made, vital=name == self.metric)
+
+    def _entry(self, name: str, row: Mapping[str, Any]) -> Entry:
+        mark = "≈" if name == self.metric and row[_NUMBER] in self.alike else ""
+        return entry(name, row, self.best, mark)
+
+    def _notes(self) -> list[str]:
+        shown = [row for row in self.rows if row["status"] != "ok"]
+        lines = [f"all rows: {self.shared}"] if self.shared else []
+        lines += [f"{row['method']} at {row['bits']}: {row['status']}: {row['reason']}" for row in shown]
+        if any(name in self.columns for _, name in self.best):
+            lines.append(BEST)
+        if self.tests and self.metric in self.columns:
+            lines.append(f"\u2248: was tested and cannot be told from the best of its number of bits; {self.tests}")
+        lines += self.warnings
+        if any(row.get(f"{name}_std") is not None for row in self.rows for name in self.columns):
+            lines.append(_SPREAD)
+        if names := [name.removeprefix("vs ") for name in self.columns if name.startswith("vs ")]:
+            lines.append(f"vs: {self.metric} minus that of {' or '.join(names)} at the same number of bits")
+        used = {mark for row in self.rows for mark in _row_marks(row)} if "method" in self.columns else set()
+        return lines + [text for mark, text in _MARKS.items() if mark in used]
+
+
 def render(
     frame: DataFrame,
     sort: str | None = None,
     columns: Sequence[str] | None = None,
-    width: int = 100,
     *,
     by: str = "bits",
     extra: ExtraMetrics | None = None,
-) -> list[Table]:
-    """A table for each benchmark and dataset, the best scores first within the same bits.
+) -> list[TextTable]:
+    """The tables of :func:`views`."""
+    return [one.table() for one in views(frame, sort, columns, by=by, extra=extra)]
 
-    The best score of each dataset and number of bits is bold and starred, except for controls, rows that are not ok,
-    and metrics for which higher is not better. The caption has the settings that all rows share, and what failed.
+
+def views(
+    frame: DataFrame,
+    sort: str | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    by: str = "bits",
+    extra: ExtraMetrics | None = None,
+    alike: Collection[int] = frozenset(),
+    tests: str = "",
+) -> list[BoardView]:
+    """A view for each benchmark and dataset, the best scores first within the same bits.
+
+    The best score of each dataset and number of bits is marked, except for controls, rows that are not ok, and metrics
+    for which higher is not better.
 
     Args:
         frame: The board.
         sort: A column to sort by instead; scores and rates are sorted in descending order.
-        columns: The columns to show; by default those that fit into ``width``.
-        width: Number of characters in a line.
+        columns: The columns to show after the method; by default those that hold scores or differ between rows.
         by: What "the same bits" are: "bits" as requested, or "stored_bits".
         extra: Metrics of plugins.
+        alike: The numbers of rows that do not differ significantly from the best one of their bits.
+        tests: The tests behind ``alike``.
 
     Raises:
         UsageError: If a column does not exist.
     """
     frame = add_differences(frame, by, extra)
-    for name in [*([sort] if sort else []), *(columns or [])]:
-        if name not in frame.columns:
-            raise UsageError(unknown_name("column", name, map(str, frame.columns)))
-    scores, tables = metrics(frame), []
+    _require_columns(frame, sort, columns)
+    scores, found = metrics(frame), []
     main, higher = main_metric(scores, extra), [name for name in scores if higher_is_better(name, extra)]
-    descending = {
-        *scores,
-        *validation_columns(frame),
-        *(name for name in frame.columns if name.startswith("vs ") or name.endswith("_per_second")),
-    }
-    for group in by_dataset(frame):
+    descending = _descending(frame)
+    for group in by_dataset(frame.assign(**{_NUMBER: range(len(frame))})):
         shared, group = without_shared(group)
         rows = _sorted(group, sort, main, descending, by)
         names = list(columns) if columns else _default_columns(rows, frame, sort, main, higher, by)
-        best = _best(rows, [*higher, *(VALIDATION + name for name in higher)], by)
-        sections, warnings = by if sort is None else "", ranking_warnings(rows, main, by)
-        optional = [n for n in names if n not in ("method", "bits", main, sort) and n in (*_OPTIONAL, *scores)]
-        table = _table(rows, names, best, sections, shared, warnings)
-        while optional and not columns and Console(width=10_000).measure(table).maximum > width:
-            names.remove(optional.pop())
-            table = _table(rows, names, best, sections, shared, warnings)
-        tables.append(table)
-    return tables
+        if "method" not in names:  # without it, nobody knows whose scores these are
+            names.insert(0, "method")
+        names.sort(key="method".__ne__)
+        sources = {row["source"] for row in rows if row.get("source")}
+        source = min(sources) if len(sources) == 1 else ""
+        place = str(rows[0]["benchmark"]), str(rows[0]["dataset"]), source, main
+        view = BoardView(*place, names, rows, best_rows(rows, higher, by), shared, by if sort is None else "")
+        warnings = ranking_warnings(rows, main, by)
+        own = {row[_NUMBER] for row in rows}
+        found.append(replace(view, alike=own & set(alike), tests=tests, warnings=warnings))
+    return found
+
+
+def select(
+    frame: DataFrame,
+    sort: str | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    by: str = "bits",
+    extra: ExtraMetrics | None = None,
+) -> DataFrame:
+    """The board itself, with all digits, for programs. Its index has the numbers of the rows in the board.
+
+    Args:
+        frame: The board.
+        sort: A column to sort by within each dataset.
+        columns: The columns to keep after those that identify a row; by default all of the board.
+        by: What "the same bits" are in differences from baselines.
+        extra: Metrics of plugins.
+
+    Raises:
+        UsageError: If a column does not exist.
+    """
+    if sort is None and columns is None:
+        return frame
+    wide = add_differences(frame, by, extra)
+    _require_columns(wide, sort, columns)
+    kept = list(frame.columns) if columns is None else [*PLACE, *(name for name in columns if name not in PLACE)]
+    if sort is None:
+        return wide[kept]
+    descending = _descending(wide)
+    wide[_NUMBER] = range(len(wide))
+    rows = [row for group in by_dataset(wide) for row in _sorted(group, sort, None, descending, by)]
+    return wide.iloc[[row[_NUMBER] for row in rows]][kept]
+
+
+def _descending(frame: DataFrame) -> set[str]:
+    """The columns of which the highest value comes first."""
+    rates = (name for name in frame.columns if name.startswith("vs ") or name.endswith("_per_second"))
+    return {*metrics(frame), *validation_columns(frame), *rates}
+
+
+def _require_columns(frame: DataFrame, sort: str | None, columns: Sequence[str] | None) -> None:
+    for name in [*([sort] if sort else []), *(columns or [])]:
+        if name not in frame.columns:
+            raise UsageError(unknown_name("column", name, map(str, frame.columns)))
+
+
+_NUMBER = "row number"  # of the board, as a column of the rows of views
 
 
 _HEADERS = {
@@ -115,8 +245,7 @@ _HEADERS = {
     "search_per_second": "search/s",
     "bytes_per_item": "bytes",
 }
-# Columns besides scores that are left out in a narrow terminal, the last one first.
-_OPTIONAL = ("fit_seconds", "bytes_per_item")
+_WIDEST = {"method": 28, "warnings": 28}  # characters before text is folded
 
 
 def by_dataset(frame: DataFrame) -> list[list[dict[str, Any]]]:
@@ -139,12 +268,8 @@ def _sorted(
     rows: list[dict[str, Any]], sort: str | None, main: str | None, descending: set[str], by: str
 ) -> list[dict[str, Any]]:
     if sort is None:
-        ordered = [
-            row
-            for block in _blocks(rows, by)
-            for row in (ranked(block, main, lambda row: row, descending=main in descending) if main else block)
-        ]
-        return sorted(ordered, key=lambda row: math.inf if row[by] is None else row[by])
+        parts = [ranked(part, main, lambda row: row) if main else part for part in blocks(rows, by)]
+        return sorted(itertools.chain.from_iterable(parts), key=lambda row: math.inf if row[by] is None else row[by])
     known = [row for row in rows if row[sort] is not None]
     known.sort(key=lambda row: row[sort], reverse=sort in descending)
     return known + [row for row in rows if row[sort] is None]
@@ -153,122 +278,62 @@ def _sorted(
 def _default_columns(
     rows: list[dict[str, Any]], frame: DataFrame, sort: str | None, main: str | None, higher: list[str], by: str
 ) -> list[str]:
-    """The columns that differ between rows or hold scores, few enough for a terminal."""
+    """The columns that differ between rows or hold scores, the most important ones first."""
     scores = metrics(frame)
     known = [name for name in scores if any(row[name] is not None for row in rows)]  # of this dataset
-    held = VALIDATION + (main or "")
     others = sorted((n for n in known if ":" not in n and n != main), key=lambda n: n not in higher)
-    chosen = [
-        *([main] if main else []),
-        *([held] if any(row.get(held) is not None for row in rows) else []),
-        *others[:2],
-    ]
-    if sort in scores and sort not in chosen:
+    chosen = others[:2]
+    if sort in scores and sort not in (*chosen, main):
         chosen.append(sort)
-    differing = {name: len({row.get(name) for row in rows}) > 1 for name in ("backbone", "budget")}
+    differing = {name: len({row.get(name) for row in rows}) > 1 for name in ("backbone", "budget", "source")}
     names = ["method", *(name for name, several in differing.items() if several), "bits"]
     if by == "stored_bits" or any(row.get("stored_bits") not in (None, row["bits"]) for row in rows):
         names.append("stored_bits")
     if any(row.get("seeds") not in (None, 0, 1) for row in rows):
         names.append("seeds")
-    names += chosen
+    names += [name for name in (main, VALIDATION + (main or "")) if any(row.get(name) is not None for row in rows)]
+    names += ["warnings"] if any(row.get("warnings") for row in rows) else []
     names += [name for name in frame.columns if name.startswith("vs ") and any(r[name] is not None for r in rows)]
+    names += chosen
     names += [name for name in ("fit_seconds", "bytes_per_item") if any(row.get(name) is not None for row in rows)]
     if sort and sort not in names and sort not in ("benchmark", "dataset", "settings"):
         names.append(sort)
-    return names + (["warnings"] if any(row.get("warnings") for row in rows) and "warnings" not in names else [])
+    return names
 
 
-def _blocks(rows: list[dict[str, Any]], by: str) -> list[list[dict[str, Any]]]:
-    """The rows with as many bits."""
-    blocks: dict[Any, list[dict[str, Any]]] = {}
-    for row in rows:
-        blocks.setdefault(row[by], []).append(row)
-    return list(blocks.values())
+def column(name: str, text: bool) -> Column:
+    """The column of this name, of text or of numbers; the method and the bits identify the rows."""
+    return Column(name, _HEADERS.get(name), text, name in ("method", "bits"), _WIDEST.get(name, UNLIMITED))
 
 
-def _best(rows: list[dict[str, Any]], names: Iterable[str], by: str) -> set[tuple[int, str]]:
-    """The (id of row, metric) of the highest scores with as many bits, or of those of the best validation scores."""
-    found = set[tuple[int, str]]()
-    for name in names:
-        for block in _blocks(rows, by):
-            column = ranking_column(block, name)
-            rivals = [row for row in block if competes(row) and None not in (row.get(name), row.get(column), row[by])]
-            highest = max((row[column] for row in rivals), default=None)
-            found |= {(id(row), name) for row in rivals if row[column] == highest}
-    return found
-
-
-def ranking_warnings(rows: list[dict[str, Any]], main: str | None, by: str) -> list[str]:
-    """A line if settings of a method are ranked by the queries."""
-    bits = [block[0][by] for block in _blocks(rows, by) if main and is_chosen_by_queries(block, main)]
-    return [queries_warning(rows[0]["dataset"], bits)] if bits else []
-
-
-def _table(
-    rows: list[dict[str, Any]],
-    names: list[str],
-    best: set[tuple[int, str]],
-    sections: str,
-    shared: str,
-    warnings: Sequence[str],
-) -> Table:
-    table = new_table(rows[0])
-    for name in names:
-        add_column(table, _HEADERS.get(name, name), isinstance(rows[0].get(name), str))
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
-        ends = bool(sections) and following is not None and following[sections] != row[sections]
-        table.add_row(*(format_value(name, row, best) for name in names), end_section=ends)
-    lines = [f"all rows: {shared}"] if shared else []
-    lines += [f"{row['method']} at {row['bits']}: {row['reason']}" for row in rows if row["status"] != "ok"]
-    lines += warnings
-    lines += [STALE] if "method" in names and any(row.get("stale") for row in rows) else []
-    table.caption = Text("\n".join(lines)) if lines else None
-    return table
-
-
-def new_table(row: Mapping[str, Any]) -> Table:
-    """An empty table titled with the benchmark and the dataset of a row."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.title, table.title_justify = Text(f"{row['benchmark']}: {row['dataset']}"), "left"
-    table.caption_justify = "left"
-    return table
-
-
-def add_column(table: Table, header: str, text: bool) -> None:
-    """Add a column of text or of numbers."""
-    # A number that is broken over two lines reads as another number, so only text is folded.
-    if text:
-        table.add_column(Text(header), overflow="fold", max_width=28)
-    else:
-        table.add_column(Text(header), justify="right", no_wrap=True)
-
-
-def format_value(name: str, row: Mapping[str, Any], best: set[tuple[int, str]]) -> Text:
-    """The text of a column of a row; ``best`` has the (id of row, metric) of scores in bold."""
+def entry(name: str, row: Mapping[str, Any], best: Collection[tuple[int, str]] = frozenset(), mark: str = "") -> Entry:
+    """The entry of a column of a row; ``best`` has the (id of row, metric) of the best scores."""
     value = row.get(name)
     if name == "method":
-        return Text(" ".join(filter(None, [row["method"], row["settings"], _marks(row)])))
+        return Entry(printable(" ".join(filter(None, [row["method"], row["settings"], _marks(row)]))))
     if value is None:
-        return Text("")
+        return Entry("")
     if name == "fit_seconds":
-        return Text(duration(value))
+        return Entry(duration(value))
     if name == "difference" or name.startswith("vs "):
-        return Text(f"{value:+.4f}")
+        return Entry(f"{value:+.4f}")
     if name.endswith("_per_second"):
-        return Text(compact(value))
+        return Entry(compact(value))
     if not isinstance(value, float) or name == "bytes_per_item":
-        return Text(f"{value:g}" if isinstance(value, float) else str(value))
-    wins = (id(row), name) in best
+        return Entry(f"{value:g}" if isinstance(value, float) else printable(value))
     deviation = row.get(f"{name}_std")
-    spread = "" if deviation is None else f" \u00b1{deviation:.4f}"
-    return Text(f"{value:.4f}{'*' if wins else ''}{spread}", style="bold" if wins else "")
+    spread = "" if deviation is None else f"{deviation:.4f}"
+    return Entry(f"{value:.4f}", best=(id(row), name) in best, mark=mark, spread=spread)
+
+
+def _row_marks(row: Mapping[str, Any]) -> list[str]:
+    flags = [name for name in ("contaminated", "stale") if row.get(name)]
+    marks = [row.get("status", "ok"), row.get("role", ""), *flags, row.get("marks", "")]
+    return [mark for mark in marks if mark not in ("ok", "baseline", "", None)]
 
 
 def _marks(row: Mapping[str, Any]) -> str:
-    flags = [name for name in ("contaminated", "stale") if row.get(name)]
-    marks = [row.get("status", "ok"), row.get("role", ""), *flags, row.get("marks", "")]
-    shown = [mark for mark in marks if mark not in ("ok", "baseline", "")]
+    shown = _row_marks(row)
     return f"({', '.join(shown)})" if shown else ""
 
 

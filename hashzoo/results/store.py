@@ -56,6 +56,24 @@ def path(folder: Path, identity: Identity, benchmark: str) -> Path:
     return folder / "cells" / f"{'.'.join(names)}.{identity.bits}.{identity.seed}.{identity.key}.json"
 
 
+def place(cell: Cell) -> tuple[str, str]:
+    """What distinguishes a cell from all others of a results folder: its benchmark and its key."""
+    return cell.benchmark, cell.identity.key
+
+
+def digest(path: Path) -> str:
+    """The digest of the arrays of the cell in a JSON file; empty if it has none. Raises DamagedError."""
+    return str(_content(path)["arrays"] or "")
+
+
+def has_arrays(path: Path) -> bool:
+    """Whether the arrays of the cell in a JSON file are beside it; they can be left out of results that are passed on.
+
+    Raises DamagedError.
+    """
+    return bool(found := digest(path)) and _arrays_path(path, found).exists()
+
+
 def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Path:
     """Write a cell, its arrays first, and return the path of its JSON file.
 

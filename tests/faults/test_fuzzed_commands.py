@@ -125,6 +125,7 @@ COMMANDS = st.one_of(
         st.just(["data"]), one(st.sampled_from(["show", "check"])), one(words | st.just("digits.small")), many(DATA)
     ),
     joined(st.just(["list"]), one(st.sampled_from(KINDS) | words), many(LIST)),
+    joined(st.just(["cite"]), many(one(words | lists)), st.sampled_from([[], ["--json"]])),
     joined(one(st.sampled_from(["show", "compare", "evaluate", "explain"])), many(one(places), 2), many(FILES)),
     joined(many(one(words), 2), st.sampled_from([[], ["--debug"], ["--version"], ["-h"]])),
 )

@@ -474,8 +474,12 @@ def test_methods_that_are_named_are_looked_at_and_others_refused(results):
         (["report", "{results}", "--root", "nowhere"], 2, "--root: there is no folder nowhere"),
         (["plot", "classes", "{results}", "-o", "x.png", "--root", "nowhere"], 2, "no folder nowhere"),
         (["report", "{results}", "--methods", "iqt"], 2, "did you mean 'itq'"),
+        (["report", "{results}", "--highlight", "iqt"], 2, "did you mean 'itq'"),
+        (["report", "{results}", "{results}"], 2, "given twice"),
+        (["plot", "pr", "{results}", "-o", "x.png", "--size", "3"], 2, "such as 3.4x2.5"),
+        (["plot", "pr", "{results}", "-o", "x.png", "--font", "DejaVu San"], 2, "did you mean 'DejaVu Sans'"),
         (["report", "{results}", "--explain", "iqt"], 2, "did you mean 'itq'"),
-        (["plot", "pr", "{results}", "-o", "x.pdf"], 2, ".png or .svg"),
+        (["plot", "pr", "{results}", "-o", "x.eps"], 2, ".png, .svg or .pdf"),
         (["plot", "pr", "{results}", "-o", "x.png", "--bits", "7"], 2, "there are: 8, 16"),
         (["plot", "pr", "{results}", "-o", "x.png", "--dataset", "digits"], 2, "did you mean 'digits.small'"),
     ],
@@ -493,11 +497,12 @@ def test_what_cannot_be_reported_is_one_line(arguments, code, says, results, tmp
 
 @pytest.mark.parametrize("kind", ["pr", "bits", "cost", "distances", "balance", "classes", "training"])
 def test_each_plot_is_drawn_and_the_same_twice(kind, results, tmp_path):
-    for name in ("a", "b"):
-        main(["plot", kind, str(results), "-o", str(tmp_path / f"{name}.svg")])
-    first, second = ((tmp_path / f"{name}.svg").read_bytes() for name in "ab")
-    assert first == second
-    assert first.startswith(b"<?xml")
+    for ending, start in (("svg", b"<?xml"), ("pdf", b"%PDF")):
+        for name in ("a", "b"):
+            main(["plot", kind, str(results), "-o", str(tmp_path / f"{name}.{ending}")])
+        first, second = ((tmp_path / f"{name}.{ending}").read_bytes() for name in "ab")
+        assert first == second
+        assert first.startswith(start)
 
 
 def test_ranks_are_drawn_of_a_board_that_has_blocks(tmp_path):

@@ -41,7 +41,7 @@ def test_methods_stand_by_their_mean_ranks_and_groups_share_a_letter():
     assert found.ranks.tolist() == sorted(found.ranks)
     assert found.ranks.sum() == pytest.approx(10)
     assert found.groups == [(0, 0), (1, 2), (3, 3)]
-    assert [str(c) for c in render(found).columns[2]._cells] == ["a  ", " b ", " b ", "  c"]
+    assert render(found).column("group") == ["a  ", " b ", " b ", "  c"]
     assert "Wilcoxon" in found.test
 
 

@@ -3,6 +3,8 @@ Hans 2025).
 
 The networks of the source are EfficientNet-B3 and Swin-B at 224 pixels, each pooled: F = [alpha F_e; beta F_s] with
 learnable scalars that start at 1. The next layer can absorb these scalars; they only change the training dynamics.
+
+Cite: li2025swin, tan2019efficientnet, liu2021swin
 """
 
 from __future__ import annotations

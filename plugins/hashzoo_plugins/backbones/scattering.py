@@ -4,6 +4,8 @@ The features are averages of the moduli of oriented wavelet responses, and of th
 each divided by the modulus that it derives from (Anden & Mallat, 2014). They resemble the first layers of a trained
 network but have no weights. Use them to compare methods without pretrained weights when training a network for each
 method would take hours.
+
+Cite: bruna2013scattering, anden2014scattering
 """
 
 from __future__ import annotations

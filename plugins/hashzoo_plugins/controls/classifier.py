@@ -1,4 +1,7 @@
-"""The class of a plain classifier as the code (Sablayrolles, Douze, Usunier & Jegou, ICASSP 2017)."""
+"""The class of a plain classifier as the code (Sablayrolles, Douze, Usunier & Jegou, ICASSP 2017).
+
+Cite: sablayrolles2017evaluate
+"""
 
 from __future__ import annotations
 

@@ -4,12 +4,14 @@ CVPR 2020), adapted to hashing.
 Two last blocks share a trunk. The samples of one are uniform over images, those of the other mostly from small classes.
 A code combines both, and training shifts from the first to the second.
 
-    f_c, f_r  = blocks of an image of the plain sampler and of one of the reversed sampler    (B, D) each
-    reversed: P(c) = w_c / sum w,  w_c = n_max / n_c, then uniform inside the class
-    alpha     = 1 - p^2,   p the progress of training, 0 to 1
-    h         = tanh(BN(W 2 [alpha f_c ; (1 - alpha) f_r]))                                    (B, K)
-    L         = alpha CE(W_c h, y_c) + (1 - alpha) CE(W_c h, y_r) + 0.1 mean (|h| - 1)^2
-    b         = sgn(h) of one image in both blocks, alpha = 0.5
+    f_c   = block of an image of the plain sampler               (B, D)
+    f_r   = block of an image of the reversed sampler            (B, D)
+            P(c) = w_c / sum w,  w_c = n_max / n_c, then uniform in the class
+    alpha = 1 - p^2,  p the progress of training, 0 to 1
+    h     = tanh(BN(W 2 [alpha f_c ; (1 - alpha) f_r]))          (B, K)
+    L     = alpha CE(W_c h, y_c) + (1 - alpha) CE(W_c h, y_r)
+            + 0.1 mean (|h| - 1)^2
+    b     = sgn(h) of one image in both blocks, alpha = 0.5
 
 Resolved: BBN is a classifier; the hash layer on the mixed feature, which the classifier reads, and the quantization
 term are the adaptation. An arbitrary backbone has no last block to duplicate, so a block is x + relu(W x) on its pooled
@@ -21,6 +23,8 @@ from 0.902 to 0.969, and lowered that of small classes from 0.579 to 0.545.
 
 Public code: the published CIFAR configurations are for an imbalance of 50 (ratio 0.02); imbalances of 100 and 10 need
 ratios of 0.01 and 0.1.
+
+Cite: zhou2020bbn
 """
 
 from __future__ import annotations

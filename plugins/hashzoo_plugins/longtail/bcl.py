@@ -5,11 +5,14 @@ Supervised contrast in which all classes have equal weight: a class enters the d
 and every class is in every batch through a center computed from the classifier's weights. A classifier with logits
 adjusted by the class frequencies is trained too.
 
-    h    = tanh(BN(W f))                                                                     (B, K)
-    z    = normalized perceptron of h of two views (2 B, K);  c_j = normalized perceptron of row j of W_c (C, K)
-    B_ij = the z of class j and c_j, without z_i;   P_i = B_ij of its own class, j = y_i
-    L_B  = mean_i - 1/|P_i| sum_{p in P_i} log( e^{z_i p / tau} / sum_j 1/|B_ij| sum_{k in B_ij} e^{z_i k / tau} )
-    L_LC = CE(W_c h + log pi, y),   pi_c = n_c / N
+    h    = tanh(BN(W f))                                         (B, K)
+    z    = normalized perceptron of h of two views               (2 B, K)
+    c_j  = normalized perceptron of row j of W_c                 (C, K)
+    B_ij = the z of class j and c_j, without z_i
+    P_i  = B_ij of its own class, j = y_i
+    D_i  = sum_j 1/|B_ij| sum_{k in B_ij} e^{z_i k / tau}
+    L_B  = mean_i - 1/|P_i| sum_{p in P_i} log( e^{z_i p / tau} / D_i )
+    L_LC = CE(W_c h + log pi, y),  pi_c = n_c / N
     L    = L_LC + 0.35 L_B + 0.1 mean (|h| - 1)^2
     b    = sgn(h)
 
@@ -20,6 +23,8 @@ images counts as one image in pi, so that its logit is finite, and its center ta
 ``bcl`` in a composition has one view.
 
 Public code: it agrees with the formula in the denominators; the anchor does not count in its own class.
+
+Cite: zhu2022bcl
 """
 
 from __future__ import annotations

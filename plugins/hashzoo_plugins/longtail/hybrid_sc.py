@@ -4,11 +4,13 @@ CVPR 2021), adapted to hashing.
 One branch learns features by contrast, from images sampled uniformly; the other learns a classifier, from images
 sampled uniformly over classes. Training shifts from the first to the second.
 
-    h     = tanh(BN(W f))                                                              (B, K)
+    h     = tanh(BN(W f))                                        (B, K)
     z     = normalized perceptron of h, K -> K -> K
-    L_SC  = mean_i - 1/|P_i| sum_{p in P_i} log( e^{z_i z_p / tau} / sum_{k != i} e^{z_i z_k / tau} ),   P_i: same class
+    P_i   = the other z of the class of i
+    L_SC  = mean_i - 1/|P_i| sum_{p in P_i}
+            log( e^{z_i z_p / tau} / sum_{k != i} e^{z_i z_k / tau} )
     L_CE  = CE(W_c h, y) of the class-balanced sampler
-    alpha = 1 - p^2,   p the progress of training, 0 to 1
+    alpha = 1 - p^2,  p the progress of training, 0 to 1
     L     = alpha L_SC + (1 - alpha) L_CE + 0.1 mean (|h| - 1)^2
     b     = sgn(h)
 
@@ -23,6 +25,8 @@ follows steps, not epochs. tau is 0.1; that of PSC is 0.1 for CIFAR-100 and 1 fo
 composition has one view, and the uniform sampler for both branches.
 
 Public code: none by the authors was found; a reproduction was read.
+
+Cite: wang2021hybrid
 """
 
 from __future__ import annotations

@@ -4,13 +4,17 @@ A memory of class prototypes transfers knowledge to small classes: a gated mixtu
 of an image, and the hash layer reads the sum. The only loss is the cross-entropy of the classes, weighted by the
 effective numbers of their images.
 
-    v  = relu(W_v relu(f))               direct feature (B, M), M = 2000, of the pooled feature f (B, D)
-    P  = class means of v                prototypes (C, M), computed in eval mode before every epoch
-    o  = softmax(T_h v),  v_m = o P      output of the memory (B, M)
-    v' = v + tanh(T_s v) v_m             elementwise
-    h  = tanh(W_h v'),  p = softmax(W_c h)
-    L  = - 1/B sum_i w_{y_i} log p_{i, y_i},   w_c = (1 - beta) / (1 - beta^n_c) over the largest of them
-    b  = sgn(h)
+    v   = relu(W_v relu(f))          direct feature (B, M), M = 2000,
+                                     of the pooled feature f (B, D)
+    P   = class means of v           prototypes (C, M), computed in eval
+                                     mode before every epoch
+    o   = softmax(T_h v)
+    v_m = o P                        output of the memory (B, M)
+    v'  = v + tanh(T_s v) v_m        elementwise
+    h   = tanh(W_h v'),  p = softmax(W_c h)
+    w_c = (1 - beta) / (1 - beta^n_c) over the largest of them
+    L   = - 1/B sum_i w_{y_i} log p_{i, y_i}
+    b   = sgn(h)
 
 Resolved: ``beta`` is 0 as in the authors' code, so all weights are 1 and the loss is plain cross-entropy; its help
 text says 0.99. There is no quantization term and no normalization of the code, as in the paper; the optimizer and its
@@ -21,6 +25,8 @@ it is not available for compositions; the loss is (``lthnet``).
 Public code: the prototype of a class without images is 0/0; the logarithm of the softmax output is unbounded (here
 log-softmax); ``topk = -1`` drops the last item of the database; precision and recall curves exclude queries without a
 hit; the query set is scored every epoch and the best epoch is reported.
+
+Cite: chen2021lthnet
 """
 
 from __future__ import annotations

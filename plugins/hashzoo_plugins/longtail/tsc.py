@@ -5,13 +5,17 @@ With a long tail, contrast spreads the large classes and leaves little of the sp
 per class is spread evenly in advance. Every class is pulled to a target; the assignment is updated during training, so
 that classes move as little as possible.
 
-    t_1 .. t_C = argmin sum_i log sum_j e^{t_i t_j / 0.07},  |t_i| = 1                       (C, K)
-    h   = tanh(BN(W f)) of two views,   z = normalized perceptron of h                       (2 B, K)
-    m_c = normalized 0.9 m_c + 0.1 (normalized mean of the z of class c)                     after every batch
-    s   = argmax over permutations of sum_c m_c t_{s(c)}                                     Hungarian matching
-    L_K = mean_i - 1/(k+1) sum_{p in V_i} log( e^{z_i p / tau} / sum_{j != i} e^{z_i z_j / tau} )
-          V_i: the other view of the image and k others of its class
-    L_T = mean_i - log( e^{z_i t_{s(y_i)} / tau} / (sum_{j != i} e^{z_i z_j / tau} + sum_c e^{z_i t_c / tau}) )
+    t_1 .. t_C = argmin sum_i log sum_j e^{t_i t_j / 0.07},  |t_i| = 1,  (C, K)
+    h   = tanh(BN(W f)) of two views                             (2 B, K)
+    z   = normalized perceptron of h                             (2 B, K)
+    m_c = normalized 0.9 m_c + 0.1 (normalized mean of the z of class c),
+          after every batch
+    s   = argmax over permutations of sum_c m_c t_{s(c)},  Hungarian matching
+    D_i = sum_{j != i} e^{z_i z_j / tau}
+    V_i = the other view of the image and k others of its class
+    L_K = mean_i - 1/(k+1) sum_{p in V_i} log( e^{z_i p / tau} / D_i )
+    L_T = mean_i - log( e^{z_i t_{s(y_i)} / tau}
+                        / (D_i + sum_c e^{z_i t_c / tau}) )
     L   = L_K + 0.2 L_T + 0.1 mean (|h| - 1)^2
     b   = sgn(h)
 
@@ -25,6 +29,8 @@ momentum encoder). A class that has not occurred yet has no direction and takes 
 
 Public code: both terms have the same denominator, images and targets, and are divided by k + 2, the number of all
 positives; classes that have not occurred yet start from random directions.
+
+Cite: li2022tsc
 """
 
 from __future__ import annotations

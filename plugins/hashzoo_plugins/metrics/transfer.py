@@ -1,4 +1,7 @@
-"""Transfer of codes to a classification task (Sablayrolles, Douze, Usunier & Jegou, ICASSP 2017)."""
+"""Transfer of codes to a classification task (Sablayrolles, Douze, Usunier & Jegou, ICASSP 2017).
+
+Cite: sablayrolles2017evaluate
+"""
 
 from __future__ import annotations
 

@@ -3,10 +3,15 @@
 Only queries pass through the network; the codes of the training images, which are the database in the paper, are free
 variables learned from labels.
 
-    loss on the network, V fixed:  mean over i in the batch and j in train of (<u_i, v_j> - K S_ij)^2
-                                   + gamma / n mean over i of |v_i - u_i|^2,  u = tanh(W f + c)  (B, K)
-    V, U fixed:  v_k = -sgn(2 V_rest U_rest' u_k + q_k),  Q = -2 K S' U - 2 gamma (U on its own rows)
-    S = s (1 + r) - r,  r = sum s / sum (1 - s): 1 for similar pairs, -r for the others, sum 0
+    u = tanh(W f + c)  (B, K)
+    loss on the network, V fixed:
+        mean over i in the batch and j in train of (<u_i, v_j> - K S_ij)^2
+        + gamma / n mean over i of |v_i - u_i|^2
+    V, U fixed:
+        v_k = -sgn(2 V_rest U_rest' u_k + q_k)
+        Q = -2 K S' U - 2 gamma (U on its own rows)
+    S = s (1 + r) - r,  r = sum s / sum (1 - s):
+        1 for similar pairs, -r for the others, sum 0
     code = sgn(u);  for a training image in the database its row of V
 
 Resolved: V is solved each time ``sample`` images have passed through the network (or all training images, if there are
@@ -17,6 +22,8 @@ that encode every image by the network. Otherwise V is used in training only.
 
 Public code: scores on such databases are reported next to those of inductive methods; the ``adsh`` of another toolkit
 is a different method (Angular Deep Supervised Hashing).
+
+Cite: jiang2018adsh
 """
 
 from __future__ import annotations

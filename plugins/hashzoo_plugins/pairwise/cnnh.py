@@ -3,8 +3,10 @@
 Two stages: coordinate descent finds codes of the training images from their similarity matrix alone; then a network
 learns to predict these codes.
 
-    stage 1:  min over H in [-1, 1]^(n x K) of  |S - H H' / K|^2,  S = +1 similar, -1 not;  then B = sgn(H)
-    stage 2:  mean binary cross-entropy between z = W f + v  (B, K), as log-odds, and the bits of B
+    stage 1:  min over H in [-1, 1]^(n x K) of  |S - H H' / K|^2,
+              S = +1 similar, -1 not;  then B = sgn(H)
+    stage 2:  mean binary cross-entropy between z = W f + v  (B, K),
+              as log-odds, and the bits of B
     code = sgn(z)
 
 Resolved: the matrix is n x n, so ``sample`` training images are used in both stages (all, if fewer). One entry changes
@@ -12,6 +14,8 @@ at a time, by a Newton step clipped to [-1, 1], in ten sweeps from a random star
 is not taken. The additional class output of CNNH+ is not included. The defaults of the paper are unverified.
 
 Public code: the codes of the first stage cannot learn from the network; the matrix has n^2 entries.
+
+Cite: xia2014cnnh
 """
 
 from __future__ import annotations

@@ -3,8 +3,10 @@
 A Cauchy distribution instead of the logistic one: its probability falls steeply near distance 0, which concentrates
 similar images in a small Hamming ball, where a lookup within a radius finds them.
 
-    d(z, z') = K / 2 (1 - cos(z, z')),  p = gamma / (gamma + d),  z = W f + v  (B, K)
-    loss = mean over i < j of  w_ij [ s_ij log(1 + d_ij / gamma) + (1 - s_ij) log(1 + gamma / d_ij) ]
+    z = W f + v  (B, K)
+    d(z, z') = K / 2 (1 - cos(z, z')),  p = gamma / (gamma + d)
+    loss = mean over i < j of  w_ij [ s_ij log(1 + d_ij / gamma)
+                                      + (1 - s_ij) log(1 + gamma / d_ij) ]
            + lambda mean over i of  log(1 + d(|z_i|, 1) / gamma)
     code = sgn(z);  w as in HashNet
 
@@ -14,6 +16,8 @@ scripts).
 
 Public code: released scripts use the squared Euclidean distance of unnormalized codes, and no quantization; ports count
 each image as its own similar pair.
+
+Cite: cao2018dch
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Maximum a posteriori codes: a logistic likelihood of pairs and a bimodal Laplaci
 
     theta_ij = <u_i, u_j>,  u = tanh(W f + v)  (B, K)
     loss = mean over i < j of  softplus(theta_ij) - s_ij theta_ij
-           + lambda mean over i < j of  sum_k log cosh(|u_ik| - 1) + log cosh(|u_jk| - 1)
+           + lambda mean over i < j of
+             sum_k log cosh(|u_ik| - 1) + log cosh(|u_jk| - 1)
     code = sgn(u)
 
 Resolved: the paper does not specify the following, or public code differs. The inner product has no factor 1/2. Pairs
@@ -19,6 +20,8 @@ codes orthogonal, so ``dissimilar`` is -1.
 Public code: pairs of an image with itself count as similar, a hidden quantization term; forward and backward passes
 weight the terms differently; a memory bank initialized with zeros counts as images; one repository implements DHN-Q as
 DHN. Inner products of long codes saturate the logistic: at 64 bits the gradient of a wrong pair no longer grows.
+
+Cite: zhu2016dhn
 """
 
 from __future__ import annotations

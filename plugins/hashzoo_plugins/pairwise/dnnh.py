@@ -3,9 +3,11 @@
 Divide and encode: the features are cut into K slices, and each bit depends on one slice only, so that bits are less
 redundant. The loss is a triplet hinge.
 
-    s = V f  (B, 50 K), cut into K slices of 50;  v_k = sigmoid(<w_k, s_k> + c_k)
+    s = V f  (B, 50 K), cut into K slices of 50
+    v_k = sigmoid(<w_k, s_k> + c_k)
     F_k = 0 below 1/2 - epsilon, v_k in between, 1 above 1/2 + epsilon
-    loss = mean over triplets (q, p, n) of  max(0, |F_q - F_p|^2 - |F_q - F_n|^2 + 1)
+    loss = mean over triplets (q, p, n) of
+           max(0, |F_q - F_p|^2 - |F_q - F_n|^2 + 1)
     code = [v >= 1/2]
 
 Resolved: the step has the gradient of v, since its own gradient is 0 outside the band. The paper does not give
@@ -14,6 +16,8 @@ triplets of a batch are used, never with the query as its own positive; the loss
 code of the head is 2 F - 1.
 
 Public code: a port scales the gradient by an additional factor 2; codes in {0, 1} are compared with codes in {-1, 1}.
+
+Cite: lai2015dnnh
 """
 
 from __future__ import annotations

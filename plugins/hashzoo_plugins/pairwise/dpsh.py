@@ -4,7 +4,8 @@ The likelihood of a pair's label is logistic in half the inner product of its co
 distance of the real codes to their signs.
 
     theta_ij = <u_i, u_j> / 2,  u = W f + v  (B, K)
-    loss = mean over i < j of softplus(theta_ij) - s_ij theta_ij  +  eta / n mean over i of |sgn(u_i) - u_i|^2
+    loss = mean over i < j of softplus(theta_ij) - s_ij theta_ij
+           + eta / n mean over i of |sgn(u_i) - u_i|^2
     code = sgn(u);  n training images, eta = 10
 
 Resolved: pairs are those inside the batch. The authors pair a batch with the stored codes of all n training images and
@@ -13,6 +14,8 @@ several), but codes from earlier states of the network are not used.
 
 Public code: a release evaluates in training mode, so a code depends on its batch; ports initialize the memory bank with
 zeros and count them as images; one adds the weights of HashNet and calls it DPSH.
+
+Cite: li2016dpsh
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Product quantization instead of a Hamming code: a bottleneck z is cut into parts, and each part is replaced by the
 nearest of 256 codewords, so an image takes K / 8 bytes. The real z of a query is compared with the codewords.
 
-    loss = mean over i < j of (s_ij - cos(z_i, z_j))^2 + lambda mean over i of |z_i - C b_i|^2,  s = +1 or -1
+    loss = mean over i < j of (s_ij - cos(z_i, z_j))^2,  s = +1 or -1
+           + lambda mean over i of |z_i - C b_i|^2
     z = W f + v  (B, 300);  C b_i: in each part the codeword nearest to z_i
     distance(q, i) = |z_q - C b_i|^2
 
@@ -13,6 +14,8 @@ the width of the bottleneck is the largest multiple of that number within ``widt
 codewords some codewords are unused. The numbers of the paper are unverified.
 
 Public code: scores of the asymmetric distance, whose query is not quantized, appear in tables of Hamming codes.
+
+Cite: cao2016dqn
 """
 
 from __future__ import annotations

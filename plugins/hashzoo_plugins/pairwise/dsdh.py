@@ -3,11 +3,15 @@
 The network learns from the likelihood of pairs. In addition, discrete cyclic coordinate descent finds binary codes of
 the training images that predict the labels linearly. Outputs and codes are pulled towards each other.
 
-    loss on the network, B fixed:  mean over i < j of softplus(theta_ij) - s_ij theta_ij,  theta_ij = <u_i, u_j> / 2
-                                   + eta mean over i of |b_i - u_i|^2
-    objective on the codes, U fixed:  mu |Y - B W|^2 + nu |W|^2 + eta |B - U|^2,  B in {-1, 1}^(n x K)
-    W = (B'B + nu / mu I)^-1 B'Y;  b_k by descent with Q = Y W' + eta / mu U
     u = W f + v  (B, K);  code = sgn(u)
+    theta_ij = <u_i, u_j> / 2
+    loss on the network, B fixed:
+        mean over i < j of softplus(theta_ij) - s_ij theta_ij
+        + eta mean over i of |b_i - u_i|^2
+    objective on the codes, U fixed:
+        mu |Y - B W|^2 + nu |W|^2 + eta |B - U|^2,  B in {-1, 1}^(n x K)
+        W = (B'B + nu / mu I)^-1 B'Y
+        b_k by descent with Q = Y W' + eta / mu U
 
 Resolved: eta is the weight of a mean over images relative to a mean over pairs. With sums over all n training images,
 as printed in the paper, it would be eta / n, 2e-6 for 5,000 images: the codes would not affect the network, and no bit
@@ -18,6 +22,8 @@ paper.
 
 Public code: in a port the classification has no path to the network, and eta |B - U|^2 is missing, so that it trains
 DPSH.
+
+Cite: li2017dsdh
 """
 
 from __future__ import annotations

@@ -4,13 +4,17 @@ Similar images are pulled together, dissimilar images are pushed apart up to a d
 pulled to +-1 by their L1 distance. The output is linear, so that no saturation slows the gradient.
 
     d_ij = |u_i - u_j|^2,  u = W f + v  (B, K)
-    loss = mean over i < j of  s_ij / 2 d_ij + (1 - s_ij) / 2 max(m - d_ij, 0) + alpha (||u_i| - 1|_1 + ||u_j| - 1|_1)
-    code = sgn(u);  m = 2 K: dissimilar codes should differ in half of their bits
+    loss = mean over i < j of  s_ij / 2 d_ij + (1 - s_ij) / 2 max(m - d_ij, 0)
+                               + alpha (||u_i| - 1|_1 + ||u_j| - 1|_1)
+    m = 2 K: dissimilar codes should differ in half of their bits
+    code = sgn(u)
 
 Resolved: the loss is a mean over unordered pairs; every image is in B - 1 of them, so the last term is 2 alpha times
 the mean over images. At u = 0 the slope of ||u| - 1| is that for sgn(0) = +1.
 
 Public code: ports use the sign instead of the absolute value in the regularizer, or average it with another alpha.
+
+Cite: liu2016dsh
 """
 
 from __future__ import annotations

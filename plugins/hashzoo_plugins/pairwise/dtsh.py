@@ -4,8 +4,9 @@ The likelihood that a query is closer to a similar image than to a dissimilar on
 difference of half the inner products.
 
     theta_ij = <u_i, u_j> / 2,  u = W f + v  (B, K)
-    loss = mean over triplets (q, p, m) of softplus(-(theta_qp - theta_qm - alpha))
-           + lambda / n mean over i of |sgn(u_i) - u_i|^2,  alpha = K / 2
+    loss = mean over triplets (q, p, m) of
+           softplus(-(theta_qp - theta_qm - alpha)),  alpha = K / 2
+           + lambda / n mean over i of |sgn(u_i) - u_i|^2
     code = sgn(u);  n training images, lambda = 100
 
 Resolved: all triplets of a batch are used, never with the query as its own positive; a batch without triplets has the
@@ -13,6 +14,8 @@ quantization term only. The normalization of the sum over triplets is not known;
 lambda / n as in DPSH, where n counts labels if images have several.
 
 Public code: ports fix alpha at 5 for all code lengths, omit the factor 1/2, and allow the query as its own positive.
+
+Cite: wang2016dtsh
 """
 
 from __future__ import annotations

@@ -3,9 +3,12 @@
 tanh(beta z) approaches the sign as beta grows during training, so no quantization term is needed. Pairs are weighted so
 that the few similar ones count as much as the many dissimilar ones.
 
-    h = tanh(beta z),  z = W f + v  (B, K),  beta = sqrt(1 + growth t),  t = 0..1 through the training
-    loss = mean over i < j of  w_ij [ softplus(alpha <h_i, h_j>) - alpha s_ij <h_i, h_j> ],  alpha = 10 / K
-    w_ij = |S| / |S_1| for similar pairs, |S| / |S_0| for the others;  code = sgn(z)
+    z = W f + v  (B, K),  h = tanh(beta z),  code = sgn(z)
+    beta = sqrt(1 + growth t),  t = 0..1 through the training
+    w_ij = |S| / |S_1| for similar pairs, |S| / |S_0| for the others
+    loss = mean over i < j of
+           w_ij [ softplus(alpha <h_i, h_j>) - alpha s_ij <h_i, h_j> ],
+           alpha = 10 / K
 
 Resolved: pairs are the unordered pairs of one batch (the authors pair two batches). Their beta is sqrt(1 + 0.005 n)
 after n of 10,000 steps, updated every 200 steps; here it reaches the same final value, sqrt(51), continuously. For
@@ -15,6 +18,8 @@ weights are 1.
 
 Public code: dividing by the number of similar pairs fails in a batch without one; a port changes beta by whole epochs;
 some evaluate tanh instead of the sign.
+
+Cite: cao2017hashnet
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""MIHash: hashing with mutual information (Cakir, He, Bargal & Sclaroff, ICCV 2017; TPAMI 2019).
+"""MIHash: Online Hashing with Mutual Information (Cakir, He, Bargal & Sclaroff, ICCV 2017; TPAMI 2019).
 
 For every image of a batch, the distances to its neighbors and to all other images have two distributions. The loss
 maximizes the mutual information between distance and neighborhood, with differentiable soft histograms.
 
-    phi = 2 sigmoid(a z) - 1,  D_ij = (K - <phi_i, phi_j>) / 2,  j != i,  z = W f + v  (B, K)
+    z = W f + v  (B, K),  phi = 2 sigmoid(a z) - 1
+    D_ij = (K - <phi_i, phi_j>) / 2,  j != i
     p(D) by n + 1 triangles of half width K / n around 0, K / n, .., K
-    loss = - mean over i of  H(p(D)) - p_+ H(p(D | neighbor)) - p_- H(p(D | other)),  log base 2
+    loss = - mean over i of
+           H(p(D)) - p_+ H(p(D | neighbor)) - p_- H(p(D | other)),  log base 2
     code = sgn(z)
 
 Resolved: the image itself is excluded. ``slope`` is a; the number of bins is K / 2. Without neighbors, or without
@@ -13,6 +15,8 @@ other images, the information is 0.
 
 Public code: a toolkit returns the information itself as the loss, and so minimizes it; it omits the last bin, which
 holds opposite codes; and it counts an image as dissimilar to itself. One computes average precision without rank 1.
+
+Cite: cakir2017mihash, cakir2019mihash
 """
 
 from __future__ import annotations

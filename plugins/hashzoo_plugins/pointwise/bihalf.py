@@ -3,7 +3,8 @@
 Each bit is 1 for the upper half of a batch and -1 for the lower half, the closest assignment with equal halves. Cosines
 of these codes are matched to cosines of features.
 
-    B_ik = +1 if z_ik is among the floor(n / 2) largest of its bit, -1 otherwise,  z = W f + v  (n, K)
+    z = W f + v  (n, K)
+    B_ik = +1 if z_ik is among the floor(n / 2) largest of its bit, else -1
     backward:  dL/dz = dL/dB + gamma (z - B) / (n K)
     loss = mean over i < j of (cos(b_i, b_j) - cos(f_i, f_j))^2
     code = sgn(z), for each image on its own
@@ -13,6 +14,8 @@ the batch. Features are centered by the mean of the batch (``center = False``: n
 after a ReLU are never negative but those of codes are.
 
 Public code: query codes computed by sorting depend on the other queries; a port had a bug in this layer.
+
+Cite: li2021bihalf
 """
 
 from __future__ import annotations

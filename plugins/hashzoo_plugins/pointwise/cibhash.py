@@ -3,14 +3,18 @@
 Two views of an image should have the same code, and different images different codes. The bit probabilities of the two
 views are pulled together, which removes from the code what the views do not share.
 
-    p = sigmoid(z),  z = MLP(f)  (B, K);  b = sgn(p - 1/2) with a straight-through gradient
+    z = MLP(f)  (B, K),  p = sigmoid(z)
+    b = sgn(p - 1/2) with a straight-through gradient
     loss = NT-Xent over the 2 B codes of both views, cosine, temperature tau
-           + beta / 2 mean over i of  KL(p1_i | p2_i) + KL(p2_i | p1_i),  Bernoulli, summed over bits
+           + beta / 2 mean over i of  KL(p1_i | p2_i) + KL(p2_i | p1_i),
+             Bernoulli, summed over bits
     code = [p >= 1/2]
 
 Resolved: the second distribution of each divergence is constant, as in the authors' code (the value is the same). The
 MLP has one hidden layer of 1024 units. Views are those of Deep Hash Distillation at full strength, with crops of at
 least half of the image. With stored features both views are equal, and the loss only separates different images.
+
+Cite: qiu2021cibhash
 """
 
 from __future__ import annotations

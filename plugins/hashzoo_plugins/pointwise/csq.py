@@ -1,11 +1,15 @@
-"""Central Similarity Quantization (Yuan, Wang, Zhang, Tay, Jie, Liu & Feng, CVPR 2020).
+"""Central Similarity Quantization for Efficient Image and Video Retrieval (Yuan, Wang, Zhang, Tay, Jie, Liu & Feng,
+CVPR 2020).
 
 Each class has a binary center, a row of a Hadamard matrix, so that centers are far apart. Each bit of a code is trained
 towards the center of its class.
 
-    t_i = center of the class of i; of several labels, the sign of the sum of their centers
-    loss = mean over i, k of  BCE((h_ik + 1) / 2, (t_ik + 1) / 2)  +  lambda Q,  h = tanh(W f + v)  (B, K)
-    Q = mean over i, k of (|h_ik| - 1)^2, or mean over i of sum_k log cosh(|h_ik| - 1);  code = sgn(h)
+    h = tanh(W f + v)  (B, K),  code = sgn(h)
+    t_i = center of the class of i;
+          of several labels, the sign of the sum of their centers
+    loss = mean over i, k of  BCE((h_ik + 1) / 2, (t_ik + 1) / 2)  +  lambda Q
+    Q = mean over i, k of (|h_ik| - 1)^2,
+        or mean over i of sum_k log cosh(|h_ik| - 1)
 
 Resolved: the quantization term is the squared one of the released code (``quantizer = "log-cosh"``: that of the paper);
 lambda is 0.05. If a sum of centers is 0, a fixed random vector decides. If the number of bits is not a power of two, or
@@ -14,6 +18,8 @@ centers. Row 0 of a Hadamard matrix is all ones and is used. Probabilities are c
 gradient of the logarithm is finite.
 
 Public code: the published lists have 4,983 queries for ImageNet instead of 5,000.
+
+Cite: yuan2020csq
 """
 
 from __future__ import annotations

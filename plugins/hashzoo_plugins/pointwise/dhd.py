@@ -3,10 +3,13 @@
 Codes of a weakly and a strongly transformed view of an image are pulled together, with the weak view as the teacher.
 Trainable class proxies are the targets of the codes, and a binary cross-entropy pulls every bit to its sign.
 
-    h = tanh(LayerNorm(W f))  (B, K), of the weak view h_T and of the strong view h_S;  S(u, v) = cosine
-    loss = mean over i of  - sum_c y_c / |y| log softmax(S(p_c, h_T) / tau)_c         proxies p (C, K)
-           + lambda_1 (1 - S(sg[h_T], h_S))                                             distillation
-           + lambda_2 / K sum_k (|h| - 1)^2 / (2 sigma^2) - log(1 - exp(-(|h| + 1)^2 / (2 sigma^2)))   of h_T
+    h = tanh(LayerNorm(W f))  (B, K): h_T of the weak view, h_S of the strong
+    S(u, v) = cosine,  proxies p (C, K)
+    loss = mean over i of
+           - sum_c y_c / |y| log softmax(S(p_c, h_T) / tau)_c
+           + lambda_1 (1 - S(sg[h_T], h_S))                      distillation
+           + lambda_2 / K sum_k Q(h_Tk)                          quantization
+    Q(h) = (|h| - 1)^2 / (2 sigma^2) - log(1 - exp(-(|h| + 1)^2 / (2 sigma^2)))
     code = sgn(h) of the image itself
 
 Resolved: tau 0.2, sigma 0.5 and the weights 0.1 and 0.1 are those of the authors' code. The weak view scales the
@@ -16,6 +19,8 @@ the distillation term is 0.
 
 Public code: the period of the cosine schedule is in batches but is stepped by epochs, so that the rate rises again; the
 label tensor is divided in place; an image without a label gives NaN; the best epoch on the test set is reported.
+
+Cite: jang2022dhd
 """
 
 from __future__ import annotations

@@ -1,16 +1,21 @@
-"""Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes (Fan et al., IJCAI 2020).
+"""Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes (Fan, Ng, Ju, Zhang & Chan,
+IJCAI 2020).
 
 Each class has a random binary target. A hinge loss pushes every output beyond a margin on the side of its target, which
 bounds the Hamming distance to the target.
 
-    loss = mean over i of  sum_k max(0, m - z_ik t_ik),  z = W f + v  (B, K), t in {-1, 1}^K of the class, m = 1
-    code = sgn(z);  with several labels, t is the sign of the sum of their targets
+    z = W f + v  (B, K),  code = sgn(z)
+    t in {-1, 1}^K, the target of the class;
+        with several labels, the sign of the sum of their targets
+    loss = mean over i of  sum_k max(0, m - z_ik t_ik),  m = 1
 
 Resolved: targets are random signs (``targets = "separated"``: each is the farthest of 100 from the previous ones). If a
 sum of targets is 0, a fixed random vector decides. The ternary variant is not included.
 
 Public code: the authors report differences of one or two points from the order of the database alone; here the score is
 the expectation over the order of ties.
+
+Cite: fan2020dpn
 """
 
 from __future__ import annotations

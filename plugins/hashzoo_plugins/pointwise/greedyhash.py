@@ -5,7 +5,9 @@ of codes are matched to cosines of features instead.
 
     b = sgn(z) forward, db/dz = 1 backward,  z = W f + v  (B, K)
     loss = cross-entropy(V b + a, y)  +  alpha mean over i, k of |z_ik - b_ik|^3
-    without labels:  mean over i < j of (cos(b_i, b_j) - cos(f_i, f_j))^2  +  alpha mean |z - b|^3
+    without labels:
+           mean over i < j of (cos(b_i, b_j) - cos(f_i, f_j))^2
+           + alpha mean |z - b|^3
     code = sgn(z)
 
 Resolved: images with several labels have one binary cross-entropy per label. alpha is 0.1, the paper's value for CIFAR
@@ -14,6 +16,8 @@ centered); without centering, nearly all codes were equal for scattering feature
 (map@all 0.143, chance 0.106; centered 0.640).
 
 Public code: sgn(0) = 0 gives values that are neither bit.
+
+Cite: su2018greedyhash
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective (Hoe et al., NeurIPS 2021).
+"""One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective (Hoe, Ng, Zhang, Chan,
+Song & Xiang, NeurIPS 2021).
 
 A softmax over the cosines with a fixed binary codebook, with a margin. Being close to the codeword of the class and far
 from the other codewords is classification and quantization in one loss. Batch normalization balances the bits.
 
     z = BatchNorm(W f)  (B, K);  t_c in {-1, 1}^K fixed
-    loss = mean over i of  - log softmax( s (cos(z_i, t_c) - m [c = y_i]) )_{y_i}        (OrthoCos)
-    loss = mean over i of  - log softmax( s cos(angle(z_i, t_c) + m [c = y_i]) )_{y_i}   (OrthoArc)
+    OrthoCos:  loss = mean over i of
+               - log softmax( s (cos(z_i, t_c) - m [c = y_i]) )_{y_i}
+    OrthoArc:  loss = mean over i of
+               - log softmax( s cos(angle(z_i, t_c) + m [c = y_i]) )_{y_i}
     code = sgn(z);  s = 8, m = 0.2
 
 Resolved: codewords are random signs (``codebook = "hadamard"`` if the number of bits allows it). The target of an image
@@ -13,6 +16,8 @@ with several labels is uniform over them, with the margin at each. Cosines are c
 cosine, whose gradient is infinite there.
 
 Public code: the released script trains COCO on the first of several labels only.
+
+Cite: hoe2021orthohash
 """
 
 from __future__ import annotations

@@ -4,8 +4,10 @@ Gordo & Perronnin, TPAMI 2013), the supervised variant.
 Canonical correlation analysis finds the directions of the features that the labels predict best. Each direction is
 weighted by its correlation; then ITQ rotates them.
 
-    C = covariance of [X Y],  X (N, D), Y (N, C) multi-hot;  rho added to the diagonals of C_xx and C_yy
-    C_xx = R' R (Cholesky),  (R'^-1 C_xy C_yy^-1 C_yx R^-1) U = U diag(r^2),  W = R^-1 U  (D, D)
+    C = covariance of [X Y],  X (N, D), Y (N, C) multi-hot,
+        rho added to the diagonals of C_xx and C_yy
+    C_xx = R' R (Cholesky)
+    (R'^-1 C_xy C_yy^-1 C_yx R^-1) U = U diag(r^2),  W = R^-1 U  (D, D)
     E = (X - mean) W_1..K diag(r_1..K)  (N, K),  rotation Q of ITQ on E
     code = sgn((f - mean) W_1..K diag(r) Q)
 
@@ -18,6 +20,8 @@ cut the same space more often. On ``digits.standard``, with 9 correlations, map@
 and 64 bits. The number of nonzero correlations is logged as ``correlations``; there is no warning.
 
 Public code: a demo divides by r instead; a comment in the authors' code calls r the eigenvalue.
+
+Cite: gong2011itq, gong2013itq
 """
 
 from __future__ import annotations

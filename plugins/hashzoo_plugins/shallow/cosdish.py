@@ -4,12 +4,16 @@ The inner products of the codes approximate the similarities, without relaxation
 similarity matrix, so that the cost is linear in the number of images, and alternates between the codes of the drawn
 images and those of all others.
 
-    objective = | K S[:, O] - B B_O' |^2,  S_ij = 1 for similar, -r for dissimilar pairs; |O| = K columns are drawn
-    drawn:   for each bit k, the others fixed,  b maximizes  b' E b + p' b  over {-1, +1}^|O|
-             E = K S_OO - sum_(j != k) b_j b_j',   p = E_G' g_k,  E_G = K S_GO - sum_(j != k) g_j b_j'
+    objective = | K S[:, O] - B B_O' |^2,  |O| = K columns are drawn
+                S_ij = 1 for similar, -r for dissimilar pairs
+    drawn:   for each bit k, the others fixed,
+             b maximizes  b' E b + p' b  over {-1, +1}^|O|
+             E = K S_OO - sum_(j != k) b_j b_j',   p = E_G' g_k
+             E_G = K S_GO - sum_(j != k) g_j b_j'
              b_j, g_j: bit j of the drawn images and of all others G
     others:  B_G = sgn(S_GO B_O); a bit with a vote of 0 does not change
-    code = sgn( z W ),  W = (Z'Z + I)^-1 Z'B,  z the features with mean 0 and variance 1
+    code = sgn( z W ),  W = (Z'Z + I)^-1 Z'B,
+           z the features with mean 0 and variance 1
     10 rounds of 3 alternations
 
 Resolved: r is the number of similar pairs divided by that of dissimilar pairs, at most 1 (``dissimilar =
@@ -26,6 +30,8 @@ data a shared label makes a pair similar.
 
 Public code: one port gives dissimilar pairs the weight +r, which pulls their codes together (0.724 as measured above),
 and builds the residual of a bit only from the bits before it. The authors' code was not available.
+
+Cite: kang2016cosdish
 """
 
 from __future__ import annotations

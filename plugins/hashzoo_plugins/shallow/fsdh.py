@@ -4,7 +4,8 @@ SDH in the other direction: the codes are regressed on the labels instead of the
 of all codes have a closed form and no bit-by-bit descent is needed.
 
     objective = |B - Y W|^2 + lambda |W|^2 + nu |B - phi(X) P|^2
-                B in {-1, +1}^(N, K), labels Y (N, C) of 0 and 1, W (C, K), phi (N, 1 + m), P (1 + m, K)
+                B in {-1, +1}^(N, K), labels Y (N, C) of 0 and 1,
+                W (C, K), phi (N, 1 + m), P (1 + m, K)
     W = (Y'Y + lambda I)^-1 Y'B
     P = (phi'phi + rho I)^-1 phi'B
     B = sgn(Y W + nu phi(X) P)
@@ -16,6 +17,8 @@ class codes are random, not spread apart, and depend on the seed. The small term
 it is 0 too, the bit is 1. In multi-label data Y is the multi-hot matrix, so the codes of labels are added.
 
 Public code: an earlier method has the same acronym (Koutaki et al., arXiv 2016) and does not depend on initial codes.
+
+Cite: gui2018fsdh
 """
 
 from __future__ import annotations

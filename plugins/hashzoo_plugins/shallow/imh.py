@@ -3,16 +3,21 @@
 A manifold embedding is learned for a few anchors only; every image gets the weighted mean of the embeddings of its
 nearest anchors.
 
-    anchors a_j: m k-means centers;  their embeddings e_j (m, K) by t-SNE or Laplacian eigenmaps, centered
-    w_j(x) = exp(-|x - a_j|^2 / sigma^2) for the s nearest anchors, scaled to a sum of 1
-    sigma  = mean distance of training images to their s-th nearest anchor, also for queries
+    a_j    = anchors: m k-means centers
+    e_j    = their embeddings (m, K) by t-SNE or Laplacian eigenmaps, centered
+    w_j(x) = exp(-|x - a_j|^2 / sigma^2) for the s nearest anchors,
+             scaled to a sum of 1
+    sigma  = mean distance of training images to their s-th nearest anchor,
+             also for queries
     code   = sgn( sum_j w_j(x) e_j )
 
-    t-SNE:      the anchors' top max(20, K) principal components; perplexity 10, the exact algorithm
+    t-SNE:      the anchors' top max(20, K) principal components,
+                perplexity 10, the exact algorithm
     Laplacian:  the K lowest eigenvectors, eigenvalues above 1e-3, of
                 (D_SS - W_SS) + 2 (D_SR - Wbar_RS' W_RS)
-                W_SS (m, m): 20 nearest anchors, the larger of both directions;  W_RS (N, m): s nearest anchors,
-                Wbar_RS its rows with a sum of 1;  D: diagonal, sums of W_SS and of the columns of W_RS
+                W_SS (m, m): 20 nearest anchors, the larger of both directions
+                W_RS (N, m): s nearest anchors;  Wbar_RS: its rows with a sum
+                of 1;  D: diagonal, sums of W_SS and of the columns of W_RS
 
 Resolved: t-SNE is the default: on a validation part of digits.standard at 32 bits, where every training image is an
 anchor, the mean of map@all over three seeds is 0.657 with t-SNE and 0.647 with the Laplacian (random hyperplanes
@@ -23,6 +28,8 @@ than bits.
 
 Public code: one port fixes the weights at exp(-d / 512) for any features. Inter-media hashing, a cross-media method,
 has the same acronym.
+
+Cite: shen2013imh
 """
 
 from __future__ import annotations

@@ -14,6 +14,8 @@ rises.
 Public code: the authors' code returns the codes from before the last update of the rotation; here images are encoded
 with the rotation that is stored. A toolkit confuses ``torch.svd``, which returns T, with ``torch.linalg.svd``, which
 returns T': its error rises and falls, and its ITQ is no better than PCAH. Centering is essential.
+
+Cite: gong2011itq, gong2013itq
 """
 
 from __future__ import annotations

@@ -3,10 +3,13 @@
 A hash function of kernel values to m anchors, learned bit by bit from a sample of l labelled images: each bit is fitted
 to the residual that the previous bits leave of the similarity matrix.
 
-    kappa(x, y) = exp(-|x - y|^2 / (2 sigma)),  sigma = mean squared distance of training images to anchors
-    objective   = | S - H H' / K |^2,  S_ij = +1 for similar, -1 for dissimilar pairs  (l, l)
+    kappa(x, y) = exp(-|x - y|^2 / (2 sigma)),
+                  sigma = mean squared distance of training images to anchors
+    objective   = | S - H H' / K |^2,
+                  S_ij = +1 for similar, -1 for dissimilar pairs  (l, l)
     R_0 = K S;  bit k maximizes h' R h, h = sgn(Kbar a);  R <- R - h h'
-    code_k = sgn( sum_j a_jk (kappa(x_j, x) - mu_j) ),  mu_j the mean kernel value of the training images
+    code_k = sgn( sum_j a_jk (kappa(x_j, x) - mu_j) ),
+             mu_j the mean kernel value of the training images
 
 A bit starts from the top generalized eigenvector of (Kbar' R Kbar, Kbar' Kbar), scaled to a' Kbar' Kbar a = l, and
 descends on -phi' R phi with phi = 2 / (1 + exp(-Kbar a)) - 1; the one with the larger h' R h is kept.
@@ -19,6 +22,8 @@ makes a pair similar. A bit is 1 for a value >= 0; the authors' code has > 0.
 
 Public code: the authors' code ends the descent of a bit at the first step that gains less than l / 100 (unverified);
 this file does the same.
+
+Cite: liu2012ksh
 """
 
 from __future__ import annotations

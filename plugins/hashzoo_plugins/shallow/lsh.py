@@ -3,12 +3,15 @@
 Each bit is the side of a random hyperplane that an image lies on; only the mean is learned.
 
     w_k ~ N(0, I)  (D,)
-    code_k = sgn(<w_k, f - mean>),  P[code_k(f) != code_k(g)] = angle(f - mean, g - mean) / pi
+    code_k = sgn(<w_k, f - mean>)
+    P[code_k(f) != code_k(g)] = angle(f - mean, g - mean) / pi
 
 Resolved: ``center`` removes the training mean. Features after a ReLU are non-negative, and hyperplanes through the
 origin would hardly separate them: the bits would be highly correlated.
 
 Public code: directions drawn uniformly from [0, 1), which favors some; different seeds for queries and database.
+
+Cite: charikar2002similarity
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ the pixels of ``digits.standard`` map@all is 0.363, 0.319 and 0.275 at 16, 32 an
 components instead.
 
 Public code: a demo subtracts the mean outside the function, so that queries are centered by their own mean.
+
+Cite: wang2010ssh
 """
 
 from __future__ import annotations

@@ -2,9 +2,13 @@
 
 Directions one by one, as in ``ssh``; each bit focuses on the pairs that the previous bit got wrong.
 
-    X (n, D), X_l (l, D) centered;  S (l, l): 1 for a pair that shares a label, -1 for one that does not, 0 diagonal
-    for each bit:  M = X' X / n + eta X_l' S X_l / l,  w = the top eigenvector of M
-                   P = X_l w w' X_l',  S <- S - P where P S < 0,  X <- X (I - w w')
+    X (n, D), X_l (l, D) centered
+    S (l, l): 1 for a pair that shares a label, -1 for one that does not,
+              0 on the diagonal
+    for each bit:  M = X' X / n + eta X_l' S X_l / l
+                   w = the top eigenvector of M
+                   P = X_l w w' X_l',  S <- S - P where P S < 0
+                   X <- X (I - w w')
     code = sgn(W' (f - mean))
 
 Resolved: ``eta`` multiplies the supervised part, as in the authors' code. X_l is not deflated, so a direction can
@@ -23,6 +27,8 @@ between two of 32), and none is rotated. With the rotation of ITQ, the same dire
 
 Public code: the authors' code computes the mean without subtracting it and thresholds at 0: center the features first.
 An unsupervised sequel, with pseudo-labels from images near and far from the threshold, is a different method.
+
+Cite: wang2010s3plh
 """
 
 from __future__ import annotations

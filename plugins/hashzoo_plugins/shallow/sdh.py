@@ -4,11 +4,15 @@ Codes from which the labels can be regressed. They stay binary during the optimi
 time, in closed form. A kernel regression then learns to predict the codes.
 
     objective = |Y - B W|^2 + lambda |W|^2 + nu |B - F|^2,  F = phi(X) P
-                B in {-1, +1}^(N, K), labels Y (N, C) of 0 and 1, W (K, C), phi (N, 1 + m), P (1 + m, K)
+                B in {-1, +1}^(N, K), labels Y (N, C) of 0 and 1,
+                W (K, C), phi (N, 1 + m), P (1 + m, K)
     W   = (B'B + lambda I)^-1 B'Y
     P   = (phi'phi + rho I)^-1 phi'B
-    b_k = sgn( q_k - B_\k W_\k w_k' ),  Q = Y W' + nu F,  the other bits fixed; at most 10 sweeps over the bits
-    code = sgn(phi(x) P),  phi(x) = (1, exp(-|x - a_j|^2 / (2 sigma^2)) for anchors a_j), x at unit length
+    b_k = sgn( q_k - B_\k W_\k w_k' ),  Q = Y W' + nu F,
+          the other bits fixed; at most 10 sweeps over the bits
+    code = sgn(phi(x) P),
+           phi(x) = (1, exp(-|x - a_j|^2 / (2 sigma^2)) for anchors a_j),
+           x at unit length
 
 Resolved: features are scaled to unit length and not centered, since the width sigma = 0.4 assumes unit norm; the
 factor 2 sigma^2 and the random initial codes are choices of this file (unverified against the paper). A bit whose
@@ -16,6 +20,8 @@ argument is 0 keeps its value. With fewer training images than anchors all image
 the multi-hot matrix. The hinge-loss variant is not included.
 
 Public code: another sdh (Liong et al. 2015, supervised deep hashing) has the same name.
+
+Cite: shen2015sdh
 """
 
 from __future__ import annotations

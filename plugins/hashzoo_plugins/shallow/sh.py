@@ -4,8 +4,10 @@ Balanced and uncorrelated bits that agree for similar images are eigenvectors of
 box uniformly they have a closed form: waves along the sides. The box is that of the principal components.
 
     v = U' (f - mean)  (n,), U the top n = min(K, D) principal directions
-    side j runs over [a_j, a_j + R_j], the training range;  omega = pi t / R_j,  t = 1 .. ceil((K + 1) R_j / max R) - 1
-    the K waves (j, t) of the smallest omega, which have the smallest eigenvalues 1 - exp(-epsilon^2 omega^2 / 2)
+    side j runs over [a_j, a_j + R_j], the training range
+    omega = pi t / R_j,  t = 1 .. ceil((K + 1) R_j / max R) - 1
+    the K waves (j, t) of the smallest omega, which have the smallest
+        eigenvalues 1 - exp(-epsilon^2 omega^2 / 2)
     code_k = sgn(sin(omega_k (v_j - a_j) + pi / 2))
 
 Resolved: the constant wave is omitted. The paper's product over sides has only one factor other than 1, since waves
@@ -20,6 +22,8 @@ components vary little, and all bits have the same weight. Further waves reduce 
 waves and 10 further ones; 32 first waves give 0.320.
 
 Public code: query ranges computed from the queries; an order of equal eigenvalues that differs between runs.
+
+Cite: weiss2008sh
 """
 
 from __future__ import annotations

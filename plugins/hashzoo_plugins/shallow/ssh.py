@@ -3,9 +3,12 @@
 Directions along which labelled pairs agree with their labels and all images vary; the second term regularizes, since
 few labels alone overfit.
 
-    X (n, D) all training images, X_l (l, D) labelled ones, centered by the mean of X
-    S (l, l): 1 for a pair that shares a label, -1 for one that does not, 0 on the diagonal
-    J(W) = 1/2 tr W' M W,  M = X_l' S X_l / l^2 + eta X' X / n  (D, D),  W' W = I
+    X (n, D) all training images, X_l (l, D) labelled ones,
+             centered by the mean of X
+    S (l, l) 1 for a pair that shares a label, -1 for one that does not,
+             0 on the diagonal
+    M = X_l' S X_l / l^2 + eta X' X / n  (D, D)
+    J(W) = 1/2 tr W' M W,  W' W = I
     W = the top K eigenvectors of M;  code = sgn(W' (f - mean))
 
 Resolved: both terms are means, over pairs and over images; as sums, their relative weight would depend on n and l.
@@ -20,6 +23,8 @@ and 32 bits (``pcah`` 0.407, 0.363 and 0.319; ``lsh`` 0.297, 0.376 and 0.502). L
 ones, and all bits have the same weight. With the rotation of ITQ after the same directions, 0.372 and 0.309 become
 0.608 and 0.644 on a validation part, at 16 and 32 bits (``itq`` 0.620 and 0.640); on scattering features 0.391 and
 0.336 become 0.582 and 0.618 (``itq`` 0.582 and 0.610). The authors address this in ``s3plh``.
+
+Cite: wang2010ssh, wang2012ssh
 """
 
 from __future__ import annotations

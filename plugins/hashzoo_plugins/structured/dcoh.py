@@ -15,6 +15,8 @@ union, "direct" also trains on the two codes. The weights are 1, 0.1 and 0.1. Th
 network that is not pretrained ``semantic`` must be of the same magnitude, or all codes collapse into one. Triplets have
 ``anchors`` random anchors per batch and all other images. ``tie`` makes union and intersection commutative;
 ``query_codes = "binary"`` composes queries from stored codes.
+
+Cite: song2020conet
 """
 
 from __future__ import annotations

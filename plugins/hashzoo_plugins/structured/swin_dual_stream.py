@@ -11,6 +11,8 @@ not its magnitude; the blur is defined for 224 pixels and proportional to the im
 classifier confidence without a formula: ``ranking = "weighted"`` adds ``mu`` K/2 (1 - <pi_q, pi_i>) to the Hamming
 distance, "tie-break" only orders images at equal distances. Both store C additional numbers per image, use the
 classifier, and mark their rows.
+
+Cite: li2025swin, jang2022dhd
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Confident(Distance):
 
 
 class SwinDualStream(Deep):
-    """Two streams, batch-normalised codes, proxies and self-distillation (Li & Wang 2025; Jang et al., ECCV 2022)."""
+    """Two streams, batch-normalized codes, proxies and self-distillation (Li & Wang 2025; Jang et al., ECCV 2022)."""
 
     loss: DHD
     card = Card(

@@ -12,6 +12,8 @@ literal mean (``cam``; "signed" multiplies each CAM by the sign of its bit, "abs
 the largest connected component above the mean (``region``, ``theta``, ``connectivity``), as in step 1 of the source,
 which its equation 2.4 contradicts. A constant map has no region; then all local bits count. The database stores both
 codes; only the query has a mask.
+
+Cite: song2017hierarchical
 """
 
 from __future__ import annotations
