@@ -18,7 +18,7 @@ from hashzoo.report import figures
 from hashzoo.report.charts import Series
 from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
-from hashzoo.report.style import DEFAULT, Style
+from hashzoo.report.style import COLOURS, DEFAULT, Style
 from hashzoo.report.training import draw_training, training_of
 from hashzoo.results.mean_ranks import rank
 from hashzoo.storage.offline import offline
@@ -206,7 +206,7 @@ def _plot_training(selection: Selection) -> Figure:
     _require(found, "losses by epoch, which only trained methods have and an older hashzoo did not keep,")
     figure, panels = figures.panels([title for title, _, _ in found], 3.4, 2.6, 4)
     for axes, (_, training, place) in zip(panels, found, strict=True):
-        draw_training(axes, training, figures.COLOURS[place])
+        draw_training(axes, training, COLOURS[place])
     return figure
 
 

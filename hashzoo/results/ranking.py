@@ -93,9 +93,14 @@ them by chance; measure them on a dataset with validation images to rank them by
 
 
 def ranking_warnings(rows: Sequence[Mapping[str, Any]], main: str | None, by: str) -> list[str]:
-    """A line if settings of a method are ranked by the queries; ``by`` is the column of the bits."""
-    bits = [block[0][by] for block in blocks(rows, by) if main and is_chosen_by_queries(block, main)]
-    return [queries_warning(rows[0]["dataset"], bits)] if bits else []
+    """Lines that say where settings of a method are ranked by validation or by the queries; ``by``: as below."""
+    if not main:
+        return []
+    parts = blocks(rows, by)
+    held = [str(part[0][by]) for part in parts if ranking_column(part, main) != main]
+    lines = [f"at {', '.join(held)} bits, rows are ranked and marked by {VALIDATION}{main}"] if held else []
+    bits = [part[0][by] for part in parts if is_chosen_by_queries(part, main)]
+    return lines + ([queries_warning(rows[0]["dataset"], bits)] if bits else [])
 
 
 def blocks(rows: Iterable[Row], by: str) -> list[list[Row]]:

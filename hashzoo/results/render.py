@@ -106,7 +106,7 @@ class BoardView:
 
     def _column(self, name: str) -> Column:
         made = column(name, any(isinstance(row.get(name), str) for row in self.rows))
-        return replace(made, vital=name == self.metric)
+        return replace(made, vital=name in (self.metric, f"{VALIDATION}{self.metric}"))
 
     def _entry(self, name: str, row: Mapping[str, Any]) -> Entry:
         mark = "≈" if name == self.metric and row[_NUMBER] in self.alike else ""
@@ -245,7 +245,7 @@ _HEADERS = {
     "search_per_second": "search/s",
     "bytes_per_item": "bytes",
 }
-_WIDEST = {"method": 28, "warnings": 28}  # characters before text is folded
+_WIDEST = {"method": 28, "warnings": 18}  # characters before text is folded
 
 
 def by_dataset(frame: DataFrame) -> list[list[dict[str, Any]]]:
@@ -291,7 +291,9 @@ def _default_columns(
         names.append("stored_bits")
     if any(row.get("seeds") not in (None, 0, 1) for row in rows):
         names.append("seeds")
-    names += [name for name in (main, VALIDATION + (main or "")) if any(row.get(name) is not None for row in rows)]
+    if main:
+        held = VALIDATION + main
+        names += [main, held] if any(row.get(held) is not None for row in rows) else [main]
     names += ["warnings"] if any(row.get("warnings") for row in rows) else []
     names += [name for name in frame.columns if name.startswith("vs ") and any(r[name] is not None for r in rows)]
     names += chosen
@@ -302,8 +304,8 @@ def _default_columns(
 
 
 def column(name: str, text: bool) -> Column:
-    """The column of this name, of text or of numbers; the method and the bits identify the rows."""
-    return Column(name, _HEADERS.get(name), text, name in ("method", "bits"), _WIDEST.get(name, UNLIMITED))
+    """The column of this name, of text or of numbers; method, bits and warnings are never left out."""
+    return Column(name, _HEADERS.get(name), text, name in ("method", "bits", "warnings"), _WIDEST.get(name, UNLIMITED))
 
 
 def entry(name: str, row: Mapping[str, Any], best: Collection[tuple[int, str]] = frozenset(), mark: str = "") -> Entry:
