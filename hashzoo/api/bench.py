@@ -26,6 +26,7 @@ from hashzoo.factory import MethodFactory
 from hashzoo.registry.build import convert_options
 from hashzoo.registry.zoo import Entry, Zoo, load_plugins
 from hashzoo.results.cell import Cell
+from hashzoo.storage.files import expand_user
 
 if TYPE_CHECKING:
     pass
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 Methods = Sequence[str | MethodFactory] | Mapping[str, MethodFactory]
 
 MOST = 8  # cells at a time on a CPU
+LEAST = 16 << 20  # bytes of memory that a cell is limited to at least
 
 
 class Options(TypedDict, total=False):
@@ -181,6 +183,7 @@ def prepare(
     **options: Unpack[Options],
 ) -> Plan:
     """Check a benchmark and list its cells; train nothing. Arguments as for :func:`benchmark`."""
+    _check_memory(options.get("mem_limit"))
     file = benchmark if isinstance(benchmark, Benchmark) else read(str(benchmark))
     zoo = load_plugins(options.get("plugins", ()))
     names = _define(zoo, methods)
@@ -190,7 +193,7 @@ def prepare(
     overrides = Overrides(
         methods=names,
         datasets=[dataset] if isinstance(dataset, str) else dataset,
-        root=Path(root) if (root := options.get("root")) is not None else None,
+        root=expand_user(Path(root)) if (root := options.get("root")) is not None else None,
         backbone=options.get("backbone"),
         bits=bits,
         seeds=seeds,
@@ -202,7 +205,7 @@ def prepare(
     jobs = _jobs(file, zoo, overrides, observer or Silent(), options)
     require_feasible(jobs, [name for name in names or [] if not any(letter in name for letter in "*?[")])
     part, parts = options.get("shard", (1, 1))
-    folder = Path(results) if results is not None else Path("hashzoo-results") / file.name
+    folder = expand_user(Path(results)) if results is not None else Path("hashzoo-results") / file.name
     how = partial(_sweep, zoo, folder, {name: settings[name] for name in settings.keys() & services}, options)
     return Plan(zoo, jobs[part - 1 :: parts], folder, how, _unused(overrides.settings, jobs))
 
@@ -270,6 +273,14 @@ def _jobs(file: Benchmark, zoo: Zoo, overrides: Overrides, observer: Observer, o
                 progress=progress,
             )
     return jobs
+
+
+def _check_memory(limit: int | None) -> None:
+    """Raise UsageError for a limit in which no cell can run, such as 4 for 4G."""
+    if limit is not None and limit < LEAST:
+        raise UsageError(
+            f"a memory limit of {limit} bytes is too small for any cell; use at least {LEAST >> 20}M, such as 4G"
+        )
 
 
 def resolve_device(device: str, devices: int) -> str:

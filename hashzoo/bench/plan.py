@@ -209,9 +209,9 @@ def _jobs(
     )
     if not FactoryInfo(entry.factory).distributed:
         execution = replace(execution, devices=1)
-    for bits in benchmark.bits:
+    for bits in dict.fromkeys(benchmark.bits):
         reason = refusal(entry, dataset.data, trunk.network, bits, values)
-        for seed in benchmark.seeds:
+        for seed in dict.fromkeys(benchmark.seeds):
             identity = Identity(
                 dataset=dataset.name,
                 dataset_options=dict(dataset.recorded),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import numbers, plugin_option, settings, shard, size, split_list
+from hashzoo.cli.options import file_path, numbers, plugin_option, settings, shard, size, split_list
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,14 +19,14 @@ if TYPE_CHECKING:
 @click.argument("benchmark", default="digits", metavar="[NAME|FILE.toml]")
 @click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss.")
 @click.option("--dataset", metavar="D,...", help="Replace the datasets of the file.")
-@click.option("--root", type=click.Path(path_type=Path), help="The folder of the images of datasets that require it.")
+@click.option("--root", type=file_path, help="The folder of the images of datasets that require it.")
 @click.option("--backbone", metavar="B", help="One backbone for every kind of method.")
 @click.option("--bits", metavar="16,32", help="Code lengths.")
 @click.option("--seeds", metavar="0,1,2", help="Seeds.")
 @click.option("--metrics", metavar="M,...", help="Metrics, such as map@all,p@h2.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the budget.")
 @click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
-@click.option("--results", type=click.Path(path_type=Path), help="Folder [default: hashzoo-results/NAME].")
+@click.option("--results", type=file_path, help="Folder [default: hashzoo-results/NAME].")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores].")
 @click.option("--launcher", default="local", show_default=True, metavar="NAME", help="Where cells run.")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the cells, such as 1/4.")
@@ -72,7 +71,10 @@ def bench(benchmark: str, **asked: Any) -> None:
 
 def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
     """The arguments of :func:`hashzoo.benchmark` for the options of the command; an option left out is left out."""
-    lists = {name: split_list(asked[name]) or None for name in ("methods", "dataset", "metrics", "track")}
+    for name, value in asked.items():
+        if value == "":
+            raise UsageError(f"--{name.replace('_', '-')} is empty; give a value, or leave it out")
+    lists = {name: split_list(f"--{name}", asked[name]) or None for name in ("methods", "dataset", "metrics", "track")}
     numeric = {name: numbers(f"--{name}", asked[name]) for name in ("bits", "seeds") if asked[name] is not None}
     plain = {
         name: asked[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from pathlib import Path
@@ -10,7 +11,24 @@ from typing import Any
 import click
 
 from hashzoo.errors import UsageError
+from hashzoo.storage.files import expand_user
 
+
+class FilePath(click.ParamType):
+    """A path: ``~`` stands for the home folder, and an empty text, as of an unset variable, is an error."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path of a text. Raises UsageError for an empty one."""
+        text = os.fspath(value)
+        if not text:
+            name = param.get_error_hint(ctx).strip("'") if param is not None and ctx is not None else "a path"  # type: ignore[arg-type]
+            raise UsageError(f"{name} is empty; give a path, or leave it out")
+        return expand_user(Path(text))
+
+
+file_path = FilePath()
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load this plugin too; can be repeated."
 )
@@ -19,13 +37,19 @@ device_option = click.option(
 )
 
 
-def split_list(text: str | None) -> list[str]:
-    """The parts of a comma-separated text, without blanks and quotes.
+def split_list(option: str, text: str | None) -> list[str]:
+    """The parts of a comma-separated text, without blanks and quotes; no parts if the option is not given.
 
-    >>> split_list("lsh, 'p*',")
-    ['lsh', 'p*']
+    Raises UsageError for a text without a part, such as an unset variable of a shell: it does not mean the default.
+
+    >>> split_list("--methods", "lsh, 'p*',"), split_list("--methods", None)
+    (['lsh', 'p*'], [])
     """
-    return [part.strip().strip("'\"") for part in (text or "").split(",") if part.strip()]
+    parts = [part.strip().strip("'\"").strip() for part in (text or "").split(",")]
+    found = [part for part in parts if part]
+    if text is not None and not found:
+        raise UsageError(f"{option} is empty; give values separated by commas, or leave it out")
+    return found
 
 
 def check_output(output: Path) -> None:
@@ -52,7 +76,7 @@ def check_root(root: Path | None) -> None:
 def numbers(option: str, text: str | None) -> list[int]:
     """The integers of a comma-separated text. Raises UsageError with the name of the option for anything else."""
     try:
-        return [int(part) for part in split_list(text)]
+        return [int(part) for part in split_list(option, text)]
     except ValueError:
         raise UsageError(f"{option} must be whole numbers such as 16,32, not {text!r}") from None
 

@@ -8,24 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import check_output, check_root, plugin_option, split_list
+from hashzoo.cli.options import check_output, check_root, file_path, plugin_option, split_list
 
 if TYPE_CHECKING:
     from hashzoo.report.page import PageOptions
 
-_results = click.argument("results", type=click.Path(path_type=Path), metavar="DIR|CSV")
+_results = click.argument("results", type=file_path, metavar="DIR|CSV")
 _metric = click.option("--metric", metavar="M", help="The score to rank by [default: the main one of each dataset].")
 _methods = click.option(
     "--methods", metavar="A,B", help="Methods to show in detail, up to 8 [default: described on the page]."
 )
-_root = click.option(
-    "--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of the dataset's files."
-)
+_root = click.option("--root", type=file_path, metavar="DIR", help="The folder of the dataset's files.")
 
 
 @click.command()
 @_results
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
+@click.option("-o", "--output", type=file_path, default=Path("report.html"), show_default=True)
 @_metric
 @_methods
 @click.option(
@@ -59,14 +57,14 @@ def _page_options(
 ) -> PageOptions:
     from hashzoo.report.page import PageOptions
 
-    explained = None if explain is None else tuple(split_list(explain))
-    return PageOptions(metric, tuple(split_list(methods)), gallery, explained, root)
+    explained = None if explain is None else tuple(split_list("--explain", explain))
+    return PageOptions(metric, tuple(split_list("--methods", methods)), gallery, explained, root)
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(["pr", "bits", "cost", "distances", "balance", "classes", "ranks"]))
 @_results
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg")
+@click.option("-o", "--output", required=True, type=file_path, metavar="FILE.png|svg")
 @click.option("--dataset", metavar="D", help="Only this dataset.")
 @click.option("--bits", type=click.IntRange(min=1), metavar="K", help="Code length [default: the middle one].")
 @_metric
@@ -87,7 +85,7 @@ def plot(kind: str, results: Path, output: Path, metric: str | None, plugins: tu
     check_output(output)
     check_root(options["root"])
     extra = load_plugins(plugins).metric_functions()
-    options["methods"] = split_list(options["methods"])
+    options["methods"] = split_list("--methods", options["methods"])
     selection = plots.select(read(results, metric, extra), extra, plugins=plugins, **options)
     figures.save(plots.plot(kind, selection), output)
     click.echo(f"written to {output}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import plugin_option, split_list
+from hashzoo.cli.options import file_path, plugin_option, split_list
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _print(tables: list[Any], lines: Sequence[str] = ()) -> None:
 
 
 @click.command()
-@click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="DIR|CSV|CELL.json...")
+@click.argument("results", type=file_path, nargs=-1, required=True, metavar="DIR|CSV|CELL.json...")
 @click.option("--sort", metavar="COLUMN", help="Sort by this column.")
 @click.option("--columns", metavar="A,B", help="Only these columns.")
 @click.option(
@@ -65,9 +65,9 @@ def show(results: tuple[Path, ...], plugins: tuple[str, ...], **options: Any) ->
     if chosen.rank:
         from hashzoo.results import mean_ranks  # here, since it imports scipy.stats
 
-        ranking = mean_ranks.rank(frames, chosen.metric, split_list(chosen.methods) or None, extra)
+        ranking = mean_ranks.rank(frames, chosen.metric, split_list("--methods", chosen.methods) or None, extra)
         return _print([mean_ranks.render(ranking)], mean_ranks.notes(ranking))
-    group, columns = "stored_bits" if chosen.by == "stored" else "bits", split_list(chosen.columns) or None
+    group, columns = "stored_bits" if chosen.by == "stored" else "bits", split_list("--columns", chosen.columns) or None
     for frame in frames:
         _print(render.render(frame, chosen.sort, columns, Console().width, by=group, extra=extra))
 
@@ -104,8 +104,8 @@ def _extra_metrics(frames: Sequence[DataFrame], plugins: tuple[str, ...]) -> dic
 
 
 @click.command()
-@click.argument("before", type=click.Path(path_type=Path), metavar="DIR|CSV")
-@click.argument("after", type=click.Path(path_type=Path), metavar="[DIR|CSV]", required=False)
+@click.argument("before", type=file_path, metavar="DIR|CSV")
+@click.argument("after", type=file_path, metavar="[DIR|CSV]", required=False)
 @click.option("--between", metavar="M,M,...", help="Compare these methods of one board with each other.")
 @click.option("--metric", metavar="M", help="The score to test [default: the main one of the boards].")
 @click.option(
@@ -139,7 +139,7 @@ def compare(
     installed = installed_code(plugins)
     first = read_board(before, installed)
     if after is None:
-        pairs = paired.pair_methods(first, split_list(between))
+        pairs = paired.pair_methods(first, split_list("--between", between))
         name = _common_metric(pairs, [first], metric, force)
         found = paired.compare_pairs(pairs, name) if name else []
         _print(paired.render_paired(found, str(name)), paired.notes(found))
