@@ -260,7 +260,7 @@ def _jobs(file: Benchmark, zoo: Zoo, overrides: Overrides, observer: Observer, o
         save_weights=options.get("save_weights", False),
     )
     jobs = list[Job]()
-    for part, base in overrides.apply(file, zoo):
+    for part, base in overrides.apply(file, zoo, observer.note):
         (dataset,) = part.datasets
         with observer.features(f"images of {dataset}") as progress:
             jobs += plan(
