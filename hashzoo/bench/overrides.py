@@ -55,16 +55,19 @@ class Overrides:
         """
         if self.quick and not file.quick.model_fields_set:
             raise UsageError(f"{file.name} has no quick form; add a [quick] table to it")
-        own = _used(file, file.datasets, zoo)
+        own = set[str]().union(*(_used(part, zoo) for part in file.each()))
         datasets = self.datasets or (file.quick.dataset if self.quick else None)
         if datasets:
             file = file.model_copy(update={"dataset": datasets if isinstance(datasets, str) else list(datasets)})
         settings = merged(self.settings, self._roots(file, zoo))
         parts = [_quick(part) if self.quick else part for part in file.each()]
         changed = [(self._changed(part), part.train) for part in parts]
-        for name in dict.fromkeys(name for part, _ in changed for name in _unused(part, zoo)):
-            if name in own:
-                note(f"{file.name}: the settings of {name} in the file are ignored, since {name} is not used here")
+        unused = [dict.fromkeys(_unused(part, zoo)) for part, _ in changed]
+        replaced = [name for name in unused[0] if name in own and all(name in others for others in unused)]
+        if replaced:
+            note(
+                f"{file.name}: settings of the file for parts that are not used here are ignored: {', '.join(replaced)}"
+            )
         return [(self._with_settings(_without_unused(part, zoo), settings), budget) for part, budget in changed]
 
     def _roots(self, file: Benchmark, zoo: Zoo) -> dict[str, dict[str, Any]]:
@@ -100,19 +103,19 @@ def _quick(file: Benchmark) -> Benchmark:
     return checked(merged(file.model_dump(exclude_unset=True), changes), "quick")
 
 
-def _used(file: Benchmark, datasets: Sequence[str], zoo: Zoo) -> set[str]:
+def _used(file: Benchmark, zoo: Zoo) -> set[str]:
     """The names of the datasets, backbones and methods of a benchmark, and of the heads and losses of its methods."""
     methods = set[str]()
     for pattern in [*file.baselines, *file.controls, *file.methods]:
         with suppress(HashzooError):  # the plan reports an unknown name
             methods |= {*zoo.match_methods([pattern])}
     parts = {part for name in methods if "+" in name for part in name.split("+")}
-    return {*datasets, *methods, *parts, *file.backbones.values(), *filter(None, [file.backbone])}
+    return {*file.datasets, *methods, *parts, *file.backbones.values(), *filter(None, [file.backbone])}
 
 
 def _unused(file: Benchmark, zoo: Zoo) -> Iterator[str]:
     """The names under ``set`` of existing parts that the benchmark does not use. Not a misspelled name."""
-    used = _used(file, file.datasets, zoo)
+    used = _used(file, zoo)
     for name in file.set:
         if name not in used and _exists(name, zoo):
             yield name
