@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,8 @@ from hashzoo.results.cell import Identity
 from hashzoo.results.provenance import describe_origin
 from hashzoo.training.budget import Budget
 from hashzoo.types import ProgressCallback, Splits
+
+log = logging.getLogger(__name__)
 
 Options = Mapping[str, Any]
 
@@ -175,6 +178,10 @@ def _trunk(benchmark: Benchmark, zoo: Zoo, name: str, dataset: Dataset) -> Trunk
         network.map_dims = ()  # feature maps are not stored
     # a weights file is recorded by its digest, not by its path
     recorded = values | {option: network.weights for option in values if option.endswith("weights")}
+    for option in FactoryInfo(entry.factory).unrecorded:
+        recorded.pop(option, None)
+    if network.note:
+        log.warning(network.note)
     return Trunk(entry, values, recorded, network)
 
 
@@ -272,6 +279,9 @@ def _settings(
             yield f"{name}={value}"
     if trunk.recorded.get("weights", "random") != "random":
         yield f"weights={trunk.recorded['weights']}"
+    given = [value for name, value in trunk.options.items() if name.endswith("weights") and isinstance(value, str)]
+    if any(value not in ("default", "random") for value in given):
+        yield f"trained_on={trunk.network.trained_on or 'unknown'}"  # what a file of the user's own has seen
     for name in benchmark.set.get(dataset.name, {}):
         value = dataset.recorded[name]
         if value and value != dataset.data.source:

@@ -169,8 +169,10 @@ class Zoo:
 
     def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         """The message for a name that does not exist: the closest name, and the plugins that did not load."""
-        failed = [plugin.name for plugin in self.plugins if plugin.reason]
+        known, failed = sorted(known), [plugin.name for plugin in self.plugins if plugin.reason]
         hint = f" ({', '.join(failed)} did not load: see hashzoo list plugins)" if failed else ""
+        if members := [one for one in known if one.startswith((f"{name}.", f"{name}/"))]:
+            return f"no {kind} {name!r}; choose one of: {', '.join(members)}{hint}"
         return unknown_name(kind, name, known) + hint
 
     def _find(self, kind: str, name: str, entries: Mapping[str, Entry]) -> Entry:
