@@ -25,7 +25,9 @@ from hashzoo.execution.sweep import Sweep, sweep
 from hashzoo.factory import MethodFactory
 from hashzoo.registry.build import convert_options
 from hashzoo.registry.zoo import Entry, Zoo, load_plugins
+from hashzoo.results import store
 from hashzoo.results.cell import Cell
+from hashzoo.results.durations import Durations
 from hashzoo.storage.files import expand_user
 
 if TYPE_CHECKING:
@@ -212,6 +214,8 @@ def prepare(
 
 def run(plan: Plan, observer: Observer | None = None) -> Board:
     """Measure the cells of a plan that its folder does not hold yet, and write the board."""
+    if isinstance(observer, Screen):
+        observer.past = Durations(store.peek_all(plan.folder))
     cells, board = sweep(plan.jobs, plan.folder, plan.how(), observer)
     return Board(plan.folder, cells, board, plan.zoo)
 

@@ -17,6 +17,7 @@ from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.code_metrics import code_metrics
 from hashzoo.evaluation.metrics import ASKINGS, GROUPS, parse
 from hashzoo.factory import FactoryInfo, options
+from hashzoo.hookspecs import TrainingFacts
 from hashzoo.method import Deep
 from hashzoo.registry.build import (
     build_backbone,
@@ -217,7 +218,8 @@ def _jobs(
     if not FactoryInfo(entry.factory).distributed:
         execution = replace(execution, devices=1)
     for bits in dict.fromkeys(benchmark.bits):
-        reason = refusal(entry, dataset.data, trunk.network, bits, values)
+        facts = training_facts(bits, values, benchmark.train, dataset.data, trunk.network.dim)
+        reason = refusal(entry, dataset.data, trunk.network, bits, values) or unmet(zoo, entry, facts)
         for seed in dict.fromkeys(benchmark.seeds):
             identity = Identity(
                 dataset=dataset.name,
@@ -265,6 +267,26 @@ def refusal(entry: Entry, data: Splits, backbone: Backbone, bits: int, values: O
         except (Exception, SystemExit):
             return ""
     return ""
+
+
+def training_facts(bits: int, values: Options, budget: Budget, data: Splits, features: int) -> TrainingFacts:
+    """The facts that requirements of methods read."""
+    return TrainingFacts(
+        bits=bits,
+        batch=budget.batch,
+        options=values,
+        images=len(data.train),
+        features=features,
+        classes=data.train.labels.shape[1],
+        unlabelled=int((data.train.labels.sum(1) == 0).sum()),
+    )
+
+
+def unmet(zoo: Zoo, entry: Entry, facts: TrainingFacts) -> str:
+    """Why a method cannot train on so many images or with these labels; empty if it can, or too little is known."""
+    if entry.card.kind == "deep" and facts.images is not None and facts.images < 2:
+        return f"{entry.name} trains on batches of two images or more; the training set has {facts.images}"
+    return zoo.unmet(entry.name, facts)
 
 
 def _settings(
