@@ -32,7 +32,7 @@ from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Identity
 from hashzoo.results.provenance import describe_origin
 from hashzoo.training.budget import Budget
-from hashzoo.types import ProgressCallback, Splits
+from hashzoo.types import ProgressCallback, Setting, Splits
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +90,7 @@ def plan(
         UsageError: If a name, an option, a number or a metric of the benchmark is wrong.
         EnvironmentFailure: If an image does not decode, or weights cannot be read.
     """
-    _check_numbers(benchmark)
-    _check_backbone_names(benchmark, zoo)
-    always = [*benchmark.baselines, *benchmark.controls] if baselines else []
-    methods = {name: zoo.method(name) for name in zoo.match_methods([*always, *benchmark.methods])}
-    _check_settings(benchmark, zoo, methods)
+    methods = check_names(benchmark, zoo, baselines)
     dataset = _dataset(benchmark, zoo, skip_bad_images, progress)
     _check_metrics(benchmark, zoo, dataset)
     trunks: dict[str, Trunk] = {}
@@ -107,12 +103,25 @@ def plan(
     return jobs
 
 
-def require_feasible(jobs: Sequence[Job], names: Sequence[str]) -> None:
+def check_names(benchmark: Benchmark, zoo: Zoo, baselines: bool) -> dict[str, Entry]:
+    """The methods of a benchmark. UsageError if a number, or a name in it, is wrong."""
+    _check_numbers(benchmark)
+    _check_backbone_names(benchmark, zoo)
+    always = [*benchmark.baselines, *benchmark.controls] if baselines else []
+    methods = {name: zoo.method(name) for name in zoo.match_methods([*always, *benchmark.methods])}
+    _check_settings(benchmark, zoo, methods)
+    extra = zoo.metric_functions()
+    for metric in [*benchmark.metrics, *filter(None, [benchmark.train.select])]:
+        parse(metric, extra)
+    return methods
+
+
+def require_feasible(cells: Sequence[tuple[Identity, str]], names: Sequence[str]) -> None:
     """Raise UsageError with the reason if a method that was named is refused on every dataset at some code length."""
     for name in names:
-        mine = [job for job in jobs if job.identity.method == name]
-        refused = {job.identity.dataset: job.refusal for job in mine if job.refusal}
-        if mine and refused.keys() == {job.identity.dataset for job in mine}:
+        mine = [(identity, refusal) for identity, refusal in cells if identity.method == name]
+        refused = {identity.dataset: refusal for identity, refusal in mine if refusal}
+        if mine and refused.keys() == {identity.dataset for identity, _ in mine}:
             raise UsageError(next(iter(refused.values())))
 
 
@@ -250,14 +259,24 @@ def refusal(entry: Entry, data: Splits, backbone: Backbone, bits: int, values: O
     The method is built once, and a head and loss see a made-up batch. Any other error than ValueError is left to the
     cell, which reports it.
     """
+    return unfit(entry, data.multilabel) or trial(entry, data.setting(bits), backbone, values)
+
+
+def unfit(entry: Entry, multilabel: bool) -> str:
+    """Why a method cannot serve images with several labels, or with one; empty if it can."""
     name = entry.name
-    if data.multilabel and not entry.card.multilabel:
+    if multilabel and not entry.card.multilabel:
         return f"{name} takes one label per image and this dataset has several; use a single-label dataset"
-    if not data.multilabel and not entry.card.single:
+    if not multilabel and not entry.card.single:
         return f"{name} needs several labels per image and this dataset has one; use a multi-label dataset"
+    return ""
+
+
+def trial(entry: Entry, setting: Setting, backbone: Backbone, values: Options) -> str:
+    """Why a method cannot be built for a setting and a backbone; empty if it can."""
+    name = entry.name
     with torch.random.fork_rng(devices=[]):
         try:
-            setting = data.setting(bits)
             method = entry.factory(setting, backbone, **values)
             if isinstance(method, Deep):
                 method.rehearse(setting)

@@ -11,7 +11,6 @@ from hashzoo.cli.options import file_path, numbers, plugin_option, settings, sha
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from hashzoo.api import Plan
     from hashzoo.results.cell import Cell
 
 
@@ -37,7 +36,11 @@ if TYPE_CHECKING:
 @click.option("--track", metavar="T,...", help="Trackers that receive finished cells.")
 @plugin_option
 @click.option("--no-baselines", is_flag=True, help="Leave out the file's baselines and controls.")
-@click.option("--dry-run", is_flag=True, help="Check everything and list the cells; train nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check what is known and list cells, downloads and time; read no image, download nothing.",
+)
 @click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, images.")
 @click.option("--save-weights", is_flag=True, help="Save each trained method with its cell.")
 @click.option("--deterministic", is_flag=True, help="Raise an error for nondeterministic operations.")
@@ -55,12 +58,17 @@ def bench(benchmark: str, **asked: Any) -> None:
     from hashzoo import api
     from hashzoo.results import render
 
-    screen = api.Screen()
-    plan = api.prepare(benchmark, observer=screen, **_arguments(asked))
-    _warn(plan, asked["devices"])
+    screen, arguments = api.Screen(), _arguments(asked)
     if asked["dry_run"]:
-        _list(plan)
+        from hashzoo.cli.dry_run import show
+
+        found = api.dry_run(benchmark, observer=screen, **arguments)
+        _warn(found.unused, found.alone)
+        show(found, asked["rerun"], arguments.get("shard"))
         return
+    plan = api.prepare(benchmark, observer=screen, **arguments)
+    few = {job.identity.method for job in plan.jobs if job.execution.devices < asked["devices"]}
+    _warn(plan.unused, sorted(few))
     board = api.run(plan, screen)
     for table in render.render(board.leaderboard, width=screen.console.width, extra=board.zoo.metric_functions()):
         screen.console.print(table)
@@ -92,22 +100,12 @@ def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in {**lists, **numeric, **plain, **parsed}.items() if value is not None}
 
 
-def _warn(plan: Plan, devices: int) -> None:
+def _warn(unused: list[str], alone: list[str]) -> None:
     """Warn about settings that have no effect, and methods that train in one process."""
-    for hint in plan.unused:
+    for hint in unused:
         click.echo(f"--set changes nothing: {hint}", err=True)
-    alone = sorted({job.identity.method for job in plan.jobs if job.execution.devices < devices})
     if alone:
         click.echo(f"these methods train in one process, with the same codes: {', '.join(alone)}", err=True)
-
-
-def _list(plan: Plan) -> None:
-    """Print the cells of a plan."""
-    for job in plan.jobs:
-        reason = f": skipped, {job.refusal}" if job.refusal else ""
-        click.echo(f"{job.title} on {job.identity.dataset}, {job.identity.backbone}{reason}")
-    datasets = dict.fromkeys(job.identity.dataset for job in plan.jobs)
-    click.echo(f"{len(plan.jobs)} cells on {', '.join(datasets)}")
 
 
 def _memory(text: str | None) -> int | None:

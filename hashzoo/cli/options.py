@@ -14,7 +14,7 @@ from hashzoo.errors import UsageError
 from hashzoo.storage.files import expand_user
 
 
-class FilePath(click.ParamType):
+class FilePath(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in new versions
     """A path: ``~`` stands for the home folder, and an empty text, as of an unset variable, is an error."""
 
     name = "path"
@@ -23,7 +23,7 @@ class FilePath(click.ParamType):
         """The path of a text. Raises UsageError for an empty one."""
         text = os.fspath(value)
         if not text:
-            name = param.get_error_hint(ctx).strip("'") if param is not None and ctx is not None else "a path"  # type: ignore[arg-type]
+            name = param.get_error_hint(ctx).strip("'") if param is not None and ctx is not None else "a path"
             raise UsageError(f"{name} is empty; give a path, or leave it out")
         return expand_user(Path(text))
 

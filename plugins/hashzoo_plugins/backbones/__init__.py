@@ -3,7 +3,7 @@
 from typing import Any
 
 from hashzoo import Family, hookimpl
-from hashzoo_plugins.backbones import dual_stream, timm, torchvision
+from hashzoo_plugins.backbones import dual_stream, outlines, timm, torchvision
 from hashzoo_plugins.backbones.own_weights import timm_classifier, torchvision_classifier, with_own_weights
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.scattering import Scattering
@@ -28,3 +28,9 @@ def hashzoo_backbones() -> dict[str, Any]:
             "any classification model of torchvision, as torchvision/resnet18",
         ),
     }
+
+
+@hookimpl
+def hashzoo_outlines() -> dict[str, Any]:
+    """The weights that these backbones download."""
+    return {"torchvision/*": outlines.torchvision, "timm/*": outlines.timm, "dual-stream": outlines.dual_stream}
