@@ -87,7 +87,7 @@ class Plan:
 
 
 def benchmark(
-    benchmark: str | Path | Benchmark = "digits",
+    benchmark: str | Path | Benchmark = "first",
     *,
     methods: Methods | None = None,
     bits: Sequence[int] | None = None,
@@ -187,7 +187,7 @@ def prepare(
     """Check a benchmark and list its cells; train nothing. Arguments as for :func:`benchmark`."""
     asked = Asked(benchmark, methods, bits, seeds, options)
     jobs = _jobs(asked.file, asked.zoo, asked.overrides, observer or Silent(), options)
-    require_feasible([(job.identity, job.refusal) for job in jobs], asked.named)
+    require_feasible(jobs, asked.named)
     part, parts = options.get("shard", (1, 1))
     folder = folder_of(asked.file, results)
     how = partial(_sweep, asked.zoo, folder, asked.services, options)

@@ -64,7 +64,7 @@ def dry_run(
     cells = [cell for one in previews for cell in one.cells]
     part, parts = options.get("shard", (1, 1))
     own = {id(cell) for cell in cells[part - 1 :: parts]}
-    require_feasible([(cell.identity, cell.refusal) for cell in cells], asked.named)
+    require_feasible(cells, asked.named)
     factories = {cell.identity.method: asked.zoo.method(cell.identity.method).factory for cell in cells}
     several = options.get("devices", 1) > 1
     alone = sorted(name for name, made in factories.items() if several and not FactoryInfo(made).distributed)

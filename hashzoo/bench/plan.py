@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -92,7 +92,9 @@ def plan(
     """
     methods = check_names(benchmark, zoo, baselines)
     dataset = _dataset(benchmark, zoo, skip_bad_images, progress)
-    _check_metrics(benchmark, zoo, dataset)
+    data = dataset.data
+    composed, held_out = data.pairs is not None, data.validation is not None
+    check_metrics(benchmark, zoo, MetricFacts(dataset.has_validation, data.multilabel, held_out, composed))
     trunks: dict[str, Trunk] = {}
     jobs = list[Job]()
     for name, entry in methods.items():
@@ -110,18 +112,27 @@ def check_names(benchmark: Benchmark, zoo: Zoo, baselines: bool) -> dict[str, En
     always = [*benchmark.baselines, *benchmark.controls] if baselines else []
     methods = {name: zoo.method(name) for name in zoo.match_methods([*always, *benchmark.methods])}
     _check_settings(benchmark, zoo, methods)
-    extra = zoo.metric_functions()
-    for metric in [*benchmark.metrics, *filter(None, [benchmark.train.select])]:
-        parse(metric, extra)
     return methods
 
 
-def require_feasible(cells: Sequence[tuple[Identity, str]], names: Sequence[str]) -> None:
+class Refusable(Protocol):
+    """A cell before it is measured: a :class:`Job`, or what a dry run knows of one."""
+
+    @property
+    def identity(self) -> Identity:
+        """What would be measured."""
+
+    @property
+    def refusal(self) -> str:
+        """Why it cannot be measured; empty if it can."""
+
+
+def require_feasible(cells: Sequence[Refusable], names: Sequence[str]) -> None:
     """Raise UsageError with the reason if a method that was named is refused on every dataset at some code length."""
     for name in names:
-        mine = [(identity, refusal) for identity, refusal in cells if identity.method == name]
-        refused = {identity.dataset: refusal for identity, refusal in mine if refusal}
-        if mine and refused.keys() == {identity.dataset for identity, _ in mine}:
+        mine = [cell for cell in cells if cell.identity.method == name]
+        refused = {cell.identity.dataset: cell.refusal for cell in mine if cell.refusal}
+        if mine and refused.keys() == {cell.identity.dataset for cell in mine}:
             raise UsageError(next(iter(refused.values())))
 
 
@@ -162,21 +173,35 @@ def _dataset(benchmark: Benchmark, zoo: Zoo, skip_bad: bool, progress: ProgressC
     return Dataset(name, values, recorded, data, inspection, digest, "validation" in options(factory))
 
 
-def _check_metrics(benchmark: Benchmark, zoo: Zoo, dataset: Dataset) -> None:
-    """The metrics, and the one that selects an epoch, must fit the dataset."""
-    name, data, extra = dataset.name, dataset.data, zoo.metric_functions()
+@dataclass(frozen=True)
+class MetricFacts:
+    """What metrics depend on, as far as it is known: None is not known.
+
+    ``has_validation`` says whether the dataset has the option, ``held_out`` whether it has validation images, and
+    ``composed`` whether its queries are composed.
+    """
+
+    has_validation: bool
+    multilabel: bool | None = None
+    held_out: bool | None = None
+    composed: bool | None = None
+
+
+def check_metrics(benchmark: Benchmark, zoo: Zoo, facts: MetricFacts) -> None:
+    """Raise UsageError unless the metrics, and the one that selects an epoch, fit the dataset."""
+    (name,), extra = benchmark.datasets, zoo.metric_functions()
     select = benchmark.train.select
     parts = {parse(metric, extra).part for metric in [*benchmark.metrics, *filter(None, [select])]}
     if code_metrics([select], extra):
         raise UsageError(f"[train] select = {select!r} is not a ranking metric; use one such as 'map@all'")
-    if data.multilabel and parts & set(GROUPS):
+    if facts.multilabel and parts & set(GROUPS):
         raise UsageError(f"{name} has several labels per image; metrics such as /{GROUPS[0]} need one label per image")
-    if select and data.validation is None:
-        fix = f"give --set {name}.validation=0.1" if dataset.has_validation else "use a dataset with that option"
+    if select and facts.held_out is False:
+        fix = f"give --set {name}.validation=0.1" if facts.has_validation else "use a dataset with that option"
         raise UsageError(f"train.select needs validation images, and {name} holds none out; {fix}")
-    if data.pairs is None and parts & set(ASKINGS):
+    if facts.composed is False and parts & set(ASKINGS):
         raise UsageError(f"{name} has no composed queries; metrics such as /{ASKINGS[0]} need a dataset that has them")
-    if data.pairs is not None and (single := code_metrics(benchmark.metrics, extra)):
+    if facts.composed and (single := code_metrics(benchmark.metrics, extra)):
         raise UsageError(f"{name} has composed queries; {next(iter(single))} is a metric of codes of single images")
 
 

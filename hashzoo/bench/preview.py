@@ -12,7 +12,7 @@ import torch
 from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.job import PROTOCOL
-from hashzoo.bench.plan import check_names, trial, unfit, unmet
+from hashzoo.bench.plan import MetricFacts, check_metrics, check_names, trial, unfit, unmet
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.factory import FactoryInfo
 from hashzoo.hookspecs import Outline, TrainingFacts
@@ -75,6 +75,9 @@ def preview(benchmark: Benchmark, zoo: Zoo, *, baselines: bool = True, measured:
     """
     methods = check_names(benchmark, zoo, baselines)
     dataset = _Files(benchmark, zoo, measured)
+    declared = "validation" in dataset.values and zoo.outlines.get(dataset.name) is not None
+    held_out = bool(dataset.values["validation"]) if declared else None
+    check_metrics(benchmark, zoo, MetricFacts("validation" in dataset.values, dataset.outline.multilabel, held_out))
     known = {_masked(cell.identity, zoo): cell for cell in measured if cell.benchmark == benchmark.name}
     trunks: dict[str, _Trunk] = {}
     cells = list[PreviewCell]()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("benchmark", default="digits", metavar="[NAME|FILE.toml]")
+@click.argument("benchmark", default="first", metavar="[NAME|FILE.toml]")
 @click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss.")
 @click.option("--dataset", metavar="D,...", help="Replace the datasets of the file.")
 @click.option("--root", type=file_path, help="The folder of the images of datasets that require it.")
