@@ -165,8 +165,9 @@ class Watch:
                 seconds += max(0.0, expected - (now - self.started.get(key, now)))
         known = len(self.pending) - unknown
         parts = [f"about {duration(seconds / min(self.most, known))} left"] if known else []
+        cells = "cell" if unknown == 1 else "cells"
         if unknown:
-            parts.append(f"{unknown} {'more ' if known else ''}cells of methods that were not measured yet")
+            parts.append(f"{unknown} {'more ' if known else ''}{cells} of methods that were not measured yet")
         return " and ".join(parts)
 
     def _said(self, name: str) -> None:
