@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -169,20 +170,27 @@ class Zoo:
             return None
 
     def unmet(self, method: str, facts: TrainingFacts) -> str:
-        """Why a method cannot train, by the requirements of its name, or of its head and its loss; else empty."""
+        """Why a method cannot train, by the requirements of its name, or of its head and its loss; else empty.
+
+        A requirement that raises is passed over: the method itself is asked when its cell runs.
+        """
         for name in dict.fromkeys([method, *method.split("+")]):
-            if name in self.requirements and (reason := self.requirements[name].factory(facts)):
+            reason = ""
+            if name in self.requirements:
+                with suppress(Exception):
+                    reason = str(self.requirements[name].factory(facts) or "").partition("\n")[0]
+            if reason:
                 return reason if method in reason else f"{method}: {reason}"
         return ""
 
     def outline(self, kind: str, name: str, values: Mapping[str, Any]) -> Outline | None:
-        """What is known of a dataset or backbone with these options; None if its plugin says nothing."""
+        """What is known of a dataset or backbone with these options; None if its plugin says nothing, or raises."""
         family = f"{name.partition('/')[0]}/*"
         entry = self.outlines.get(name) or (self.outlines.get(family) if kind == "backbone" else None)
-        if entry is None:
-            return None
-        known: Outline = entry.factory(name, values)
-        return known
+        with suppress(Exception):
+            known = entry.factory(name, values) if entry else None
+            return known if isinstance(known, Outline) else None
+        return None
 
     def metric_functions(self) -> dict[str, Any]:
         """The metrics of plugins by name: functions of counts, and :class:`hashzoo.CodeMetric`."""

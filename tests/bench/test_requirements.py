@@ -109,3 +109,11 @@ def test_a_plugin_declares_what_its_method_needs(tmp_path):
 @pytest.mark.parametrize("method", sorted(load_plugins().requirements))
 def test_a_requirement_says_nothing_of_what_is_not_known(method):
     assert load_plugins().unmet(method, TrainingFacts(bits=64, batch=8, options={})) == ""
+
+
+def test_a_requirement_or_an_outline_that_raises_is_passed_over():
+    zoo = load_plugins()
+    for name, broken in (("lsh", lambda facts: 1 / 0), ("few", lambda name, options: 1 / 0)):
+        zoo.requirements[name] = zoo.outlines[name] = Entry(name, broken, "test", "")
+    assert reason("lsh", 8, few(9), zoo) == ""
+    assert zoo.outline("dataset", "few", {}) is None
