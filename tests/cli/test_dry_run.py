@@ -37,7 +37,7 @@ def dry(capsys, *arguments: object) -> str:
 
 
 def row(text: str, method: str) -> list[str]:
-    (line,) = [line for line in text.splitlines() if re.match(rf"  {re.escape(method)} ", line)]
+    (line,) = [line for line in text.splitlines() if re.match(rf"{re.escape(method)} ", line)]
     return line.split()
 
 
@@ -103,7 +103,7 @@ def test_fewer_training_images_than_bits_are_refused_where_a_closed_form_is_name
 def test_fewer_training_images_than_bits_are_a_reason_to_skip_where_a_pattern_brought_the_method_in(capsys, place):
     text = dry(capsys, "folder", "--root", images(place / "pics", 17), "--methods", "p*,i*,ss?,lsh", "--bits", "16,24")
     for method in ("itq", "pcah", "ssh"):
-        fits, not_so = [line.split() for line in text.splitlines() if line.startswith(f"  {method} ")]
+        fits, not_so = [line.split() for line in text.splitlines() if line.startswith(f"{method} ")]
         assert fits[2:7] == ["16", "-", "1", "0", "0"]
         assert not_so[2:7] == ["24", "-", "0", "0", "1"]
         assert "as many training images as bits" in " ".join(not_so)
