@@ -116,7 +116,7 @@ _WHERE = {
     "hamming.distances": ("weighted_distances",),
     "hamming.packing": ("pack", "unpack"),
     "hamming.relevance": ("Relevance", "relevance"),
-    "hookspecs": ("Family", "Tracker", "hookimpl"),
+    "hookspecs": ("Download", "Family", "Outline", "Tracker", "TrainingFacts", "hookimpl"),
     "index": ("Cascade", "Index", "Scan"),
     "method": ("Card", "Deep", "Head", "Loss", "Method", "bits", "bitwise"),
     "registry.build": ("convert_options",),

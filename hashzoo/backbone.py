@@ -23,6 +23,7 @@ class Backbone(nn.Module, ABC):
         weights: Name and digest of the weights that were loaded, or ``"random"``.
         trained_on: Labelled dataset that the weights were trained on, as ``"ImageNet"``; empty if none. Results on
             this dataset are marked as contaminated.
+        note: A line about how the weights were read that a user should know; empty if there is none.
         eyes: Modules whose outputs are the last feature maps (B, C, h, w), from which Grad-CAM computes heat maps.
     """
 
@@ -31,6 +32,7 @@ class Backbone(nn.Module, ABC):
     input: Input = Input()
     weights: str = "random"
     trained_on: str = ""
+    note: str = ""
     eyes: tuple[nn.Module, ...] = ()
 
     if TYPE_CHECKING:

@@ -103,6 +103,14 @@ class FactoryInfo:
         }
 
     @property
+    def unrecorded(self) -> frozenset[str]:
+        """The options that a cell's key leaves out, since they change no score or the text of the weights covers them.
+
+        A factory declares them in its attribute ``unrecorded``.
+        """
+        return frozenset(getattr(self.function, "unrecorded", ()))
+
+    @property
     def positional(self) -> list[str] | None:
         """Names of the positional arguments; None if it takes any number of them."""
         if self.composition:

@@ -32,6 +32,69 @@ class Family:
     doc: str
 
 
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What is known of a training set and a setting before a method trains; None for what is not known.
+
+    Attributes:
+        bits: Code length.
+        batch: Images per batch.
+        options: The hyperparameters of the method.
+        images: Number of training images.
+        features: Number of features of the backbone.
+        classes: Number of classes in the training labels.
+        unlabelled: Number of training images without a label.
+    """
+
+    bits: int
+    batch: int
+    options: Mapping[str, Any]
+    images: int | None = None
+    features: int | None = None
+    classes: int | None = None
+    unlabelled: int | None = None
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that a dataset or a backbone downloads.
+
+    Attributes:
+        name: Its name or address.
+        size: Its size in bytes, if that is known.
+    """
+
+    name: str
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a dataset or a backbone before its files are read; None for what is not known.
+
+    Attributes:
+        train: Number of training images.
+        database: Number of images in the database.
+        query: Number of queries.
+        classes: Number of classes.
+        multilabel: Whether an image can have several labels.
+        shape: Channels, height and width of its images.
+        downloads: The files that would be downloaded now.
+        missing: What is missing and cannot be downloaded, in one line; empty if nothing is.
+        unlabelled: Number of training images without a label.
+    """
+
+    train: int | None = None
+    database: int | None = None
+    query: int | None = None
+    classes: int | None = None
+    multilabel: bool | None = None
+    shape: tuple[int, int, int] | None = None
+    downloads: tuple[Download, ...] = ()
+    missing: str = ""
+    unlabelled: int | None = None
+
+
 class Tracker(Protocol):
     """Receives each finished cell, in a thread of the sweep. If it raises, only the tracker stops.
 
@@ -91,3 +154,19 @@ def hashzoo_launchers() -> Mapping[str, Callable[..., Any]]:  # type: ignore[emp
 @hookspec
 def hashzoo_finished() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     r"""Trackers of finished cells: factory(folder, \*, options) -> Tracker, selected with ``--track NAME``."""
+
+
+@hookspec
+def hashzoo_requirements() -> Mapping[str, Callable[[TrainingFacts], str]]:  # type: ignore[empty-body]
+    """What methods, heads and losses need of a training set: function(facts) -> the reason why one cannot train.
+
+    The reason is empty if it can, and if too little is known. It is asked by name before anything is trained.
+    """
+
+
+@hookspec
+def hashzoo_outlines() -> Mapping[str, Callable[..., Outline]]:  # type: ignore[empty-body]
+    """What is known of datasets and backbones before their files are read: function(name, options) -> Outline.
+
+    The names are those of datasets, backbones and families of backbones. It is asked by ``hashzoo bench --dry-run``.
+    """

@@ -25,7 +25,10 @@ from hashzoo.execution.sweep import Sweep, sweep
 from hashzoo.factory import MethodFactory
 from hashzoo.registry.build import convert_options
 from hashzoo.registry.zoo import Entry, Zoo, load_plugins
-from hashzoo.results.cell import Cell
+from hashzoo.results import store
+from hashzoo.results.cell import Cell, Identity
+from hashzoo.results.durations import Durations
+from hashzoo.storage.files import expand_user
 
 if TYPE_CHECKING:
     pass
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 Methods = Sequence[str | MethodFactory] | Mapping[str, MethodFactory]
 
 MOST = 8  # cells at a time on a CPU
+LEAST = 16 << 20  # bytes of memory that a cell is limited to at least
 
 
 class Options(TypedDict, total=False):
@@ -83,7 +87,7 @@ class Plan:
 
 
 def benchmark(
-    benchmark: str | Path | Benchmark = "digits",
+    benchmark: str | Path | Benchmark = "first",
     *,
     methods: Methods | None = None,
     bits: Sequence[int] | None = None,
@@ -181,34 +185,59 @@ def prepare(
     **options: Unpack[Options],
 ) -> Plan:
     """Check a benchmark and list its cells; train nothing. Arguments as for :func:`benchmark`."""
-    file = benchmark if isinstance(benchmark, Benchmark) else read(str(benchmark))
-    zoo = load_plugins(options.get("plugins", ()))
-    names = _define(zoo, methods)
-    services = {*zoo.launchers, *zoo.trackers}
-    settings = options.get("settings", {})
-    dataset = options.get("dataset")
-    overrides = Overrides(
-        methods=names,
-        datasets=[dataset] if isinstance(dataset, str) else dataset,
-        root=Path(root) if (root := options.get("root")) is not None else None,
-        backbone=options.get("backbone"),
-        bits=bits,
-        seeds=seeds,
-        metrics=options.get("metrics"),
-        epochs=options.get("epochs"),
-        settings={name: table for name, table in settings.items() if name not in services},
-        quick=options.get("quick", False),
-    )
-    jobs = _jobs(file, zoo, overrides, observer or Silent(), options)
-    require_feasible(jobs, [name for name in names or [] if not any(letter in name for letter in "*?[")])
+    asked = Asked(benchmark, methods, bits, seeds, options)
+    jobs = _jobs(asked.file, asked.zoo, asked.overrides, observer or Silent(), options)
+    require_feasible(jobs, asked.named)
     part, parts = options.get("shard", (1, 1))
-    folder = Path(results) if results is not None else Path("hashzoo-results") / file.name
-    how = partial(_sweep, zoo, folder, {name: settings[name] for name in settings.keys() & services}, options)
-    return Plan(zoo, jobs[part - 1 :: parts], folder, how, _unused(overrides.settings, jobs))
+    folder = folder_of(asked.file, results)
+    how = partial(_sweep, asked.zoo, folder, asked.services, options)
+    unused = unused_settings(asked.overrides.settings, [job.identity for job in jobs])
+    return Plan(asked.zoo, jobs[part - 1 :: parts], folder, how, unused)
+
+
+class Asked:
+    """A benchmark as it was asked for: its file, the plugins, and what replaces values of the file."""
+
+    def __init__(
+        self,
+        benchmark: str | Path | Benchmark,
+        methods: Methods | None,
+        bits: Sequence[int] | None,
+        seeds: Sequence[int] | None,
+        options: Options,
+    ) -> None:
+        _check_memory(options.get("mem_limit"))
+        self.file = benchmark if isinstance(benchmark, Benchmark) else read(str(benchmark))
+        self.zoo = load_plugins(options.get("plugins", ()))
+        names = _define(self.zoo, methods)
+        self.named = [name for name in names or [] if not any(letter in name for letter in "*?[")]
+        services = {*self.zoo.launchers, *self.zoo.trackers}
+        settings = options.get("settings", {})
+        self.services = {name: table for name, table in settings.items() if name in services}
+        dataset = options.get("dataset")
+        self.overrides = Overrides(
+            methods=names,
+            datasets=[dataset] if isinstance(dataset, str) else dataset,
+            root=expand_user(Path(root)) if (root := options.get("root")) is not None else None,
+            backbone=options.get("backbone"),
+            bits=bits,
+            seeds=seeds,
+            metrics=options.get("metrics"),
+            epochs=options.get("epochs"),
+            settings={name: table for name, table in settings.items() if name not in services},
+            quick=options.get("quick", False),
+        )
+
+
+def folder_of(file: Benchmark, results: str | Path | None) -> Path:
+    """The results folder of a benchmark."""
+    return expand_user(Path(results)) if results is not None else Path("hashzoo-results") / file.name
 
 
 def run(plan: Plan, observer: Observer | None = None) -> Board:
     """Measure the cells of a plan that its folder does not hold yet, and write the board."""
+    if isinstance(observer, Screen):
+        observer.past = Durations(store.peek_all(plan.folder))
     cells, board = sweep(plan.jobs, plan.folder, plan.how(), observer)
     return Board(plan.folder, cells, board, plan.zoo)
 
@@ -220,9 +249,8 @@ def observer_of(progress: Callback | bool) -> Observer:
     return Screen() if progress else Silent()
 
 
-def _unused(settings: Mapping[str, Mapping[str, Any]], jobs: Sequence[Job]) -> list[str]:
+def unused_settings(settings: Mapping[str, Mapping[str, Any]], identities: Sequence[Identity]) -> list[str]:
     """A line for each name whose settings reach no cell: ``dhn.weight`` is not an option of ``tanh+dhn``."""
-    identities = [job.identity for job in jobs]
     used = {name for one in identities for name in (one.method, one.dataset, one.backbone)}
     return [
         unknown_name("measured method, dataset or backbone", name, used)
@@ -257,7 +285,7 @@ def _jobs(file: Benchmark, zoo: Zoo, overrides: Overrides, observer: Observer, o
         save_weights=options.get("save_weights", False),
     )
     jobs = list[Job]()
-    for part, base in overrides.apply(file, zoo):
+    for part, base in overrides.apply(file, zoo, observer.note):
         (dataset,) = part.datasets
         with observer.features(f"images of {dataset}") as progress:
             jobs += plan(
@@ -270,6 +298,14 @@ def _jobs(file: Benchmark, zoo: Zoo, overrides: Overrides, observer: Observer, o
                 progress=progress,
             )
     return jobs
+
+
+def _check_memory(limit: int | None) -> None:
+    """Raise UsageError for a limit in which no cell can run, such as 4 for 4G."""
+    if limit is not None and limit < LEAST:
+        raise UsageError(
+            f"a memory limit of {limit} bytes is too small for any cell; use at least {LEAST >> 20}M, such as 4G"
+        )
 
 
 def resolve_device(device: str, devices: int) -> str:

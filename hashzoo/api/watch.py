@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from hashzoo.api.progress import EVERY, bar, is_live
@@ -17,6 +17,8 @@ from hashzoo.bench.job import Job
 from hashzoo.errors import printable
 from hashzoo.execution.base import Silent
 from hashzoo.results.cell import Cell
+from hashzoo.results.durations import Durations
+from hashzoo.results.render import duration
 from hashzoo.results.table import Column, Entry, TextTable
 from hashzoo.types import ProgressCallback
 
@@ -59,10 +61,15 @@ class Progress(Silent):
 
 
 class Screen:
-    """An observer that shows a sweep: a live table in a terminal or notebook, plain lines anywhere else."""
+    """An observer that shows a sweep: a live table in a terminal or notebook, plain lines anywhere else.
+
+    Attributes:
+        past: The seconds of cells that were measured before, from which the time left is estimated.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
+        self.past = Durations()
         self.table: Watch | None = None
 
     def note(self, text: str) -> None:
@@ -75,7 +82,7 @@ class Screen:
 
     def cells(self, jobs: Sequence[Job]) -> AbstractContextManager[Watch]:
         """The live table of these cells."""
-        self.table = Watch(self.console, jobs)
+        self.table = Watch(self.console, jobs, self.past)
         return self.table
 
     def event(self, job: Job, kind: str, value: Any) -> None:
@@ -87,23 +94,26 @@ class Screen:
 class Watch:
     """The live table of a sweep in a terminal or notebook; elsewhere, a plain line for each finished cell."""
 
-    def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
+    def __init__(self, console: Console, jobs: Sequence[Job], past: Durations | None = None) -> None:
+        self.durations = past or Durations()
+        self.pending = {job.identity.key: job for job in jobs if not job.refusal}
+        self.started: dict[str, float] = {}  # key of a running cell -> when it started
+        self.most = 1  # cells that ran at once
         self.console, self.metric, self.total = console, jobs[0].metrics[0], len(jobs)
         self.several = len({job.identity.dataset for job in jobs}) > 1
         self.live = is_live(console)
         self.running: dict[str, str] = {}  # title of a cell -> progress of its encoding
         self.last = time.monotonic()
         self.finished = 0
-        self.started = time.monotonic()
         self.scores: dict[str, dict[int, list[str]]] = {}
         self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=console,
         )
-        self.task = self.bar.add_task("cells", total=len(jobs))
+        self.task = self.bar.add_task("cells", total=len(jobs), left=self.left())
         self.screen: Live | None = None
 
     def __enter__(self) -> Watch:
@@ -127,14 +137,39 @@ class Watch:
             self._said(name)
         elif kind == "started":
             self.running[name] = ""
+            self.started[job.identity.key] = time.monotonic()
+            self.most = max(self.most, len(self.started))
         else:
             self.running.pop(name, None)
+            self.started.pop(job.identity.key, None)
+            self.pending.pop(job.identity.key, None)
+            self.durations.add(value)
             self.finished += 1
             self._line(job, value, kind == "elsewhere")
         shown = ", ".join(f"{name}: {what}" if what else name for name, what in self.running.items())
-        self.bar.update(self.task, completed=self.finished, description=shown or "cells")
+        self.bar.update(self.task, completed=self.finished, description=shown or "cells", left=self.left())
         if self.screen:
             self.screen.update(self._view())
+
+    def left(self) -> str:
+        """The time left, from measured cells of the same methods; empty if there are no cells left.
+
+        Cells of methods that no cell tells about are counted instead.
+        """
+        now = time.monotonic()
+        seconds, unknown = 0.0, 0
+        for key, job in self.pending.items():
+            expected = self.durations.estimate(job.identity)
+            if expected is None:
+                unknown += 1
+            else:
+                seconds += max(0.0, expected - (now - self.started.get(key, now)))
+        known = len(self.pending) - unknown
+        parts = [f"about {duration(seconds / min(self.most, known))} left"] if known else []
+        cells = "cell" if unknown == 1 else "cells"
+        if unknown:
+            parts.append(f"{unknown} {'more ' if known else ''}{cells} of methods that were not measured yet")
+        return " and ".join(parts)
 
     def _said(self, name: str) -> None:
         """Without a live table, print a line now and then about a cell that encodes for long."""
@@ -148,8 +183,7 @@ class Watch:
         self.scores.setdefault(self._name(job, job.identity.method), {}).setdefault(job.identity.bits, []).append(text)
         if self.live:
             return
-        left = (time.monotonic() - self.started) / self.finished * (self.total - self.finished)
-        still = f"; about {left:.0f} s left" if self.finished < self.total else ""
+        still = f"; {left}" if (left := self.left()) else ""
         what = f"{self.metric} {text}" if cell.status == "ok" else f"{cell.status}: {cell.reason}"
         by = " (done by another sweep)" if elsewhere else ""
         name = self._name(job, job.title)

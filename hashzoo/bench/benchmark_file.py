@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
+from hashzoo.storage.files import expand_user
 from hashzoo.training.budget import Budget
 
 
@@ -100,14 +101,14 @@ def shipped() -> dict[str, Path]:
 
 def read(given: str) -> Benchmark:
     """Read a benchmark by name or file. UsageError, on one line, for what is wrong in it."""
-    path = Path(given)
+    path = expand_user(Path(given))
     if path.suffix != ".toml":
         known = shipped()
         if given not in known:
             raise UsageError(unknown_name("benchmark", given, known) + " (or give a FILE.toml)")
         path = known[given]
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {given}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

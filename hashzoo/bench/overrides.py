@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hashzoo.bench.benchmark_file import Benchmark, checked, merged
-from hashzoo.errors import UsageError
+from hashzoo.errors import HashzooError, UsageError
 from hashzoo.factory import options
 from hashzoo.registry.zoo import Zoo
 from hashzoo.training.budget import Budget
@@ -42,20 +43,32 @@ class Overrides:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     quick: bool = False
 
-    def apply(self, file: Benchmark, zoo: Zoo) -> list[tuple[Benchmark, Budget]]:
+    def apply(
+        self, file: Benchmark, zoo: Zoo, note: Callable[[str], None] = lambda text: None
+    ) -> list[tuple[Benchmark, Budget]]:
         """The changed benchmark for each dataset, checked like a file, with the budget that the file gives it.
+
+        Settings of the file for a part that was replaced are left out, and ``note`` receives a line about each.
 
         Raises:
             UsageError: If the file has no quick form, no dataset takes a root, or a changed value is wrong.
         """
         if self.quick and not file.quick.model_fields_set:
             raise UsageError(f"{file.name} has no quick form; add a [quick] table to it")
+        own = set[str]().union(*(_used(part, zoo) for part in file.each()))
         datasets = self.datasets or (file.quick.dataset if self.quick else None)
         if datasets:
             file = file.model_copy(update={"dataset": datasets if isinstance(datasets, str) else list(datasets)})
         settings = merged(self.settings, self._roots(file, zoo))
         parts = [_quick(part) if self.quick else part for part in file.each()]
-        return [(self._changed(part, settings), part.train) for part in parts]
+        changed = [(self._changed(part), part.train) for part in parts]
+        unused = [dict.fromkeys(_unused(part, zoo)) for part, _ in changed]
+        replaced = [name for name in unused[0] if name in own and all(name in others for others in unused)]
+        if replaced:
+            note(
+                f"{file.name}: settings of the file for parts that are not used here are ignored: {', '.join(replaced)}"
+            )
+        return [(self._with_settings(_without_unused(part, zoo), settings), budget) for part, budget in changed]
 
     def _roots(self, file: Benchmark, zoo: Zoo) -> dict[str, dict[str, Any]]:
         """The option ``root`` of every dataset that has it."""
@@ -67,15 +80,19 @@ class Overrides:
             raise UsageError(f"--root: {known} has no option root; name a dataset that has it with --dataset")
         return {name: {"root": str(self.root.absolute())} for name in names}
 
-    def _changed(self, file: Benchmark, settings: Mapping[str, Mapping[str, Any]]) -> Benchmark:
+    def _changed(self, file: Benchmark) -> Benchmark:
         values = file.model_dump(exclude_unset=True)
         if self.backbone:
             values |= {"backbone": self.backbone, "backbones": {}}
         given = {"methods": self.methods, "metrics": self.metrics, "bits": self.bits, "seeds": self.seeds}
         changes: dict[str, Any] = {name: list(value) for name, value in given.items() if value is not None}
-        train = ({"epochs": self.epochs} if self.epochs else {}) | dict(settings.get("train", {}))
-        changes |= {"train": train, "set": {name: table for name, table in settings.items() if name != "train"}}
+        changes["train"] = {"epochs": self.epochs} if self.epochs else {}
         return checked(merged(values, changes), "command line")
+
+    def _with_settings(self, file: Benchmark, settings: Mapping[str, Mapping[str, Any]]) -> Benchmark:
+        own = {name: table for name, table in settings.items() if name != "train"}
+        changes = {"train": dict(settings.get("train", {})), "set": own}
+        return checked(merged(file.model_dump(exclude_unset=True), changes), "command line")
 
 
 def _quick(file: Benchmark) -> Benchmark:
@@ -84,3 +101,37 @@ def _quick(file: Benchmark) -> Benchmark:
     if "epochs" in changes:
         changes["train"] = {"epochs": changes.pop("epochs")}
     return checked(merged(file.model_dump(exclude_unset=True), changes), "quick")
+
+
+def _used(file: Benchmark, zoo: Zoo) -> set[str]:
+    """The names of the datasets, backbones and methods of a benchmark, and of the heads and losses of its methods."""
+    methods = set[str]()
+    for pattern in [*file.baselines, *file.controls, *file.methods]:
+        with suppress(HashzooError):  # the plan reports an unknown name
+            methods |= {*zoo.match_methods([pattern])}
+    parts = {part for name in methods if "+" in name for part in name.split("+")}
+    return {*file.datasets, *methods, *parts, *file.backbones.values(), *filter(None, [file.backbone])}
+
+
+def _unused(file: Benchmark, zoo: Zoo) -> Iterator[str]:
+    """The names under ``set`` of existing parts that the benchmark does not use. Not a misspelled name."""
+    used = _used(file, zoo)
+    for name in file.set:
+        if name not in used and _exists(name, zoo):
+            yield name
+
+
+def _without_unused(file: Benchmark, zoo: Zoo) -> Benchmark:
+    unused = set(_unused(file, zoo))
+    return file.model_copy(update={"set": {name: table for name, table in file.set.items() if name not in unused}})
+
+
+def _exists(name: str, zoo: Zoo) -> bool:
+    """Whether a dataset, method, head, loss or backbone has this name, members of families included."""
+    if name in {*zoo.datasets, *zoo.methods, *zoo.heads, *zoo.losses}:
+        return True
+    for find in (zoo.method, zoo.backbone):
+        with suppress(HashzooError):
+            find(name)
+            return True
+    return False

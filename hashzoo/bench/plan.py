@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,6 +17,7 @@ from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.code_metrics import code_metrics
 from hashzoo.evaluation.metrics import ASKINGS, GROUPS, parse
 from hashzoo.factory import FactoryInfo, options
+from hashzoo.hookspecs import TrainingFacts
 from hashzoo.method import Deep
 from hashzoo.registry.build import (
     build_backbone,
@@ -30,7 +32,9 @@ from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Identity
 from hashzoo.results.provenance import describe_origin
 from hashzoo.training.budget import Budget
-from hashzoo.types import ProgressCallback, Splits
+from hashzoo.types import ProgressCallback, Setting, Splits
+
+log = logging.getLogger(__name__)
 
 Options = Mapping[str, Any]
 
@@ -86,13 +90,11 @@ def plan(
         UsageError: If a name, an option, a number or a metric of the benchmark is wrong.
         EnvironmentFailure: If an image does not decode, or weights cannot be read.
     """
-    _check_numbers(benchmark)
-    _check_backbone_names(benchmark, zoo)
-    always = [*benchmark.baselines, *benchmark.controls] if baselines else []
-    methods = {name: zoo.method(name) for name in zoo.match_methods([*always, *benchmark.methods])}
-    _check_settings(benchmark, zoo, methods)
+    methods = check_names(benchmark, zoo, baselines)
     dataset = _dataset(benchmark, zoo, skip_bad_images, progress)
-    _check_metrics(benchmark, zoo, dataset)
+    data = dataset.data
+    composed, held_out = data.pairs is not None, data.validation is not None
+    check_metrics(benchmark, zoo, MetricFacts(dataset.has_validation, data.multilabel, held_out, composed))
     trunks: dict[str, Trunk] = {}
     jobs = list[Job]()
     for name, entry in methods.items():
@@ -103,12 +105,34 @@ def plan(
     return jobs
 
 
-def require_feasible(jobs: Sequence[Job], names: Sequence[str]) -> None:
+def check_names(benchmark: Benchmark, zoo: Zoo, baselines: bool) -> dict[str, Entry]:
+    """The methods of a benchmark. UsageError if a number, or a name in it, is wrong."""
+    _check_numbers(benchmark)
+    _check_backbone_names(benchmark, zoo)
+    always = [*benchmark.baselines, *benchmark.controls] if baselines else []
+    methods = {name: zoo.method(name) for name in zoo.match_methods([*always, *benchmark.methods])}
+    _check_settings(benchmark, zoo, methods)
+    return methods
+
+
+class Refusable(Protocol):
+    """A cell before it is measured: a :class:`Job`, or what a dry run knows of one."""
+
+    @property
+    def identity(self) -> Identity:
+        """What would be measured."""
+
+    @property
+    def refusal(self) -> str:
+        """Why it cannot be measured; empty if it can."""
+
+
+def require_feasible(cells: Sequence[Refusable], names: Sequence[str]) -> None:
     """Raise UsageError with the reason if a method that was named is refused on every dataset at some code length."""
     for name in names:
-        mine = [job for job in jobs if job.identity.method == name]
-        refused = {job.identity.dataset: job.refusal for job in mine if job.refusal}
-        if mine and refused.keys() == {job.identity.dataset for job in mine}:
+        mine = [cell for cell in cells if cell.identity.method == name]
+        refused = {cell.identity.dataset: cell.refusal for cell in mine if cell.refusal}
+        if mine and refused.keys() == {cell.identity.dataset for cell in mine}:
             raise UsageError(next(iter(refused.values())))
 
 
@@ -149,21 +173,35 @@ def _dataset(benchmark: Benchmark, zoo: Zoo, skip_bad: bool, progress: ProgressC
     return Dataset(name, values, recorded, data, inspection, digest, "validation" in options(factory))
 
 
-def _check_metrics(benchmark: Benchmark, zoo: Zoo, dataset: Dataset) -> None:
-    """The metrics, and the one that selects an epoch, must fit the dataset."""
-    name, data, extra = dataset.name, dataset.data, zoo.metric_functions()
+@dataclass(frozen=True)
+class MetricFacts:
+    """What metrics depend on, as far as it is known: None is not known.
+
+    ``has_validation`` says whether the dataset has the option, ``held_out`` whether it has validation images, and
+    ``composed`` whether its queries are composed.
+    """
+
+    has_validation: bool
+    multilabel: bool | None = None
+    held_out: bool | None = None
+    composed: bool | None = None
+
+
+def check_metrics(benchmark: Benchmark, zoo: Zoo, facts: MetricFacts) -> None:
+    """Raise UsageError unless the metrics, and the one that selects an epoch, fit the dataset."""
+    (name,), extra = benchmark.datasets, zoo.metric_functions()
     select = benchmark.train.select
     parts = {parse(metric, extra).part for metric in [*benchmark.metrics, *filter(None, [select])]}
     if code_metrics([select], extra):
         raise UsageError(f"[train] select = {select!r} is not a ranking metric; use one such as 'map@all'")
-    if data.multilabel and parts & set(GROUPS):
+    if facts.multilabel and parts & set(GROUPS):
         raise UsageError(f"{name} has several labels per image; metrics such as /{GROUPS[0]} need one label per image")
-    if select and data.validation is None:
-        fix = f"give --set {name}.validation=0.1" if dataset.has_validation else "use a dataset with that option"
+    if select and facts.held_out is False:
+        fix = f"give --set {name}.validation=0.1" if facts.has_validation else "use a dataset with that option"
         raise UsageError(f"train.select needs validation images, and {name} holds none out; {fix}")
-    if data.pairs is None and parts & set(ASKINGS):
+    if facts.composed is False and parts & set(ASKINGS):
         raise UsageError(f"{name} has no composed queries; metrics such as /{ASKINGS[0]} need a dataset that has them")
-    if data.pairs is not None and (single := code_metrics(benchmark.metrics, extra)):
+    if facts.composed and (single := code_metrics(benchmark.metrics, extra)):
         raise UsageError(f"{name} has composed queries; {next(iter(single))} is a metric of codes of single images")
 
 
@@ -175,6 +213,10 @@ def _trunk(benchmark: Benchmark, zoo: Zoo, name: str, dataset: Dataset) -> Trunk
         network.map_dims = ()  # feature maps are not stored
     # a weights file is recorded by its digest, not by its path
     recorded = values | {option: network.weights for option in values if option.endswith("weights")}
+    for option in FactoryInfo(entry.factory).unrecorded:
+        recorded.pop(option, None)
+    if network.note:
+        log.warning(network.note)
     return Trunk(entry, values, recorded, network)
 
 
@@ -209,9 +251,10 @@ def _jobs(
     )
     if not FactoryInfo(entry.factory).distributed:
         execution = replace(execution, devices=1)
-    for bits in benchmark.bits:
-        reason = refusal(entry, dataset.data, trunk.network, bits, values)
-        for seed in benchmark.seeds:
+    for bits in dict.fromkeys(benchmark.bits):
+        facts = training_facts(bits, values, benchmark.train, dataset.data, trunk.network.dim)
+        reason = refusal(entry, dataset.data, trunk.network, bits, values) or unmet(zoo, entry, facts)
+        for seed in dict.fromkeys(benchmark.seeds):
             identity = Identity(
                 dataset=dataset.name,
                 dataset_options=dict(dataset.recorded),
@@ -241,14 +284,24 @@ def refusal(entry: Entry, data: Splits, backbone: Backbone, bits: int, values: O
     The method is built once, and a head and loss see a made-up batch. Any other error than ValueError is left to the
     cell, which reports it.
     """
+    return unfit(entry, data.multilabel) or trial(entry, data.setting(bits), backbone, values)
+
+
+def unfit(entry: Entry, multilabel: bool) -> str:
+    """Why a method cannot serve images with several labels, or with one; empty if it can."""
     name = entry.name
-    if data.multilabel and not entry.card.multilabel:
+    if multilabel and not entry.card.multilabel:
         return f"{name} takes one label per image and this dataset has several; use a single-label dataset"
-    if not data.multilabel and not entry.card.single:
+    if not multilabel and not entry.card.single:
         return f"{name} needs several labels per image and this dataset has one; use a multi-label dataset"
+    return ""
+
+
+def trial(entry: Entry, setting: Setting, backbone: Backbone, values: Options) -> str:
+    """Why a method cannot be built for a setting and a backbone; empty if it can."""
+    name = entry.name
     with torch.random.fork_rng(devices=[]):
         try:
-            setting = data.setting(bits)
             method = entry.factory(setting, backbone, **values)
             if isinstance(method, Deep):
                 method.rehearse(setting)
@@ -258,6 +311,26 @@ def refusal(entry: Entry, data: Splits, backbone: Backbone, bits: int, values: O
         except (Exception, SystemExit):
             return ""
     return ""
+
+
+def training_facts(bits: int, values: Options, budget: Budget, data: Splits, features: int) -> TrainingFacts:
+    """The facts that requirements of methods read."""
+    return TrainingFacts(
+        bits=bits,
+        batch=budget.batch,
+        options=values,
+        images=len(data.train),
+        features=features,
+        classes=data.train.labels.shape[1],
+        unlabelled=int((data.train.labels.sum(1) == 0).sum()),
+    )
+
+
+def unmet(zoo: Zoo, entry: Entry, facts: TrainingFacts) -> str:
+    """Why a method cannot train on so many images or with these labels; empty if it can, or too little is known."""
+    if entry.card.kind == "deep" and facts.images is not None and facts.images < 2:
+        return f"{entry.name} trains on batches of two images or more; the training set has {facts.images}"
+    return zoo.unmet(entry.name, facts)
 
 
 def _settings(
@@ -272,6 +345,9 @@ def _settings(
             yield f"{name}={value}"
     if trunk.recorded.get("weights", "random") != "random":
         yield f"weights={trunk.recorded['weights']}"
+    given = [value for name, value in trunk.options.items() if name.endswith("weights") and isinstance(value, str)]
+    if any(value not in ("default", "random") for value in given):
+        yield f"trained_on={trunk.network.trained_on or 'unknown'}"  # what a file of the user's own has seen
     for name in benchmark.set.get(dataset.name, {}):
         value = dataset.recorded[name]
         if value and value != dataset.data.source:

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import bad_image_option, numbers, plugin_option, settings, shard, size, split_list
+from hashzoo.cli.options import bad_image_option, file_path, numbers, plugin_option, settings, shard, size, split_list
 from hashzoo.cli.output import json_option, print_json, print_tables
 from hashzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from hashzoo.api import Board, Plan
+    from hashzoo.api import Board
     from hashzoo.results.cell import Cell
 
 
 @click.command()
-@click.argument("benchmark", default="digits", metavar="[NAME|FILE.toml]")
+@click.argument("benchmark", default="first", metavar="[NAME|FILE.toml]")
 @click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss.")
 @click.option("--dataset", metavar="D,...", help="Replace the datasets of the file.")
-@click.option("--root", type=click.Path(path_type=Path), help="The folder of the images of datasets that require it.")
+@click.option("--root", type=file_path, help="The folder of the images of datasets that require it.")
 @click.option("--backbone", metavar="B", help="One backbone for every kind of method.")
 @click.option("--bits", metavar="16,32", help="Code lengths.")
 @click.option("--seeds", metavar="0,1,2", help="Seeds.")
 @click.option("--metrics", metavar="M,...", help="Metrics, such as map@all,p@h2.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the budget.")
 @click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
-@click.option("--results", type=click.Path(path_type=Path), help="Folder [default: hashzoo-results/NAME].")
+@click.option("--results", type=file_path, help="Folder [default: hashzoo-results/NAME].")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores].")
 @click.option("--launcher", default="local", show_default=True, metavar="NAME", help="Where cells run.")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the cells, such as 1/4.")
@@ -39,7 +38,11 @@ if TYPE_CHECKING:
 @click.option("--track", metavar="T,...", help="Trackers that receive finished cells.")
 @plugin_option
 @click.option("--no-baselines", is_flag=True, help="Leave out the file's baselines and controls.")
-@click.option("--dry-run", is_flag=True, help="Check everything and list the cells; train nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Check what is known and list cells, downloads and time; read no image, download nothing.",
+)
 @click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, images.")
 @click.option("--save-weights", is_flag=True, help="Save each trained method with its cell.")
 @click.option("--deterministic", is_flag=True, help="Raise an error for nondeterministic operations.")
@@ -59,15 +62,18 @@ def bench(benchmark: str, **asked: Any) -> None:
 
     from hashzoo import api
 
-    as_json = asked.pop("as_json")
-    if as_json and asked["dry_run"]:
-        raise UsageError("--json prints the leaderboard and cannot be combined with --dry-run; leave out one of them")
+    as_json, arguments = asked.pop("as_json"), _arguments(asked)
     screen = api.Screen(Console(stderr=True) if as_json else None)
-    plan = api.prepare(benchmark, observer=screen, **_arguments(asked))
-    _warn(plan, asked["devices"])
     if asked["dry_run"]:
-        _list(plan)
+        from hashzoo.cli.dry_run import show
+
+        found = api.dry_run(benchmark, observer=screen, **arguments)
+        _warn(found.unused, found.alone)
+        show(found, asked["rerun"], arguments.get("shard"), as_json)
         return
+    plan = api.prepare(benchmark, observer=screen, **arguments)
+    few = {job.identity.method for job in plan.jobs if job.execution.devices < asked["devices"]}
+    _warn(plan.unused, sorted(few))
     board = api.run(plan, screen)
     _show(board, as_json)
     _finish(board.failed)
@@ -85,7 +91,10 @@ def _show(board: Board, as_json: bool) -> None:
 
 def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
     """The arguments of :func:`hashzoo.benchmark` for the options of the command; an option left out is left out."""
-    lists = {name: split_list(asked[name]) or None for name in ("methods", "dataset", "metrics", "track")}
+    for name, value in asked.items():
+        if value == "":
+            raise UsageError(f"--{name.replace('_', '-')} is empty; give a value, or leave it out")
+    lists = {name: split_list(f"--{name}", asked[name]) or None for name in ("methods", "dataset", "metrics", "track")}
     numeric = {name: numbers(f"--{name}", asked[name]) for name in ("bits", "seeds") if asked[name] is not None}
     plain = {
         name: asked[name]
@@ -103,22 +112,12 @@ def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in {**lists, **numeric, **plain, **parsed}.items() if value is not None}
 
 
-def _warn(plan: Plan, devices: int) -> None:
+def _warn(unused: list[str], alone: list[str]) -> None:
     """Warn about settings that have no effect, and methods that train in one process."""
-    for hint in plan.unused:
+    for hint in unused:
         click.echo(f"--set changes nothing: {hint}", err=True)
-    alone = sorted({job.identity.method for job in plan.jobs if job.execution.devices < devices})
     if alone:
         click.echo(f"these methods train in one process, with the same codes: {', '.join(alone)}", err=True)
-
-
-def _list(plan: Plan) -> None:
-    """Print the cells of a plan."""
-    for job in plan.jobs:
-        reason = f": skipped, {job.refusal}" if job.refusal else ""
-        click.echo(f"{job.title} on {job.identity.dataset}, {job.identity.backbone}{reason}")
-    datasets = dict.fromkeys(job.identity.dataset for job in plan.jobs)
-    click.echo(f"{len(plan.jobs)} cells on {', '.join(datasets)}")
 
 
 def _memory(text: str | None) -> int | None:

@@ -37,7 +37,7 @@ def cite(names: tuple[str, ...], as_json: bool, plugins: tuple[str, ...]) -> Non
     a .bib file.
     """
     if names:
-        found = _of_names([part for name in names for part in split_list(name) or [name]], plugins)
+        found = _of_names([part for name in names for part in split_list("NAME", name) or [name]], plugins)
     else:
         from hashzoo.registry.bibtex import parse
 

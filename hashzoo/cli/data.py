@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import plugin_option, settings
+from hashzoo.cli.options import file_path, plugin_option, settings
 from hashzoo.cli.output import json_option
 from hashzoo.errors import UsageError, unknown_name
 
@@ -35,9 +35,7 @@ def data() -> None:
 @click.argument("name", metavar="NAME|DIR")
 @set_option
 @root_option
-@click.option(
-    "--save", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write the ids and labels of its splits."
-)
+@click.option("--save", type=file_path, metavar="FILE.npz", help="Write the ids and labels of its splits.")
 @json_option
 @plugin_option
 def show(

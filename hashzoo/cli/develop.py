@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import plugin_option, settings
+from hashzoo.cli.options import file_path, plugin_option, settings
 from hashzoo.cli.output import json_option, print_json
 from hashzoo.errors import UsageError, unknown_name
 
@@ -122,9 +122,7 @@ def _findings(
 @click.argument("name")
 @click.option("--kind", type=click.Choice(sorted(CHECKED)), default="loss", show_default=True)
 @click.option("--file", "one_file", is_flag=True, help="Write one file for --plugin instead of a package.")
-@click.option(
-    "--into", type=click.Path(path_type=Path), default=".", help="The folder to write into [default: current folder]."
-)
+@click.option("--into", type=file_path, default=".", help="The folder to write into [default: current folder].")
 def new_plugin(name: str, kind: str, one_file: bool, into: Path) -> None:
     """Write a small plugin to start from. It works as it is and passes its test and `hashzoo check`.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import gc
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from hashzoo.cli.data import data
 from hashzoo.cli.develop import check, new_plugin
 from hashzoo.cli.options import (
     device_option,
+    file_path,
     plugin_option,
     require_cpu,
     resolve_device,
@@ -31,6 +31,7 @@ from hashzoo.cli.options import (
     style_options,
 )
 from hashzoo.cli.output import json_option, print_json
+from hashzoo.cli.pipes import closed_pipe_is_no_error
 from hashzoo.cli.report import plot, report
 from hashzoo.cli.results import compare, merge, show
 from hashzoo.cli.search import encode, export, index, search
@@ -53,6 +54,10 @@ class Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit with its code."""
+        with closed_pipe_is_no_error():
+            return self._main(*args, **kwargs)
+
+    def _main(self, *args: Any, **kwargs: Any) -> Any:
         debug = "--debug" in sys.argv[1:]
         atexit.register(gc.freeze)  # skips a last collection of all objects of torch, a fifth of its import time
         with suppress(ValueError):  # not in the main thread, which alone can handle signals
@@ -68,8 +73,7 @@ class Group(click.Group):
             click.echo("interrupted; no partial files were left. Run the same command to resume.", err=True)
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
+            raise
         except HashzooError as error:
             if debug:
                 raise
@@ -137,10 +141,10 @@ def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, .
 
 
 @main.command()
-@click.argument("codes", type=click.Path(path_type=Path), metavar="CODES.npz")
+@click.argument("codes", type=file_path, metavar="CODES.npz")
 @click.option("--metrics", default="map@all,map@100,p@h2", show_default=True, metavar="M,...")
 @click.option("--bits", type=click.IntRange(min=1), help="Bits of packed codes, if the last byte is not full.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The .json file for means and per-query values.")
+@click.option("-o", "--output", type=file_path, help="The .json file for means and per-query values.")
 @json_option
 @device_option
 def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None, as_json: bool, device: str) -> None:
@@ -155,7 +159,7 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None, a
 
     query, database, query_labels, database_labels = read_codes(codes)
     try:
-        found = score(query, database, query_labels, database_labels, split_list(metrics), bits)
+        found = score(query, database, query_labels, database_labels, split_list("--metrics", metrics), bits)
     except ValueError as error:
         raise UsageError(f"{codes}: {error}") from error
     plain: Callable[[float], float | None] = lambda v: None if v != v else v  # noqa: E731 - JSON has no NaN
@@ -176,8 +180,8 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None, a
 
 
 @main.command()
-@click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE...]")
-@click.option("--run", "cell", required=True, type=click.Path(path_type=Path), metavar="CELL", help="A cell's .json.")
+@click.argument("images", nargs=-1, type=file_path, metavar="[IMAGE...]")
+@click.option("--run", "cell", required=True, type=file_path, metavar="CELL", help="A cell's .json.")
 @click.option(
     "--figure",
     type=click.Choice(["looks", "classes", "confusion", "pr"]),
@@ -185,8 +189,8 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None, a
     show_default=True,
     help="Attention maps; training images by class; confusion matrix; precision-recall curve.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg|pdf")
-@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of the dataset's files.")
+@click.option("-o", "--output", required=True, type=file_path, metavar="FILE.png|svg|pdf")
+@click.option("--root", type=file_path, metavar="DIR", help="The folder of the dataset's files.")
 @style_options
 @device_option
 @plugin_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.storage.files import expand_user
 
 if TYPE_CHECKING:
     from hashzoo.report.style import Style
@@ -18,6 +20,22 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class FilePath(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in new versions
+    """A path: ``~`` stands for the home folder, and an empty text, as of an unset variable, is an error."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path of a text. Raises UsageError for an empty one."""
+        text = os.fspath(value)
+        if not text:
+            name = param.get_error_hint(ctx).strip("'") if param is not None and ctx is not None else "a path"
+            raise UsageError(f"{name} is empty; give a path, or leave it out")
+        return expand_user(Path(text))
+
+
+file_path = FilePath()
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load this plugin too; can be repeated."
 )
@@ -68,7 +86,7 @@ def row_filter(methods: str | None, bits: str | None, dataset: str | None) -> Fi
     """The rows that the options of :func:`filter_options` select."""
     from hashzoo.results.board import Filter
 
-    return Filter(split_list(methods), numbers("--bits", bits), split_list(dataset))
+    return Filter(split_list("--methods", methods), numbers("--bits", bits), split_list("--dataset", dataset))
 
 
 def style_options(command: F) -> F:
@@ -113,13 +131,19 @@ def require_cpu(device: str, what: str) -> None:
         raise UsageError(f"{what} on the CPU only; use --device cpu")
 
 
-def split_list(text: str | None) -> list[str]:
+def split_list(option: str, text: str | None) -> list[str]:
     """The parts of a comma-separated text, without blanks and quotes.
 
-    >>> split_list("lsh, 'p*',")
-    ['lsh', 'p*']
+    Raises UsageError for a text without a part, such as an unset variable of a shell: it does not mean the default.
+
+    >>> split_list("--methods", "lsh, 'p*',"), split_list("--methods", None)
+    (['lsh', 'p*'], [])
     """
-    return [part.strip().strip("'\"") for part in (text or "").split(",") if part.strip()]
+    parts = [part.strip().strip("'\"").strip() for part in (text or "").split(",")]
+    found = [part for part in parts if part]
+    if text is not None and not found:
+        raise UsageError(f"{option} is empty; give values separated by commas, or leave it out")
+    return found
 
 
 def check_output(output: Path) -> None:
@@ -146,7 +170,7 @@ def check_root(root: Path | None) -> None:
 def numbers(option: str, text: str | None) -> list[int]:
     """The integers of a comma-separated text. Raises UsageError with the name of the option for anything else."""
     try:
-        return [int(part) for part in split_list(text)]
+        return [int(part) for part in split_list(option, text)]
     except ValueError:
         raise UsageError(f"{option} must be whole numbers such as 16,32, not {text!r}") from None
 

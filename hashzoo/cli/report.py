@@ -12,6 +12,7 @@ from hashzoo.cli.options import (
     check_output,
     check_root,
     device_option,
+    file_path,
     filter_options,
     plugin_option,
     resolve_device,
@@ -24,21 +25,19 @@ from hashzoo.cli.options import (
 if TYPE_CHECKING:
     from hashzoo.report.page import PageOptions
 
-_results = click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="DIR|CSV...")
+_results = click.argument("results", type=file_path, nargs=-1, required=True, metavar="DIR|CSV...")
 _metric = click.option("--metric", metavar="M", help="The score to rank by [default: the main one of each dataset].")
 _highlight = click.option(
     "--highlight",
     metavar="A,B",
     help="Methods to show in detail, up to 8 [default: those of --methods if they are few, or the best ones].",
 )
-_root = click.option(
-    "--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of the dataset's files."
-)
+_root = click.option("--root", type=file_path, metavar="DIR", help="The folder of the dataset's files.")
 
 
 @click.command()
 @_results
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
+@click.option("-o", "--output", type=file_path, default=Path("report.html"), show_default=True)
 @_metric
 @filter_options
 @_highlight
@@ -82,9 +81,9 @@ def _page_options(
 ) -> PageOptions:
     from hashzoo.report.page import PageOptions
 
-    explained = None if explain is None else tuple(split_list(explain))
+    explained = None if explain is None else tuple(split_list("--explain", explain))
     rows, place = row_filter(**wanted), resolve_device(device)
-    return PageOptions(metric, tuple(split_list(highlight)), gallery, explained, root, rows, place)
+    return PageOptions(metric, tuple(split_list("--highlight", highlight)), gallery, explained, root, rows, place)
 
 
 @click.command()
@@ -92,7 +91,7 @@ def _page_options(
     "kind", type=click.Choice(["pr", "bits", "cost", "distances", "balance", "classes", "ranks", "training"])
 )
 @_results
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.png|svg|pdf")
+@click.option("-o", "--output", required=True, type=file_path, metavar="FILE.png|svg|pdf")
 @_metric
 @filter_options
 @_highlight
@@ -119,7 +118,7 @@ def plot(kind: str, results: tuple[Path, ...], output: Path, plugins: tuple[str,
     selection = plots.select(
         read(results, options["metric"], extra, wanted=wanted),
         extra,
-        highlight=split_list(options["highlight"]),
+        highlight=split_list("--highlight", options["highlight"]),
         few=bool(wanted.methods),
         plugins=plugins,
         root=options["root"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import filter_options, plugin_option, row_filter, split_list
+from hashzoo.cli.options import file_path, filter_options, plugin_option, row_filter, split_list
 from hashzoo.cli.output import chosen_format, format_option, json_option, print_tables
 from hashzoo.errors import UsageError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="DIR|CSV|CELL.json...")
+@click.argument("results", type=file_path, nargs=-1, required=True, metavar="DIR|CSV|CELL.json...")
 @click.option("--sort", metavar="COLUMN", help="Sort by this column.")
 @click.option("--columns", metavar="A,B", help="Only the method and these columns.")
 @click.option(
@@ -61,7 +61,7 @@ def show(results: tuple[Path, ...], plugins: tuple[str, ...], **options: Any) ->
     extra = _extra_metrics([board.frame for board in boards], plugins)
     if chosen.rank:
         return _show_ranks(boards, chosen, extra)
-    arguments = chosen.sort, split_list(chosen.columns) or None
+    arguments = chosen.sort, split_list("--columns", chosen.columns) or None
     by = "stored_bits" if chosen.by == "stored" else "bits"
     print_tables(
         chosen.format,
@@ -167,8 +167,8 @@ def _extra_metrics(frames: Sequence[DataFrame], plugins: tuple[str, ...]) -> dic
 
 
 @click.command()
-@click.argument("before", type=click.Path(path_type=Path), metavar="DIR|CSV")
-@click.argument("after", type=click.Path(path_type=Path), metavar="[DIR|CSV]", required=False)
+@click.argument("before", type=file_path, metavar="DIR|CSV")
+@click.argument("after", type=file_path, metavar="[DIR|CSV]", required=False)
 @click.option("--between", metavar="M,M,...", help="Compare these methods of one board with each other.")
 @click.option(
     "--against", metavar="METHOD", help="Compare every method of one board with this one, by the tests of the report."
@@ -254,7 +254,7 @@ def _compare_methods(board: StoredBoard, chosen: _CompareOptions, form: str) -> 
     """Compare methods of one board."""
     from hashzoo.results import paired
 
-    pairs = paired.pair_methods(board, split_list(chosen.between))
+    pairs = paired.pair_methods(board, split_list("--between", chosen.between))
     name = _common_metric(pairs, [board], chosen.metric, chosen.force)
     found = paired.compare_pairs(pairs, name) if name else []
     print_tables(
@@ -318,10 +318,8 @@ def _common_metric(
 
 
 @click.command()
-@click.argument("results", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="DIR...")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new results folder."
-)
+@click.argument("results", type=file_path, nargs=-1, required=True, metavar="DIR...")
+@click.option("-o", "--output", required=True, type=file_path, metavar="DIR", help="The new results folder.")
 @plugin_option
 def merge(results: tuple[Path, ...], output: Path, plugins: tuple[str, ...]) -> None:
     """Write one results folder with the cells of several, such as those of `hashzoo bench --shard`.

@@ -14,6 +14,7 @@ from hashzoo.cli.options import (
     check_output,
     check_root,
     device_option,
+    file_path,
     plugin_option,
     require_cpu,
     resolve_device,
@@ -30,9 +31,8 @@ LEFT_OUT = 1
 ENGINES = ("auto", "exact", "faiss-flat", "faiss-ivf")
 TARGETS = ("onnx", "faiss", "parquet", "pgvector", "lancedb")
 
-file = click.Path(path_type=Path)
-cell_argument = click.argument("cell", metavar="CELL", type=file)
-images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGES...", type=file)
+cell_argument = click.argument("cell", metavar="CELL", type=file_path)
+images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGES...", type=file_path)
 engine_option = click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
 bad_option = bad_image_option("skip")
 
@@ -40,7 +40,7 @@ bad_option = bad_image_option("skip")
 @click.command()
 @cell_argument
 @images_argument
-@click.option("-o", "--output", required=True, type=file, metavar="CODES.npz")
+@click.option("-o", "--output", required=True, type=file_path, metavar="CODES.npz")
 @bad_option
 @device_option
 @plugin_option
@@ -70,7 +70,7 @@ def index() -> None:
 @index.command()
 @cell_argument
 @images_argument
-@click.option("-o", "--output", required=True, type=file, metavar="MY.index")
+@click.option("-o", "--output", required=True, type=file_path, metavar="MY.index")
 @engine_option
 @bad_option
 @device_option
@@ -118,8 +118,8 @@ def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
 
 
 @click.command()
-@click.argument("index", metavar="MY.index", type=file)
-@click.argument("queries", nargs=-1, required=True, metavar="QUERY...", type=file)
+@click.argument("index", metavar="MY.index", type=file_path)
+@click.argument("queries", nargs=-1, required=True, metavar="QUERY...", type=file_path)
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Number of results.")
 @click.option(
     "--op",
@@ -129,10 +129,10 @@ def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
 )
 @engine_option
 @click.option("--html", is_flag=True, help="Also write the results with their images as one page.")
-@click.option("-o", "--output", type=file, metavar="FILE.html", help="The page of --html.  [default: found.html]")
+@click.option("-o", "--output", type=file_path, metavar="FILE.html", help="The page of --html.  [default: found.html]")
 @json_option
-@click.option("--run", type=file, metavar="CELL", help="The cell of the index, if it was moved.")
-@click.option("--root", type=file, metavar="DIR", help="The folder of the images, if it was moved.")
+@click.option("--run", type=file_path, metavar="CELL", help="The cell of the index, if it was moved.")
+@click.option("--root", type=file_path, metavar="DIR", help="The folder of the images, if it was moved.")
 @device_option
 @plugin_option
 def search(
@@ -219,12 +219,14 @@ def _print_results(found: list[SearchResult], what: str) -> None:
 
 
 @click.command()
-@click.argument("source", metavar="CELL|MY.index", type=file)
+@click.argument("source", metavar="CELL|MY.index", type=file_path)
 @click.option("--to", "target", required=True, type=click.Choice(TARGETS))
-@click.option("-o", "--output", required=True, type=file, metavar="FILE|DIR")
+@click.option("-o", "--output", required=True, type=file_path, metavar="FILE|DIR")
 @click.option("--code", default="", metavar="NAME", help="The code to search by, if there are several.")
-@click.option("--check", "checked", multiple=True, type=file, metavar="IMAGES", help="Check ONNX with these images.")
-@click.option("--root", type=file, metavar="DIR", help="The folder of the dataset's files, to check ONNX with.")
+@click.option(
+    "--check", "checked", multiple=True, type=file_path, metavar="IMAGES", help="Check ONNX with these images."
+)
+@click.option("--root", type=file_path, metavar="DIR", help="The folder of the dataset's files, to check ONNX with.")
 @device_option
 @plugin_option
 def export(

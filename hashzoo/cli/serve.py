@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hashzoo.cli.options import check_root, device_option, plugin_option, resolve_device
+from hashzoo.cli.options import check_root, device_option, file_path, plugin_option, resolve_device
 from hashzoo.errors import EnvironmentFailure, UsageError
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -18,15 +18,13 @@ MOST = 1024  # MiB of a request
 
 
 @click.command()
-@click.argument("indexes", nargs=-1, required=True, metavar="MY.index...", type=click.Path(path_type=Path))
+@click.argument("indexes", nargs=-1, required=True, metavar="MY.index...", type=file_path)
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any free port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on; there is no password.")
 @click.option("--name", "known_as", multiple=True, help="A host name to accept in requests; can be repeated.")
 @click.option("--max-upload", type=click.IntRange(1, MOST), default=16, show_default=True, metavar="MIB")
-@click.option("--run", type=click.Path(path_type=Path), metavar="CELL", help="The cell of the index, if it was moved.")
-@click.option(
-    "--root", type=click.Path(path_type=Path), metavar="DIR", help="The folder of the images, if it was moved."
-)
+@click.option("--run", type=file_path, metavar="CELL", help="The cell of the index, if it was moved.")
+@click.option("--root", type=file_path, metavar="DIR", help="The folder of the images, if it was moved.")
 @device_option
 @plugin_option
 def serve(

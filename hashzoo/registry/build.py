@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect as signatures
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from hashzoo.data.transforms import as_tensor
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
 from hashzoo.factory import Option, options
 from hashzoo.registry.zoo import Zoo
+from hashzoo.storage.files import expand_user
 from hashzoo.types import ProgressCallback, Splits
 
 
@@ -48,7 +50,8 @@ def _convert_option(kind: str, name: str, option: Option, given: Mapping[str, An
         return option.default
     value = given[option.name]
     try:
-        return TypeAdapter(option.annotation).validate_python(value)
+        made = TypeAdapter(option.annotation).validate_python(value)
+        return expand_user(made) if isinstance(made, Path) else made
     except ValidationError as error:
         text = error.errors()[0]["msg"]
         raise UsageError(f"{name}.{option.name} = {value!r}: {text[0].lower() + text[1:]}") from error

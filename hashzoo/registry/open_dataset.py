@@ -20,6 +20,7 @@ from hashzoo.factory import options
 from hashzoo.registry.build import convert_options, inspect_images, load_data, with_paths
 from hashzoo.registry.zoo import Zoo, load_plugins
 from hashzoo.results.cell import Cell
+from hashzoo.storage.files import expand_user
 from hashzoo.types import Split, Splits
 
 #: The option for the folder or file that a dataset is read from.
@@ -58,6 +59,7 @@ def open_dataset(zoo: Zoo, name: str, root: str | None = None, settings: Setting
         if other := settings.keys() - {name}:
             raise UsageError(f"--set {min(other)} does not apply to {name}; leave it out")
         return _open_named(zoo, name, settings, root)
+    name = str(expand_user(Path(name)))
     if not Path(name).exists():
         unknown = zoo.unknown("dataset", name, zoo.datasets)
         raise UsageError(f"no such file or folder: {name}" if "/" in name else unknown)

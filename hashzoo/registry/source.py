@@ -15,12 +15,12 @@ from typing import Any
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.factory import FactoryInfo
 from hashzoo.registry.syntax import Syntax, joined, reduced
-from hashzoo.storage.files import disk_errors, sha256
+from hashzoo.storage.files import disk_errors, expand_user, sha256
 
 
 def load_module(given: str) -> ModuleType:
     """The module of ``--plugin``: a file's path, or a dotted name."""
-    path = Path(given)
+    path = expand_user(Path(given))
     if path.suffix != ".py" and not path.exists():
         return importlib.import_module(given)
     if not path.is_file():

@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -22,10 +23,13 @@ import pluggy
 from hashzoo import hookspecs
 from hashzoo.errors import ComposeError, EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
 from hashzoo.factory import Composition, FactoryInfo, deep, options
+from hashzoo.hookspecs import Outline, TrainingFacts
 from hashzoo.method import Card
 from hashzoo.registry.source import code_digest, load_module
 
 KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics", "launchers", "trackers")
+#: What plugins say about methods, datasets and backbones by the names of these.
+FACTS = ("requirements", "outlines")
 _SINGULAR = {kind: "loss" if kind == "losses" else kind.removesuffix("s") for kind in KINDS}
 #: The plugin of a method that is given as an object.
 GIVEN = "(given)"
@@ -75,6 +79,8 @@ class Zoo:
     metrics: dict[str, Entry] = field(default_factory=dict)
     launchers: dict[str, Entry] = field(default_factory=dict)
     trackers: dict[str, Entry] = field(default_factory=dict)
+    requirements: dict[str, Entry] = field(default_factory=dict)
+    outlines: dict[str, Entry] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
     extra: tuple[str, ...] = ()  # plugin files and modules that were given by the user
     definitions: dict[str, bytes] = field(default_factory=dict)  # pickled factories of :meth:`define`
@@ -99,7 +105,7 @@ class Zoo:
         self.methods[name] = Entry(name, factory, GIVEN, "")
 
     def catalogue(self, kind: str) -> dict[str, Entry]:
-        """The entries of one of ``KINDS``, by name."""
+        """The entries of one of ``KINDS`` or ``FACTS``, by name."""
         entries: dict[str, Entry] = getattr(self, kind)
         return entries
 
@@ -163,14 +169,39 @@ class Zoo:
         except HashzooError:
             return None
 
+    def unmet(self, method: str, facts: TrainingFacts) -> str:
+        """Why a method cannot train, by the requirements of its name, or of its head and its loss; else empty.
+
+        A requirement that raises is passed over: the method itself is asked when its cell runs.
+        """
+        for name in dict.fromkeys([method, *method.split("+")]):
+            reason = ""
+            if name in self.requirements:
+                with suppress(Exception):
+                    reason = str(self.requirements[name].factory(facts) or "").partition("\n")[0]
+            if reason:
+                return reason if method in reason else f"{method}: {reason}"
+        return ""
+
+    def outline(self, kind: str, name: str, values: Mapping[str, Any]) -> Outline | None:
+        """What is known of a dataset or backbone with these options; None if its plugin says nothing, or raises."""
+        family = f"{name.partition('/')[0]}/*"
+        entry = self.outlines.get(name) or (self.outlines.get(family) if kind == "backbone" else None)
+        with suppress(Exception):
+            known = entry.factory(name, values) if entry else None
+            return known if isinstance(known, Outline) else None
+        return None
+
     def metric_functions(self) -> dict[str, Any]:
         """The metrics of plugins by name: functions of counts, and :class:`hashzoo.CodeMetric`."""
         return {name: entry.factory for name, entry in self.metrics.items()}
 
     def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         """The message for a name that does not exist: the closest name, and the plugins that did not load."""
-        failed = [plugin.name for plugin in self.plugins if plugin.reason]
+        known, failed = sorted(known), [plugin.name for plugin in self.plugins if plugin.reason]
         hint = f" ({', '.join(failed)} did not load: see hashzoo list plugins)" if failed else ""
+        if members := [one for one in known if one.startswith((f"{name}.", f"{name}/"))]:
+            return f"no {kind} {name!r}; choose one of: {', '.join(members)}{hint}"
         return unknown_name(kind, name, known) + hint
 
     def _find(self, kind: str, name: str, entries: Mapping[str, Entry]) -> Entry:
@@ -266,7 +297,10 @@ def _add_plugin(zoo: Zoo, plugin: Plugin, load: Callable[[], Any]) -> Plugin:
             zoo.catalogue(kind).update(
                 {name: Entry(name, factory, plugin.name, plugin.version) for name, factory in factories.items()}
             )
-        plugin = replace(plugin, offers=tuple(f"{_SINGULAR[kind]} {name}" for kind in offers for name in offers[kind]))
+        plugin = replace(
+            plugin,
+            offers=tuple(f"{_SINGULAR[kind]} {name}" for kind in offers if kind in KINDS for name in offers[kind]),
+        )
     zoo.plugins.append(plugin)
     return plugin
 
@@ -309,7 +343,7 @@ def _check_offer(hook: str, name: Any, factory: Any) -> None:
     info = FactoryInfo(factory)
     if not callable(factory) and not info.family:
         raise UsageError(f"{hook} offers {name!r}, which cannot be called")
-    if hook == "hashzoo_metrics" or info.family or info.composition:
+    if hook.removeprefix("hashzoo_") in ("metrics", *FACTS) or info.family or info.composition:
         return
     try:
         options(factory)  # now, since a benchmark of all methods would fail later

@@ -141,6 +141,15 @@ def read_all(folder: Path) -> tuple[list[Cell], list[str]]:
     return sorted(found, key=_order), messages
 
 
+def peek_all(folder: Path) -> list[Cell]:
+    """The readable cells of a results folder, which is not changed; empty if there is none."""
+    found = []
+    for file in _files(folder):
+        with suppress(EnvironmentFailure):
+            found.append(read(file))
+    return found
+
+
 def find(folder: Path, identity: Identity, benchmark: str) -> tuple[Cell | None, list[str]]:
     """The cell of an identity, or None, with a line if a damaged file was set aside."""
     file = path(folder, identity, benchmark)

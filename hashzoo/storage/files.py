@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hashzoo.errors import DiskError
+from hashzoo.errors import DiskError, UsageError
 
 
 def canonical_json(value: Any) -> str:
@@ -22,6 +22,20 @@ def canonical_json(value: Any) -> str:
     '{"a":[1.0,true],"b":1}'
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def expand_user(path: Path) -> Path:
+    """The path with the home folder in place of ``~``, as a shell expands it at the start of a word.
+
+    A shell leaves ``--results=~/out`` as it is, and nothing expands a path in a TOML file. Raises UsageError for the
+    home folder of an unknown user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"{path}: there is no user {path.parts[0][1:]!r}; write ./{path} for a folder of that name"
+        ) from None
 
 
 def replace_bytes(path: Path, data: bytes) -> None:

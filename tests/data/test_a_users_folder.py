@@ -277,7 +277,7 @@ def test_the_command_works_on_a_users_folder(with_photos, tmp_path):
         *("--methods", "itq,dhn" if with_photos else "itq"),
         *("--epochs", "2", "--no-baselines", "--jobs", "1", "--results", "r"),
     )
-    refused_run = hashzoo(*arguments, "--dry-run", cwd=tmp_path)
+    refused_run = hashzoo(*arguments, cwd=tmp_path)
     assert refused_run.returncode == 3
     assert any(name in refused_run.stderr for name in wrong)
     assert "--on-bad-image skip" in refused_run.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -205,11 +204,15 @@ def test_a_long_encoding_says_how_far_it_is_and_how_fast(monkeypatch):
     assert encoding_progress(said[0]).startswith("100 of 240 encoded, ")
 
 
+def cell_to_come(key: str = "key"):
+    identity = SimpleNamespace(dataset="digits", method="lsh", bits=8, backbone="pixels", budget={}, key=key)
+    return SimpleNamespace(metrics=("map@all",), identity=identity, title="lsh 8 bits seed 0", refusal="")
+
+
 @pytest.mark.parametrize("live", [False, True])
 def test_a_sweep_shows_what_is_being_encoded_and_how_fast(live, monkeypatch, capsys):
     monkeypatch.setattr("hashzoo.api.watch.EVERY", -1.0)
-    identity = SimpleNamespace(dataset="digits", method="lsh", bits=8)
-    job = SimpleNamespace(metrics=("map@all",), identity=identity, title="lsh 8 bits seed 0")
+    job = cell_to_come()
     watch = Watch(Console(force_terminal=live, width=120), [job])
     watch.event(job, "started", None)
     watch.event(job, "progress", (0.5, {"pair": 0.1}))
@@ -221,11 +224,13 @@ def test_a_sweep_shows_what_is_being_encoded_and_how_fast(live, monkeypatch, cap
 
 
 def test_the_last_line_of_a_sweep_has_no_time_left(capsys):
-    identity = SimpleNamespace(dataset="digits", method="lsh", bits=8)
-    job = SimpleNamespace(metrics=("map@all",), identity=identity, title="lsh 8 bits seed 0")
-    watch = Watch(Console(force_terminal=False), [job, job])
-    for _ in range(2):
-        watch.event(job, "done", SimpleNamespace(metrics={"map@all": 0.5}, status="ok"))
+    jobs = [cell_to_come("first"), cell_to_come("second")]
+    watch = Watch(Console(force_terminal=False), jobs)
+    for job in jobs:
+        done = SimpleNamespace(
+            metrics={"map@all": 0.5}, status="ok", identity=job.identity, provenance={"seconds": 3.0}
+        )
+        watch.event(job, "done", done)
     first, last = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"\[1/2\] lsh 8 bits seed 0: map@all 0\.5000; about \d+ s left", first)
+    assert first == "[1/2] lsh 8 bits seed 0: map@all 0.5000; about 3s left"
     assert last == "[2/2] lsh 8 bits seed 0: map@all 0.5000"

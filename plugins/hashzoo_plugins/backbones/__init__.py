@@ -3,7 +3,8 @@
 from typing import Any
 
 from hashzoo import Family, hookimpl
-from hashzoo_plugins.backbones import dual_stream, timm, torchvision
+from hashzoo_plugins.backbones import dual_stream, outlines, timm, torchvision
+from hashzoo_plugins.backbones.own_weights import timm_classifier, torchvision_classifier, with_own_weights
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.scattering import Scattering
 from hashzoo_plugins.backbones.tiny import Tiny
@@ -18,8 +19,18 @@ def hashzoo_backbones() -> dict[str, Any]:
         "tiny": Tiny,
         "dual-stream": dual_stream.build,
         "dual-stream.small": dual_stream.small,
-        "timm/*": Family(timm.build, timm.names, "any model of timm by name, as timm/resnet18"),
+        "timm/*": Family(
+            with_own_weights(timm.build, timm_classifier), timm.names, "any model of timm by name, as timm/resnet18"
+        ),
         "torchvision/*": Family(
-            torchvision.build, torchvision.names, "any classification model of torchvision, as torchvision/resnet18"
+            with_own_weights(torchvision.build, torchvision_classifier),
+            torchvision.names,
+            "any classification model of torchvision, as torchvision/resnet18",
         ),
     }
+
+
+@hookimpl
+def hashzoo_outlines() -> dict[str, Any]:
+    """The weights that these backbones download."""
+    return {"torchvision/*": outlines.torchvision, "timm/*": outlines.timm, "dual-stream": outlines.dual_stream}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hashzoo import Splits, hookimpl
+from hashzoo import Outline, Splits, hookimpl
 from hashzoo_plugins.datasets import (
     cifar10,
     cifar100,
@@ -13,6 +13,7 @@ from hashzoo_plugins.datasets import (
     lists,
     longtail,
     mnist,
+    outlines,
     published,
     scenes,
     unseen,
@@ -51,3 +52,9 @@ def hashzoo_datasets() -> dict[str, Callable[..., Splits]]:
         **composed.protocols("scenes", lambda seed, _: scenes.standard(seed=seed), rooted=False),
         **composed.protocols("coco", published.coco),
     }
+
+
+@hookimpl
+def hashzoo_outlines() -> dict[str, Callable[..., Outline]]:
+    """Sizes and downloads of these protocols."""
+    return dict(outlines.outlines())

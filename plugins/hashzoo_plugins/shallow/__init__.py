@@ -3,6 +3,7 @@
 from typing import Any
 
 from hashzoo import hookimpl
+from hashzoo_plugins import requirements
 from hashzoo_plugins.shallow.bre import BRE
 from hashzoo_plugins.shallow.cca_itq import CCAITQ
 from hashzoo_plugins.shallow.cosdish import COSDISH
@@ -35,4 +36,16 @@ def hashzoo_methods() -> dict[str, Any]:
         "sdh": SDH,
         "sh": SH,
         "ssh": SSH,
+    }
+
+
+@hookimpl
+def hashzoo_requirements() -> dict[str, requirements.Requirement]:
+    """What the closed forms need: directions that exist, and pairs or variances of two images or more."""
+    return {
+        "itq": requirements.images_for_bits("itq"),
+        "pcah": requirements.images_for_bits("pcah"),
+        "ssh": requirements.images_for_bits("ssh"),
+        "imh": requirements.anchors_for_bits,
+        "cca-itq": requirements.images("cca-itq", 2),
     }

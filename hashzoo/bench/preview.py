@@ -1,0 +1,213 @@
+"""The cells of a benchmark from what is known before any file is read: nothing is downloaded, decoded or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from hashzoo.backbone import Backbone
+from hashzoo.bench.benchmark_file import Benchmark
+from hashzoo.bench.job import PROTOCOL
+from hashzoo.bench.plan import MetricFacts, check_metrics, check_names, trial, unfit, unmet
+from hashzoo.errors import EnvironmentFailure
+from hashzoo.factory import FactoryInfo
+from hashzoo.hookspecs import Outline, TrainingFacts
+from hashzoo.registry.build import build_backbone, convert_options, load_data, path_options
+from hashzoo.registry.source import code_digest
+from hashzoo.registry.zoo import Entry, Zoo
+from hashzoo.results.cell import Cell, Identity
+from hashzoo.types import Setting
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PreviewCell:
+    """A cell that would be measured.
+
+    Attributes:
+        identity: What is known of its identity; files stand in it with empty texts.
+        kind: ``"shallow"`` or ``"deep"``.
+        refusal: Why its method cannot serve the setting, as far as that is known; empty if it can.
+        found: The cell in the results folder with this identity, if there is one.
+        lacks: Whether that cell lacks a metric of the benchmark.
+    """
+
+    identity: Identity
+    kind: str
+    refusal: str = ""
+    found: Cell | None = None
+    lacks: bool = False
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The cells of a benchmark on one dataset, and what is known of its files.
+
+    Attributes:
+        dataset: Name of the dataset.
+        outline: What is known of it.
+        backbones: What is known of each backbone, by name.
+        cells: The cells.
+    """
+
+    dataset: str
+    outline: Outline
+    backbones: Mapping[str, Outline]
+    cells: Sequence[PreviewCell]
+
+
+def preview(benchmark: Benchmark, zoo: Zoo, *, baselines: bool = True, measured: Sequence[Cell] = ()) -> Preview:
+    """The cells of a benchmark on one dataset.
+
+    Args:
+        benchmark: The benchmark; it names one dataset.
+        zoo: The plugins.
+        baselines: Whether the baselines and controls of the benchmark are included.
+        measured: The cells of the results folder.
+
+    Raises:
+        UsageError: If a name, an option, a number or a metric of the benchmark is wrong.
+    """
+    methods = check_names(benchmark, zoo, baselines)
+    dataset = _Files(benchmark, zoo, measured)
+    declared = "validation" in dataset.values and zoo.outlines.get(dataset.name) is not None
+    held_out = bool(dataset.values["validation"]) if declared else None
+    check_metrics(benchmark, zoo, MetricFacts("validation" in dataset.values, dataset.outline.multilabel, held_out))
+    known = {_masked(cell.identity, zoo): cell for cell in measured if cell.benchmark == benchmark.name}
+    trunks: dict[str, _Trunk] = {}
+    cells = list[PreviewCell]()
+    for name, entry in methods.items():
+        wanted = benchmark.backbone_for(name, entry.card.kind)
+        if wanted not in trunks:
+            trunks[wanted] = _Trunk(benchmark, zoo, wanted, dataset.outline)
+        for cell in _cells(benchmark, zoo, entry, dataset, trunks[wanted]):
+            found = known.get(_masked(cell.identity, zoo))
+            lacks = found is not None and found.status == "ok" and not set(benchmark.metrics) <= found.metrics.keys()
+            cells.append(replace(cell, found=found, lacks=lacks))
+    return Preview(dataset.name, dataset.outline, {name: trunk.outline for name, trunk in trunks.items()}, cells)
+
+
+class _Files:
+    """The dataset of a benchmark: its options, and what is known of it."""
+
+    def __init__(self, benchmark: Benchmark, zoo: Zoo, measured: Sequence[Cell]) -> None:
+        (self.name,) = benchmark.datasets
+        factory = zoo.dataset(self.name).factory
+        self.values = convert_options("dataset", self.name, factory, benchmark.set.get(self.name, {}))
+        self.outline = zoo.outline("dataset", self.name, self.values) or self._listed(zoo)
+        if self.outline.train is None:
+            self.outline = self._measured(measured)
+
+    def _listed(self, zoo: Zoo) -> Outline:
+        """The sizes of a dataset in a folder of the user, which is listed; images are not decoded."""
+        if self.values.get("root") is None:
+            return Outline()
+        try:
+            data = load_data(zoo, self.name, self.values)
+        except EnvironmentFailure as error:
+            return Outline(missing=str(error))
+        size = self.values.get("size")
+        return Outline(
+            train=len(data.train),
+            database=len(data.database),
+            query=len(data.query),
+            classes=data.train.labels.shape[1],
+            multilabel=data.multilabel,
+            shape=(3, size, size) if isinstance(size, int) else None,
+            unlabelled=int((data.train.labels.sum(1) == 0).sum()),
+        )
+
+    def _measured(self, measured: Sequence[Cell]) -> Outline:
+        """The sizes in a measured cell of the same dataset."""
+        facts = next((one.facts for one in measured if one.identity.dataset == self.name and one.status == "ok"), {})
+        sizes = [value if isinstance(value := facts.get(n), int) else None for n in ("train", "database", "queries")]
+        return replace(self.outline, train=sizes[0], database=sizes[1], query=sizes[2])
+
+    def setting(self, bits: int) -> Setting | None:
+        """The setting of methods, as if all classes had equally many images; None if the classes are not known."""
+        one = self.outline
+        if one.classes is None or one.multilabel is None:
+            return None
+        images = one.train or 2 * one.classes
+        pool = images + (one.database or 0) + (one.query or 0)
+        return Setting(
+            bits, one.classes, one.multilabel, torch.full((one.classes,), max(1, images // one.classes)), pool
+        )
+
+
+class _Trunk:
+    """A backbone of a benchmark: its options, what is known of its files, and a network with random weights."""
+
+    def __init__(self, benchmark: Benchmark, zoo: Zoo, name: str, data: Outline) -> None:
+        self.entry, self.zoo, self.data = zoo.backbone(name), zoo, data
+        factory = self.entry.factory
+        self.values = convert_options("backbone", name, factory, benchmark.set.get(name, {}))
+        self.outline = zoo.outline("backbone", name, self.values) or Outline()
+        self.recorded = {key: value for key, value in self.values.items() if key not in FactoryInfo(factory).unrecorded}
+        self.maps = benchmark.train.backbone == "full" or benchmark.train.maps
+
+    @cached_property
+    def network(self) -> Backbone | None:
+        """The network without its weights; None if it depends on a shape that is not known."""
+        own = dict(self.recorded)
+        own |= {name: "random" for name, value in own.items() if name.endswith("weights") and isinstance(value, str)}
+        shape = self.data.shape or ((3, 224, 224) if self.outline.shape else None)
+        if shape is None:
+            return None
+        network = build_backbone(self.zoo, self.entry.name, shape, own, 0)
+        if not self.maps:
+            network.map_dims = ()
+        return network
+
+
+def _cells(benchmark: Benchmark, zoo: Zoo, entry: Entry, dataset: _Files, trunk: _Trunk) -> Iterator[PreviewCell]:
+    values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
+    code = code_digest(entry.factory, trunk.entry.factory)
+    for bits in dict.fromkeys(benchmark.bits):
+        reason = _refusal(benchmark, zoo, entry, dataset, trunk, bits, values)
+        for seed in dict.fromkeys(benchmark.seeds):
+            identity = Identity(
+                dataset=dataset.name,
+                dataset_options={
+                    k: "" if k in path_options(zoo.dataset(dataset.name).factory) else v
+                    for k, v in dataset.values.items()
+                },
+                backbone=trunk.entry.name,
+                backbone_options=dict(trunk.recorded),
+                method=entry.name,
+                hyperparameters=values,
+                bits=bits,
+                seed=seed,
+                budget=benchmark.train.recorded(),
+                protocol=PROTOCOL,
+                code=code,
+                data="",
+            )
+            yield PreviewCell(identity, entry.card.kind, reason)
+
+
+def _refusal(
+    benchmark: Benchmark, zoo: Zoo, entry: Entry, dataset: _Files, trunk: _Trunk, bits: int, values: Options
+) -> str:
+    one, setting = dataset.outline, dataset.setting(bits)
+    facts = TrainingFacts(bits, benchmark.train.batch, values, one.train, None, one.classes, one.unlabelled)
+    if one.multilabel is not None and (reason := unfit(entry, one.multilabel)):
+        return reason
+    if setting is not None and trunk.network is not None:
+        facts = replace(facts, features=trunk.network.dim)
+        if reason := trial(entry, setting, trunk.network, values):
+            return reason
+    return unmet(zoo, entry, facts)
+
+
+def _masked(identity: Identity, zoo: Zoo) -> str:
+    """The key of an identity without what only files tell: the fingerprint of data, paths and digests of weights."""
+    paths = path_options(zoo.datasets[identity.dataset].factory) if identity.dataset in zoo.datasets else set()
+    own = {name: "" if name in paths else value for name, value in identity.dataset_options.items()}
+    trunk = {name: "" if name.endswith("weights") else value for name, value in identity.backbone_options.items()}
+    return replace(identity, dataset_options=own, backbone_options=trunk, data="").key

@@ -1,0 +1,62 @@
+"""What methods need of a training set, checked before anything is trained.
+
+The functions are registered beside the methods, in the modules of the hooks: the modules of the methods themselves,
+whose digest is part of every key of a cell, do not import them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hashzoo import TrainingFacts
+
+Requirement = Callable[[TrainingFacts], str]
+
+
+def images_for_bits(method: str) -> Requirement:
+    """At least as many training images as bits: the method finds one direction per bit in the images."""
+
+    def check(facts: TrainingFacts) -> str:
+        if facts.images is None or facts.images >= facts.bits:
+            return ""
+        return (
+            f"{method} needs at least as many training images as bits: {facts.bits} bits, {facts.images} images; "
+            "use fewer bits or more training images"
+        )
+
+    return check
+
+
+def images(method: str, least: int) -> Requirement:
+    """At least so many training images."""
+
+    def check(facts: TrainingFacts) -> str:
+        if facts.images is None or facts.images >= least:
+            return ""
+        return f"{method} needs at least {least} training images, not {facts.images}; use more training images"
+
+    return check
+
+
+def anchors_for_bits(facts: TrainingFacts) -> str:
+    """More anchors than bits for ``imh`` with a Laplacian embedding; there are no more anchors than images."""
+    if facts.options.get("embedding") != "laplacian" or facts.images is None or facts.images > facts.bits:
+        return images("imh", 2)(facts)
+    return (
+        f"imh with embedding = 'laplacian' needs more training images than bits: {facts.bits} bits, "
+        f"{facts.images} images; use fewer bits or embedding = 'tsne'"
+    )
+
+
+def labels(method: str) -> Requirement:
+    """At least one label for each training image."""
+
+    def check(facts: TrainingFacts) -> str:
+        if not facts.unlabelled:
+            return ""
+        return (
+            f"{method} needs at least one label per image: {facts.unlabelled} training images have none; "
+            "remove images without labels from the training split"
+        )
+
+    return check

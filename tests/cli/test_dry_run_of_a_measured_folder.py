@@ -1,0 +1,32 @@
+"""A dry run of a results folder that has cells."""
+
+from __future__ import annotations
+
+import re
+
+from hashzoo.cli.main import main
+from tests.cli.command import hashzoo
+
+BENCH = ("bench", "digits", "--quick", "--no-baselines", "--results", "r", "--epochs", "1", "--set", "tiny.width=4")
+
+
+def test_measured_cells_are_done_and_tell_the_time_of_others(tmp_path, monkeypatch, capsys):
+    first = hashzoo(*BENCH, "--methods", "lsh,dhn", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    monkeypatch.chdir(tmp_path)
+
+    def dry(*more: str) -> str:
+        main([*BENCH, *more, "--dry-run"])
+        return capsys.readouterr().out
+
+    text = dry("--methods", "lsh,dhn,csq")
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith("  ")}
+    assert lines["lsh"][4:7] == lines["dhn"][4:7] == ["0", "1", "0"]
+    assert lines["csq"][4:8] == ["1", "0", "0", "unknown"]
+    assert "1 cells pending, 2 done, 0 skipped in r" in text
+    assert re.search(r"time: about .*s with", dry("--methods", "lsh,dhn", "--seeds", "0,1"))
+    assert "2 cells pending, 0 done" in dry("--methods", "lsh,dhn", "--rerun", "all")
+    assert "0 cells pending, 2 done" in dry("--methods", "lsh,dhn", "--rerun", "failed")
+    assert "time: nothing to do" in dry("--methods", "lsh,dhn")
+    assert "2 cells pending, 0 done" in dry("--methods", "lsh,dhn", "--metrics", "p@7")
+    assert "2 cells pending, 0 done" in dry("--methods", "lsh,dhn", "--set", "train.lr=0.5")
