@@ -13,6 +13,7 @@ from hashzoo.distance import Distance, PackedDistance, concatenate_rankings, on_
 from hashzoo.hamming.counting import Counts, concatenate_counts, distance_counts, integer_counts
 from hashzoo.hamming.packing import pack, unpack
 from hashzoo.hamming.relevance import Relevance
+from hashzoo.hamming.values import bit_values, code_cure, few_values
 from hashzoo.types import Codes, Ranking
 
 
@@ -97,6 +98,18 @@ class PackedRows:
         self._count = count
 
 
+def _not_bits(name: str, values: Tensor) -> str:
+    """What to do with a code that is compared bit by bit and is not bool, by its values."""
+    numbers = values.detach().cpu().numpy()
+    if bit_values(few_values([numbers])):
+        cure = "make it bool with values > 0"
+    elif numbers.dtype.kind == "f" and numbers.size and numbers.min() < 0 < numbers.max():
+        cure = "make it bool with bits(values)"
+    else:
+        cure = code_cure([numbers], "values")
+    return f"{name!r} is compared bit by bit and encode gave {numbers.dtype}; {cure}"
+
+
 class Scan(Index):
     """An exhaustive index: it compares every query with every item by one distance.
 
@@ -122,10 +135,7 @@ class Scan(Index):
                 raise ValueError(f"the index reads {name!r} but encode gave only {', '.join(codes) or 'nothing'}")
             values = codes[name].detach().cpu()
             if isinstance(self.distance, PackedDistance) and values.dtype != torch.bool:
-                given = str(values.dtype).removeprefix("torch.")
-                raise ValueError(
-                    f"{name!r} is compared bit by bit and encode gave {given}; make it bool with bits(values)"
-                )
+                raise ValueError(_not_bits(name, values))
             if values.dtype == torch.bool:
                 self._widths[name] = values.shape[1]
                 self._packed.setdefault(name, PackedRows()).add(pack(values.numpy()))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -150,7 +150,8 @@ def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, .
 def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None, as_json: bool, device: str) -> None:
     """Score codes in an .npz of query_codes, database_codes, query_labels and database_labels.
 
-    Codes are compared on the CPU.
+    Codes are bool, packed uint8, or numbers that are 0 and 1 or -1 and +1; labels are integers or multi-hot. They are
+    compared on the CPU. Exit code 1: no query has a relevant item, or every score is nan.
     """
     require_cpu(device, "hashzoo evaluate compares codes")
     from hashzoo.evaluation.codes_file import read_codes
@@ -162,6 +163,10 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None, a
         found = score(query, database, query_labels, database_labels, split_list("--metrics", metrics), bits)
     except ValueError as error:
         raise UsageError(f"{codes}: {error}") from error
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    if all(value != value for value in found.means.values()):  # NaN
+        _no_score(codes, found.excluded, found.queries)
     plain: Callable[[float], float | None] = lambda v: None if v != v else v  # noqa: E731 - JSON has no NaN
     lines = {**found.means, "queries_without_relevant": found.excluded}
     if as_json:
@@ -177,6 +182,17 @@ def evaluate(codes: Path, metrics: str, bits: int | None, output: Path | None, a
     }
     replace_bytes(target, json.dumps(content, indent=1).encode())
     click.echo(f"written to {target}", err=as_json)
+
+
+def _no_score(codes: Path, excluded: int, queries: int) -> NoReturn:
+    """Say why every score is nan, and exit with 1."""
+    reason = (
+        f"none of the {queries} queries has a relevant item; query_labels and database_labels must number classes alike"
+        if excluded == queries
+        else "every score is nan; choose other metrics with --metrics"
+    )
+    click.echo(f"hashzoo: {printable(codes)}: {reason}", err=True)
+    sys.exit(1)
 
 
 @main.command()

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.code_metrics import CodeMetric, code_metrics
 from hashzoo.hamming import ties
 from hashzoo.hamming.counting import Counts, hamming_counts
-from hashzoo.hamming.packing import pack
+from hashzoo.hamming.reading import read_codes, read_labels
 from hashzoo.hamming.relevance import relevance
 from hashzoo.hamming.ties import Floats, chance_ap
 
@@ -274,11 +274,13 @@ class Evaluation:
         means: The mean of each metric over the queries that have a relevant item.
         per_query: The values (Q,) of each metric; NaN for a query without a relevant item.
         excluded: Number of queries without a relevant item.
+        notes: How codes and labels were read that are neither bool, packed nor integers, one sentence each.
     """
 
     means: dict[str, float]
     per_query: dict[str, Floats]
     excluded: int
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def queries(self) -> int:
@@ -318,31 +320,30 @@ def evaluate(
     Ties of distance are not ordered: each metric is its expected value over all orders of tied items.
 
     Args:
-        query_codes: Codes of the queries: bool (Q, K), or uint8 (Q, B) packed by ``pack``.
-        database_codes: Codes of the database: bool (N, K), or uint8 (N, B).
-        query_labels: Labels of the queries: integers (Q,), or multi-hot (Q, C). Two items are relevant to each other if
+        query_codes: Codes of the queries: bool (Q, K), numbers (Q, K) that are all 0 and 1 or all -1 and +1, or uint8
+            (Q, B) packed by ``pack``. uint8 of only two values is refused without ``bits``, since it can be either.
+        database_codes: Codes of the database, likewise.
+        query_labels: Labels of the queries: integers (Q,) or (Q, 1), or multi-hot (Q, C). Two items are relevant if
             they share a label.
-        database_labels: Labels of the database: integers (N,), or multi-hot (N, C).
+        database_labels: Labels of the database, likewise.
         metrics: Names of metrics, such as ``"map@all"``, ``"p@100"`` or ``"p@h2"``.
-        bits: Number of bits of packed codes, by default 8 B. The bits after it must be zero.
+        bits: Number of bits K, by default 8 B for packed codes. The bits after it must be zero.
         extra: Further metrics by family name, requested as ``name``, ``name@all`` or ``name@R``. Each is a function of
             counts and the cut-off (None for all) that returns one value for each query (Q,).
 
     Returns:
-        The metrics of each query, and their means.
+        The metrics of each query, their means, and how codes and labels of other types were read.
 
     Raises:
         UsageError: If a metric does not exist.
-        ValueError: If the shapes, types or lengths of codes and labels do not match.
+        ValueError: If codes or labels can be read in two ways or in none, or their shapes do not match.
 
     >>> codes = np.array([[1, 1], [1, 0], [0, 0]], bool)
     >>> evaluate(codes[:1], codes, [7], [7, 4, 7]).means
     {'map@all': 0.8333333333333333}
     """
-    queries, width = _packed(query_codes, bits, "query_codes")
-    database, stored = _packed(database_codes, bits, "database_codes")
-    if width != stored:
-        raise ValueError(f"query_codes have {width} bits and database_codes {stored}; both must have the same length")
+    queries, database, width, code_notes = read_codes(query_codes, database_codes, bits)
+    query_labels, database_labels, label_notes = read_labels(query_labels, database_labels)
     sides = ("query", query_labels, queries), ("database", database_labels, database)
     for name, labels, codes in sides:
         if len(labels) != len(codes):
@@ -350,28 +351,8 @@ def evaluate(
     graded = needs_grades(metrics, extra)
     pairs = relevance(query_labels, database_labels)
     step = max(1, _CHUNK // ((width + 1) * (pairs.highest + 1 if graded else 1)))
-    return summarize(
+    found = summarize(
         score(hamming_counts(queries[rows], database, width, pairs[rows], graded), metrics, extra)
         for rows in (slice(start, start + step) for start in range(0, len(queries), step))
     )
-
-
-def _packed(given: Any, bits: int | None, name: str) -> tuple[NDArray[np.uint8], int]:
-    codes = np.asarray(given)
-    if codes.dtype not in (np.bool_, np.uint8) or codes.ndim != 2:
-        raise ValueError(
-            f"{name} must be bool (N, K) or packed uint8 (N, B), not {codes.dtype} {codes.shape}; "
-            "for real codes, pass `codes >= 0`"
-        )
-    if codes.size == 0:
-        raise ValueError(f"{name} is empty, {codes.shape}; it needs at least one row and one bit")
-    if codes.dtype == np.bool_:
-        if bits not in (None, codes.shape[1]):
-            raise ValueError(f"{name} has {codes.shape[1]} bits, but bits says {bits}")
-        return pack(codes), codes.shape[1]
-    width = 8 * codes.shape[1] if bits is None else bits
-    if -(-width // 8) != codes.shape[1]:
-        raise ValueError(f"{name} has {codes.shape[1]} bytes per row; {width} bits take {-(-width // 8)}")
-    if (codes[:, -1] & (0xFF >> (width - 1) % 8 + 1)).any():
-        raise ValueError(f"{name} has ones after bit {width} of {8 * codes.shape[1]}; padding bits must be zero")
-    return codes, width
+    return replace(found, notes=(*code_notes, *label_notes))

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hashzoo.hamming.values import bit_values, code_cure, few_values
+
 Words = NDArray[np.uint64]
 Ints = NDArray[np.int64]
 
@@ -70,9 +72,16 @@ def pack(bits: NDArray[np.bool_]) -> NDArray[np.uint8]:
     Returns:
         (N, ceil(K / 8)) uint8. Bit 0 is the highest of byte 0, and the last byte is padded with zeros.
 
+    Raises:
+        ValueError: If the codes are not bool; NumPy would read any number except 0, -1 too, as a one.
+
     >>> pack(np.array([[True, False, False, False, False, False, False, True, True]]))
     array([[129, 128]], dtype=uint8)
     """
+    if bits.dtype != np.bool_:
+        if bit_values(few_values([bits])):
+            raise ValueError(f"pack takes bool bits, not {bits.dtype} {bits.shape}; pass `bits > 0`")
+        raise ValueError(f"pack takes bool bits, not {bits.dtype} {bits.shape}; {code_cure([bits], 'bits')}")
     return np.packbits(bits, axis=1)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.hamming.packing import ONES, Ints, pack
+from hashzoo.hamming.reading import read_labels
+from hashzoo.hamming.values import few_values
 
 CELLS = 1 << 20  # label entries checked at a time, which bounds the memory of the check
 
@@ -65,8 +67,8 @@ def relevance(query_labels: Any, database_labels: Any) -> Relevance:
     The grade of a pair is the number of labels it shares (1 for equal classes); a pair of grade 1 or more is relevant.
 
     Args:
-        query_labels: Classes (Q,), integer, or multi-hot labels (Q, C) of zeros and ones.
-        database_labels: Classes (N,) or multi-hot labels (N, C), in the same form.
+        query_labels: Classes (Q,) or (Q, 1), integer, or multi-hot labels (Q, C) of zeros and ones.
+        database_labels: Classes (N,) or (N, 1), or multi-hot labels (N, C), in the same form.
 
     Returns:
         The prepared labels.
@@ -79,7 +81,7 @@ def relevance(query_labels: Any, database_labels: Any) -> Relevance:
     >>> relevance([[1, 1]], [[1, 1], [0, 1], [0, 0]]).grades(0)
     array([2, 1, 0])
     """
-    query, database = np.asarray(query_labels), np.asarray(database_labels)
+    query, database, _ = read_labels(query_labels, database_labels)
     if query.ndim != database.ndim:
         raise ValueError(
             f"query_labels {query.shape} and database_labels {database.shape} must both be integers (N,) "
@@ -103,8 +105,6 @@ def relevance(query_labels: Any, database_labels: Any) -> Relevance:
 
 
 def _integers(labels: NDArray[Any], name: str) -> Ints:
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise ValueError(f"{name} holds NaN; every item needs a class")
     if labels.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers (N,) or multi-hot (N, C), not {labels.dtype} {labels.shape}")
     return np.ascontiguousarray(labels, dtype=np.int64)
@@ -127,8 +127,12 @@ def _multi_hot(labels: NDArray[Any], name: str) -> tuple[NDArray[np.uint8], int,
         part = labels[rows]
         ones = part == 1
         if not (ones | (part == 0)).all():
-            what = "NaN" if part.dtype.kind == "f" and np.isnan(part).any() else "values other than 0 and 1"
-            raise ValueError(f"{name} holds {what}; a multi-hot row is 1 at each label of the item and 0 elsewhere")
+            values = few_values([labels])
+            cure = f"; for these two values, pass `labels > {values[0]}`" if values is not None else ""
+            raise ValueError(
+                f"{name} holds values other than 0 and 1; a multi-hot row is 1 at each label of the item and 0 "
+                f"elsewhere{cure}"
+            )
         packed[rows] = pack(ones)
         count = ones.sum(axis=1)
         fewest, most = min(fewest, int(count.min())), max(most, int(count.max()))

@@ -223,13 +223,13 @@ def test_a_distance_that_is_not_a_number_is_refused():
         ([0, 1], [[1, 0]], "must both be"),
         ([[1, 0]], [[1, 0, 0]], "same classes"),
         ([0.0, np.nan], [0, 1], "query_labels holds NaN"),
-        ([0, 1], [0.0, 1.0], "database_labels must be integers"),
+        ([0, 1], [0.5, 1.0], "database_labels must be integers"),
         ([[1, 0]], [[np.nan, 0]], "database_labels holds NaN"),
         ([[2, 0]], [[1, 0]], "query_labels holds values other than 0 and 1"),
         ([0], np.zeros(0, int), "database_labels is empty"),
         (np.zeros((1, 0)), np.zeros((1, 0)), "query_labels is empty"),
         (["cat"], ["dog"], "query_labels must be integers"),
-        ([["cat"]], [["dog"]], "query_labels must be multi-hot"),
+        ([["cat"]], [["dog"]], "query_labels must be .* not texts"),
     ],
 )
 def test_labels_that_cannot_be_compared_are_named(query, database, message):
