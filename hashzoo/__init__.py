@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from hashzoo.api import Board, benchmark, run_cell
     from hashzoo.backbone import Backbone
     from hashzoo.bench.job import Job
+    from hashzoo.data.class_names import similar_names
     from hashzoo.data.image_files import ImageFiles
-    from hashzoo.data.image_paths import IMAGE_SUFFIXES, files_below, read_image_file
+    from hashzoo.data.image_paths import IMAGE_SUFFIXES, FolderFiles, files_below, list_folder, read_image_file
     from hashzoo.distance import Cosine, Distance, Hamming, PackedDistance
     from hashzoo.errors import (
         ComposeError,
@@ -44,10 +45,11 @@ if TYPE_CHECKING:
     from hashzoo.execution.base import Attempt, Launcher, Limits
     from hashzoo.execution.local import LocalLauncher
     from hashzoo.execution.remote import find_cell, measure_claimed, measure_to_files, store_files
-    from hashzoo.factory import Composition, deep, options
+    from hashzoo.factory import ADDED, Composition, deep, options
     from hashzoo.hamming.counting import Counts, hamming_counts
     from hashzoo.hamming.distances import weighted_distances
     from hashzoo.hamming.packing import pack, unpack
+    from hashzoo.hamming.reading import is_missing
     from hashzoo.hamming.relevance import Relevance, relevance
     from hashzoo.hookspecs import Family, Tracker, hookimpl
     from hashzoo.index import Cascade, Index, Scan
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
         Pairs,
         Ranking,
         Setting,
+        SourceFinding,
         Split,
         Splits,
         View,
@@ -93,7 +96,8 @@ _WHERE = {
     "backbone": ("Backbone",),
     "bench.job": ("Job",),
     "data.image_files": ("ImageFiles",),
-    "data.image_paths": ("IMAGE_SUFFIXES", "files_below", "read_image_file"),
+    "data.class_names": ("similar_names",),
+    "data.image_paths": ("IMAGE_SUFFIXES", "FolderFiles", "files_below", "list_folder", "read_image_file"),
     "distance": ("Cosine", "Distance", "Hamming", "PackedDistance"),
     "errors": (
         "ComposeError",
@@ -111,10 +115,11 @@ _WHERE = {
     "execution.base": ("Attempt", "Launcher", "Limits"),
     "execution.local": ("LocalLauncher",),
     "execution.remote": ("find_cell", "measure_claimed", "measure_to_files", "store_files"),
-    "factory": ("Composition", "deep", "options"),
+    "factory": ("ADDED", "Composition", "deep", "options"),
     "hamming.counting": ("Counts", "hamming_counts"),
     "hamming.distances": ("weighted_distances",),
     "hamming.packing": ("pack", "unpack"),
+    "hamming.reading": ("is_missing",),
     "hamming.relevance": ("Relevance", "relevance"),
     "hookspecs": ("Download", "Family", "Outline", "Tracker", "TrainingFacts", "hookimpl"),
     "index": ("Cascade", "Index", "Scan"),
@@ -148,6 +153,7 @@ _WHERE = {
         "Pairs",
         "Ranking",
         "Setting",
+        "SourceFinding",
         "Split",
         "Splits",
         "View",
@@ -161,7 +167,8 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Backbone",
     "Job",
     "ImageFiles",
-    "IMAGE_SUFFIXES", "files_below", "read_image_file",
+    "similar_names",
+    "IMAGE_SUFFIXES", "FolderFiles", "files_below", "list_folder", "read_image_file",
     "Cosine", "Distance", "Hamming", "PackedDistance",
     "ComposeError", "DiskError", "EnvironmentFailure", "HashzooError", "NonFiniteError", "UsageError", "printable",
     "unknown_name", "CodeMetric", "CodeSample",
@@ -170,10 +177,11 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Attempt", "Launcher", "Limits",
     "LocalLauncher",
     "find_cell", "measure_claimed", "measure_to_files", "store_files",
-    "Composition", "deep", "options",
+    "ADDED", "Composition", "deep", "options",
     "Counts", "hamming_counts",
     "weighted_distances",
     "pack", "unpack",
+    "is_missing",
     "Relevance", "relevance",
     "Family", "Tracker", "hookimpl",
     "Cascade", "Index", "Scan",
@@ -189,8 +197,8 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",
     "synthetic_splits",
     "Budget",
-    "Batch", "Codes", "Features", "Input", "Operation", "Output", "Pairs", "Ranking", "Setting", "Split", "Splits",
-    "View", "signs",
+    "Batch", "Codes", "Features", "Input", "Operation", "Output", "Pairs", "Ranking", "Setting", "SourceFinding",
+    "Split", "Splits", "View", "signs",
 ]  # fmt: skip
 
 

@@ -23,6 +23,11 @@ HeadFactory = Callable[..., nn.Module]  # (setting, backbone, *, options) -> mod
 LossFactory = Callable[..., nn.Module]  # (setting, *, options) -> module: (Output, Batch) -> dict[str, Tensor]
 
 
+#: Marks an option that a dataset got after cells were measured on it, as in ``mode: Annotated[str, ADDED] = ""``. At
+#: its default value it is not part of a cell's key, so that the keys of these cells stay as they are.
+ADDED = "added"
+
+
 @dataclass(frozen=True)
 class Option:
     """A hyperparameter: a keyword-only argument of a factory."""
@@ -30,6 +35,7 @@ class Option:
     name: str
     default: Any
     annotation: Any
+    added: bool = False  # whether it has the mark ADDED
 
 
 def options(factory: Callable[..., Any]) -> dict[str, Option]:
@@ -46,6 +52,12 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
     [('weight', 0.1), ('margin', None)]
     """
     return FactoryInfo(factory).options
+
+
+def _option(name: str, default: Any, annotation: Any) -> Option:
+    if ADDED not in getattr(annotation, "__metadata__", ()):
+        return Option(name, default, annotation)
+    return Option(name, default, annotation.__origin__, added=True)
 
 
 @dataclass(frozen=True)
@@ -95,9 +107,9 @@ class FactoryInfo:
         if self.composition:
             return self.composition.options()
         function = self.function
-        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
         return {
-            p.name: Option(p.name, p.default, hints.get(p.name, Any))
+            p.name: _option(p.name, p.default, hints.get(p.name, Any))
             for p in inspect.signature(self.factory).parameters.values()
             if p.kind is inspect.Parameter.KEYWORD_ONLY
         }

@@ -310,11 +310,16 @@ class Deep(Method):
         """The sign of the head's relaxed code."""
         return {"code": bits(self.relaxed(batch))}
 
-    def rehearse(self, setting: Setting) -> None:
-        """Run head and loss on random features, so that parts that do not fit each other fail before any training."""
+    def rehearse(self, setting: Setting, *, unlabelled: bool = False) -> None:
+        """Run head and loss on random features, so that parts that do not fit each other fail before any training.
+
+        With ``unlabelled``, one of the made-up images has no label.
+        """
         sides = [2 ** (len(self.backbone.map_dims) - level) for level in range(len(self.backbone.map_dims))]
         maps = tuple(torch.randn(4, d, s, s) for d, s in zip(self.backbone.map_dims, sides, strict=True))
         labels = torch.eye(setting.classes)[torch.arange(4) % setting.classes]
+        if unlabelled:
+            labels[-1] = 0
         output: Output = self.head(Features(torch.randn(4, self.backbone.dim), maps))
         self.loss(output, Batch((None,), labels, torch.arange(4) % setting.pool))
 

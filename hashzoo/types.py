@@ -183,6 +183,25 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class SourceFinding:
+    """What a dataset found while it read its files: ``hashzoo data check`` reports it, other commands print it.
+
+    Attributes:
+        name: A kind of finding of ``hashzoo data check``, such as ``"left-out-files"``.
+        count: Number of items that have it.
+        total: Number of items looked at.
+        examples: Some of the items.
+        detail: What was done with them, in one line.
+    """
+
+    name: str
+    count: int
+    total: int
+    examples: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Splits:
     """A dataset and its protocol: training set, database and queries.
 
@@ -201,6 +220,7 @@ class Splits:
         source: Origin of the image files in a few words, as "CIFAR-10 (JPEG)"; a column of every board.
         names: Name of each image by id, such as its path; given if ids are row numbers, and then part of the split
             digest.
+        findings: What was found while the files were read, such as files that are not part of the dataset.
     """
 
     train: Split
@@ -214,6 +234,7 @@ class Splits:
     pairs: Pairs | None = None
     source: str = ""
     names: Sequence[str] | None = None
+    findings: Sequence[SourceFinding] = ()
 
     def parts(self) -> dict[str, Split]:
         """The splits that are not None, by name."""

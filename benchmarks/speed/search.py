@@ -145,7 +145,8 @@ def encoded(photos: Path, weights: Path | None, count: int, rounds: int) -> None
     """Images a second of ``encode``, of the network alone, and of decoding alone."""
     encoder = encoder_of(weights)
     of = encoder.trained
-    root, relative = image_paths.find_images([photos])
+    found = image_paths.find_images([photos])
+    root, relative = found.root, found.images
     files: Sequence[Path] = [root / path for path in relative[:count]]
 
     def decoded() -> list[torch.Tensor]:

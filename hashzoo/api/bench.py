@@ -297,6 +297,8 @@ def _jobs(file: Benchmark, zoo: Zoo, overrides: Overrides, observer: Observer, o
                 skip_bad_images=options.get("on_bad_image", "error") == "skip",
                 progress=progress,
             )
+    for note in dict.fromkeys(note for job in jobs for note in job.inputs.notes):
+        observer.note(note)
     return jobs
 
 

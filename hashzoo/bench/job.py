@@ -56,6 +56,7 @@ class Inputs:
             the worker with the job and are never read from a file.
         inspection: What was found when the images were verified; None verifies them again.
         stored: Whether the method reads stored features of a frozen backbone.
+        notes: What the dataset found while its files were read, a line each.
     """
 
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Inputs:
     definitions: Mapping[str, bytes] = field(default_factory=dict)
     inspection: Inspection | None = None
     stored: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.job import PROTOCOL, Execution, Inputs, Job, Row, uses_stored_features
+from hashzoo.bench.suitability import require_relevant, unlabelled_refusal
+from hashzoo.data.audit import describe, lost_classes, source_findings
 from hashzoo.data.integrity import Inspection, drop_bad_images, fingerprint
 from hashzoo.errors import UsageError, unknown_name
 from hashzoo.evaluation.code_metrics import code_metrics
 from hashzoo.evaluation.metrics import ASKINGS, GROUPS, parse
-from hashzoo.factory import FactoryInfo, options
+from hashzoo.factory import FactoryInfo, Option, options
 from hashzoo.hookspecs import TrainingFacts
-from hashzoo.method import Deep
+from hashzoo.method import Deep, Method
 from hashzoo.registry.build import (
     build_backbone,
     convert_options,
@@ -49,7 +53,8 @@ class Dataset:
     data: Splits
     inspection: Inspection
     fingerprint: str
-    has_validation: bool  # whether the dataset has the option
+    known: Mapping[str, Option]  # the options that the dataset has
+    notes: tuple[str, ...]  # what was found while its files were read
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ def plan(
     dataset = _dataset(benchmark, zoo, skip_bad_images, progress)
     data = dataset.data
     composed, held_out = data.pairs is not None, data.validation is not None
-    check_metrics(benchmark, zoo, MetricFacts(dataset.has_validation, data.multilabel, held_out, composed))
+    check_metrics(benchmark, zoo, MetricFacts("validation" in dataset.known, data.multilabel, held_out, composed))
+    require_relevant(dataset.name, data, benchmark.metrics, benchmark.train.select, zoo.metric_functions())
     trunks: dict[str, Trunk] = {}
     jobs = list[Job]()
     for name, entry in methods.items():
@@ -167,10 +173,18 @@ def _dataset(benchmark: Benchmark, zoo: Zoo, skip_bad: bool, progress: ProgressC
     values = convert_options("dataset", name, factory, benchmark.set.get(name, {}))
     data = load_data(zoo, name, values)
     inspection = inspect_images(name, data, skip_bad, progress)
+    notes = _notes(name, data, inspection)
     data = drop_bad_images(data, inspection)
     digest = fingerprint(data, inspection)
     recorded = without_paths(factory, values, data.source, digest)
-    return Dataset(name, values, recorded, data, inspection, digest, "validation" in options(factory))
+    return Dataset(name, values, recorded, data, inspection, digest, options(factory), notes)
+
+
+def _notes(name: str, data: Splits, inspection: Inspection) -> tuple[str, ...]:
+    """What was found while the files of a dataset were read, and the classes of which no image decodes, a line each."""
+    usable = {part: ~np.isin(np.arange(len(split)), list(inspection.bad[part])) for part, split in data.parts().items()}
+    lost = lost_classes(data, usable) if inspection.left_out else []
+    return tuple(f"{name}: {describe(one)}" for one in [*source_findings(data), *lost] if one.count)
 
 
 @dataclass(frozen=True)
@@ -248,12 +262,14 @@ def _jobs(
         definitions={entry.name: zoo.definitions[entry.name]} if entry.name in zoo.definitions else {},
         inspection=dataset.inspection,
         stored=uses_stored_features(benchmark.train, entry),
+        notes=dataset.notes,
     )
     if not FactoryInfo(entry.factory).distributed:
         execution = replace(execution, devices=1)
     for bits in dict.fromkeys(benchmark.bits):
         facts = training_facts(bits, values, benchmark.train, dataset.data, trunk.network.dim)
-        reason = refusal(entry, dataset.data, trunk.network, bits, values) or unmet(zoo, entry, facts)
+        reason = refusal(entry, dataset.data, trunk.network, bits, values, dataset.name, dataset.known)
+        reason = reason or unmet(zoo, entry, facts)
         for seed in dict.fromkeys(benchmark.seeds):
             identity = Identity(
                 dataset=dataset.name,
@@ -278,13 +294,23 @@ def _role(name: str, benchmark: Benchmark) -> str:
     return "control" if name in benchmark.controls else ""
 
 
-def refusal(entry: Entry, data: Splits, backbone: Backbone, bits: int, values: Options) -> str:
+def refusal(
+    entry: Entry,
+    data: Splits,
+    backbone: Backbone,
+    bits: int,
+    values: Options,
+    dataset: str = "",
+    known: Mapping[str, Option] = {},
+) -> str:
     """Why a method cannot serve a setting, in one line that names the method; empty if it can.
 
     The method is built once, and a head and loss see a made-up batch. Any other error than ValueError is left to the
-    cell, which reports it.
+    cell, which reports it. ``dataset`` is the name of the dataset and ``known`` are its options, for the message.
     """
-    return unfit(entry, data.multilabel) or trial(entry, data.setting(bits), backbone, values)
+    setting = data.setting(bits)
+    check = partial(unlabelled_refusal, setting=setting, data=data, options=known, name=dataset)
+    return unfit(entry, data.multilabel) or trial(entry, setting, backbone, values, check)
 
 
 def unfit(entry: Entry, multilabel: bool) -> str:
@@ -297,14 +323,17 @@ def unfit(entry: Entry, multilabel: bool) -> str:
     return ""
 
 
-def trial(entry: Entry, setting: Setting, backbone: Backbone, values: Options) -> str:
-    """Why a method cannot be built for a setting and a backbone; empty if it can."""
+def trial(
+    entry: Entry, setting: Setting, backbone: Backbone, values: Options, check: Callable[[Method], str] = lambda _: ""
+) -> str:
+    """Why a method cannot be built for a setting and a backbone, or what ``check`` says of it; empty if it can."""
     name = entry.name
     with torch.random.fork_rng(devices=[]):
         try:
             method = entry.factory(setting, backbone, **values)
             if isinstance(method, Deep):
                 method.rehearse(setting)
+            return check(method)
         except ValueError as error:
             reason = str(error).split("\n")[0]
             return reason if name in reason else f"{name}: {reason}"
@@ -349,7 +378,7 @@ def _settings(
     if any(value not in ("default", "random") for value in given):
         yield f"trained_on={trunk.network.trained_on or 'unknown'}"  # what a file of the user's own has seen
     for name in benchmark.set.get(dataset.name, {}):
-        value = dataset.recorded[name]
+        value = dataset.recorded.get(name)
         if value and value != dataset.data.source:
             yield f"{dataset.name}.{name}={value}"
     for name, value in benchmark.train.model_dump().items() if base is not None else ():

@@ -84,6 +84,7 @@ def _print_description(description: dict[str, Any]) -> None:
     if description["pretraining"]:
         lines["pretraining"] = f"backbones trained on {', '.join(description['pretraining'])} have seen this data"
     lines |= {f"note: {key}": value for key, value in description["notes"].items()}
+    lines |= {f"found: {one['finding']}": one["what"] for one in description["found"]}
     for key, value in lines.items():
         click.echo(f"{key:<18} {value}")
     click.echo()

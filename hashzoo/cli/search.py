@@ -107,6 +107,9 @@ def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
     code_file.write(output, stored)
     for line in skipped:
         click.echo(f"left out: {printable(line)}", err=True)
+    if passed_over := stored.metadata.get("passed_over"):
+        folders = ", ".join(f"{name} ({count})" for name, count in passed_over.items())
+        click.echo(f"passed over thumbnails and copies of other programs: {folders}", err=True)
     codes = ", ".join(
         f"{name}: {code['bits']} bits" if "bits" in code else f"{name}: {code['type']} {code['shape']}"
         for name, code in stored.metadata["codes"].items()

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hashzoo.data.class_names import similar_names
 from hashzoo.data.near_duplicates import (
     DAMAGED,
     MISSING,
+    OK,
     Fingerprints,
     compute_fingerprints,
     find_copies,
@@ -22,7 +25,7 @@ from hashzoo.data.near_duplicates import (
     name_of,
 )
 from hashzoo.data.split_file import query_labels, relevant_counts
-from hashzoo.types import ProgressCallback, Split, Splits
+from hashzoo.types import ProgressCallback, SourceFinding, Split, Splits
 
 EXAMPLES = 3  # per finding
 ORDERED = 0.1  # how far from random (0) to sorted by class (1) a database counts as ordered by class
@@ -93,6 +96,38 @@ KINDS = {
         "labels other than 0 and 1 weight images in losses and change which images are similar",
         "make labels multi-hot",
     ),
+    "similar-class-names": Kind(
+        "names of classes differ only by case, blanks or Unicode normalisation, or as 1 and 1.0: one class may be "
+        "counted as two",
+        "give images of one class one name",
+    ),
+    "label-with-separator": Kind(
+        "a label holds a separator that is not ; or |, so that several labels may be counted as one class",
+        "separate the labels of an image with ; or |",
+    ),
+    "class-numbers": Kind(
+        "class numbers start above 0 or have gaps: classes are the numbers that occur",
+        "check that no class is missing, and number the classes from 0",
+    ),
+    "class-without-images": Kind("no image of a class can be used", "repair or convert its files, or remove the class"),
+    "left-out-files": Kind(
+        "image files are not part of the dataset", "convert or move them, or remove them from the folder"
+    ),
+    "passed-over": Kind(
+        "folders of thumbnails and copies that cameras, NAS, archives and notebooks create are not read",
+        "nothing needs to be done",
+    ),
+    "read-as-parts": Kind(
+        "names of folders or values of a column were read as the parts of the dataset", "rename them if they are not"
+    ),
+    "columns-not-read": Kind("columns of the table were not read", "remove them, or rename the column that is meant"),
+    "unlabelled-train": Kind(
+        "training images have no label; methods that need one are skipped", "give labels to them, or leave them out"
+    ),
+    "value-range": Kind(
+        "files of more than 8 bits hold values that fill a part of their type; black and white follow from the values",
+        "check an example; scale the values to the range of the type if the image is too bright",
+    ),
     "contaminated": Kind(
         "the backbone was trained with labels on a dataset that contains this one; its scores are marked contaminated",
         "use a backbone trained on other data",
@@ -105,7 +140,7 @@ KINDS = {
 }
 KINDS = {name: Kind(kind.why, kind.cure, kind.note or name) for name, kind in KINDS.items()}
 #: Findings that are reported and never fail a check.
-STATEMENTS = ("no-images",)
+STATEMENTS = ("no-images", "passed-over", "read-as-parts", "columns-not-read", "unlabelled-train", "value-range")
 
 
 @dataclass(frozen=True)
@@ -134,9 +169,42 @@ def audit_splits(
 
     With ``near``, images whose perceptual hashes differ in at most ``near`` of 64 bits are found too.
     """
-    findings = [*id_findings(data), *label_findings(data), *image_findings(data, near, progress)]
+    findings = [*source_findings(data), *id_findings(data), *label_findings(data)]
+    findings += image_findings(data, near, progress)
     order = list(KINDS)
     return sorted((one for one in findings if one.count), key=lambda one: order.index(one.name))
+
+
+def source_findings(data: Splits) -> list[AuditFinding]:
+    """What the dataset found while it read its files, and names of classes that are hard to tell apart."""
+    pairs = similar_names(data.class_names)
+    examples = tuple(f"{first!r} and {second!r}" for first, second in pairs[:EXAMPLES])
+    return [
+        *(AuditFinding(**vars(finding)) for finding in data.findings),
+        AuditFinding("similar-class-names", len(pairs), len(data.class_names), examples),
+    ]
+
+
+def lost_classes(data: Splits, usable: Mapping[str, NDArray[np.bool_]]) -> list[AuditFinding]:
+    """The classes that have images, of which none is usable; ``usable`` says it of each image of each part."""
+    columns = max(part.labels.shape[1] for part in data.parts().values())
+    before, after = torch.zeros(columns), torch.zeros(columns)
+    for name, part in data.parts().items():
+        labels = part.labels > 0
+        before[: labels.shape[1]] += labels.sum(0)
+        after[: labels.shape[1]] += labels[torch.from_numpy(usable[name])].sum(0)
+    lost = torch.nonzero((before > 0) & (after == 0))[:, 0].tolist()
+    names = tuple(data.class_names[c] if c < len(data.class_names) else str(c) for c in lost[:EXAMPLES])
+    return [AuditFinding("class-without-images", len(lost), int((before > 0).sum()), names)]
+
+
+def describe(finding: AuditFinding | SourceFinding) -> str:
+    """A finding as one line."""
+    kind = KINDS[finding.name]
+    example = f", such as {finding.examples[0]}" if finding.examples else ""
+    detail = f" ({finding.detail})" if finding.detail else ""
+    cure = "" if finding.name in STATEMENTS else f"; {kind.cure}"
+    return f"{finding.name}: {finding.count:,} of {finding.total:,}{example}: {kind.why}{detail}{cure}"
 
 
 def contaminated(data: Splits, trained_on: str) -> list[AuditFinding]:
@@ -242,6 +310,10 @@ def image_findings(data: Splits, near: int | None, progress: ProgressCallback) -
         )
         for name, state in (("damaged", DAMAGED), ("missing", MISSING))
     ]
+    findings += [
+        *lost_classes(data, {name: one.state == OK for name, one in prints.items()}),
+        _value_ranges(parts, prints),
+    ]
     training = ["train", *(["validation"] if data.validation is not None else [])]
     ids = data.query.ids.numpy()
     for where, names in (("database", ["database"]), ("train", training)):
@@ -256,6 +328,16 @@ def image_findings(data: Splits, near: int | None, progress: ProgressCallback) -
             for name, pairs in ((f"query-copy-in-{where}", copies), (f"query-near-{where}", similar))
         ]
     return findings
+
+
+def _value_ranges(parts: Mapping[str, Split], prints: Mapping[str, Fingerprints]) -> AuditFinding:
+    """Images whose range of values was recognised."""
+    rows = {name: [row for row in one.reasons if one.state[row] == OK] for name, one in prints.items()}
+    total = sum(len(part) for part in parts.values())
+    examples = [
+        f"{name_of(parts[n], row)}: {prints[n].reasons[row]}" for n, found in rows.items() for row in found[:EXAMPLES]
+    ]
+    return AuditFinding("value-range", sum(map(len, rows.values())), total, tuple(examples[:EXAMPLES]))
 
 
 def _describe_pairs(pairs: Mapping[int, int], query: Split, other: Split) -> dict[int, str]:

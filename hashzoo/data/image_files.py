@@ -8,7 +8,7 @@ import logging
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -24,10 +24,20 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from hashzoo.data.formats import iso_format, open_iso, refuse_thumbnail, refuse_undecoded
+from hashzoo.data.value_range import (
+    VALUES,
+    describe_range,
+    is_dark,
+    sixteen_bits,
+    strips,
+    value_range,
+    with_low_bytes,
+)
 from hashzoo.errors import EnvironmentFailure
 
 #: Version of :func:`decode`. Increment it with any change of the decoded images or of the files that are refused.
-DECODER = 1
+DECODER = 2
 
 #: Images with more pixels are refused: a small file can contain an image of many gigabytes.
 MAX_PIXELS = 64 << 20
@@ -52,6 +62,8 @@ DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
     (b"MM\0+", TiffImagePlugin.TiffImageFile),
 )
 
+DECODED = tuple(reader for _, reader in DECODERS)
+
 #: EXIF 2.3, tag 0x0112, and the transposition that makes an image upright for each value.
 ORIENTATION = 0x0112
 UPRIGHT = {
@@ -65,7 +77,6 @@ UPRIGHT = {
 }
 
 TILE_SIDES = (322, 323)  # TIFF 6.0: TileWidth, TileLength
-STRIP = 1 << 20  # pixels that are converted at a time
 LARGE = MAX_PIXELS // 4  # larger images are decoded by one thread at a time
 _LARGE_IMAGE = threading.Lock()
 
@@ -152,19 +163,23 @@ class ImageFiles(Sequence[Any], ABC):
 def decode(data: bytes) -> Image.Image:
     """Decode the bytes of an image file, upright, in RGB. Raises EnvironmentFailure with the reason.
 
-    JPEG, PNG, GIF, WebP, TIFF and BMP are supported; of several frames the first is used. Transparent pixels are
-    blended with white, 16 bits are reduced to 8, and colour profiles are not applied. Decoding takes less than 1 GiB.
+    JPEG, PNG, GIF, WebP, TIFF and BMP are supported, and HEIC and AVIF if a package decodes them; of several frames the
+    first is used. Transparent pixels are blended with white, 16 bits are reduced to 8, and colour profiles are not
+    applied. If the values of an image of more than 8 bits fill a part of their type only, ``image.info`` says which, as
+    ``info[VALUES]``. Decoding takes less than 1 GiB.
     """
     silence_pillow()
     try:
         with _open(data) as file, _decoding_slot(file):
+            raw = sixteen_bits(file)
             file.load()
             transposition = _transposition(file)
-            image = to_rgb(file)
+            image = to_rgb(with_low_bytes(file, _open(data), raw) if raw and is_dark(file) else file)
             if transposition is None:
                 return image
             upright = image.transpose(transposition)
             upright.info.clear()  # it still contains the EXIF orientation
+            upright.info |= {key: image.info[key] for key in (VALUES,) if key in image.info}
             return upright
     except EnvironmentFailure:
         raise
@@ -192,9 +207,19 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         raise EnvironmentFailure("the file is empty")
     decoder = next((reader for start, reader in DECODERS if data.startswith(start)), None)
     if decoder is None:
-        raise EnvironmentFailure("not a JPEG, PNG, GIF, WebP, TIFF or BMP file")
-    file = decoder(io.BytesIO(data))
+        kind = iso_format(data)
+        if not kind:
+            refuse_undecoded(data)
+            raise EnvironmentFailure("not a JPEG, PNG, GIF, WebP, TIFF, BMP, HEIC or AVIF file")
+        file = open_iso(data, kind)
+    else:
+        file = decoder(io.BytesIO(data))
     _check_size(file, data)
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        refuse_thumbnail(data, file.tag_v2)
+    if isinstance(file, JpegImagePlugin.JpegImageFile) and file.mode == "CMYK" and "adobe" not in file.info:
+        # Pillow takes every CMYK JPEG as inverted, which only Adobe's marker says
+        file.tile = [tile._replace(args=("CMYK", "")) for tile in file.tile]
     return file
 
 
@@ -220,8 +245,8 @@ def _check_size(file: ImageFile.ImageFile, data: bytes) -> None:
         if not _one_scan(file, data):
             limit = min(limit, int(MAX_COEFFICIENT_BYTES / _coefficient_bytes(file)))
             reason = " for such a JPEG with several scans"
-    if isinstance(file, WebPImagePlugin.WebPImageFile):
-        limit, reason = MAX_PIXELS // 2, " for a WebP"  # its decoder keeps three copies of the image
+    if isinstance(file, WebPImagePlugin.WebPImageFile) or not isinstance(file, DECODED):
+        limit, reason = MAX_PIXELS // 2, " for a WebP, HEIC or AVIF"  # decoders keep three copies of the image
     if isinstance(file, TiffImagePlugin.TiffImageFile):
         tile_width, tile_height = (int(file.tag_v2.get(tag, 1)) for tag in TILE_SIDES)
         if tile_width * tile_height > MAX_PIXELS:
@@ -271,6 +296,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     low, high = value_range(image) if deep else (0.0, 255.0)
     rgb = Image.new("RGB", image.size, "white")
+    if text := describe_range(image.mode, low, high) if deep else image.info.get(VALUES):
+        rgb.info[VALUES] = text
     for top, strip in strips(image):
         if transparent:
             rgba = strip.convert("RGBA")
@@ -282,40 +309,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         else:
             rgb.paste(strip.convert("RGB"), (0, top))
     return rgb
-
-
-def value_range(image: Image.Image) -> tuple[float, float]:
-    """The values of black and white in an image of more than 8 bits.
-
-    Black is 0 and white the smallest of 1 (floats only), 255 and 65535 that no value exceeds; if a value is negative or
-    above 65535, they are the smallest and the largest value.
-
-    >>> value_range(Image.new("I;16", (1, 1), 300)), value_range(Image.new("F", (1, 1), 0.5))
-    ((0.0, 65535.0), (0.0, 1.0))
-    >>> value_range(Image.new("F", (1, 1), -2.0))
-    (-2.0, -1.0)
-    """
-    if image.mode.startswith("I;16"):
-        return 0.0, 65535.0
-    low, high = np.inf, -np.inf
-    for _, strip in strips(image):
-        values = np.asarray(strip, np.float64)
-        finite = np.isfinite(values)
-        low = min(low, float(values.min(initial=np.inf, where=finite)))
-        high = max(high, float(values.max(initial=-np.inf, where=finite)))
-    if low > high:
-        return 0.0, 1.0  # no value is finite
-    for white in (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0):
-        if low >= 0 and high <= white:
-            return 0.0, white
-    return low, high if high > low else low + 1.0
-
-
-def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Strips of an image, each with its first row."""
-    rows = max(1, STRIP // image.width)
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _reason(error: Exception) -> str:

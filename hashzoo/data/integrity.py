@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from hashzoo.data.formats import MissingDecoderError
 from hashzoo.data.image_files import DECODER, ImageFiles, decode, short_digest
 from hashzoo.data.transforms import as_tensor
 from hashzoo.errors import EnvironmentFailure, HashzooError
@@ -36,7 +37,8 @@ BLOCK = 64  # images that a thread scans between two progress reports
 class Scan:
     """The digest of each image of a sequence, and the reason for each image that cannot be decoded, by row.
 
-    ``cacheable`` is False if a file could not be read or memory was short, since the next scan can then differ.
+    ``cacheable`` is False if a file could not be read, memory was short or a decoder is not installed, since the next
+    scan can then differ.
     """
 
     digests: NDArray[np.uint8]  # (N, 16)
@@ -198,7 +200,7 @@ def _scan_rows(images: Sequence[Any], rows: range) -> Scan:
                 digest = pixel_digest(as_tensor(images[row]))
             digests[index] = np.frombuffer(digest, np.uint8)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, HashzooError) as error:
-            cacheable = cacheable and not isinstance(error, OSError)
+            cacheable = cacheable and not isinstance(error, OSError | MissingDecoderError)
             name = f"{images.name(row)}: " if isinstance(images, ImageFiles) else ""
             bad[row] = name + (str(error) or type(error).__name__)
     return Scan(digests, bad, cacheable)

@@ -16,6 +16,7 @@ from torch import Tensor
 from hashzoo.data.image_files import ImageFiles, decode, short_digest
 from hashzoo.data.integrity import pixel_digest, resolve_rows
 from hashzoo.data.transforms import as_tensor
+from hashzoo.data.value_range import VALUES
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.types import ProgressCallback, Split
 
@@ -30,7 +31,8 @@ class Fingerprints:
     """Fingerprints of the images of one part, by row.
 
     ``exact`` are 64 bits of the digest of the decoded pixels, ``perceptual`` 64 bits of a perceptual hash (zero unless
-    requested). Both are valid only where ``state`` is OK; ``reasons`` explains the other states.
+    requested). Both are valid only where ``state`` is OK; ``reasons`` explains the other states, and says of an image
+    of more than 8 bits which values were read as black and white.
     """
 
     exact: NDArray[np.uint64]  # (N,)
@@ -123,7 +125,8 @@ class _Fingerprinter:
             data = self.images.read(row)
             key = short_digest(data)
             if key not in self._by_digest:
-                self._by_digest[key] = self.of_image(decode(data))
+                image = decode(data)
+                self._by_digest[key] = self.of_image(image)._replace(reason=image.info.get(VALUES, ""))
             return self._by_digest[key]
         except FileNotFoundError:
             return Fingerprint(0, 0, MISSING, "file not found")

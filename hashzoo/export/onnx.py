@@ -180,7 +180,10 @@ def _examples(encoder: Encoder, images: Sequence[Path], root: Path | None) -> Te
     """Real images as the graph takes them, (N, C, H, W) uint8."""
     trained = encoder.trained
     if images:
-        folder, paths = image_paths.find_images(images)
+        found = image_paths.find_images(images)
+        if found.left_out:
+            raise EnvironmentFailure(found.left_out[0])
+        folder, paths = found.root, found.images
         tensors = [trained.to_tensor(image_paths.open_image(folder / path)) for path in paths[:MAX_IMAGES]]
     else:
         try:

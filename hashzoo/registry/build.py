@@ -108,7 +108,8 @@ def without_paths(
 ) -> dict[str, Any]:
     """The options of a dataset as the key of a cell records them: its files can be moved, so paths are replaced.
 
-    The source of the data replaces an optional path. The fingerprint of the data replaces a required path, since
+    An option with the mark :data:`hashzoo.ADDED` is left out at its default value. The source of the data replaces an
+    optional path. The fingerprint of the data replaces a required path, since
     the path alone decides which images are read.
 
     >>> from pathlib import Path
@@ -119,7 +120,12 @@ def without_paths(
     >>> without_paths(own, {"root": Path("/home/me")}, "a folder", "f00d")
     {'root': 'f00d'}
     """
-    known, recorded = options(factory), dict(values)
+    known = options(factory)
+    recorded = {
+        name: value
+        for name, value in values.items()
+        if name not in known or not (known[name].added and value == known[name].default)
+    }
     for name in path_options(factory) & values.keys():
         recorded[name] = fingerprint if known[name].default is signatures.Parameter.empty else source
     return recorded

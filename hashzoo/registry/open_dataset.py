@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hashzoo.data.audit import describe as describe_finding
+from hashzoo.data.audit import source_findings
 from hashzoo.data.integrity import drop_bad_images, fingerprint
 from hashzoo.data.split_file import query_labels, relevant_counts, split_digest
 from hashzoo.errors import EnvironmentFailure, UsageError
@@ -133,6 +135,7 @@ def describe(zoo: Zoo, opened: OpenedDataset) -> dict[str, Any]:
         "composed": data.pairs.operation if data.pairs is not None else "",
         "pretraining": list(data.pretraining),
         "notes": dict(data.notes),
+        "found": [{"finding": one.name, "what": describe_finding(one)} for one in source_findings(data) if one.count],
     }
 
 

@@ -101,8 +101,10 @@ class Encoder:
             if isinstance(item, Image.Image) or not Path(item).is_dir():
                 flat.append(item)
             else:
-                root, relative_paths = image_paths.find_images([Path(item)])
-                flat += [root / path for path in relative_paths]
+                found = image_paths.find_images([Path(item)])
+                if found.left_out:
+                    raise EnvironmentFailure(found.left_out[0])
+                flat += [found.root / path for path in found.images]
         parts = [codes for _, codes in self.encode_batches(flat)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

@@ -228,22 +228,29 @@ def encode_files(
         strict: Raise for an image that does not decode, instead of skipping it.
 
     Returns:
-        The codes, and a message for each image that was skipped.
+        The codes, and a message for each image that was skipped. If folders of thumbnails and copies were passed over,
+        the metadata of the codes has the number of images in them by the name of the folder, as ``passed_over``.
 
     Raises:
         UsageError: If a path does not exist.
         EnvironmentFailure: If no image decodes or, with ``strict``, if one does not.
     """
-    root, paths = image_paths.find_images(images)
-    collector, rows, skipped = CodeCollector(names), list[int](), list[str]()
+    found = image_paths.find_images(images)
+    if strict and found.left_out:
+        raise EnvironmentFailure(f"{found.left_out[0]} ({len(found.left_out)} such files in total)")
+    root, paths = found.root, found.images
+    collector, rows, skipped = CodeCollector(names), list[int](), [*found.left_out]
     files: list[ImageLike] = [root / path for path in paths]
     on_unreadable = None if strict else lambda _, reason: skipped.append(reason)
     for indices, codes in encoder.encode_batches(files, on_unreadable, progress):
         collector.add(codes)
         rows += indices
     if not rows:
-        raise EnvironmentFailure(f"none of {len(paths)} images decodes: {skipped[0]}")
-    return collector.finish(encoder.describe(), root, [paths[row] for row in rows]), skipped
+        raise EnvironmentFailure(f"none of {len(paths)} images decodes: {skipped[len(found.left_out)]}")
+    metadata = encoder.describe()
+    if found.passed_over:
+        metadata = {**metadata, "passed_over": dict(found.passed_over)}
+    return collector.finish(metadata, root, [paths[row] for row in rows]), skipped
 
 
 def build(

@@ -6,28 +6,20 @@ The id of an image is its row among all paths, sorted by their bytes, which is t
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from hashzoo import (
-    IMAGE_SUFFIXES,
-    EnvironmentFailure,
-    Splits,
-    UsageError,
-    files_below,
-    printable,
-    read_image_file,
-)
-from hashzoo_plugins.datasets.image_table import PARTS, SUFFIXES, Table, read_table
+from hashzoo import Splits, UsageError, printable, read_image_file
+from hashzoo_plugins.datasets.class_folders import read_class_folders
+from hashzoo_plugins.datasets.image_table import SUFFIXES, Table, read_table
+from hashzoo_plugins.datasets.part_names import PARTS
 from hashzoo_plugins.datasets.paths import ImagePaths
 from hashzoo_plugins.datasets.pool import TRAIN_IN_DATABASE, Pool, Shuffle, stratify
 
@@ -74,6 +66,7 @@ def folder(
 ) -> Splits:
     """Your own images: class folders in ``root``, or a table (CSV, Parquet) of ``path`` and ``label``.
 
+    Folders in ``root`` that are named after parts (train, val, test, gallery) and hold class folders are these parts.
     ``root`` is the folder or the table; ``labels`` is a table whose paths are relative to ``root``. ``query`` and
     ``train`` are fractions of the images (below 1) or numbers of images; the defaults are a tenth, at most 1,000, and
     half. All other images are the database. Images are cropped to a square and resized to ``size`` pixels.
@@ -93,7 +86,8 @@ def folder(
         table = read_class_folders(root)
     names = table.class_names
     if len(names) < 2:
-        raise UsageError(f"{printable(root)} has only one class ({names[0]}); a benchmark needs at least two")
+        hint = _inner_folders(table, root)
+        raise UsageError(f"{printable(root)} has only one class ({names[0]}); a benchmark needs at least two{hint}")
     multilabel = bool((table.labels.sum(1) != 1).any())
     source = "images of a table" if table.listed else "images in class folders"
     base = Path(os.path.abspath(place)) if table.listed else place  # noqa: PTH100 - the common prefix of the paths
@@ -101,36 +95,20 @@ def folder(
     pool = Pool(SquareImages(table.paths, size), table.labels, names, source, multilabel=multilabel, names=relative)
     shuffle = Shuffle("folder", seed)
     if table.parts is not None:
-        return _splits_by_part(pool, table.parts, query, train, validation, shuffle)
-    rows = draw_rows(table.labels, multilabel, query, train, shuffle)
-    return pool.splits(*rows, validation=validation, shuffle=shuffle)
+        data = _splits_by_part(pool, table, query, train, validation, shuffle)
+    else:
+        rows = draw_rows(table.labels, multilabel, query, train, shuffle)
+        data = pool.splits(*rows, validation=validation, shuffle=shuffle)
+    return replace(data, findings=table.findings)
 
 
-def read_class_folders(root: Path) -> Table:
-    """The images in the class folders of ``root``, sorted by the bytes of their paths."""
-    if not root.is_dir():
-        raise EnvironmentFailure(f"there is no folder {printable(root)}; set --root to the folder of your images")
-    files = sorted(files_below(root), key=lambda relative: os.fsencode(relative.as_posix()))
-    images = [relative for relative in files if relative.suffix.lower() in IMAGE_SUFFIXES]
-    inside = [relative for relative in images if len(relative.parts) > 1]
-    if not inside:
-        raise EnvironmentFailure(f"no images found in folders of {printable(root)}: {_hint(files, images)}")
-    classes = list(dict.fromkeys(relative.parts[0] for relative in inside))
-    column = {name: number for number, name in enumerate(classes)}
-    numbers = torch.tensor([column[relative.parts[0]] for relative in inside])
-    paths = [root / relative for relative in inside]
-    return Table(paths, torch.eye(len(classes))[numbers], tuple(printable(name) for name in classes))
-
-
-def _hint(files: Sequence[PurePath], images: Sequence[PurePath]) -> str:
-    """What a folder without images in class folders has instead, and what to do."""
-    if images:
-        return (
-            f"{len(images)} are directly in it; put each into a folder named after its class, or list them in a table"
-        )
-    (suffix, count), *_ = Counter(path.suffix.lower() for path in files).most_common(1) or [("", 0)]
-    others = f"it has {count} files that end with {printable(suffix)!r}; " if suffix else ""
-    return f"{others}put JPEG, PNG, GIF, WebP, TIFF or BMP files into folders named after their classes"
+def _inner_folders(table: Table, root: Path) -> str:
+    """A hint for a folder that holds the folder of the classes."""
+    if table.listed:
+        return ""
+    below = {path.relative_to(root).parts[1] for path in table.paths if len(path.relative_to(root).parts) > 2}
+    inner = root / table.paths[0].relative_to(root).parts[0]
+    return f"; if the folders in {printable(inner)} are the classes or parts, set root to it" if len(below) > 1 else ""
 
 
 def _find_table(labels: Path, root: Path) -> Path:
@@ -180,19 +158,17 @@ def _count(name: str, given: float | None, total: int, default: int) -> int:
 
 
 def _splits_by_part(
-    pool: Pool, parts: NDArray[np.str_], query: float | None, train: float | None, validation: float, shuffle: Shuffle
+    pool: Pool, table: Table, query: float | None, train: float | None, validation: float, shuffle: Shuffle
 ) -> Splits:
-    """The splits in the column ``part`` of a table; without database images, the training images are the database."""
+    """The splits that a table or folders name; without database images, the training images are the database."""
     if query is not None or train is not None:
-        raise UsageError(
-            "folder: the column part of the table decides the splits; leave out folder.query and folder.train"
-        )
-    rows = {part: np.flatnonzero(parts == part) for part in PARTS}
+        raise UsageError(f"folder: {table.parts_from} the splits; leave out folder.query and folder.train")
+    rows = {part: np.flatnonzero(table.parts == part) for part in PARTS}
     for part in ("train", "query"):
         if not len(rows[part]):
-            raise UsageError(f"folder: the column part of the table has no {part} images; add some")
+            raise UsageError(f"folder: {table.parts_from} the splits and name no {part} images; add some")
     if validation and len(rows["validation"]):
-        raise UsageError("folder: the table has validation images; leave out folder.validation")
+        raise UsageError(f"folder: {table.parts_from} the splits, with validation images; leave out folder.validation")
     separate = len(rows["database"]) > 0
     database, notes = (rows["database"], {}) if separate else (rows["train"], TRAIN_IN_DATABASE)
     data = pool.splits(rows["train"], database, rows["query"], validation=validation, shuffle=shuffle, notes=notes)

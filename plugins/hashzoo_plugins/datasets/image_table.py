@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo import EnvironmentFailure, UsageError, printable
+from hashzoo import EnvironmentFailure, SourceFinding, UsageError, printable
+from hashzoo_plugins.datasets.part_names import PARTS, describe_parts, part_of, read_parts
+from hashzoo_plugins.datasets.table_cells import SUFFIXES, Cells, read_cells
+from hashzoo_plugins.datasets.table_labels import labels_of_columns, labels_of_text, refuse
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = ["SUFFIXES", "Table", "read_table"]
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
-PARTS = ("train", "database", "query", "validation")
+KNOWN = ("path", "label", "labels", "part")
+
+#: Words in the name of a column that divides the images, and whole names of columns that say it of one part.
+_PART_WORDS = {"split", "splits", "subset", "subsets", "fold", "folds", "partition", "phase", "part", "parts", "usage"}
+_IS_PART = re.compile(r"(is|in|for|use)[\W_]*(.+)")
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,10 @@ class Table:
         paths: The path of each image.
         labels: (N, C) multi-hot float.
         class_names: The names of the C classes.
-        parts: The part of each image (N,), if the table has a column ``part``.
+        parts: The part of each image (N,), if a column or folders name it.
         listed: Whether the images were listed in a file, in contrast to found in folders.
+        findings: What was found while the table or the folders were read.
+        parts_from: What names the parts, as the beginning of a message that ends with "the splits".
     """
 
     paths: list[Path]
@@ -43,121 +49,141 @@ class Table:
     class_names: tuple[str, ...]
     parts: NDArray[np.str_] | None = None
     listed: bool = False
+    findings: tuple[SourceFinding, ...] = ()
+    parts_from: str = "the column part of the table decides"
 
 
 def read_table(file: Path, root: Path) -> Table:
     """The images in a table, with paths relative to ``root``. Each must exist in ``root`` and be listed once.
 
     Raises:
-        UsageError: If the content of the table is invalid.
+        UsageError: If the content of the table is invalid or can be read in two ways.
         EnvironmentFailure: If the table cannot be read, or an image does not exist.
     """
-    frame = _read_cells(file)
-    if "path" not in frame:
+    cells = _known_columns(read_cells(file))
+    if "path" not in cells.columns:
         raise UsageError(
-            f"{printable(file)} has no column path; it has: {', '.join(map(printable, frame.columns[:20]))}"
+            f"{printable(file)} has no column path; it has: {', '.join(map(printable, list(cells.columns)[:20]))}"
         )
-    if not len(frame):
+    if not len(cells):
         raise UsageError(f"{printable(file)} lists no images")
-    paths = _absolute_paths(file, [str(value).strip() for value in frame["path"]], root)
+    paths = _absolute_paths(cells, root)
     rows = sorted(range(len(paths)), key=lambda row: os.fsencode(Path(paths[row]).as_posix()))
-    labels, names = _labels(file, frame)
-    parts = None
-    if "part" in frame:
-        parts = np.array([str(value).strip().lower() for value in frame["part"]])
-        unknown = sorted(set(parts) - set(PARTS))
-        _refuse(file, "unknown parts", unknown, f"the column part holds {', '.join(PARTS)}", UsageError)
-        parts = parts[rows]
-    return Table([Path(paths[row]) for row in rows], labels[rows], names, parts, listed=True)
+    part_column, parts, findings = _parts(cells)
+    column = next((name for name in ("label", "labels") if name in cells.columns), None)
+    others = [name for name in cells.columns if name not in ("path", part_column)]
+    if column is not None:
+        labels, names, found = labels_of_text(cells, cells.columns[column])
+        findings += [*found, *_not_read([name for name in others if name != column], cells)]
+    elif not others:
+        raise UsageError(f"{printable(file)} has no labels: add a column label or labels, or one of 0 and 1 per class")
+    else:
+        labels, names = labels_of_columns(cells, others)
+    chosen = None if parts is None else parts[rows]
+    decide = f"the column {printable(part_column)} of the table decides"
+    kept = [Path(paths[row]) for row in rows]
+    return Table(kept, labels[rows], names, chosen, listed=True, findings=tuple(findings), parts_from=decide)
 
 
-def _absolute_paths(file: Path, lines: list[str], root: Path) -> list[str]:
+def _known_columns(cells: Cells) -> Cells:
+    """The cells with columns such as ``Path`` renamed to the names that are read. Refuses a second column of labels."""
+    names = {name: name.casefold() if name.casefold() in KNOWN else name for name in cells.columns}
+    labels = [name for name in names if re.fullmatch(r"(image[\W_]*)?labels?[\W_]*\d*", name.casefold())]
+    read = {"label", "labels"} & set(names.values())
+    twice = next((name for name, known in names.items() if list(names.values()).count(known) > 1), None)
+    if twice is not None or (read and len(labels) > 1):
+        both = labels if twice is None else [name for name, known in names.items() if known == names[twice]]
+        raise UsageError(
+            f"{printable(cells.file)} line 1: the columns {' and '.join(map(printable, both))} can each be the one that "
+            "is meant; keep one, with several labels separated by ; or |"
+        )
+    return Cells(cells.file, {names[name]: c for name, c in cells.columns.items()}, cells.places, cells.unnamed)
+
+
+def _not_read(names: Sequence[str], cells: Cells) -> list[SourceFinding]:
+    left = [*map(printable, names), *cells.unnamed]
+    return [SourceFinding("columns-not-read", len(left), len(left) + 2, tuple(left[:5]))] if left else []
+
+
+def _parts(cells: Cells) -> tuple[str, NDArray[np.str_] | None, list[SourceFinding]]:
+    """The column that names the part of each image, the parts, and a finding if they were not written as such."""
+    column = _part_column(cells)
+    if not column:
+        return "", None, []
+    values = [str(value).strip().casefold() for value in cells.columns[column]]
+    unknown = [row for row, value in enumerate(values) if value not in PARTS and not part_of(value)]
+    cure = f"the column {printable(column)} holds {', '.join(PARTS)}"
+    refuse(cells, "unknown parts", unknown, [cells.columns[column][row] for row in unknown], cure)
+    if column == "part" and set(values) <= set(PARTS):
+        return column, np.array(values), []
+    parts = read_parts(dict.fromkeys(values), f"the column {printable(column)} of {printable(cells.file)}")
+    detail = f"column {printable(column)}: {describe_parts(parts)}"
+    found = [SourceFinding("read-as-parts", len(parts), len(parts), (), detail)]
+    return column, np.array([parts[value] for value in values]), found
+
+
+def _part_column(cells: Cells) -> str:
+    """The column of the parts: ``part``, or the one that holds names of parts. Empty if there is none.
+
+    Raises UsageError for a column that looks like it and holds something else, such as numbers of folds.
+    """
+    if "part" in cells.columns:
+        return "part"
+    labelled = "label" in cells.columns or "labels" in cells.columns
+    others = [name for name in cells.columns if name not in KNOWN]
+    holding = [name for name in others if _holds_parts(cells.columns[name])]
+    if len(holding) > 1:
+        names = " and ".join(map(printable, holding))
+        raise UsageError(f"{printable(cells.file)} line 1: the columns {names} both hold parts; name one of them part")
+    if holding:
+        return holding[0]
+    of_parts = [name for name in others if part_of(name)]
+    suspects = [name for name in others if _names_parts(name)]
+    suspects += of_parts if labelled or len({part_of(name) for name in of_parts}) > 1 else []
+    if suspects:
+        name = printable(suspects[0])
+        raise UsageError(
+            f"{printable(cells.file)} line 1: the column {name} looks like the parts of the dataset and holds "
+            f"{printable(cells.columns[suspects[0]][0])!r} in {cells.places[0]}; name it part, with the values "
+            f"{', '.join(PARTS)}, or remove it"
+        )
+    return ""
+
+
+def _holds_parts(values: Sequence[object]) -> bool:
+    """Whether all values are names of parts, of at least two, training images among them."""
+    parts = {part_of(str(value).strip()) for value in set(map(str, values))}
+    return "" not in parts and "train" in parts and len(parts) > 1
+
+
+def _names_parts(column: str) -> bool:
+    """Whether a column is named after a division into parts.
+
+    >>> [_names_parts(name) for name in ("Split", "cv_fold", "is_train", "island", "label")]
+    [True, True, True, False, False]
+    """
+    text = column.casefold()
+    matched = _IS_PART.fullmatch(text)
+    words = re.split(r"[\W_\d]+", text)
+    return bool(_PART_WORDS & set(words)) or (matched is not None and bool(part_of(matched[2])))
+
+
+def _absolute_paths(cells: Cells, root: Path) -> list[str]:
     """The absolute path of each image. Links are not resolved, so the paths are handled as text."""
     start = os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118
-    paths = [os.path.normpath(os.path.join(start, line)) for line in lines]  # noqa: PTH118
-    outside = [line for line, path in zip(lines, paths, strict=True) if not path.startswith(start)]
-    _refuse(file, "paths outside the folder of the images", outside, f"use paths below {printable(root)}", UsageError)
-    counts: dict[str, int] = {}
-    for path in paths:
-        counts[path] = counts.get(path, 0) + 1
-    repeated = [path for path, count in counts.items() if count > 1]
-    _refuse(file, "paths in several rows", repeated, "keep one row of each", UsageError)
-    missing = [path for path in paths if not os.path.isfile(path)]  # noqa: PTH113 - False for invalid names too
+    listed = [str(value).strip() for value in cells.columns["path"]]
+    paths = [os.path.normpath(os.path.join(start, line)) for line in listed]  # noqa: PTH118
+    outside = [row for row, path in enumerate(paths) if not path.startswith(start)]
+    cure = f"use paths below {printable(root)}"
+    refuse(cells, "paths outside the folder of the images", outside, [listed[row] for row in outside], cure)
+    first: dict[str, int] = {}
+    repeated = [row for row, path in enumerate(paths) if first.setdefault(path, row) != row]
+    cure = f"{cells.places[first[paths[repeated[0]]]]} has it too; keep one row of each" if repeated else ""
+    refuse(cells, "paths in several rows", repeated, [paths[row] for row in repeated], cure)
+    missing = [row for row, path in enumerate(paths) if not os.path.isfile(path)]  # noqa: PTH113 - invalid names too
     cure = "correct or remove their rows, or set root to their folder"
-    _refuse(file, "missing images", missing, cure, EnvironmentFailure)
-    return paths
-
-
-def _read_cells(file: Path) -> pd.DataFrame:
-    """The cells of a table, as text unless it is Parquet, with stripped column names."""
-    import pandas as pd
-
-    kind = file.suffix.lower()
-    if kind not in SUFFIXES:
-        raise UsageError(f"{printable(file)} is not a table; use {', '.join(SUFFIXES)}")
     try:
-        if kind == ".parquet":
-            frame = pd.read_parquet(file, engine="pyarrow")
-        else:
-            with file.open("rb") as opened:
-                frame = pd.read_csv(
-                    opened, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False, encoding="utf-8-sig",
-                    encoding_errors="surrogateescape", index_col=False,
-                )  # fmt: skip
-    except ImportError as error:
-        raise EnvironmentFailure(f"reading {printable(file)} needs pyarrow: pip install 'hashzoo[parquet]'") from error
-    except OSError as error:
-        raise EnvironmentFailure(f"cannot read {printable(file)}: {error.strerror or error}") from error
-    except Exception as error:  # pandas and pyarrow raise many types for a damaged table
-        raise UsageError(f"{printable(file)} is not a readable table: {' '.join(str(error).split())[:200]}") from error
-    return frame.rename(columns=lambda name: str(name).strip())
-
-
-def _labels(file: Path, frame: pd.DataFrame) -> tuple[Tensor, tuple[str, ...]]:
-    """(N, C) multi-hot float labels, and the names of the classes. Raises UsageError if an image has no label."""
-    column = next((name for name in ("label", "labels") if name in frame), None)
-    if column is None:
-        names = [name for name in frame.columns if name not in ("path", "part")]
-        if not names:
-            raise UsageError(
-                f"{printable(file)} has no labels: add a column label or labels, or one of 0 and 1 per class"
-            )
-        texts = np.array([[_bit(value) for value in frame[name]] for name in names]).T  # (N, C)
-        if other := [name for name, values in zip(names, texts.T, strict=True) if not set(values) <= {"0", "1"}]:
-            cure = "if one column holds the labels, name it label"
-            _refuse(file, "columns with values other than 0 and 1", other, cure, UsageError)
-        labels = torch.from_numpy((texts == "1").astype(np.float32))
-    else:
-        split = [[part.strip() for part in re.split(r"[;|]", _text(value)) if part.strip()] for value in frame[column]]
-        names = sorted({name for own in split for name in own}, key=os.fsencode)
-        place = {name: number for number, name in enumerate(names)}
-        labels = torch.zeros(len(split), len(names))
-        for row, own in enumerate(split):
-            labels[row, [place[name] for name in own]] = 1
-    unlabelled = [str(frame["path"].iloc[int(row)]) for row in torch.nonzero(labels.sum(1) == 0)[:, 0]]
-    _refuse(file, "images without a label", unlabelled, "add a label or remove their rows", UsageError)
-    return labels, tuple(printable(name) for name in names)
-
-
-def _text(value: object) -> str:
-    """A cell as text: integers in Parquet without a decimal point, lists with separators."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return ";".join(_text(part) for part in value)
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _bit(value: object) -> str:
-    """The text of a cell in a class column: 1, 1.0 and true are "1"."""
-    text = str(value).strip().lower()
-    return {"1.0": "1", "true": "1", "0.0": "0", "false": "0"}.get(text, text)
-
-
-def _refuse(
-    file: Path, problem: str, entries: list[str], cure: str, error: type[UsageError | EnvironmentFailure]
-) -> None:
-    """Raise an error with the first of the invalid entries and their number, if there are any."""
-    if entries:
-        more = f" and {len(entries) - 1} more" if len(entries) > 1 else ""
-        raise error(f"{printable(file)}: {problem}: {printable(entries[0])!r}{more}; {cure}")
+        refuse(cells, "missing images", missing, [paths[row] for row in missing], cure)
+    except UsageError as error:
+        raise EnvironmentFailure(str(error)) from None
+    return paths
