@@ -45,7 +45,7 @@ def read_class_folders(root: Path) -> Table:
         tuple(printable(name) for name in classes),
         _part_of_each(inside, parts, 1 - level) if parts else None,
         findings=_findings(root, found, parts, level, classes),
-        parts_from=f"the names of folders in {printable(root)} decide",
+        parts_from=f"the folder {printable(root)}, which has a folder for each part,",
     )
 
 
@@ -70,7 +70,7 @@ def _parts(root: Path, inside: Sequence[PurePath]) -> tuple[dict[str, str], int]
     if loose is not None:
         raise UsageError(
             f"{printable(root / split[0])} has folders named after parts ({', '.join(sorted(below[split[0]]))}), but "
-            f" {printable(root / loose)} is in none; move it into one, or rename the folders if they are no parts"
+            f"{printable(root / loose)} is in none; move it into one, or rename the folders if they are no parts"
         )
     return read_parts(sorted(set().union(*below.values()), key=os.fsencode), printable(root)), 0
 

@@ -162,13 +162,13 @@ def _splits_by_part(
 ) -> Splits:
     """The splits that a table or folders name; without database images, the training images are the database."""
     if query is not None or train is not None:
-        raise UsageError(f"folder: {table.parts_from} the splits; leave out folder.query and folder.train")
+        raise UsageError(f"folder: {table.parts_from} decides the splits; leave out folder.query and folder.train")
     rows = {part: np.flatnonzero(table.parts == part) for part in PARTS}
     for part in ("train", "query"):
         if not len(rows[part]):
-            raise UsageError(f"folder: {table.parts_from} the splits and name no {part} images; add some")
+            raise UsageError(f"folder: {table.parts_from} has no {part} images; add some")
     if validation and len(rows["validation"]):
-        raise UsageError(f"folder: {table.parts_from} the splits, with validation images; leave out folder.validation")
+        raise UsageError(f"folder: {table.parts_from} has validation images; leave out folder.validation")
     separate = len(rows["database"]) > 0
     database, notes = (rows["database"], {}) if separate else (rows["train"], TRAIN_IN_DATABASE)
     data = pool.splits(rows["train"], database, rows["query"], validation=validation, shuffle=shuffle, notes=notes)

@@ -41,7 +41,7 @@ class Table:
         parts: The part of each image (N,), if a column or folders name it.
         listed: Whether the images were listed in a file, in contrast to found in folders.
         findings: What was found while the table or the folders were read.
-        parts_from: What names the parts, as the beginning of a message that ends with "the splits".
+        parts_from: What names the parts, for messages.
     """
 
     paths: list[Path]
@@ -50,7 +50,7 @@ class Table:
     parts: NDArray[np.str_] | None = None
     listed: bool = False
     findings: tuple[SourceFinding, ...] = ()
-    parts_from: str = "the column part of the table decides"
+    parts_from: str = "the column part of the table"
 
 
 def read_table(file: Path, root: Path) -> Table:
@@ -80,7 +80,7 @@ def read_table(file: Path, root: Path) -> Table:
     else:
         labels, names = labels_of_columns(cells, others)
     chosen = None if parts is None else parts[rows]
-    decide = f"the column {printable(part_column)} of the table decides"
+    decide = f"the column {printable(part_column)} of the table"
     kept = [Path(paths[row]) for row in rows]
     return Table(kept, labels[rows], names, chosen, listed=True, findings=tuple(findings), parts_from=decide)
 
@@ -93,9 +93,10 @@ def _known_columns(cells: Cells) -> Cells:
     twice = next((name for name, known in names.items() if list(names.values()).count(known) > 1), None)
     if twice is not None or (read and len(labels) > 1):
         both = labels if twice is None else [name for name, known in names.items() if known == names[twice]]
+        listed = " and ".join(map(printable, both))
         raise UsageError(
-            f"{printable(cells.file)} line 1: the columns {' and '.join(map(printable, both))} can each be the one that "
-            "is meant; keep one, with several labels separated by ; or |"
+            f"{printable(cells.file)} line 1: the columns {listed} can each be the one that is meant; keep one, with "
+            "several labels separated by ; or |"
         )
     return Cells(cells.file, {names[name]: c for name, c in cells.columns.items()}, cells.places, cells.unnamed)
 

@@ -10,14 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo import EnvironmentFailure, Splits
+from hashzoo import ADDED, EnvironmentFailure, SourceFinding, Splits
 from hashzoo_plugins.datasets.list_lines import Lines, image_name, read_list
 from hashzoo_plugins.datasets.paths import ImagePaths
 from hashzoo_plugins.datasets.pool import TRAIN_IN_DATABASE, Pool, Shuffle
@@ -62,12 +62,16 @@ class Listing:
         labels: (N, C) float, multi-hot.
         rows: The rows of each part; an image that a list has twice is in the part twice.
         multilabel: Whether images can have several labels.
+        class_names: The names of the C classes: the numbers of columns, or the class numbers that occur.
+        findings: Class numbers that do not occur, and classes without an image.
     """
 
     names: list[str]
     labels: Tensor
     rows: Mapping[str, NDArray[np.int64]]
     multilabel: bool
+    class_names: tuple[str, ...]
+    findings: tuple[SourceFinding, ...] = ()
 
     @property
     def others(self) -> NDArray[np.int64]:
@@ -92,7 +96,7 @@ class Listing:
 def gather(parts: Mapping[str, Sequence[Path]], strip: str = "") -> Listing:
     """Read the lists of all parts together: an image has the same row, and so the same id, in each part.
 
-    A class number becomes one column per class.
+    A class number becomes one column per class number that occurs.
 
     Raises:
         EnvironmentFailure: If the lists contradict each other, by the number of columns or the labels of an image.
@@ -102,8 +106,8 @@ def gather(parts: Mapping[str, Sequence[Path]], strip: str = "") -> Listing:
     rows: dict[str, NDArray[np.int64]] = {}
     for part, files in parts.items():
         own = [read_list(file) for file in files]
-        names = [image_name(path, strip) for lines in own for path in lines.paths]
-        rows[part] = np.array([index.setdefault(name, len(index)) for name in names], dtype=np.int64)
+        listed_names = [image_name(path, strip) for lines in own for path in lines.paths]
+        rows[part] = np.array([index.setdefault(name, len(index)) for name in listed_names], dtype=np.int64)
         every += own
     columns = every[0].labels.shape[1]
     for lines in every:
@@ -114,9 +118,11 @@ def gather(parts: Mapping[str, Sequence[Path]], strip: str = "") -> Listing:
             )
     listed = np.concatenate([lines.labels for lines in every])
     row_of_line = np.concatenate(list(rows.values()))
+    occurring = np.arange(columns)
     if columns == 1:
-        labels = _one_hot(every, listed, row_of_line, len(index))
-        differs = labels[row_of_line, listed[:, 0]] == 0
+        occurring, places = np.unique(listed[:, 0], return_inverse=True)
+        labels = _one_hot(occurring, places, row_of_line, len(index))
+        differs = labels[row_of_line, places] == 0
     else:
         labels = _multi_hot(listed, row_of_line, len(index))
         differs = (labels[row_of_line] != listed).any(1)
@@ -127,22 +133,32 @@ def gather(parts: Mapping[str, Sequence[Path]], strip: str = "") -> Listing:
             f"{_locate(every, other)} has other labels than the same image in {_locate(every, line)}"
         )
     multilabel = bool((labels.sum(1, dtype=np.int64) != 1).any())
-    return Listing(list(index), torch.from_numpy(labels).float(), rows, multilabel)
+    names = tuple(map(str, occurring.tolist()))
+    unused = [names[c] for c in np.flatnonzero(labels.sum(0, dtype=np.int64) == 0)]
+    findings = (_gaps(occurring), SourceFinding("class-without-images", len(unused), len(names), tuple(unused[:5])))
+    found = tuple(finding for finding in findings if finding.count)
+    return Listing(list(index), torch.from_numpy(labels).float(), rows, multilabel, names, found)
+
+
+def _gaps(occurring: NDArray[np.integer]) -> SourceFinding:
+    """The class numbers from 0 to the largest that do not occur."""
+    count = int(occurring[-1]) + 1
+    missing = np.setdiff1d(np.arange(count), occurring)
+    detail = f"{len(occurring)} classes from {occurring[0]} to {occurring[-1]}"
+    return SourceFinding("class-numbers", len(missing), count, tuple(map(str, missing[:5].tolist())), detail)
 
 
 def _one_hot(
-    every: Sequence[Lines], classes: NDArray[np.integer], row_of_line: NDArray[np.int64], images: int
+    occurring: NDArray[np.integer], places: NDArray[np.int64], row_of_line: NDArray[np.int64], images: int
 ) -> NDArray[np.uint8]:
-    """(N, C) labels from the class number (L, 1) of each line; the last line of an image decides."""
-    count = int(classes.max()) + 1
-    if images * count > MAX_LABELS:
+    """(N, C) labels from the place of the class of each line (L,) among those that occur; the last line decides."""
+    if images * len(occurring) > MAX_LABELS:
         raise EnvironmentFailure(
-            f"{_locate(every, int(classes.argmax()))} has class {count - 1}: {images} images with that many "
-            "classes do not fit in memory; number the classes from 0 without gaps"
+            f"{images} images with {len(occurring)} classes do not fit in memory; list fewer images or classes"
         )
-    numbers = np.zeros(images, classes.dtype)
-    numbers[row_of_line] = classes[:, 0]
-    labels = np.zeros((images, count), np.uint8)
+    numbers = np.zeros(images, np.int64)
+    numbers[row_of_line] = places
+    labels = np.zeros((images, len(occurring)), np.uint8)
     labels[np.arange(images), numbers] = 1
     return labels
 
@@ -171,13 +187,14 @@ def lists(
     strip: str = "",
     seed: int = 0,
     validation: float = 0.0,
+    unlabelled: Annotated[Literal["keep", "drop"], ADDED] = "keep",
 ) -> Splits:
     """Your own images, from list files in ``root``: each line has a path and its labels as 0 and 1, or its class.
 
     Paths are relative to ``pictures``, by default ``root``; ``strip`` is the folder after which they begin, if some
     lists have longer paths than others. Missing images are reported when they are read. The dataset is single-label if
     every line has exactly one label. With ``database="others"``, all listed images except the queries are the database,
-    including the training images.
+    including the training images. ``unlabelled="drop"`` leaves training images without a label out of the training set.
     """
     found = {part: list_files(root, part) for part in STEMS}
     for part, stems in STEMS.items():
@@ -186,12 +203,29 @@ def lists(
             raise EnvironmentFailure(
                 f"there is no {' or '.join(f'{s}.txt' for s in stems)} in {root}; put it there{cure}"
             )
-    listing = gather(found, strip)
-    class_names = tuple(str(c) for c in range(listing.labels.shape[1]))
+    listing = _without_unlabelled(gather(found, strip), unlabelled == "drop")
     base = root if pictures is None else pictures
     images = ImagePaths([base / name for name in listing.names])
     source = f"lists in {root.resolve().name}"
-    pool = Pool(images, listing.labels, class_names, source, multilabel=listing.multilabel, names=listing.names)
+    names, multilabel = listing.class_names, listing.multilabel
+    pool = Pool(images, listing.labels, names, source, multilabel=multilabel, names=listing.names)
     data = listing.splits(pool, database, seed, validation, "lists")
     inside = database == "others" and np.isin(listing.rows["train"], listing.others).all()
-    return replace(data, notes={**data.notes, **TRAIN_IN_DATABASE}) if inside else data
+    notes = {**data.notes, **TRAIN_IN_DATABASE} if inside else data.notes
+    return replace(data, notes=notes, findings=listing.findings)
+
+
+def _without_unlabelled(listing: Listing, drop: bool) -> Listing:
+    """The listing with a finding about training images without a label, and without these images if ``drop``."""
+    train = listing.rows["train"]
+    labelled = (listing.labels[torch.from_numpy(train)].sum(1) > 0).numpy()
+    count = int((~labelled).sum())
+    if not count:
+        return listing
+    detail = "left out of the training set" if drop else "kept; lists.unlabelled=drop leaves them out"
+    first = tuple(listing.names[row] for row in train[~labelled][:3].tolist())
+    finding = SourceFinding("unlabelled-train", count, len(train), first, detail)
+    if drop and not labelled.any():
+        raise EnvironmentFailure("no training image has a label; leave out lists.unlabelled=drop, or label some")
+    rows = {**listing.rows, "train": train[labelled] if drop else train}
+    return replace(listing, rows=rows, findings=(*listing.findings, finding))
