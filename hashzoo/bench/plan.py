@@ -184,7 +184,7 @@ def _notes(name: str, data: Splits, inspection: Inspection) -> tuple[str, ...]:
     """What was found while the files of a dataset were read, and the classes of which no image decodes, a line each."""
     usable = {part: ~np.isin(np.arange(len(split)), list(inspection.bad[part])) for part, split in data.parts().items()}
     lost = lost_classes(data, usable) if inspection.left_out else []
-    return tuple(f"{name}: {describe(one)}" for one in [*source_findings(data), *lost] if one.count)
+    return tuple(f"{name}: {one.name}: {describe(one)}" for one in [*source_findings(data), *lost] if one.count)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,9 @@ KINDS = {
     "read-as-parts": Kind(
         "names of folders or values of a column were read as the parts of the dataset", "rename them if they are not"
     ),
-    "columns-not-read": Kind("columns of the table were not read", "remove them, or rename the column that is meant"),
+    "not-read": Kind(
+        "columns of the table, or lists in the folder, were not read", "remove them, or rename the one that is meant"
+    ),
     "unlabelled-train": Kind(
         "training images have no label; methods that need one are skipped", "give labels to them, or leave them out"
     ),
@@ -140,7 +142,7 @@ KINDS = {
 }
 KINDS = {name: Kind(kind.why, kind.cure, kind.note or name) for name, kind in KINDS.items()}
 #: Findings that are reported and never fail a check.
-STATEMENTS = ("no-images", "passed-over", "read-as-parts", "columns-not-read", "unlabelled-train", "value-range")
+STATEMENTS = ("no-images", "passed-over", "read-as-parts", "not-read", "unlabelled-train", "value-range")
 
 
 @dataclass(frozen=True)
@@ -199,12 +201,12 @@ def lost_classes(data: Splits, usable: Mapping[str, NDArray[np.bool_]]) -> list[
 
 
 def describe(finding: AuditFinding | SourceFinding) -> str:
-    """A finding as one line."""
+    """A finding as one line, without its name."""
     kind = KINDS[finding.name]
     example = f", such as {finding.examples[0]}" if finding.examples else ""
     detail = f" ({finding.detail})" if finding.detail else ""
     cure = "" if finding.name in STATEMENTS else f"; {kind.cure}"
-    return f"{finding.name}: {finding.count:,} of {finding.total:,}{example}: {kind.why}{detail}{cure}"
+    return f"{finding.count:,} of {finding.total:,}{example}: {kind.why}{detail}{cure}"
 
 
 def contaminated(data: Splits, trained_on: str) -> list[AuditFinding]:

@@ -93,9 +93,9 @@ def _parsed(name: str, text: str) -> Any:
     if name in TEXTS:
         return _unescaped(text)
     if name == "contaminated" or (name == "stale" and text):
-        if text not in ("True", "False"):
+        if text.lower() not in ("true", "false"):  # spreadsheets write TRUE and FALSE
             raise ValueError(f"{name} is {text!r}")
-        return text == "True"
+        return text.lower() == "true"
     if not text and name != "bits":
         return None
     if not _NUMBER.fullmatch(text):  # float() also accepts blanks, underscores and digits of other scripts

@@ -106,15 +106,6 @@ def test_nan_and_infinite_pixels_are_black_or_white():
         assert decoded.shape == (1, 5, 3)
 
 
-def test_inverted_cmyk_is_recognised_with_and_without_adobes_marker():
-    data = stored(scene(0).convert("CMYK"), "JPEG", quality=95)
-    at = data.index(b"\xff\xee")
-    length = int.from_bytes(data[at + 2 : at + 4], "big")
-    plain = data[:at] + data[at + 2 + length :]
-    assert difference(decode(data), scene(0)) < 2
-    assert difference(decode(plain), scene(0)) < 2
-
-
 @pytest.mark.parametrize("name", sorted(BAD))
 def test_a_file_without_an_image_is_refused_with_one_readable_line(name):
     with pytest.raises(EnvironmentFailure) as caught:

@@ -105,7 +105,9 @@ def _findings(
     left_out = dict(found.left_out)
     direct = [relative for relative in found.images if len(relative.parts) == 1]
     left_out |= dict.fromkeys(direct, "directly in the folder and in no folder of a class")
-    kinds = Counter("in no class folder" if path in direct else path.suffix.lower() or "no suffix" for path in left_out)
+    kinds = Counter(
+        (what if path in direct else f"{path.suffix.lower() or 'no suffix'}: {what}") for path, what in left_out.items()
+    )
     examples = [f"{printable(root / path)}: {what}" for path, what in left_out.items()]
     lost = _lost_classes(root, parts if level else {}, classes)
     findings = [

@@ -103,7 +103,7 @@ def _known_columns(cells: Cells) -> Cells:
 
 def _not_read(names: Sequence[str], cells: Cells) -> list[SourceFinding]:
     left = [*map(printable, names), *cells.unnamed]
-    return [SourceFinding("columns-not-read", len(left), len(left) + 2, tuple(left[:5]))] if left else []
+    return [SourceFinding("not-read", len(left), len(left) + 2, tuple(left[:5]))] if left else []
 
 
 def _parts(cells: Cells) -> tuple[str, NDArray[np.str_] | None, list[SourceFinding]]:

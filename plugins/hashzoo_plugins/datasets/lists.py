@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hashzoo import ADDED, EnvironmentFailure, SourceFinding, Splits
 from hashzoo_plugins.datasets.list_lines import Lines, image_name, read_list
+from hashzoo_plugins.datasets.part_names import part_of
 from hashzoo_plugins.datasets.paths import ImagePaths
 from hashzoo_plugins.datasets.pool import TRAIN_IN_DATABASE, Pool, Shuffle
 
@@ -204,6 +205,7 @@ def lists(
                 f"there is no {' or '.join(f'{s}.txt' for s in stems)} in {root}; put it there{cure}"
             )
     listing = _without_unlabelled(gather(found, strip), unlabelled == "drop")
+    findings = (*listing.findings, *_other_lists(root, found))
     base = root if pictures is None else pictures
     images = ImagePaths([base / name for name in listing.names])
     source = f"lists in {root.resolve().name}"
@@ -212,7 +214,15 @@ def lists(
     data = listing.splits(pool, database, seed, validation, "lists")
     inside = database == "others" and np.isin(listing.rows["train"], listing.others).all()
     notes = {**data.notes, **TRAIN_IN_DATABASE} if inside else data.notes
-    return replace(data, notes=notes, findings=listing.findings)
+    return replace(data, notes=notes, findings=findings)
+
+
+def _other_lists(root: Path, found: Mapping[str, Sequence[Path]]) -> list[SourceFinding]:
+    """Lists that are named after parts, such as ``val.txt``, and were not read."""
+    read = {file for files in found.values() for file in files}
+    places = sorted(file for folder in (root, root / "test") for file in folder.glob("*.txt"))
+    other = [file.name for file in places if file not in read and part_of(file.stem)]
+    return [SourceFinding("not-read", len(other), len(other) + len(read), tuple(other[:5]))] if other else []
 
 
 def _without_unlabelled(listing: Listing, drop: bool) -> Listing:
