@@ -23,7 +23,7 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.registry import zoo
 from hashzoo.registry.open_dataset import open_dataset
 from hashzoo.testing import synthetic_splits
-from hashzoo.types import Split, Splits
+from hashzoo.types import SourceFinding, Split, Splits
 from tests.cli.command import hashzoo
 
 HOUSE = zoo.load_plugins()
@@ -106,6 +106,17 @@ FAULTS: dict[str, tuple[Splits, dict[str, int]]] = {
     ),
     "a class that is not learned": (replace(DATA, train=without_class(DATA.train, 5)), {"class-missing-in-train": 1}),
     "half a label": (replace(DATA, train=relabelled(DATA.train, 0, 0.5)), {"labels-not-binary": 1}),
+    "two names of one class": (
+        replace(DATA, class_names=("Dog", "dog ", *DATA.class_names[2:])),
+        {"similar-class-names": 1},
+    ),
+    **{
+        f"{name} by the dataset": (replace(DATA, findings=[SourceFinding(name, 2, 9, ("one",), "why")]), {name: 2})
+        for name in (
+            *("label-with-separator", "class-numbers", "class-without-images", "left-out-files"),
+            *("passed-over", "read-as-parts", "not-read", "unlabelled-train"),
+        )
+    },
 }
 
 
@@ -125,7 +136,7 @@ def test_each_problem_is_found_and_counted_and_no_other(fault):
 
 
 def test_every_kind_of_finding_is_tested_and_documented():
-    of_files = {"contaminated", "damaged", "missing", "no-images"}
+    of_files = {"contaminated", "damaged", "missing", "no-images", "value-range"}
     assert {name for _, expected in FAULTS.values() for name in expected} | of_files == set(audit.KINDS)
     text = (ROOT / "docs" / "data_check.md").read_text()
     assert [name for name in audit.KINDS if f"`{name}`" not in text] == []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hashzoo_plugins.datasets import class_names, list_lines, lists, mirflickr, published
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from PIL import Image
 from hashzoo.data.split_file import split_digest
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.registry import zoo
+from hashzoo.registry.build import convert_options, without_paths
 
 HOUSE = zoo.load_plugins()
 SHARED = Path(os.environ.get("HASHZOO_SHARED", Path(__file__).parents[2].parent / "shared"))
@@ -202,6 +204,55 @@ def test_lists_that_are_missing_or_disagree_are_named(tmp_path):
     (root / "test.txt").unlink()
     with pytest.raises(EnvironmentFailure, match=r"no test\.txt or query\.txt in"):
         lists.lists(root=root)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "names", "gaps"),
+    [
+        ((0, 1, 2), ("0", "1", "2"), 0),
+        ((1, 2, 3), ("1", "2", "3"), 1),
+        ((0, 2, 5), ("0", "2", "5"), 3),
+        ((7, 7, 9), ("7", "9"), 8),
+        ((60, 0, 1), ("0", "1", "60"), 58),
+        ((65535, 1, 2), ("1", "2", "65535"), 65533),
+    ],
+)
+def test_classes_are_the_numbers_that_occur_and_a_gap_is_a_finding(tmp_path, numbers, names, gaps):
+    first, *others = numbers
+    listed = [f"{n}.jpg {number}" for n, number in enumerate(numbers)]
+    data = lists.lists(root=write(tmp_path, train=listed, test=[f"q.jpg {first}"], database=[f"d.jpg {others[0]}"]))
+    assert data.class_names == names
+    assert data.setting(8).classes == len(names)
+    assert [data.class_names[c] for c in data.train.labels.argmax(1).tolist()] == [str(number) for number in numbers]
+    assert [one.count for one in data.findings if one.name == "class-numbers"] == ([gaps] if gaps else [])
+
+
+def test_a_column_without_an_image_is_a_class_that_is_named(tmp_path):
+    root = write(tmp_path, train=["1.jpg 1 0 0"], test=["2.jpg 0 0 1"], database=["3.jpg 1 0 0"], val=["4.jpg 1 0 0"])
+    found = {one.name: one.examples for one in lists.lists(root=root).findings}
+    assert found == {"class-without-images": ("1",), "not-read": ("val.txt",)}
+
+
+def test_training_images_without_a_label_are_left_out_by_an_option(tmp_path):
+    train = [f"{n}.jpg {int(n % 3 == 0)} {int(n % 3 == 1)}" for n in range(12)]
+    root = write(tmp_path, train=train, test=["q.jpg 1 0"], database=["d.jpg 0 0", "e.jpg 1 0"])
+    kept, dropped = lists.lists(root=root), lists.lists(root=root, unlabelled="drop")
+    assert (len(kept.train), len(dropped.train), len(dropped.database)) == (12, 8, 2)
+    assert (dropped.train.labels.sum(1) == 1).all()
+    assert torch.equal(dropped.train.ids, kept.train.ids[kept.train.labels.sum(1) > 0])
+    assert [one.detail for one in kept.findings] == ["kept; lists.unlabelled=drop leaves them out"]
+    write(root, train=["1.jpg 0 0"])
+    with pytest.raises(EnvironmentFailure, match="no training image has a label"):
+        lists.lists(root=root, unlabelled="drop")
+
+
+def test_the_option_for_unlabelled_images_changes_no_key_at_its_default():
+    def recorded(**given):
+        return without_paths(lists.lists, convert_options("dataset", "lists", lists.lists, given), "lists", "f00d")
+
+    plain = {"root": "f00d", "pictures": "lists", "database": "listed", "strip": "", "seed": 0, "validation": 0.0}
+    assert recorded(root="x") == recorded(root="x", unlabelled="keep") == plain
+    assert recorded(root="x", unlabelled="drop") == {**plain, "unlabelled": "drop"}
 
 
 def test_more_classes_than_memory_holds_are_refused(tmp_path, monkeypatch):

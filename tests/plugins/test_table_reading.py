@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -219,10 +220,8 @@ def careful(rows) -> list[list[str]] | None:
     for labels in own:
         for label in labels:
             plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-            try:
+            with contextlib.suppress(ValueError):
                 plain = f"= {float(plain)!r}" if float(plain) == float(plain) else plain
-            except ValueError:
-                pass
             if known.setdefault(plain, label) != label:
                 return None
     return own

@@ -225,6 +225,15 @@ def test_stale_rows_survive_the_csv_and_a_file_without_the_column_is_read(tmp_pa
         read_csv(file)
 
 
+@pytest.mark.parametrize("words", [("TRUE", "FALSE"), ("true", "false"), ("True", "FALSE")])
+def test_a_board_that_a_spreadsheet_saved_reads_the_same(words, tmp_path):
+    board = write_board(tmp_path, BOARD, installed)
+    file = tmp_path / "leaderboard.csv"
+    text = file.read_text().replace("True", words[0]).replace("False", words[1])
+    file.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    pd.testing.assert_frame_equal(read_csv(file), board)
+
+
 def test_installed_code_is_looked_up_once_for_each_method_and_backbone():
     calls = []
     board_frame(BOARD, lambda pairs: calls.append(list(pairs)) or installed(pairs))

@@ -194,6 +194,30 @@ def test_damaged_images_are_named_and_left_out_or_stop_the_command(itq, photos, 
     assert (code, "none of 1 images decodes" in why) == (3, True)
 
 
+def test_image_files_that_are_not_decoded_are_named_and_sidecar_folders_are_counted(itq, photos, tmp_path, capsys):
+    data = (photos / "0" / "00.png").read_bytes()
+    for name in ("good.png", "IMG.CR2", "drawing.svg", "IMG_1", "@eaDir/good.png", "__MACOSX/._good.png", "a.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    output = tmp_path / "my.index"
+    assert command("index", "build", itq, tmp_path, "-o", output) == 1
+    told = capsys.readouterr()
+    for line in (
+        "IMG.CR2: camera RAW; export it as JPEG",
+        "drawing.svg: a drawing; render it",
+        "IMG_1: an image by its",
+    ):
+        assert f"left out: {tmp_path}/{line}" in told.err
+    assert "passed over thumbnails and copies of other programs: @eaDir (1), __MACOSX (1)" in told.err
+    assert "2 images, 3 left out" in told.out
+    assert len(hashzoo.open_index(output)) == 2
+    code, why = refused(capsys, "index", "build", itq, tmp_path, "-o", output, "--on-bad-image", "stop")
+    assert code == 3
+    assert "IMG.CR2: camera RAW; export it as JPEG (3 such files in total)" in why
+    with pytest.raises(EnvironmentFailure, match=r"IMG\.CR2: camera RAW"):
+        hashzoo.load_encoder(itq).encode(tmp_path)
+
+
 def test_a_turned_image_has_the_code_of_the_upright_one(itq, photos, tmp_path):
     upright = Image.open(photos / "0" / "00.png").convert("RGB").resize((64, 64), Image.Resampling.NEAREST)
     upright.save(tmp_path / "a.png")
