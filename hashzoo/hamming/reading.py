@@ -40,9 +40,9 @@ def is_missing(text: str) -> bool:
 def read_codes(query: Any, database: Any, bits: int | None = None) -> PackedPair:
     """Read the codes of queries and database.
 
-    Bool (N, K) are bits. Other numbers (N, K) are bits if all of both sides are 0 and 1, or -1 and +1. uint8 (N, B) is
-    packed, but with only two values it could be one bit in each column as well: then ``bits`` decides, which is the
-    number of columns or of packed bits.
+    Bool (N, K) are bits. Other numbers (N, K) are bits if all of both sides are 0 and 1 or -1 and +1. uint8 (N, B) is
+    packed, but if both sides have two values at most, it could be one bit in each column as well: then ``bits`` decides,
+    which is the number of columns or of packed bits.
 
     Raises:
         ValueError: For any other codes, with what to pass instead.
@@ -95,23 +95,27 @@ def _refuse_other_numbers(numbers: dict[str, Array]) -> None:
 
 def _unpacked(octets: dict[str, Array], bits: int | None) -> bool:
     """Whether uint8 codes hold one bit in each column. Raises ValueError if they could be packed as well."""
-    if not octets:
+    sides = [few_values([codes], 3) for codes in octets.values()]
+    # more than two values, other than those of signs, are packed: both sides have one form
+    single = all(v is not None and (len(v) < 3 or set(v) <= {0, 1, 255}) for v in sides)
+    values = sorted(set[int]().union(*(v or () for v in sides)))
+    if not octets or (bits is None and (not single or len(values) == 1)):
         return False
-    values = few_values(list(octets.values()))
     name, codes = next(iter(octets.items()))
     columns = codes.shape[1]
     if bits is not None:
-        if columns != bits or (columns == 1 and values is not None and 128 in values):
+        if columns != bits or (columns == 1 and 128 in values):
             return False
-        if values is None or (len(values) == 2 and values[0] > 0) or max(values) not in (0, 1, 255):
+        if not single or (len(values) > 1 and values not in ([0, 1], [0, 255])) or values[-1] not in (0, 1, 255):
             raise ValueError(f"{name} has {columns} columns, as many as bits says, and values other than 0 and 1")
         return True
-    if values is None or len(values) == 1:
-        return False
+    cure = "turn them into bool"
+    if len(values) == 2 or (values == [0, 1, 255] and all(v is not None and len(v) < 3 for v in sides)):
+        cure = f"pass `codes > {values[0]}`"
     raise ValueError(
-        f"{name} is uint8 {codes.shape} with only the values {values[0]} and {values[1]}, which can be one bit in each "
-        f"column or packed bytes; for one bit in each column, pass `codes > {values[0]}`; for packed bytes, say how "
-        f"many bits they hold: bits={8 * columns} (--bits {8 * columns})"
+        f"{name} is uint8 {codes.shape} with only the values {', '.join(map(str, values))}, which can be one bit in "
+        f"each column or packed bytes; for one bit in each column, {cure}; for packed bytes, say how many bits they "
+        f"hold: bits={8 * columns} (--bits {8 * columns})"
     )
 
 

@@ -141,6 +141,21 @@ def test_packed_bytes_of_two_values_are_read_as_packed_only_if_their_bits_are_gi
     assert evaluate(*codes, *LABELS, bits=24).means["map@all"] == pytest.approx(slow_score(*unpacked))
 
 
+def test_two_values_on_each_side_are_not_packed_even_if_they_differ():
+    sides = bits()
+    codes = sides[0].astype(np.uint8), sides[1].astype(np.uint8) * np.uint8(255)
+    with pytest.raises(ValueError, match="values 0, 1, 255, which can be one bit") as caught:
+        evaluate(*codes, *LABELS)
+    expression = re.findall("`([^`]+)`", str(caught.value))[0]
+    obeyed = [eval(expression, {"codes": side}) for side in codes]  # noqa: S307
+    assert evaluate(*obeyed, *LABELS).means["map@all"] == pytest.approx(slow_score(*sides))
+    signs = (np.arange(6 * 24).reshape(6, 24) % 3 - 1).astype(np.int8).view(np.uint8)
+    with pytest.raises(ValueError, match="one bit in each column, turn them into bool"):
+        evaluate(signs, signs, LABELS[0], LABELS[0])
+    few = np.array([[3, 7]], np.uint8), np.array([[3, 7], [9, 1]], np.uint8)  # one query of packed bytes
+    assert evaluate(*few, [0], [0, 1]).means["map@all"] == 1
+
+
 @pytest.mark.parametrize("high", [1, 255])
 def test_bits_as_many_as_columns_say_that_bytes_are_single_bits(high):
     sides = bits()
