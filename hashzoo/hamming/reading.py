@@ -41,8 +41,9 @@ def read_codes(query: Any, database: Any, bits: int | None = None) -> PackedPair
     """Read the codes of queries and database.
 
     Bool (N, K) are bits. Other numbers (N, K) are bits if all of both sides are 0 and 1 or -1 and +1.
-    uint8 (N, B) is packed; if both sides have two values at most, it could be one bit in each column as well. Then ``bits``
-    decides, which is the number of columns or of packed bits.
+
+    uint8 (N, B) is packed; if both sides have two values at most, it could be one bit in each column as well. Then
+    ``bits`` decides, which is the number of columns or of packed bits.
 
     Raises:
         ValueError: For any other codes, with what to pass instead.
