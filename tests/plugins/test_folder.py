@@ -235,7 +235,11 @@ def test_several_labels_are_separated_or_stand_in_columns(header, line, root):
         ("path,label,part\ncat/0.png,a,train\ncat/1.png,b,train", UsageError, "has no query images"),
         ("path,a,b\ncat/0.png,1,yes", UsageError, "values other than 0 and 1: 'b'"),
         ("path\ncat/0.png", UsageError, "has no labels"),
-        ("file;label\ncat/0.png;a", UsageError, "has no column path; it has: file;label"),
+        (
+            "file;label\ncat/0.png;a",
+            UsageError,
+            "has no column path; it has: file;label; separate the fields of a row with",
+        ),
         ("path,label", UsageError, "lists no images"),
         ("", UsageError, "not a readable table"),
         ('path,label\n"cat', UsageError, "not a readable table"),

@@ -62,9 +62,10 @@ def read_table(file: Path, root: Path) -> Table:
     """
     cells = _known_columns(read_cells(file))
     if "path" not in cells.columns:
-        raise UsageError(
-            f"{printable(file)} has no column path; it has: {', '.join(map(printable, list(cells.columns)[:20]))}"
-        )
+        alone = len(cells.columns) == 1 and re.search(r"[;,\t|]", next(iter(cells.columns)))
+        cure = "; separate the fields of a row with commas, or with tabs in a .tsv" if alone else ""
+        columns = ", ".join(map(printable, list(cells.columns)[:20]))
+        raise UsageError(f"{printable(file)} has no column path; it has: {columns}{cure}")
     if not len(cells):
         raise UsageError(f"{printable(file)} lists no images")
     paths = _absolute_paths(cells, root)
