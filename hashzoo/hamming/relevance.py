@@ -67,7 +67,8 @@ def relevance(query_labels: Any, database_labels: Any) -> Relevance:
     The grade of a pair is the number of labels it shares (1 for equal classes); a pair of grade 1 or more is relevant.
 
     Args:
-        query_labels: Classes (Q,) or (Q, 1), integer, or multi-hot labels (Q, C) of zeros and ones.
+        query_labels: Classes (Q,) or (Q, 1), integer, or multi-hot labels (Q, C) of zeros and ones; one column of
+            them says which items have a single label.
         database_labels: Classes (N,) or (N, 1), or multi-hot labels (N, C), in the same form.
 
     Returns:
@@ -81,7 +82,7 @@ def relevance(query_labels: Any, database_labels: Any) -> Relevance:
     >>> relevance([[1, 1]], [[1, 1], [0, 1], [0, 0]]).grades(0)
     array([2, 1, 0])
     """
-    query, database, _ = read_labels(query_labels, database_labels)
+    query, database, _ = read_labels(query_labels, database_labels, single=True)
     if query.ndim != database.ndim:
         raise ValueError(
             f"query_labels {query.shape} and database_labels {database.shape} must both be integers (N,) "
