@@ -339,7 +339,6 @@ def trial(
             return reason if name in reason else f"{name}: {reason}"
         except (Exception, SystemExit):
             return ""
-    return ""
 
 
 def training_facts(bits: int, values: Options, budget: Budget, data: Splits, features: int) -> TrainingFacts:
