@@ -268,8 +268,7 @@ def _jobs(
         execution = replace(execution, devices=1)
     for bits in dict.fromkeys(benchmark.bits):
         facts = training_facts(bits, values, benchmark.train, dataset.data, trunk.network.dim)
-        reason = refusal(entry, dataset.data, trunk.network, bits, values, dataset.name, dataset.known)
-        reason = reason or unmet(zoo, entry, facts)
+        reason = _refusal(entry, dataset, trunk, bits, values) or unmet(zoo, entry, facts)
         for seed in dict.fromkeys(benchmark.seeds):
             identity = Identity(
                 dataset=dataset.name,
@@ -292,6 +291,10 @@ def _role(name: str, benchmark: Benchmark) -> str:
     if name in benchmark.baselines:
         return "baseline"
     return "control" if name in benchmark.controls else ""
+
+
+def _refusal(entry: Entry, dataset: Dataset, trunk: Trunk, bits: int, values: Options) -> str:
+    return refusal(entry, dataset.data, trunk.network, bits, values, dataset.name, dataset.known)
 
 
 def refusal(
