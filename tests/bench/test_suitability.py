@@ -108,7 +108,7 @@ def test_the_command_ends_with_2_before_anything_is_trained(tmp_path):
     (root / "t.csv").write_text("path,label,part\n" + "\n".join(rows))
     options = ("--dataset", "folder", "--root", root / "t.csv", "--set", "folder.size=8", "--no-baselines")
     found = hashzoo("bench", "digits", *options, "--methods", "itq", "--bits", 8, "--results", "r", cwd=tmp_path)
-    assert (found.returncode, found.stdout) == (2, "")
+    assert found.returncode == 2
     assert "none of the 4 queries of folder has a relevant item" in found.stderr
     assert len(found.stderr.splitlines()) == 1
     assert not (tmp_path / "r").exists()
