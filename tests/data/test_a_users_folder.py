@@ -323,7 +323,7 @@ def test_formats_are_recognised_by_their_first_bytes_and_no_program_is_started(m
     for start in (b"%!PS-Adobe-3.0 EPSF", b"8BPS\0\1", b"SIMPLE  =", b"\x80\x02]q\0.", b"II\x1a\0"):
         with pytest.raises(
             EnvironmentFailure,
-            match="not a JPEG, PNG, GIF, WebP, TIFF, BMP, HEIC or AVIF file|a file of an image editor",
+            match=r"not a JPEG, PNG, GIF, WebP, TIFF, BMP, HEIC or AVIF file|a file of an image editor",
         ):
             decode(start + bytes(1000))
     assert Image.open(io.BytesIO(odd_images.tiff(5, 5))).size == (5, 5)

@@ -147,7 +147,7 @@ def test_two_values_on_each_side_are_not_packed_even_if_they_differ():
     with pytest.raises(ValueError, match="values 0, 1, 255, which can be one bit") as caught:
         evaluate(*codes, *LABELS)
     expression = re.findall("`([^`]+)`", str(caught.value))[0]
-    obeyed = [eval(expression, {"codes": side}) for side in codes]  # noqa: S307
+    obeyed = [eval(expression, {"codes": side}) for side in codes]
     assert evaluate(*obeyed, *LABELS).means["map@all"] == pytest.approx(slow_score(*sides))
     signs = (np.arange(6 * 24).reshape(6, 24) % 3 - 1).astype(np.int8).view(np.uint8)
     with pytest.raises(ValueError, match="one bit in each column, turn them into bool"):
