@@ -7,6 +7,7 @@ the environment, NumPy computes the same integers about a hundred times slower.
 from __future__ import annotations
 
 import os
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.hamming.values import bit_values, code_cure, few_values
+from hashzoo.storage.numba_cache import provide_numba_cache
 
 Words = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -27,6 +29,8 @@ def compiled_loops() -> ModuleType | None:
     """The module of compiled loops; None if numba is missing or switched off."""
     if os.environ.get("HASHZOO_NUMBA", "").lower() == "off":
         return None
+    if "hashzoo.hamming.kernels" not in sys.modules:
+        provide_numba_cache()
     try:
         from hashzoo.hamming import kernels
     except ImportError:

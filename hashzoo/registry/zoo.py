@@ -26,6 +26,7 @@ from hashzoo.factory import Composition, FactoryInfo, deep, options
 from hashzoo.hookspecs import Outline, TrainingFacts
 from hashzoo.method import Card
 from hashzoo.registry.source import code_digest, load_module
+from hashzoo.storage.numba_cache import provide_numba_cache
 
 KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics", "launchers", "trackers")
 #: What plugins say about methods, datasets and backbones by the names of these.
@@ -153,7 +154,8 @@ class Zoo:
             if any(letter in pattern for letter in "*?["):
                 names = [name for name in sorted(self.methods) if fnmatchcase(name, pattern)]
                 if not names:
-                    raise UsageError(f"no method matches {pattern!r}; there are: {', '.join(sorted(self.methods))}")
+                    known = ", ".join(sorted(self.methods))
+                    raise UsageError(f"no method matches {pattern!r}; there are: {known}{self._not_loaded()}")
             else:
                 names = [self.method(pattern).name]
             selected |= dict.fromkeys(names)
@@ -198,11 +200,14 @@ class Zoo:
 
     def unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         """The message for a name that does not exist: the closest name, and the plugins that did not load."""
-        known, failed = sorted(known), [plugin.name for plugin in self.plugins if plugin.reason]
-        hint = f" ({', '.join(failed)} did not load: see hashzoo list plugins)" if failed else ""
+        known, hint = sorted(known), self._not_loaded()
         if members := [one for one in known if one.startswith((f"{name}.", f"{name}/"))]:
             return f"no {kind} {name!r}; choose one of: {', '.join(members)}{hint}"
         return unknown_name(kind, name, known) + hint
+
+    def _not_loaded(self) -> str:
+        failed = [plugin.name for plugin in self.plugins if plugin.reason]
+        return f" ({', '.join(failed)} did not load: see hashzoo list plugins)" if failed else ""
 
     def _find(self, kind: str, name: str, entries: Mapping[str, Entry]) -> Entry:
         if name not in entries:
@@ -239,6 +244,7 @@ def load_plugins(extra: Iterable[str] = (), definitions: Mapping[str, bytes] | N
     Raises:
         UsageError: If one of ``extra`` does not load.
     """
+    provide_numba_cache()  # plugins can import numba
     zoo = Zoo(extra=tuple(extra))
     for point in _installed_plugins():
         if point.package != "hashzoo" and os.environ.get("HASHZOO_PLUGINS", "").lower() == "off":
