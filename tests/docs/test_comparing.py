@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.cli.command import hashzoo
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "comparing.md").read_text()
+PAGE = (ROOT / "docs" / "concepts" / "significance.md").read_text()
 
 
 def plain(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SOURCES = [*ROOT.glob("hashzoo/**/*.py"), *ROOT.glob("plugins/**/*.py")]
 PAGES = [
-    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/**/*.md"),
     *ROOT.glob("docs/**/*.py"),
     *ROOT.glob("benchmarks/**/*.*"),
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "pyproject.toml")),

@@ -565,7 +565,7 @@ def test_every_command_of_the_page_on_reports_runs(results, tmp_path, monkeypatc
     Path("hashzoo-results/digits").symlink_to(results)
     Path("results").symlink_to(ROOT / "results")
     Path("FOLDER").mkdir()
-    commands = re.findall(r"^    hashzoo (.*)$", (ROOT / "docs" / "report.md").read_text(), re.M)
+    commands = re.findall(r"^    hashzoo (.*)$", (ROOT / "docs" / "howto" / "figures.md").read_text(), re.M)
     assert len(commands) >= 6
     for command in commands:
         main(command.split())
