@@ -217,7 +217,7 @@ def test_where_there_is_no_slurm_one_line_says_so(job, tmp_path, monkeypatch):
 
 
 def test_the_launcher_of_the_documentation_works(tmp_path):
-    text = (ROOT / "docs" / "reference" / "plugins.md").read_text()
+    text = (ROOT / "docs" / "howto" / "write-launcher.md").read_text()
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "hashzoo_launchers" in block]
     (command,) = re.findall(r"^    hashzoo (.*--launcher threads.*)$", text, re.M)
     (tmp_path / "threads.py").write_text(code)
@@ -253,7 +253,8 @@ def test_scores_are_the_same_wherever_cells_run(name, module, options, tmp_path)
 @pytest.mark.slow
 def test_every_command_of_the_documentation_runs(tmp_path):
     """Each indented ``hashzoo`` line, in one folder; those for clusters that are not here stand in fences."""
-    text = (ROOT / "docs" / "howto" / "several-machines.md").read_text()
+    pages = ("several-machines", "ray-slurm", "trackers")
+    text = "\n".join((ROOT / "docs" / "howto" / f"{name}.md").read_text() for name in pages)
     commands = re.findall(r"^    hashzoo (.*)$", text, re.M)
     assert len(commands) == 7
     for command in commands:
