@@ -24,7 +24,8 @@ from hashzoo.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "docs" / "examples"
-WRITTEN = sorted(page for page in DOCS.rglob("*.md") if page.relative_to(DOCS).parts[0] not in ("methods", "_build"))
+MADE = ("methods", "modules.md", "_build")  # by a build
+WRITTEN = sorted(page for page in DOCS.rglob("*.md") if page.relative_to(DOCS).parts[0] not in MADE)
 PAGES = [*WRITTEN, ROOT / "README.md", ROOT / "results" / "README.md"]
 FILE = re.compile(
     r"`(\w+\.(?:py|toml))`[^`]*?\n\n```(?:python|toml)\n(.*?)```", re.S
@@ -89,7 +90,10 @@ def test_the_tutorial_runs_as_it_stands_and_prints_what_it_says(tmp_path):
             said = textwrap.dedent(part.split("```text\n")[1].split("```")[0]).strip()
             places.append((len(steps) - 1, [line.strip() for line in said.splitlines()]))
         elif part.startswith("    hashzoo"):
-            steps += [[*words, *(["--epochs", "2"] if words[0] == "bench" else [])] for words in commands(part)]
+            for words in commands(part):
+                again = any(step[0] == "bench" for step in steps)  # baselines and reference methods stand once
+                fewer = ["--epochs", "2", *(["--no-baselines"] if again else [])] if words[0] == "bench" else []
+                steps.append([*words, *fewer])
         elif part.startswith("```python"):
             code = part.split("```python\n")[1].split("```")[0]
             name = "broken.py" if "Broken" in code else "far_apart.py"
@@ -305,7 +309,7 @@ def test_every_page_is_in_the_table_of_contents_and_every_command_in_the_referen
 def test_every_page_lies_in_a_folder_with_a_purpose():
     folders = {page.relative_to(DOCS).parent.as_posix() for page in WRITTEN}
     assert folders == {".", "start", "howto", "concepts", "reference", "evidence"}
-    assert {page.name for page in DOCS.glob("*.md")} == {"index.md", "architecture.md"}
+    assert {page.name for page in WRITTEN if page.parent == DOCS} == {"index.md", "architecture.md"}
 
 
 @pytest.mark.parametrize("word", SEARCHED)
