@@ -1,4 +1,4 @@
-"""How the documentation is built: sphinx-build -W -b html docs docs/_build."""
+"""How the documentation is built: sphinx-build -n -W -b html docs docs/_build."""
 
 import os
 import sys
@@ -10,7 +10,9 @@ os.environ["HASHZOO_PLUGINS"] = "off"  # the pages are of the built-in methods
 
 import method_pages  # noqa: E402
 import module_page  # noqa: E402
+from sphinx.util.nodes import make_refnode  # noqa: E402
 
+import hashzoo  # noqa: E402
 from hashzoo.registry import zoo  # noqa: E402
 
 method_pages.write(zoo.load_plugins(), HERE / "methods", HERE.parent / "results")
@@ -21,6 +23,7 @@ author = "the hashzoo developers"
 copyright = "the hashzoo developers"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_click"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
 html_theme = "furo"
 smartquotes = False  # in a formula ' is a transpose and -- no dash
 autodoc_member_order = "bysource"
@@ -28,3 +31,31 @@ autodoc_typehints = "description"
 napoleon_numpy_docstring = False
 exclude_patterns = ["_build"]
 suppress_warnings = ["ref.python"]
+nitpicky = True
+#: Names of other projects. Their inventories are not fetched, so a build needs no network.
+nitpick_ignore_regex = [
+    ("py:.*", r"(collections|concurrent|contextlib|datetime|enum|os|pathlib|types|typing)\..*"),
+    ("py:.*", r"(click|matplotlib|nn|np|numpy|pandas|PIL|pluggy|pydantic|torch)\..*"),
+    ("py:.*", "Figure|NDArray|Path|Tensor"),
+    ("py:.*", r"annotated_types\..*|FieldInfo|[GL]e|[gl]e=.*|(annotation|required|metadata)=.*"),  # inside Annotated
+    ("py:.*", r"hashzoo\.bench\.benchmark_file\.Benchmark|Benchmark"),  # the page on benchmark files describes it
+]
+
+
+def resolve_short_name(app, env, node, content):
+    """The target of a name as ``hashzoo`` exports it, or of one that a docstring gives without its module."""
+    if node.get("refdomain") != "py":
+        return None
+    domain = env.get_domain("py")
+    name = node["reftarget"].removeprefix("hashzoo.")
+    if name in hashzoo.__all__:
+        name = f"{getattr(getattr(hashzoo, name), '__module__', 'hashzoo')}.{name}"
+    found = [item for item in domain.find_obj(env, None, None, name, None, 1) if not item[1].aliased]
+    if len(found) != 1:
+        return None
+    (full, entry) = found[0]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, full)
+
+
+def setup(app):
+    app.connect("missing-reference", resolve_short_name)

@@ -110,7 +110,7 @@ class Method(nn.Module, ABC):
             batch: Images without labels: ``labels`` is zero, and ``ids`` is -1 unless ``card.saw_database`` is set.
 
         Returns:
-            Codes by name, each (B, ...): bool tensors (B, K) are bits, any other tensor is side information.
+            Codes by name, each (B, ...). Bool tensors (B, K) are bits, any other tensor is side information.
         """
 
     def index(self) -> Index:

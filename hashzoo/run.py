@@ -99,7 +99,7 @@ class Run:
 
     @property
     def logged(self) -> dict[str, float]:
-        """The latest value of every logged quantity. Reading it waits for the GPU: do not read it in every step."""
+        """The latest value of every logged quantity. Reading it waits for the GPU, so do not read it in every step."""
         return {name: float(value) for name, value in self._logged.items()}
 
     def optimizer(self, *modules: nn.Module | tuple[nn.Module, float], lr: float = 1.0) -> torch.optim.Optimizer:

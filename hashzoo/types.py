@@ -18,10 +18,10 @@ from torch import Tensor
 #: Set operation on the labels of two images, and so on their codes.
 Operation = Literal["union", "intersection", "difference"]
 
-#: Progress callback: images done, images in total.
+#: Progress callback with the number of images done and in total.
 ProgressCallback = Callable[[int, int], None]
 
-#: Codes of images by name, each (N, ...): bool tensors are bits, any other tensor is side information.
+#: Codes of images by name, each (N, ...). Bool tensors are bits, any other tensor is side information.
 Codes = dict[str, Tensor]
 
 
@@ -329,11 +329,11 @@ def signs(x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
-#: Progress callback of a training: progress from 0 to 1, and the latest logged values by name.
+#: Progress callback of a training, called with progress from 0 to 1 and the latest logged values by name.
 Report = Callable[[float, dict[str, float]], None]
 
 
-#: An augmentation: it maps a (C, H, W) uint8 image to another, with randomness from torch's global generator.
+#: An augmentation. It maps a (C, H, W) uint8 image to another, with randomness from torch's global generator.
 View = Callable[[Tensor], Tensor]
 
 

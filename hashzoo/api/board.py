@@ -54,7 +54,7 @@ class Board:
             metric: The score to test; by default the main one of the board.
 
         Returns:
-            One row for each pair at the same dataset and bits: both methods, their means, the difference, its 95 %
+            One row for each pair at the same dataset and bits, with both methods, their means, the difference, its 95 %
             interval, and p values corrected by Holm for all pairs: ``p models`` of the models as they were trained,
             ``p training`` of training them again. ``reason`` says why a pair was not tested.
 

@@ -50,7 +50,7 @@ def set_threads(count: int) -> int:
         count: Threads, at least 1.
 
     Returns:
-        The number that will be used: at most that of the machine, and 1 without numba.
+        The number that will be used, at most that of the machine, and 1 without numba.
 
     Raises:
         ValueError: If ``count`` is below 1.

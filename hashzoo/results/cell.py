@@ -125,7 +125,7 @@ class Cell:
 
     @property
     def curve(self) -> list[dict[str, dict[str, float]]]:
-        """The training by epoch: means of loss terms (``loss``) and of logged quantities (``logged``) by name, and
+        """The training by epoch, means of loss terms (``loss``) and of logged quantities (``logged``) by name, and
         validation scores (``validation``) by metric. Empty if no epoch was recorded.
         """
         known = self.provenance.get("curve")

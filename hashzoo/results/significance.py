@@ -1,7 +1,7 @@
 """Tests and confidence intervals for differences of scores by query and by seed.
 
-Pure functions with a fixed random seed, so the same differences give the same numbers. docs/comparing.md explains what
-each one tests.
+Pure functions with a fixed random seed, so the same differences give the same numbers. docs/concepts/significance.md
+explains what each one tests.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Encoder:
                 below it.
 
         Returns:
-            Each code of the N images by name: (N, K) bool for a binary code, (N, ...) for other values, which the
+            Each code of the N images by name, (N, K) bool for a binary code, (N, ...) for other values, which the
             method's own index uses.
 
         Raises:

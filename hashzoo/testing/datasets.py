@@ -32,7 +32,7 @@ def check_dataset(factory: Callable[..., Splits]) -> list[Finding]:
         factory: Called without arguments; every option has a default.
 
     Returns:
-        A finding per check: ``build``, ``parts``, ``images``, ``repeats`` and ``faults``. If ``build`` or ``parts``
+        One finding for each of ``build``, ``parts``, ``images``, ``repeats`` and ``faults``. If ``build`` or ``parts``
         fails, the checks after it are omitted. No exception of the factory is raised.
     """
     with preserve_process_state():

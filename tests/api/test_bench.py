@@ -153,7 +153,7 @@ def test_a_method_that_fails_gets_its_reason_and_the_others_are_measured(tmp_pat
 
 def test_the_python_of_the_documentation_runs(tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra plots")
-    page = (Path(__file__).parents[2] / "docs" / "notebook.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "notebook.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.S)
     assert len(blocks) == 2
     (tmp_path / "page.py").write_text("\n".join(blocks))

@@ -138,7 +138,7 @@ def test_each_problem_is_found_and_counted_and_no_other(fault):
 def test_every_kind_of_finding_is_tested_and_documented():
     of_files = {"contaminated", "damaged", "missing", "no-images", "value-range"}
     assert {name for _, expected in FAULTS.values() for name in expected} | of_files == set(audit.KINDS)
-    text = (ROOT / "docs" / "data_check.md").read_text()
+    text = (ROOT / "docs" / "reference" / "data-check.md").read_text()
     assert [name for name in audit.KINDS if f"`{name}`" not in text] == []
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SOURCES = [*ROOT.glob("hashzoo/**/*.py"), *ROOT.glob("plugins/**/*.py")]
 PAGES = [
-    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/**/*.md"),
     *ROOT.glob("docs/**/*.py"),
     *ROOT.glob("benchmarks/**/*.*"),
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "pyproject.toml")),
@@ -61,7 +61,7 @@ def test_every_name_that_a_docstring_refers_to_is_defined_or_imported_in_its_mod
 
 def test_the_files_and_constants_that_the_page_for_contributors_names_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    files = re.findall(r"\b(?:hashzoo|tests|docs|benchmarks)/[\w/]+(?:\.\w+|/)?", text)
+    files = re.findall(r"\b(?:hashzoo|tests|docs|benchmarks)/[\w/-]+(?:\.\w+|/)?", text)
     assert [name for name in files if not (ROOT / name).exists() and not name.startswith("docs/_build")] == []
     constants = re.findall(r"`([A-Z]+)` in\s+`([\w/.]+)`", text)
     assert len(constants) == 2

@@ -1,4 +1,4 @@
-"""Every command and the Python of docs/using.md, run as they stand there."""
+"""Every command and the Python of the pages on search, composed queries and export, run as they stand there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hashzoo.cli.main import main
 from hashzoo.registry import zoo
 from tests.cli.command import hashzoo
 
-PAGE = (Path(__file__).parents[2] / "docs" / "using.md").read_text()
+HOWTO = Path(__file__).parents[2] / "docs" / "howto"
+PAGE = "\n".join((HOWTO / f"{name}.md").read_text() for name in ("search", "composed-queries", "export"))
 NEEDS = {"onnx": "onnxscript", "faiss": "faiss", "faiss-ivf": "faiss", "parquet": "pyarrow", "lancedb": "lancedb"}
 COMMANDS = re.findall(r"^    (hashzoo .*)$", PAGE, re.M)
 

@@ -1,4 +1,4 @@
-"""Every suite in two forms, a sample for every day and the whole; and their figures, for docs/reliability.md.
+"""Every suite in two forms, a sample for every day and the whole; and their figures, for docs/evidence/reliability.md.
 
 A suite is named by the docstring of its test; ``pytest tests/faults -m slow`` prints the figures of the whole forms.
 """

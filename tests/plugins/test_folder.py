@@ -288,8 +288,8 @@ def test_a_wide_image_keeps_its_middle(tmp_path):
 
 
 def test_the_data_set_of_the_documentation_works(tmp_path):
-    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "hashzoo_datasets" in block]
+    text = (Path(__file__).parents[2] / "docs" / "howto" / "write-dataset.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "photos.standard" in block]
     made: dict = {}
     exec(code, made)  # noqa: S102 - it is our own
     for number in range(520):

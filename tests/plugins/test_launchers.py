@@ -217,7 +217,7 @@ def test_where_there_is_no_slurm_one_line_says_so(job, tmp_path, monkeypatch):
 
 
 def test_the_launcher_of_the_documentation_works(tmp_path):
-    text = (ROOT / "docs" / "plugins.md").read_text()
+    text = (ROOT / "docs" / "howto" / "write-launcher.md").read_text()
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "hashzoo_launchers" in block]
     (command,) = re.findall(r"^    hashzoo (.*--launcher threads.*)$", text, re.M)
     (tmp_path / "threads.py").write_text(code)
@@ -253,23 +253,19 @@ def test_scores_are_the_same_wherever_cells_run(name, module, options, tmp_path)
 @pytest.mark.slow
 def test_every_command_of_the_documentation_runs(tmp_path):
     """Each indented ``hashzoo`` line, in one folder; those for clusters that are not here stand in fences."""
-    text = (ROOT / "docs" / "launchers.md").read_text()
+    pages = ("several-machines", "ray-slurm", "trackers")
+    text = "\n".join((ROOT / "docs" / "howto" / f"{name}.md").read_text() for name in pages)
     commands = re.findall(r"^    hashzoo (.*)$", text, re.M)
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         wanted = {"--launcher ray": "ray", "--launcher slurm": "submitit", "--track tensorboard": "tensorboard"}
         if all(importlib.util.find_spec(module) for words, module in wanted.items() if words in command):
             result = hashzoo(*command.split(), cwd=tmp_path, timeout=1800)
             assert result.returncode == 0, (command, result.stdout, result.stderr)
-    parts = [scores(tmp_path / name) for name in ("part-1", "part-2")]
-    assert all(parts)
-    for part in ("part-1", "part-2"):  # brought together, as the page says
-        for file in (tmp_path / part / "cells").iterdir():
-            (tmp_path / "both" / "cells").mkdir(parents=True, exist_ok=True)
-            (tmp_path / "both" / "cells" / file.name).write_bytes(file.read_bytes())
-    both = hashzoo(
-        "bench", "digits", "--quick", "--methods", "lsh,itq", "--results", "both", cwd=tmp_path, timeout=1800
+    assert all(scores(tmp_path / name) for name in ("part-1", "part-2", "whole"))
+    whole = hashzoo(
+        "bench", "digits", "--quick", "--methods", "lsh,itq", "--results", "whole", cwd=tmp_path, timeout=1800
     )
-    assert both.returncode == 0, both.stderr
-    assert "[1/" not in both.stdout  # nothing was missing
-    assert scores(tmp_path / "both") == scores(tmp_path / "shared-results")
+    assert whole.returncode == 0, whole.stderr
+    assert "[1/" not in whole.stdout  # nothing was missing
+    assert scores(tmp_path / "whole") == scores(tmp_path / "shared-results")

@@ -133,7 +133,7 @@ def test_an_unknown_tracker_is_named_with_the_nearest_and_one_that_fails_harms_n
 
 
 def test_the_tracker_of_the_documentation_works(tmp_path):
-    text = (ROOT / "docs" / "plugins.md").read_text()
+    text = (ROOT / "docs" / "howto" / "write-tracker.md").read_text()
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "hashzoo_finished" in block]
     (command,) = re.findall(r"^    hashzoo (.*--track tally.*)$", text, re.M)
     (tmp_path / "tally.py").write_text(code)

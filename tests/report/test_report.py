@@ -559,13 +559,14 @@ def test_each_method_whose_weights_are_looked_into_is_told(results, tmp_path):
     assert told == ["computing heatmaps and confusion of sfdh: digits.small, 16 bits"]
 
 
-def test_every_command_of_the_page_on_reports_runs(results, tmp_path, monkeypatch):
+def test_every_command_of_the_pages_on_reports_and_figures_runs(results, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("hashzoo-results").mkdir()
     Path("hashzoo-results/digits").symlink_to(results)
     Path("results").symlink_to(ROOT / "results")
     Path("FOLDER").mkdir()
-    commands = re.findall(r"^    hashzoo (.*)$", (ROOT / "docs" / "report.md").read_text(), re.M)
+    pages = "\n".join((ROOT / "docs" / "howto" / f"{name}.md").read_text() for name in ("report", "figures"))
+    commands = [line for line in re.findall(r"^    hashzoo (.*)$", pages, re.M) if "CELL" not in line]
     assert len(commands) >= 6
     for command in commands:
         main(command.split())

@@ -86,7 +86,7 @@ def test_the_size_of_a_function_is_counted():
 
 
 def test_every_hook_is_documented_and_used():
-    text = (ROOT / "docs" / "plugins.md").read_text()
+    text = (ROOT / "docs" / "reference" / "plugins.md").read_text()
     hooks = [name for name in dir(hookspecs) if name.startswith("hashzoo_")]
     assert len(hooks) == 10
     house = zoo.load_plugins()
