@@ -27,6 +27,10 @@ LONGEST = (
     "docs/test_using_page.py",
 )
 
+#: Seconds that a test may take, on a machine that is busy with others too; what it waits for does not come then. The
+#: signal ends this one test (a thread could end the whole process only), and leaves Ctrl-C as it is.
+TIMEOUT, SLOW_TIMEOUT = 300, 3600
+
 
 def pytest_configure(config):
     """Keep the order of files below: xdist would start those with the most tests first, not the longest."""
@@ -38,6 +42,10 @@ def pytest_collection_modifyitems(items):
     """Start the longest files first; the order inside a file stays."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get("/".join(item.path.parts[-2:]), len(LONGEST)))
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            slow = item.get_closest_marker("slow") is not None
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT if slow else TIMEOUT))
 
 
 @pytest.fixture(autouse=True)
