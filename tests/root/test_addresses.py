@@ -14,7 +14,7 @@ BEGIN, END = "# PLACEHOLDERS.", "# End of the placeholders."
 
 #: Addresses that can only be meant for this project: a placeholder, a host or a path of its name, a package's page.
 OWN = re.compile(
-    r"[\w.@/:-]*\b(?:(?:[\w-]+\.)*hashzoo\.invalid|hashzoo\.(?:org|com|io|dev|net|ai|readthedocs\.io|github\.io)|[\w-]+\.github\.io)\b"
+    r"\b(?:(?:[\w-]+\.)*hashzoo\.invalid|hashzoo\.(?:org|com|io|dev|net|ai|readthedocs\.io|github\.io)|[\w-]+\.github\.io)\b"
     r"|https?://(?:[\w-]+\.)*(?:git(?:hub|lab)|codeberg|bitbucket|pypi|readthedocs|zenodo)\.\w+/[^\s)>\"'`]*hashzoo[\w-]*"
     r"|git@[\w.-]+:[\w./-]+",
     re.IGNORECASE,

@@ -113,7 +113,8 @@ def test_a_test_that_hangs_fails_alone_and_the_others_run(tmp_path):
         "import time\nimport pytest\n\n\n@pytest.mark.timeout(0.2)\ndef test_hangs():\n    time.sleep(60)\n\n\n"
         "def test_after_it():\n    pass\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", str(tmp_path)]
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
     assert "1 failed, 1 passed" in done.stdout
     assert "Timeout (>0.2s)" in done.stdout
