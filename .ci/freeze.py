@@ -13,7 +13,7 @@ from pathlib import Path
 
 #: hashzoo itself, the installers, and what belongs to the CUDA build of torch, which pins it.
 LEFT_OUT = re.compile(r"hashzoo|pip|setuptools|wheel|uv|triton|(nvidia|cuda)-.*")
-HEAD = "# The versions that the checks last ran with, written by .ci/freeze.py: pip install -c .ci/constraints.txt ..."
+HEAD = "# Versions of an environment of the checks, written by .ci/freeze.py: pip install -c .ci/constraints.txt ..."
 
 
 def versions() -> dict[str, str]:
