@@ -27,9 +27,9 @@ def started() -> Iterator[Any]:
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install 'hashzoo[browser]'")
     from selenium.webdriver.chrome.service import Service
 
-    binary, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
     if not (binary and driver):
-        pytest.skip("needs Debian's chromium and chromium-driver")
+        pytest.skip("needs Debian's chromium and chromium-driver, or Chrome and its driver")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = webdriver.ChromeOptions()
         options.binary_location = binary

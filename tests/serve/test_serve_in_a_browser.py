@@ -27,7 +27,7 @@ document.querySelector(where).dispatchEvent(new DragEvent("drop", {dataTransfer,
 
 @pytest.fixture
 def page(browser, port):
-    return opened(browser, f"http://127.0.0.1:{port}/")
+    return seen(opened(browser, f"http://127.0.0.1:{port}/"))
 
 
 @pytest.fixture
@@ -37,11 +37,25 @@ def digit(tmp_path):
     return str(tmp_path / "seven.png")
 
 
+def seen(browser):
+    """The browser, with a mark in its document that the next document does not have."""
+    browser.execute_script("window.seen = true")
+    return browser
+
+
 def until(browser, title: str):
-    """Wait until the page has a title."""
+    """Wait for another document than the last one that was seen, loaded as a whole and with a title.
+
+    The title alone may still be that of the document before, or be there before the elements are.
+    """
+    from selenium.common import WebDriverException
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, 60).until(lambda one: one.title == f"{title} \u00b7 hashzoo")
+    state = "return !window.seen && document.readyState === 'complete' && document.title"
+    # a script that meets the change of documents fails
+    wait = WebDriverWait(browser, 60, ignored_exceptions=[WebDriverException])
+    wait.until(lambda one: one.execute_script(state) == f"{title} \u00b7 hashzoo")
+    seen(browser)
 
 
 def texts(browser, query: str) -> list[str]:
@@ -65,6 +79,7 @@ def test_choosing_a_image_asks_at_once_and_a_click_asks_with_a_neighbour(page, p
     assert page.execute_script(f"{seen}.every((e) => e.complete && e.naturalWidth > 0)")
     neighbour = texts(page, ".hits small")[3]
     page.find_elements("css selector", ".hits a")[3].click()
+    until(page, "Neighbours")
     assert texts(page, ".asked figcaption") == [neighbour]
     assert page.get_log("browser") == []
     assert [url for url in asked_for(page) if not url.startswith((f"http://127.0.0.1:{port}/", "data:"))] == []
@@ -98,7 +113,7 @@ def test_the_keyboard_alone_reaches_and_sends_everything(page, digit):
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_is_wider_than_the_screen(browser, port, digit, width):
-    opened(browser, f"http://127.0.0.1:{port}/", width)
+    seen(opened(browser, f"http://127.0.0.1:{port}/", width))
     assert wide(browser) <= width
     find(browser, "#first").send_keys(digit)
     until(browser, "Neighbours")
