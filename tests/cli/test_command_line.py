@@ -55,7 +55,7 @@ def test_the_board_has_the_stated_columns_in_the_stated_order(board):
     assert header[at : at + 8] == end.split()
     cells = (board / "cells.csv").read_text().splitlines()[0].split(",")
     assert cells[:10] == [*start[:8], "seed", "status"]
-    assert header[-1] == cells[-1] == "stale"
+    assert header[header.index("stale") :] == cells[cells.index("stale") :] == ["stale", "warnings"]
     assert {row["stale"] for name in ("leaderboard", "cells") for row in rows(board / f"{name}.csv")} == {"False"}
 
 
@@ -375,7 +375,7 @@ def test_an_empty_listing_says_so(capsys):
 def test_a_dry_run_lists_the_cells_and_trains_nothing(tmp_path):
     result = hashzoo("bench", "digits", "--methods", "itq", "--bits", "16,32", "--dry-run", cwd=tmp_path)
     assert result.returncode == 0
-    (row,) = [line.split() for line in result.stdout.splitlines() if line.startswith("  itq ")]
+    (row,) = [line.split() for line in result.stdout.splitlines() if line.startswith("itq ")]
     assert row == ["itq", "pixels", "16,32", "-", "2", "0", "0", "unknown"]
     assert not (tmp_path / "hashzoo-results").exists()
 
