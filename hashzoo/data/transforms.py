@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -16,6 +20,9 @@ from hashzoo.types import Input, Split, View
 # torchvision takes longer to import than torch, so functions import it when they need it
 
 MAX_ASPECT = 16  # longer side divided by shorter side; images beyond it are cropped before they are resized
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - its free room is read, nothing is written
+SPARE = 4  # multiple of the needed shared memory that must be free, since other processes use it too
 
 #: Values of ``[train] augment``.
 AUGMENTATIONS = ("none", "flip", "shift", "crop-flip")
@@ -117,6 +124,16 @@ def stack_views(items: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     return tuple(torch.stack(view) for view in zip(*items, strict=True))
 
 
+def stack_arrays(items: list[tuple[Tensor, ...]]) -> tuple[NDArray[Any], ...]:
+    """Collate items of V views to V arrays. They reach another process through a pipe; tensors use shared memory."""
+    return tuple(view.numpy() for view in stack_views(items))
+
+
+def shared_memory_suffices(size: int) -> bool:
+    """Whether ``size`` bytes fit into shared memory with room to spare. A full one makes worker processes hang."""
+    return not SHARED_MEMORY.is_dir() or SPARE * size <= shutil.disk_usage(SHARED_MEMORY).free
+
+
 def load_views(
     split: Split,
     rows: Iterable[Tensor],
@@ -141,5 +158,19 @@ def load_views(
         for batch in batches:
             yield stack_views([dataset[item] for item in batch])
         return
-    loader: DataLoader[Any] = DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=stack_views)
-    yield from loader
+    yield from _load_in_background(dataset, batches, workers)
+
+
+def _load_in_background(
+    dataset: PreparedImages, batches: Iterator[list[tuple[int, int]]], workers: int
+) -> Iterator[tuple[Tensor, ...]]:
+    first = next(batches, None)
+    if first is None:
+        return
+    waiting = 2 * workers * len(first) * sum(view.nbytes for view in dataset[first[0]])  # 2 batches for each worker
+    stack = stack_views if shared_memory_suffices(waiting) else stack_arrays
+    loader: DataLoader[Any] = DataLoader(
+        dataset, batch_sampler=chain([first], batches), num_workers=workers, collate_fn=stack
+    )
+    for batch in loader:
+        yield tuple(torch.as_tensor(view) for view in batch)
