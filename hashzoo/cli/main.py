@@ -31,11 +31,11 @@ from hashzoo.cli.options import (
     style_options,
 )
 from hashzoo.cli.output import json_option, print_json
-from hashzoo.cli.pipes import closed_pipe_is_no_error
 from hashzoo.cli.report import plot, report
 from hashzoo.cli.results import compare, merge, show
 from hashzoo.cli.search import encode, export, index, search
 from hashzoo.cli.serve import serve
+from hashzoo.cli.streams import closed_pipe_is_no_error, replace_unprintable
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, printable
 
 KINDS = (
@@ -54,6 +54,7 @@ class Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit with its code."""
+        replace_unprintable()
         with closed_pipe_is_no_error():
             return self._main(*args, **kwargs)
 

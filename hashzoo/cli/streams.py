@@ -1,7 +1,8 @@
-"""Output into a pipe whose reader has ended, as in ``hashzoo list methods | head -1``."""
+"""The output streams of a command: characters that they cannot encode, and a pipe whose reader has ended."""
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import sys
@@ -12,9 +13,16 @@ from contextlib import contextmanager, suppress
 CLOSED = 141
 
 
+def replace_unprintable() -> None:
+    """Print ``?`` for characters that the encoding of a stream lacks, such as ``±`` in ASCII, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+
 @contextmanager
 def closed_pipe_is_no_error() -> Iterator[None]:
-    """Exit silently with ``CLOSED`` if the reader of the output has ended.
+    """Exit silently with ``CLOSED`` if the reader of the output has ended, as in ``hashzoo list methods | head -1``.
 
     click and rich turn a write to a closed pipe into exit code 1; and what is still buffered is written when the
     interpreter ends, which would print a traceback.
