@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from hashzoo.hamming.packing import pack, unpack
     from hashzoo.hamming.reading import is_missing
     from hashzoo.hamming.relevance import Relevance, relevance
-    from hashzoo.hookspecs import Family, Tracker, hookimpl
+    from hashzoo.hookspecs import Download, Family, Outline, Tracker, TrainingFacts, hookimpl
     from hashzoo.index import Cascade, Index, Scan
     from hashzoo.method import Card, Deep, Head, Loss, Method, bits, bitwise
     from hashzoo.registry.build import convert_options
@@ -183,7 +183,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "pack", "unpack",
     "is_missing",
     "Relevance", "relevance",
-    "Family", "Tracker", "hookimpl",
+    "Download", "Family", "Outline", "Tracker", "TrainingFacts", "hookimpl",
     "Cascade", "Index", "Scan",
     "Card", "Deep", "Head", "Loss", "Method", "bits", "bitwise",
     "convert_options",

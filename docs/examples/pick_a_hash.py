@@ -2,8 +2,9 @@
 
     python docs/examples/pick_a_hash.py IMAGES
 
-IMAGES holds a folder of images for each class, or is a table (docs/reference/image-folders.md). No network weights are needed
-or fetched, so textures and shapes count, not things; docs/howto/choose-hash.md says how to do better. Minutes for a thousand images.
+IMAGES holds a folder of images for each class, or is a table (docs/reference/image-folders.md). No network weights are
+needed, so scores reflect textures and shapes, not objects; docs/howto/choose-hash.md says how to do better. It takes
+minutes for a thousand images.
 """
 
 from __future__ import annotations

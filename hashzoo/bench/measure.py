@@ -42,7 +42,6 @@ from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results import provenance
 from hashzoo.results.cell import Cell
-from hashzoo.results.leaderboard import main_metric, natural
 from hashzoo.results.warnings import COMMONEST, MARGIN, chance_facts
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
@@ -288,6 +287,8 @@ def _facts(setup: Setup, method: Method, index: Index, evaluation: Evaluation) -
 
 def _collapse_facts(setup: Setup, index: Index, evaluation: Evaluation) -> dict[str, float]:
     """What the warnings of a row are made of: the main score of a random order, and the share of the commonest code."""
+    from hashzoo.results.leaderboard import main_metric, natural  # here, since it imports pandas
+
     found: dict[str, float] = {}
     if (stored := index.bits()) is not None:
         found[COMMONEST] = commonest_share(stored)

@@ -313,7 +313,8 @@ def refusal(
     """
     setting = data.setting(bits)
     check = partial(unlabelled_refusal, setting=setting, data=data, options=known, name=dataset)
-    return unfit(entry, data.multilabel) or trial(entry, setting, backbone, values, check)
+    reason = unfit(entry, data.multilabel) or trial(entry, setting, backbone, values, check)
+    return reason if not reason or entry.name in reason else f"{entry.name}: {reason}"
 
 
 def unfit(entry: Entry, multilabel: bool) -> str:

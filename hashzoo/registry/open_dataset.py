@@ -61,7 +61,8 @@ def open_dataset(zoo: Zoo, name: str, root: str | None = None, settings: Setting
         if other := settings.keys() - {name}:
             raise UsageError(f"--set {min(other)} does not apply to {name}; leave it out")
         return _open_named(zoo, name, settings, root)
-    name = str(expand_user(Path(name)))
+    if name.startswith("~"):
+        name = str(expand_user(Path(name)))
     if not Path(name).exists():
         unknown = zoo.unknown("dataset", name, zoo.datasets)
         raise UsageError(f"no such file or folder: {name}" if "/" in name else unknown)

@@ -50,7 +50,7 @@ def test_an_unknown_name_is_refused_with_a_suggestion(capsys):
 def test_an_empty_name_is_refused(capsys):
     code, out, err = cite(capsys, "", "lsh")
     assert (code, out) == (2, "")
-    assert err.startswith("hashzoo: no method, loss, head, backbone or metric ''; there are: ")
+    assert err == "hashzoo: NAME is empty; give values separated by commas, or leave it out\n"
 
 
 def test_without_a_name_it_says_how_to_cite_hashzoo(capsys):

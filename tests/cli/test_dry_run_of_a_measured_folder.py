@@ -14,13 +14,14 @@ def test_measured_cells_are_done_and_tell_the_time_of_others(tmp_path, monkeypat
     first = hashzoo(*BENCH, "--methods", "lsh,dhn", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
 
     def dry(*more: str) -> str:
         main([*BENCH, *more, "--dry-run"])
         return capsys.readouterr().out
 
     text = dry("--methods", "lsh,dhn,csq")
-    lines = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith("  ")}
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     assert lines["lsh"][4:7] == lines["dhn"][4:7] == ["0", "1", "0"]
     assert lines["csq"][4:8] == ["1", "0", "0", "unknown"]
     assert "1 cells pending, 2 done, 0 skipped in r" in text

@@ -299,10 +299,10 @@ def test_the_benchmark_for_own_images_requires_a_root_and_plans(tmp_path):
     house, file = zoo.load_plugins(), read("folder")
     with pytest.raises(UsageError, match="--root FOLDER"):
         plan(file, house)
-    for number in range(40):
+    for number in range(160):  # half of them to train on, and codes of up to 64 bits
         path = tmp_path / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(stored(scene(number, (40 + number, 50)), "PNG"))
+        path.write_bytes(stored(scene(number, (40 + number % 40, 50)), "PNG"))
     jobs = plan(file.model_copy(update={"set": {"folder": {"root": tmp_path, "size": 32}}}), house)
     assert not [job.refusal for job in jobs if job.refusal]
     assert {job.identity.method for job in jobs} > {"lsh", "dhn", "chance"}

@@ -23,7 +23,7 @@ from hashzoo.execution.sweep import again
 from hashzoo.hamming.relevance import relevance
 from hashzoo.registry import saved_method, zoo
 from hashzoo.report import figures
-from hashzoo.report.draw import confusion_shares, draw
+from hashzoo.report.draw import Source, confusion_shares, draw
 from hashzoo.results import store
 from hashzoo.retrieval.heatmaps import compute_heatmaps, grad_cam, rescale
 from tests import measured
@@ -217,7 +217,7 @@ def test_each_figure_is_written_and_the_same_twice(kind, suffix, kept, image, tm
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["{image}", "--run", "{cell}", "-o", "x.pdf"], 2, ".png or .svg"),
+        (["{image}", "--run", "{cell}", "-o", "x.gif"], 2, ".png, .svg or .pdf"),
         (["--run", "{cell}", "-o", "x.png"], 2, "--figure looks requires an IMAGE"),
         (["{image}", "--run", "{cell}", "--figure", "pr", "-o", "x.png"], 2, "--figure pr does not take an IMAGE"),
         (["nowhere.png", "--run", "{cell}", "-o", "x.png"], 3, "nowhere.png cannot be read: No such file"),
@@ -240,7 +240,7 @@ def test_what_cannot_be_explained_is_one_line(arguments, code, says, kept, image
 def test_a_method_without_attention_or_maps_says_so(folder, image):
     path = cell_of(folder, "lsh", backbone="pixels")
     with pytest.raises(UsageError, match="has no attention map"):
-        draw("looks", path, [image])
+        draw("looks", Source(path, [image]))
 
 
 @pytest.mark.parametrize(("module", "extra"), [("captum.attr", "explain"), ("matplotlib.figure", "plots")])
@@ -249,7 +249,7 @@ def test_a_missing_extra_is_named(module, extra, folder, image, monkeypatch):
     path = cell_of(folder, "dhn")
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(EnvironmentFailure, match=rf"hashzoo\[{extra}\]"):
-        draw("looks", path, [image])
+        draw("looks", Source(path, [image]))
 
 
 def test_an_svg_names_no_date(tmp_path):

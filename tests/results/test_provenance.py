@@ -106,7 +106,7 @@ def test_two_trainings_of_one_seed_have_the_same_weights_and_one_of_another_has_
 def test_a_cell_without_a_result_says_what_is_known(measured):
     job, cell, _ = measured
     found = blank(job, "crashed", "gone", provenance.elapsed(3.0)).provenance
-    costly = ("weights", "trained", "cpu_capability", "peak_memory", "last", "resumed_after_epoch")
+    costly = ("weights", "trained", "cpu_capability", "peak_memory", "last", "curve", "resumed_after_epoch")
     assert cell.provenance.keys() - found.keys() == set(costly)
     assert found["seconds"] == 3.0
     assert not again(blank(job, "skipped", "no"), job, "stale", Path("x"))  # made with these versions

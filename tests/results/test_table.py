@@ -169,7 +169,7 @@ def test_latex_has_booktabs_bold_best_deviations_marks_and_a_caption():
     assert best[0] == "dhn"
     assert r"\textbf{0.5000} $\pm$ 0.0000" in best
     assert r"0.2500$^{\approx}$ $\pm$ 0.0000" in other
-    assert r"$\approx$: does not differ significantly" in text
+    assert r"$\approx$: was tested and cannot be told from the best" in text
     assert "*" not in text
 
 
