@@ -67,6 +67,14 @@ class Options(TypedDict, total=False):
     workers: int
 
 
+class CellOptions(TypedDict, total=False):
+    """Further options of :func:`run_cell`."""
+
+    settings: Mapping[str, Mapping[str, Any]] | None  # by method, dataset or backbone; under "train", of the budget
+    metrics: Sequence[str]  # by default map@all
+    plugins: Sequence[str]  # plugin files or modules to load, as by --plugin
+
+
 @dataclass(frozen=True)
 class Plan:
     """A benchmark that was checked and is ready to run.
@@ -132,8 +140,7 @@ def run_cell(
     backbone: str = "tiny",
     bits: int = 32,
     seed: int = 0,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-    metrics: Sequence[str] = ("map@all",),
+    **options: Unpack[CellOptions],
 ) -> Cell:
     """Measure one cell in this process and return it; nothing is written.
 
@@ -146,8 +153,7 @@ def run_cell(
         backbone: Name of a backbone.
         bits: Code length.
         seed: Seed.
-        settings: Options by the name of the method, dataset or backbone; under ``"train"``, of the budget.
-        metrics: Names of metrics.
+        **options: See :class:`hashzoo.api.bench.CellOptions`.
 
     Returns:
         The cell; ``cell.metrics`` has the scores.
@@ -155,8 +161,9 @@ def run_cell(
     Raises:
         UsageError: If a name or an option is wrong, or the method cannot serve the setting.
     """
-    zoo = load_plugins()
-    (name,) = _define(zoo, [method]) or [""]
+    _check_names(options, CellOptions)
+    zoo = load_plugins(options.get("plugins", ()))
+    (name,) = _names([method], zoo)
     file = Benchmark(
         name="cell",
         dataset=dataset,
@@ -164,9 +171,9 @@ def run_cell(
         methods=[name],
         bits=[bits],
         seeds=[seed],
-        metrics=list(metrics),
+        metrics=list(options.get("metrics", ("map@all",))),
     )
-    overrides = Overrides(settings=settings or {})
+    overrides = Overrides(settings=options.get("settings") or {})
     (job,) = [job for part, base in overrides.apply(file, zoo) for job in plan(part, zoo, base=base)]
     if job.refusal:
         raise UsageError(job.refusal)
@@ -206,6 +213,7 @@ class Asked:
         seeds: Sequence[int] | None,
         options: Options,
     ) -> None:
+        _check_names(options, Options)
         _check_memory(options.get("mem_limit"))
         self.file = benchmark if isinstance(benchmark, Benchmark) else read(str(benchmark))
         self.zoo = load_plugins(options.get("plugins", ()))
@@ -268,6 +276,10 @@ def _define(zoo: Zoo, methods: Methods | None) -> list[str] | None:
         for name, factory in methods.items():
             zoo.define(name, factory)
         return list(methods)
+    return _names(methods, zoo)
+
+
+def _names(methods: Sequence[str | MethodFactory], zoo: Zoo) -> list[str]:
     names = []
     for one in methods:
         if not isinstance(one, str):
@@ -300,6 +312,12 @@ def _jobs(file: Benchmark, zoo: Zoo, overrides: Overrides, observer: Observer, o
     for note in dict.fromkeys(note for job in jobs for note in job.inputs.notes):
         observer.note(note)
     return jobs
+
+
+def _check_names(options: Mapping[str, object], kind: type) -> None:
+    """Raise UsageError for an option that is not one of a TypedDict, which Python itself does not check."""
+    for name in sorted(options.keys() - kind.__annotations__.keys()):
+        raise UsageError(unknown_name("option", name, kind.__annotations__))
 
 
 def _check_memory(limit: int | None) -> None:

@@ -63,7 +63,8 @@ class Overrides:
         parts = [_quick(part) if self.quick else part for part in file.each()]
         changed = [(self._changed(part), part.train) for part in parts]
         unused = [dict.fromkeys(_unused(part, zoo)) for part, _ in changed]
-        replaced = [name for name in unused[0] if name in own and all(name in others for others in unused)]
+        chosen = {name for name in own if name in zoo.methods or "+" in name}  # that a method is left out is no news
+        replaced = [one for one in unused[0] if one in own - chosen and all(one in others for others in unused)]
         if replaced:
             note(
                 f"{file.name}: settings of the file for parts that are not used here are ignored: {', '.join(replaced)}"

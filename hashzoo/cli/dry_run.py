@@ -46,7 +46,8 @@ def show(found: DryRun, rerun: str | None, shard: tuple[int, int] | None, as_jso
     done = sum(state(cell, rerun) == "done" for cell in cells)
     skipped = len(cells) - len(pending) - done
     part = f"; this is part {shard[0]} of {shard[1]}" if shard else ""
-    click.echo(f"{len(pending)} cells pending, {done} done, {skipped} skipped in {found.folder}{part}")
+    what = "cell" if len(pending) == 1 else "cells"
+    click.echo(f"{len(pending)} {what} pending, {done} done, {skipped} skipped in {found.folder}{part}")
     click.echo(f"time: {_time(pending, durations, found.parallel)}")
 
 

@@ -141,6 +141,35 @@ def test_what_is_wrong_is_one_line_before_anything_is_measured(changes, says, tm
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"epoch": 1}, "no option 'epoch'; did you mean 'epochs'?"),
+        ({"quik": True}, "did you mean 'quick'?"),
+        ({"plugin": ["x.py"]}, "did you mean 'plugins'?"),
+        ({"mem-limit": 1 << 30}, "did you mean 'mem_limit'?"),
+        ({"datasets": ["digits.small"]}, "did you mean 'dataset'?"),
+        ({"bogus": 1}, "no option 'bogus'"),
+    ],
+)
+def test_an_unknown_option_is_refused(wrong, says, tmp_path):
+    with pytest.raises(UsageError, match=re.escape(says)):
+        hashzoo.benchmark("digits", methods=["lsh"], results=tmp_path / "r", **wrong)
+    assert not (tmp_path / "r").exists()
+
+
+def test_one_cell_of_a_loss_in_a_file_is_measured(tmp_path):
+    file = tmp_path / "squares.py"
+    file.write_text(
+        "import hashzoo\n\n\nclass Squares(hashzoo.Loss):\n    def forward(self, output, batch):\n"
+        "        return {'x': (output.code.square() - 1).square().mean()}\n\n\n"
+        "@hashzoo.hookimpl\ndef hashzoo_losses():\n    return {'squares': lambda setting: Squares()}\n"
+    )
+    settings = {"train": {"epochs": 1}}
+    cell = hashzoo.run_cell("digits.small", "tanh+squares", bits=8, settings=settings, plugins=[str(file)])
+    assert (cell.status, cell.identity.method) == ("ok", "tanh+squares")
+
+
 def test_a_method_that_fails_gets_its_reason_and_the_others_are_measured(tmp_path):
     class Broken(RandomPairs):
         def fit(self, train, run):

@@ -60,7 +60,7 @@ def images(folder, of_class: int):
 
 def test_a_dry_run_needs_no_images_no_network_and_no_gpu(capsys, place):
     text = dry(capsys, "cifar10", "--methods", "itq,dhn", "--device", "cuda", "--devices", 4)
-    assert text.splitlines()[1] == "cifar10.disjoint: training images 5,000, database 54,000, queries 1,000"
+    assert text.splitlines()[0] == "cifar10.disjoint: training images 5,000, database 54,000, queries 1,000"
     assert row(text, "itq") == ["itq", "torchvision/mobilenet_v2", "16,32,64", "-", "9", "0", "0", "unknown"]
     assert row(text, "dhn")[3] == "30"  # epochs
     assert "cifar-10-binary.tar.gz  170.1 MB" in text

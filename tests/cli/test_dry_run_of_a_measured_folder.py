@@ -24,7 +24,7 @@ def test_measured_cells_are_done_and_tell_the_time_of_others(tmp_path, monkeypat
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     assert lines["lsh"][4:7] == lines["dhn"][4:7] == ["0", "1", "0"]
     assert lines["csq"][4:8] == ["1", "0", "0", "unknown"]
-    assert "1 cells pending, 2 done, 0 skipped in r" in text
+    assert "1 cell pending, 2 done, 0 skipped in r" in text
     assert re.search(r"time: about .*s with", dry("--methods", "lsh,dhn", "--seeds", "0,1"))
     assert "2 cells pending, 0 done" in dry("--methods", "lsh,dhn", "--rerun", "all")
     assert "0 cells pending, 2 done" in dry("--methods", "lsh,dhn", "--rerun", "failed")

@@ -100,9 +100,8 @@ def _composed() -> dict[str, Facts]:
 def published_outline(name: str, values: Mapping[str, Any]) -> Outline:
     """The sizes of the published lists, and the archives that are downloaded if no root is given."""
     one = published.BENCHMARKS[name]
-    known = Outline(
-        *(one.sizes.get(part) for part in ("train", "database", "query")), one.columns, multilabel=one.multilabel
-    )
+    train, database, query = (one.sizes.get(part) for part in ("train", "database", "query"))
+    known = Outline(train, database, query, one.columns, multilabel=one.multilabel)
     files = () if values.get("root") else (one.download or ())
     return replace(
         fixed(known)(name, values),
