@@ -86,7 +86,7 @@ def preview(benchmark: Benchmark, zoo: Zoo, *, baselines: bool = True, measured:
         if wanted not in trunks:
             trunks[wanted] = _Trunk(benchmark, zoo, wanted, dataset.outline)
         for cell in _cells(benchmark, zoo, entry, dataset, trunks[wanted]):
-            found = known.get(_masked(cell.identity, zoo))
+            found = None if dataset.outline.missing else known.get(_masked(cell.identity, zoo))
             lacks = found is not None and found.status == "ok" and not set(benchmark.metrics) <= found.metrics.keys()
             cells.append(replace(cell, found=found, lacks=lacks))
     return Preview(dataset.name, dataset.outline, {name: trunk.outline for name, trunk in trunks.items()}, cells)

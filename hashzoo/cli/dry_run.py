@@ -48,6 +48,8 @@ def show(found: DryRun, rerun: str | None, shard: tuple[int, int] | None, as_jso
     part = f"; this is part {shard[0]} of {shard[1]}" if shard else ""
     what = "cell" if len(pending) == 1 else "cells"
     click.echo(f"{len(pending)} {what} pending, {done} done, {skipped} skipped in {found.folder}{part}")
+    if any(cell.identity.dataset_options.get("root") is not None and state(cell, rerun) == "done" for cell in cells):
+        click.echo("done: as far as is known without reading images, whose changes a dry run does not see")
     click.echo(f"time: {_time(pending, durations, found.parallel)}")
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+from PIL import Image
+
 from hashzoo.cli.main import main
 from tests.cli.command import hashzoo
 
@@ -31,3 +34,22 @@ def test_measured_cells_are_done_and_tell_the_time_of_others(tmp_path, monkeypat
     assert "time: nothing to do" in dry("--methods", "lsh,dhn")
     assert "2 cells pending, 0 done" in dry("--methods", "lsh,dhn", "--metrics", "p@7")
     assert "2 cells pending, 0 done" in dry("--methods", "lsh,dhn", "--set", "train.lr=0.5")
+
+
+def test_a_folder_that_is_missing_has_no_done_cells_and_another_is_not_told_apart(tmp_path, monkeypatch, capsys):
+    for number in range(24):
+        path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16, 3), 10 * number, np.uint8)).save(path)
+    bench = ("bench", "folder", "--methods", "lsh", "--bits", "8", "--no-baselines", "--set", "folder.size=16")
+    given = (*bench, "--backbone", "pixels", "--results", "r")
+    assert hashzoo(*given, "--root", "photos", cwd=tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    main([*given, "--root", "photos", "--dry-run"])
+    text = capsys.readouterr().out
+    assert "0 cells pending, 1 done" in text
+    assert "done: as far as is known without reading images" in text
+    main([*given, "--root", "nowhere", "--dry-run"])
+    text = capsys.readouterr().out
+    assert "1 cell pending, 0 done" in text
+    assert "missing: there is no folder" in text
