@@ -2,9 +2,21 @@
 sweep.
 """
 
-from hashzoo.api.bench import Options, Plan, benchmark, prepare, run, run_cell
+from hashzoo.api.bench import Options, Plan, Request, benchmark, prepare, run, run_cell
 from hashzoo.api.board import Board
 from hashzoo.api.dry_run import DryRun, dry_run
 from hashzoo.api.watch import Screen
 
-__all__ = ["Board", "DryRun", "Options", "Plan", "Screen", "benchmark", "dry_run", "prepare", "run", "run_cell"]
+__all__ = [
+    "Board",
+    "DryRun",
+    "Options",
+    "Plan",
+    "Request",
+    "Screen",
+    "benchmark",
+    "dry_run",
+    "prepare",
+    "run",
+    "run_cell",
+]

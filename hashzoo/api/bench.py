@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import torch
 
@@ -30,8 +30,7 @@ from hashzoo.results.cell import Cell, Identity
 from hashzoo.results.durations import Durations
 from hashzoo.storage.files import expand_user
 
-if TYPE_CHECKING:
-    pass
+T = TypeVar("T")
 
 #: Methods by name, pattern, ``head+loss``, class or factory; or a table of names and factories.
 Methods = Sequence[str | MethodFactory] | Mapping[str, MethodFactory]
@@ -129,8 +128,8 @@ def benchmark(
         EnvironmentFailure: If data, weights, a device or the disk fail.
     """
     observer = observer_of(progress)
-    checked = prepare(benchmark, methods=methods, bits=bits, seeds=seeds, results=results, observer=observer, **options)
-    return run(checked, observer)
+    request = Request(benchmark, methods=methods, bits=bits, seeds=seeds, results=results, **options)
+    return run(prepare(request, observer), observer)
 
 
 def run_cell(
@@ -181,42 +180,45 @@ def run_cell(
     return cell
 
 
-def prepare(
-    benchmark: str | Path | Benchmark,
-    *,
-    methods: Methods | None = None,
-    bits: Sequence[int] | None = None,
-    seeds: Sequence[int] | None = None,
-    results: str | Path | None = None,
-    observer: Observer | None = None,
-    **options: Unpack[Options],
-) -> Plan:
-    """Check a benchmark and list its cells; train nothing. Arguments as for :func:`benchmark`."""
-    asked = Asked(benchmark, methods, bits, seeds, options)
-    jobs = _jobs(asked.file, asked.zoo, asked.overrides, observer or Silent(), options)
-    require_feasible(jobs, asked.named)
-    part, parts = options.get("shard", (1, 1))
-    folder = folder_of(asked.file, results)
-    how = partial(_sweep, asked.zoo, folder, asked.services, options)
-    unused = unused_settings(asked.overrides.settings, [job.identity for job in jobs])
-    return Plan(asked.zoo, jobs[part - 1 :: parts], folder, how, unused)
+def prepare(request: Request, observer: Observer | None = None) -> Plan:
+    """Check a benchmark and list its cells; train nothing."""
+    device = resolve_device(request.options.get("device", "auto"), request.options.get("devices", 1))
+    jobs = _jobs(request, device, observer or Silent())
+    require_feasible(jobs, request.named)
+    how = partial(_sweep, request, device)
+    return Plan(request.zoo, request.of_shard(jobs), request.folder, how, request.unused(job.identity for job in jobs))
 
 
-class Asked:
-    """A benchmark as it was asked for: its file, the plugins, and what replaces values of the file."""
+class Request:
+    """A benchmark and what replaces its values, read and checked by name.
+
+    Arguments as for :func:`benchmark`.
+
+    Attributes:
+        file: The benchmark.
+        zoo: The plugins.
+        folder: The results folder.
+        named: The methods that are named, and not selected by a pattern.
+        services: The settings of launchers and trackers.
+        overrides: What replaces values of the benchmark.
+        options: The further options.
+    """
 
     def __init__(
         self,
         benchmark: str | Path | Benchmark,
-        methods: Methods | None,
-        bits: Sequence[int] | None,
-        seeds: Sequence[int] | None,
-        options: Options,
+        *,
+        methods: Methods | None = None,
+        bits: Sequence[int] | None = None,
+        seeds: Sequence[int] | None = None,
+        results: str | Path | None = None,
+        **options: Unpack[Options],
     ) -> None:
         _check_names(options, Options)
         _check_memory(options.get("mem_limit"))
         self.file = benchmark if isinstance(benchmark, Benchmark) else read(str(benchmark))
-        self.zoo = load_plugins(options.get("plugins", ()))
+        self.folder = expand_user(Path(results)) if results is not None else Path("hashzoo-results") / self.file.name
+        self.options, self.zoo = options, load_plugins(options.get("plugins", ()))
         names = _define(self.zoo, methods)
         self.named = [name for name in names or [] if not any(letter in name for letter in "*?[")]
         services = {*self.zoo.launchers, *self.zoo.trackers}
@@ -236,10 +238,18 @@ class Asked:
             quick=options.get("quick", False),
         )
 
+    def of_shard(self, cells: Sequence[T]) -> list[T]:
+        """The cells of the shard that was requested; all without one."""
+        part, parts = self.options.get("shard", (1, 1))
+        return list(cells[part - 1 :: parts])
 
-def folder_of(file: Benchmark, results: str | Path | None) -> Path:
-    """The results folder of a benchmark."""
-    return expand_user(Path(results)) if results is not None else Path("hashzoo-results") / file.name
+    def unused(self, identities: Iterable[Identity]) -> list[str]:
+        """A line for each name whose settings reach no cell: ``dhn.weight`` is not an option of ``tanh+dhn``."""
+        used = {name for one in identities for name in (one.method, one.dataset, one.backbone)}
+        return [
+            unknown_name("measured method, dataset or backbone", name, used)
+            for name in sorted(self.overrides.settings.keys() - used - {"train"})
+        ]
 
 
 def run(plan: Plan, observer: Observer | None = None) -> Board:
@@ -255,15 +265,6 @@ def observer_of(progress: Callback | bool) -> Observer:
     if callable(progress):
         return Progress(progress)
     return Screen() if progress else Silent()
-
-
-def unused_settings(settings: Mapping[str, Mapping[str, Any]], identities: Sequence[Identity]) -> list[str]:
-    """A line for each name whose settings reach no cell: ``dhn.weight`` is not an option of ``tanh+dhn``."""
-    used = {name for one in identities for name in (one.method, one.dataset, one.backbone)}
-    return [
-        unknown_name("measured method, dataset or backbone", name, used)
-        for name in sorted(settings.keys() - used - {"train"})
-    ]
 
 
 def _define(zoo: Zoo, methods: Methods | None) -> list[str] | None:
@@ -288,16 +289,17 @@ def _names(methods: Sequence[str | MethodFactory], zoo: Zoo) -> list[str]:
     return names
 
 
-def _jobs(file: Benchmark, zoo: Zoo, overrides: Overrides, observer: Observer, options: Options) -> list[Job]:
+def _jobs(request: Request, device: str, observer: Observer) -> list[Job]:
+    options, zoo = request.options, request.zoo
     execution = Execution(
-        device=resolve_device(options.get("device", "auto"), options.get("devices", 1)),
+        device=device,
         devices=options.get("devices", 1),
         workers=options.get("workers", 0),
         deterministic=options.get("deterministic", False),
         save_weights=options.get("save_weights", False),
     )
     jobs = list[Job]()
-    for part, base in overrides.apply(file, zoo, observer.note):
+    for part, base in request.overrides.apply(request.file, zoo, observer.note):
         (dataset,) = part.datasets
         with observer.features(f"images of {dataset}") as progress:
             jobs += plan(
@@ -340,11 +342,11 @@ def resolve_device(device: str, devices: int) -> str:
     return found
 
 
-def _sweep(zoo: Zoo, folder: Path, settings: Mapping[str, Mapping[str, Any]], options: Options) -> Sweep:
+def _sweep(request: Request, device: str) -> Sweep:
     """Limits, launcher and trackers of a sweep."""
+    options, zoo, settings, folder = request.options, request.zoo, request.services, request.folder
     devices = options.get("devices", 1)
-    on_gpus = resolve_device(options.get("device", "auto"), devices) == "cuda"
-    at_once = max(len(gpus()), 1) if on_gpus else min(MOST, os.cpu_count() or 1)
+    at_once = max(len(gpus()), 1) if device == "cuda" else min(MOST, os.cpu_count() or 1)
     limits = Limits(options.get("jobs") or max(1, at_once // devices), options.get("timeout"), options.get("mem_limit"))
     return Sweep(
         limits=limits,

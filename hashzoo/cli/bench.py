@@ -64,14 +64,15 @@ def bench(benchmark: str, **asked: Any) -> None:
 
     as_json, arguments = asked.pop("as_json"), _arguments(asked)
     screen = api.Screen(Console(stderr=True) if as_json else None)
+    request = api.Request(benchmark, **arguments)
     if asked["dry_run"]:
         from hashzoo.cli.dry_run import show
 
-        found = api.dry_run(benchmark, observer=screen, **arguments)
+        found = api.dry_run(request, screen)
         _warn(found.unused, found.alone)
         show(found, asked["rerun"], arguments.get("shard"), as_json)
         return
-    plan = api.prepare(benchmark, observer=screen, **arguments)
+    plan = api.prepare(request, screen)
     few = {job.identity.method for job in plan.jobs if job.execution.devices < asked["devices"]}
     _warn(plan.unused, sorted(few))
     board = api.run(plan, screen)

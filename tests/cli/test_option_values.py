@@ -63,10 +63,10 @@ def test_other_commands_refuse_an_empty_list_too(arguments, capsys, tmp_path, mo
 
 
 def test_a_number_given_twice_is_one_cell(capsys, tmp_path, monkeypatch):
-    from hashzoo.api import prepare
+    from hashzoo.api import Request, prepare
 
     monkeypatch.chdir(tmp_path)
-    plan = prepare("digits", methods=["lsh"], bits=[8, 8], seeds=[1, 1], quick=True, baselines=False)
+    plan = prepare(Request("digits", methods=["lsh"], bits=[8, 8], seeds=[1, 1], quick=True, baselines=False))
     assert [(job.identity.bits, job.identity.seed) for job in plan.jobs] == [(8, 1)]
 
 
@@ -91,7 +91,7 @@ def test_a_tilde_is_the_home_folder_in_options(capsys, tmp_path, monkeypatch):
 def test_a_tilde_is_the_home_folder_in_a_benchmark_file(tmp_path, monkeypatch):
     from PIL import Image
 
-    from hashzoo.api import prepare
+    from hashzoo.api import Request, prepare
 
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("cat", "dog"):
@@ -100,7 +100,7 @@ def test_a_tilde_is_the_home_folder_in_a_benchmark_file(tmp_path, monkeypatch):
             Image.new("RGB", (16, 16), (40 * number, 9, 9)).save(tmp_path / "pics" / name / f"{number}.png")
     head = "dataset = 'folder'\nmethods = ['lsh']\nbits = [8]\nbackbone = 'pixels'\n"
     (tmp_path / "mine.toml").write_text(f"{head}[set.folder]\nroot = '~/pics'\nsize = 8")
-    (job,) = prepare("~/mine.toml").jobs
+    (job,) = prepare(Request("~/mine.toml")).jobs
     assert job.inputs.dataset_options["root"] == tmp_path / "pics"
 
 
