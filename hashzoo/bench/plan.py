@@ -13,7 +13,8 @@ import torch
 
 from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
-from hashzoo.bench.job import PROTOCOL, Execution, Inputs, Job, Row, uses_stored_features
+from hashzoo.bench.identity import identify
+from hashzoo.bench.job import Execution, Inputs, Job, Row, uses_stored_features
 from hashzoo.bench.suitability import require_relevant, unlabelled_refusal
 from hashzoo.data.audit import describe, lost_classes, source_findings
 from hashzoo.data.integrity import Inspection, drop_bad_images, fingerprint
@@ -31,7 +32,7 @@ from hashzoo.registry.build import (
     load_data,
     without_paths,
 )
-from hashzoo.registry.source import code_digest, source_files
+from hashzoo.registry.source import source_files
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Identity
 from hashzoo.results.provenance import describe_origin
@@ -245,7 +246,8 @@ def _jobs(
 ) -> Iterator[Job]:
     """The jobs of one method: every code length and seed."""
     values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
-    code, origin = code_digest(entry.factory, trunk.entry.factory), describe_origin(source_files(entry.factory))
+    base_identity = identify(benchmark, entry, values, dataset, trunk)
+    origin = describe_origin(source_files(entry.factory))
     row = Row(
         benchmark=benchmark.name,
         role=_role(entry.name, benchmark),
@@ -270,20 +272,7 @@ def _jobs(
         facts = training_facts(bits, values, benchmark.train, dataset.data, trunk.network.dim)
         reason = _refusal(entry, dataset, trunk, bits, values) or unmet(zoo, entry, facts)
         for seed in dict.fromkeys(benchmark.seeds):
-            identity = Identity(
-                dataset=dataset.name,
-                dataset_options=dict(dataset.recorded),
-                backbone=trunk.entry.name,
-                backbone_options=dict(trunk.recorded),
-                method=entry.name,
-                hyperparameters=values,
-                bits=bits,
-                seed=seed,
-                budget=benchmark.train.recorded(),
-                protocol=PROTOCOL,
-                code=code,
-                data=dataset.fingerprint,
-            )
+            identity = replace(base_identity, bits=bits, seed=seed)
             yield Job(identity, row, tuple(dict.fromkeys(benchmark.metrics)), inputs, execution, reason, origin)
 
 

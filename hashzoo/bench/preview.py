@@ -11,13 +11,12 @@ import torch
 
 from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
-from hashzoo.bench.job import PROTOCOL
+from hashzoo.bench.identity import identify
 from hashzoo.bench.plan import MetricFacts, check_metrics, check_names, trial, unfit, unmet
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.factory import FactoryInfo
 from hashzoo.hookspecs import Outline, TrainingFacts
 from hashzoo.registry.build import build_backbone, convert_options, load_data, path_options
-from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.types import Setting
@@ -99,6 +98,9 @@ class _Files:
         (self.name,) = benchmark.datasets
         factory = zoo.dataset(self.name).factory
         self.values = convert_options("dataset", self.name, factory, benchmark.set.get(self.name, {}))
+        paths = path_options(factory)
+        self.recorded = {name: "" if name in paths else value for name, value in self.values.items()}
+        self.fingerprint = ""  # of files that are not read
         self.outline = zoo.outline("dataset", self.name, self.values) or self._listed(zoo)
         if self.outline.train is None:
             self.outline = self._measured(measured)
@@ -167,28 +169,11 @@ class _Trunk:
 
 def _cells(benchmark: Benchmark, zoo: Zoo, entry: Entry, dataset: _Files, trunk: _Trunk) -> Iterator[PreviewCell]:
     values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
-    code = code_digest(entry.factory, trunk.entry.factory)
+    base = identify(benchmark, entry, values, dataset, trunk)
     for bits in dict.fromkeys(benchmark.bits):
         reason = _refusal(benchmark, zoo, entry, dataset, trunk, bits, values)
         for seed in dict.fromkeys(benchmark.seeds):
-            identity = Identity(
-                dataset=dataset.name,
-                dataset_options={
-                    k: "" if k in path_options(zoo.dataset(dataset.name).factory) else v
-                    for k, v in dataset.values.items()
-                },
-                backbone=trunk.entry.name,
-                backbone_options=dict(trunk.recorded),
-                method=entry.name,
-                hyperparameters=values,
-                bits=bits,
-                seed=seed,
-                budget=benchmark.train.recorded(),
-                protocol=PROTOCOL,
-                code=code,
-                data="",
-            )
-            yield PreviewCell(identity, entry.card.kind, reason)
+            yield PreviewCell(replace(base, bits=bits, seed=seed), entry.card.kind, reason)
 
 
 def _refusal(
