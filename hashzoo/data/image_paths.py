@@ -31,7 +31,7 @@ MAX_FILE_SIZE = 256 << 20  # bytes; enough for a TIFF of MAX_PIXELS pixels
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """The files of a folder and its subfolders, by what becomes of them. Paths are relative to the folder.
+    """The files of a folder and its subfolders, grouped by whether they are read. Paths are relative to the folder.
 
     Attributes:
         files: All files, sorted by the bytes of their paths, without those of sidecar folders and hidden ones.

@@ -137,8 +137,8 @@ def _page(
         explained = resolve_names(results, set(options.explained) - {"none"})
     images = ImageOptions(names, explained, options.gallery, plugins, options.root, log, options.device)
     album = Album(THUMBNAIL_BYTES)
-    pictures = [build_images(results, board, images, album) for board in results.boards]
-    if missing := list_missing(pictures):
+    parts = [build_images(results, board, images, album) for board in results.boards]
+    if missing := list_missing(parts):
         log(f"not included: {missing}")
     return _render(
         _leaderboard(results, zoo)
@@ -151,7 +151,7 @@ def _page(
             "names": names,
             "options": options,
             "start": results.boards[0].middle_bits if results.boards[0].bits else 0,
-            "images": pictures,
+            "images": parts,
             "missing": missing,
             "album": album,
         }

@@ -177,7 +177,7 @@ def views(
         shared, group = without_shared(group)
         rows = _sorted(group, sort, main, descending, by)
         names = list(columns) if columns else _default_columns(rows, frame, sort, main, higher, by)
-        if "method" not in names:  # without it, nobody knows whose scores these are
+        if "method" not in names:  # scores without their method have no meaning
             names.insert(0, "method")
         names.sort(key="method".__ne__)
         sources = {row["source"] for row in rows if row.get("source")}

@@ -180,7 +180,7 @@ class TextTable:
         return Text(text, style="bold" if entry.best else entry.style)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The title, the table, its notes, and the line that names what is left out."""
+        """The title, the table, its notes, and a line with the names of the columns that do not fit."""
         if self.title:
             yield Text(self.title, style="bold", overflow="fold")
         widths, left_out = self.fitted(options.max_width)

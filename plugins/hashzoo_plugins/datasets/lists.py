@@ -192,8 +192,8 @@ def lists(
 ) -> Splits:
     """Your own images, from list files in ``root``: each line has a path and its labels as 0 and 1, or its class.
 
-    Paths are relative to ``pictures``, by default ``root``; ``strip`` is the folder after which they begin, if some
-    lists have longer paths than others. Missing images are reported when they are read. The dataset is single-label if
+    Paths are relative to ``pictures``, by default ``root``. ``strip`` is a folder: of a longer path, only the part
+    after it is used. Missing images are reported when they are read. The dataset is single-label if
     every line has exactly one label. With ``database="others"``, all listed images except the queries are the database,
     including the training images. ``unlabelled="drop"`` leaves training images without a label out of the training set.
     """

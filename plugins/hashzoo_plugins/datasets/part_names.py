@@ -21,7 +21,7 @@ _BESIDE = {*_FILLERS, "part", "folder", "bounding", "box", "x", "my", "the", "fu
 
 
 def part_of(name: str) -> str:
-    """The part that a name stands for; empty if it is no usual spelling of one.
+    """The part of a dataset that a name means, such as ``validation`` for ``val``; empty for any other name.
 
     >>> [part_of(name) for name in ("Train", "train_images", "valset", "test2017", "gallery", "steam train", "cat")]
     ['train', 'train', 'validation', 'query', 'database', '', '']
