@@ -12,6 +12,7 @@ import pytest
 
 from hashzoo.cli.main import main
 from tests.cli.command import ALONE
+from tests.shared_data import SHARED, needs
 
 BOARD = Path(__file__).parents[2] / "results" / "source-methods" / "leaderboard.csv"
 BENCH = ("bench", "digits", "--quick", "--no-baselines", "--methods", "lsh", "--dry-run")
@@ -127,10 +128,8 @@ def test_a_closed_pipe_ends_a_command_in_silence(arguments, tmp_path):
     assert (result.returncode, result.stderr) == (141, b"")
 
 
+@needs("cases", "toml-bom", "bom.toml")
 def test_the_shared_benchmark_file_with_a_byte_order_mark_is_read():
     from hashzoo.bench.benchmark_file import read
 
-    shared = Path(os.environ.get("HASHZOO_SHARED", "/nowhere")) / "cases" / "toml-bom" / "bom.toml"
-    if not shared.is_file():
-        pytest.skip("HASHZOO_SHARED does not name the folder of shared cases")
-    assert read(str(shared)).name == "mine"
+    assert read(str(SHARED / "cases" / "toml-bom" / "bom.toml")).name == "mine"

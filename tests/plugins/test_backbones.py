@@ -18,9 +18,9 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
 from hashzoo.types import Split
+from tests.shared_data import SHARED, needs
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the images and weights of ../shared")
+needs_shared = needs("weights")
 
 
 @pytest.mark.parametrize(

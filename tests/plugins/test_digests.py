@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from hashzoo.data.split_file import split_digest
 from hashzoo.registry import zoo
+from tests.shared_data import SHARED
 
 HOUSE = zoo.load_plugins()
-SHARED = Path(os.environ.get("HASHZOO_SHARED", Path(__file__).parents[2].parent / "shared"))
 IN_FILES = ("cifar10", "imagenette")
 DIGESTS = {
     "cifar10.disjoint": "87cf20fab6c1",

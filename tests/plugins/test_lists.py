@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import tarfile
@@ -22,9 +21,9 @@ from hashzoo.data.split_file import split_digest
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.registry import zoo
 from hashzoo.registry.build import convert_options, without_paths
+from tests.shared_data import SHARED
 
 HOUSE = zoo.load_plugins()
-SHARED = Path(os.environ.get("HASHZOO_SHARED", Path(__file__).parents[2].parent / "shared"))
 ARCHIVE = SHARED / "data" / "hash_splits.tar.xz"
 FOLDER = st.text("abAB09_-. ", min_size=1, max_size=6).map(lambda text: f"x{text}x")
 PREFIXES = ["", "./data/coco/", "data/coco/", "/home/caozhangjie/run-czj/dataset/coco/", "C:\\data\\coco\\", "./"]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
 from hashzoo_plugins.backbones import timm, torchvision
 from safetensors.torch import save_file
 
-from hashzoo.api import prepare
+from hashzoo.api import Request, prepare
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError
 from hashzoo.registry.build import build_backbone
 from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import load_plugins
+from tests.shared_data import SHARED, needs
 
 SHAPE = (3, 32, 32)
 NAME = "torchvision/squeezenet1_1"
@@ -163,10 +162,8 @@ def test_a_timm_network_takes_weights_with_any_classifier_too(tmp_path):
 
 def rows(path, *more: str, tmp_path):
     settings = {NAME: {"weights": str(path), "size": 32} | dict(one.split("=") for one in more)}
-    plan = prepare(
-        *("digits",), methods=["lsh"], bits=[8], baselines=False, quick=True, backbone=NAME, settings=settings
-    )
-    return plan.jobs
+    options = {"baselines": False, "quick": True, "backbone": NAME, "settings": settings}
+    return prepare(Request("digits", methods=["lsh"], bits=[8], **options)).jobs
 
 
 def test_the_row_says_what_own_weights_were_trained_on_and_the_key_does_not_change(state, tmp_path, monkeypatch):
@@ -201,7 +198,7 @@ def test_a_data_set_without_its_protocol_names_the_protocols():
         HOUSE.dataset("cifar10")
 
 
-@pytest.mark.skipif("HASHZOO_SHARED" not in os.environ, reason="HASHZOO_SHARED names the folder of shared cases")
+@needs("cases", "weights-refused", "lfs.pth")
 def test_the_shared_pointer_is_named():
     with pytest.raises(HashzooError, match="Git LFS pointer"):
-        built(Path(os.environ["HASHZOO_SHARED"]) / "cases" / "weights-refused" / "lfs.pth")
+        built(SHARED / "cases" / "weights-refused" / "lfs.pth")
