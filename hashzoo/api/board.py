@@ -97,8 +97,8 @@ class Board:
             EnvironmentFailure: If matplotlib is not installed.
         """
         from hashzoo.report import plots
-        from hashzoo.report.results import read as read_results
         from hashzoo.report.style import Style
+        from hashzoo.results.by_dataset import read as read_results
 
         extra = self.zoo.metric_functions()
         lengths = () if bits is None else (bits,) if isinstance(bits, int) else tuple(bits)

@@ -107,7 +107,7 @@ def plot(kind: str, results: tuple[Path, ...], output: Path, plugins: tuple[str,
     """
     from hashzoo.registry.zoo import load_plugins
     from hashzoo.report import figures, plots
-    from hashzoo.report.results import read
+    from hashzoo.results.by_dataset import read
 
     figures.check_suffix(output)
     check_output(output)

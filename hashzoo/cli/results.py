@@ -130,8 +130,8 @@ def _tables(
 
     alike, tests = frozenset[int](), ""
     if form != "table" and by == "bits":
-        from hashzoo.report.gaps import rows_like_best
-        from hashzoo.report.results import build_results
+        from hashzoo.results.by_dataset import build_results
+        from hashzoo.results.gaps import rows_like_best
 
         alike, tests = rows_like_best(build_results(board, None, extra))
     return [one.table() for one in render.views(board.frame, *arguments, by=by, extra=extra, alike=alike, tests=tests)]

@@ -13,8 +13,8 @@ from hashzoo.evaluation.metrics import GROUPS
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.report import charts, explanations
 from hashzoo.report.gallery import Gallery, ImageSource, build_gallery
-from hashzoo.report.results import DatasetBoard, Results
 from hashzoo.report.thumbnails import Album
+from hashzoo.results.by_dataset import DatasetBoard, Results
 from hashzoo.types import Splits
 
 

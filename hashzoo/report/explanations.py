@@ -19,8 +19,8 @@ from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.report import charts
 from hashzoo.report.draw import confusion_shares
 from hashzoo.report.gallery import ImageSource, label_names
-from hashzoo.report.results import BoardEntry, Results
 from hashzoo.report.thumbnails import encode_image, split_image
+from hashzoo.results.by_dataset import BoardEntry, Results
 from hashzoo.retrieval.heatmaps import compute_heatmaps
 from hashzoo.retrieval.overlay import blend, to_pil
 from hashzoo.types import Split, Splits

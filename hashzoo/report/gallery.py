@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from hashzoo.report.results import GALLERY_ARRAYS, Arrays, BoardEntry, DatasetBoard, Results
 from hashzoo.report.thumbnails import Album
+from hashzoo.results.by_dataset import GALLERY_ARRAYS, Arrays, BoardEntry, DatasetBoard, Results
 from hashzoo.types import Split, Splits
 
 #: Operation of a composed query -> its sign and word.

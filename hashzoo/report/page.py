@@ -20,13 +20,13 @@ from hashzoo.registry.zoo import Zoo, load_plugins
 from hashzoo.report import charts, texts
 from hashzoo.report.charts import ChartText, Colours
 from hashzoo.report.dataset_images import ImageOptions, build_images, list_missing
-from hashzoo.report.gaps import gaps_to_best
-from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names, read, resolve_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
 from hashzoo.report.thumbnails import Album
 from hashzoo.report.training import training_chart, training_of
 from hashzoo.results.against import ALIKE, DIFFERENT, FEW_SEEDS, UNCLEAR, UNTESTED, Gap
 from hashzoo.results.board import Filter
+from hashzoo.results.by_dataset import BoardEntry, DatasetBoard, Results, highlighted_names, read, resolve_names
+from hashzoo.results.gaps import gaps_to_best
 from hashzoo.results.mean_ranks import notes, rank
 from hashzoo.results.ranking import VALIDATION
 from hashzoo.results.render import compact, duration

@@ -16,10 +16,10 @@ from hashzoo.evaluation.metrics import ExtraMetrics
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.report import figures
 from hashzoo.report.charts import Series
-from hashzoo.report.results import BoardEntry, DatasetBoard, Results, highlighted_names
 from hashzoo.report.series import COSTS, bit_means, pr_curves, scores_by_bits, scores_by_cost
 from hashzoo.report.style import COLOURS, DEFAULT, Style
 from hashzoo.report.training import draw_training, training_of
+from hashzoo.results.by_dataset import BoardEntry, DatasetBoard, Results, highlighted_names
 from hashzoo.results.mean_ranks import rank
 from hashzoo.storage.offline import offline
 
@@ -83,7 +83,7 @@ def select(
     Args:
         results: The results, of the rows that are wanted only.
         extra: Metrics of plugins.
-        highlight: The methods to highlight; see :func:`hashzoo.report.results.highlighted_names`.
+        highlight: The methods to highlight; see :func:`hashzoo.results.by_dataset.highlighted_names`.
         few: Whether methods were selected, so that all rows are highlighted by default if they are few enough.
         plugins: Plugin files or modules to load with a dataset.
         root: The folder of the dataset's files, if they were moved.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.report.charts import Series
-from hashzoo.report.results import BoardEntry, DatasetBoard, Results
+from hashzoo.results.by_dataset import BoardEntry, DatasetBoard, Results
 
 
 def _series(entries: Sequence[BoardEntry], points: Sequence[Sequence[tuple[float, float]]]) -> list[Series]:

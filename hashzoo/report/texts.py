@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hashzoo.evaluation.metrics import ExtraMetrics
-from hashzoo.report.results import BoardEntry, DatasetBoard, Results
 from hashzoo.results.against import FEW_SEEDS, TESTS, Gap
+from hashzoo.results.by_dataset import BoardEntry, DatasetBoard, Results
 from hashzoo.results.cell import Cell
 from hashzoo.results.paired import UNLIKE
 from hashzoo.results.provenance import origins

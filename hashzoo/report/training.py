@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
-from hashzoo.report.results import BoardEntry
 from hashzoo.report.svg import Axis, Label, num, path, separate, short_number, svg, text
+from hashzoo.results.by_dataset import BoardEntry
 from hashzoo.results.warnings import epoch_losses
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from matplotlib import font_manager
 from hashzoo.cli.main import main
 from hashzoo.errors import UsageError
 from hashzoo.report import figures, plots, series
-from hashzoo.report.results import read
 from hashzoo.report.style import COLOURS, LINES, MARKERS, Style, fonts_for, parse_size
 from hashzoo.results import store
+from hashzoo.results.by_dataset import read
 
 CAT = "\u732b"
 

@@ -21,12 +21,12 @@ from hashzoo.evaluation.scoring import encode
 from hashzoo.registry import zoo
 from hashzoo.report import charts, texts
 from hashzoo.report.gallery import ImageSource, build_gallery, build_query, label_names
-from hashzoo.report.gaps import gaps_to_best
 from hashzoo.report.page import THUMBNAIL_BYTES, LeaderboardRow, PageOptions, render_page, summarize_gaps, write
-from hashzoo.report.results import highlighted_names, read, valid_arrays
 from hashzoo.report.thumbnails import Album
 from hashzoo.results import store
 from hashzoo.results.against import ALIKE, FEW_SEEDS, Gap
+from hashzoo.results.by_dataset import highlighted_names, read, valid_arrays
+from hashzoo.results.gaps import gaps_to_best
 from hashzoo.retrieval.overlay import blend
 from tests.report.conftest import HOSTILE
 

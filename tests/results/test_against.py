@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from hashzoo.errors import UsageError
 from hashzoo.registry import zoo
-from hashzoo.report.gaps import gaps_to_best
 from hashzoo.report.page import _leaderboard
-from hashzoo.report.results import read
 from hashzoo.results import against, store
 from hashzoo.results.against import ALIKE, DIFFERENT, FEW_SEEDS, UNTESTED, blocks_against, notes_against
 from hashzoo.results.board import read_board
+from hashzoo.results.by_dataset import read
+from hashzoo.results.gaps import gaps_to_best
 from tests.results.test_leaderboard import a_cell
 from tests.results.test_paired import FACTS, a_board, compared, put
 

@@ -767,9 +767,9 @@ def test_one_setting_of_each_method_is_ranked_by_the_queries_without_a_warning()
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.one_of(st.none(), st.floats(0, 1))), min_size=2, max_size=5))
 def test_show_report_and_compare_rank_settings_by_the_same_column(scores):
-    from hashzoo.report.results import build_results
     from hashzoo.results.against import blocks_against
     from hashzoo.results.board import StoredBoard
+    from hashzoo.results.by_dataset import build_results
 
     cells = [tuned(number / 10, score, held) for number, (score, held) in enumerate(scores, 1)]
     frame = board_frame(cells)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hashzoo.report.results import DatasetBoard, Results
 from hashzoo.results.against import ALIKE, TESTS, Gap, gaps_in_block
+from hashzoo.results.by_dataset import DatasetBoard, Results
 
 
 def gaps_to_best(board: DatasetBoard, bits: int) -> dict[int, Gap]:

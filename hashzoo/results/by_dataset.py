@@ -1,4 +1,4 @@
-"""The results of a folder in the order of the page: dataset, code length, row."""
+"""The results of a folder by dataset and code length, each row with a unique name, as report and figures show them."""
 
 from __future__ import annotations
 
