@@ -138,17 +138,19 @@ def living(folder: Path) -> list[str]:
 
 def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(tmp_path):
     (tmp_path / "bad.py").write_text(PLUGIN)
-    result = hashzoo(
-        "bench", "digits", "--quick", "--no-baselines", "--plugin", "bad.py", "--methods", ",".join(EXPECTED),
-        "--bits", "8", "--timeout", "45", "--results", "r", cwd=tmp_path,
-    )  # fmt: skip
+    # the one that hangs has a sweep of its own: the others may take longer than one needs to wait for it
+    for names, more in ((["hangs"], ("--timeout", "8")), ([name for name in EXPECTED if name != "hangs"], ())):
+        result = hashzoo(
+            "bench", "digits", "--quick", "--no-baselines", "--plugin", "bad.py", "--methods", ",".join(names),
+            "--bits", "8", *more, "--results", "r", cwd=tmp_path,
+        )  # fmt: skip
+        assert result.returncode == 1
     found = rows(tmp_path / "r" / "leaderboard.csv")
     assert {name: row["status"] for name, row in found.items()} == EXPECTED
-    assert result.returncode == 1
     assert found["killed"]["reason"].startswith("the process was ended by SIGKILL")
     assert "deliberate" in found["raises"]["reason"]
     assert "bad term" in found["explodes"]["reason"]
-    assert found["hangs"]["reason"] == "no result within 45 s"
+    assert found["hangs"]["reason"] == "no result within 8 s"
     assert found["whole"]["reason"].startswith("ValueError: 'code' is compared bit by bit and encode gave int64")
     (log,) = (tmp_path / "r" / "cells").glob("digits.shouts.*.log")
     assert log.stat().st_size < 1 << 25
@@ -158,7 +160,7 @@ def test_every_kind_of_bad_cell_gets_its_status_and_the_good_ones_are_unharmed(t
         assert "--plugin bad.py" in known["command"], name
         assert known["versions"]["torch"], name
         assert known["seconds"] >= 0, name
-    assert made["hangs"]["seconds"] >= 45
+    assert made["hangs"]["seconds"] >= 8
     assert made["raises"]["peak_memory"] > 50 * 2**20
     again = hashzoo(
         "bench", "digits", "--quick", "--no-baselines", "--plugin", "bad.py", "--methods", "raises,sound",
