@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -323,7 +324,9 @@ def _check_names(options: Mapping[str, object], kind: type) -> None:
 
 
 def _check_memory(limit: int | None) -> None:
-    """Raise UsageError for a limit in which no cell can run, such as 4 for 4G."""
+    """Raise UsageError for a limit in which no cell can run, such as 4 for 4G, and where there can be none."""
+    if limit is not None and sys.platform != "linux":
+        raise UsageError("a memory limit of cells works only on Linux; leave out --mem-limit")
     if limit is not None and limit < LEAST:
         raise UsageError(
             f"a memory limit of {limit} bytes is too small for any cell; use at least {LEAST >> 20}M, such as 4G"

@@ -108,7 +108,7 @@ def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
         "settings": settings(asked["settings"]),
         "baselines": not asked["no_baselines"],
         "shard": shard(asked["shard"]) if asked["shard"] else None,
-        "mem_limit": _memory(asked["mem_limit"]),
+        "mem_limit": size(asked["mem_limit"]) if asked["mem_limit"] else None,
     }
     return {name: value for name, value in {**lists, **numeric, **plain, **parsed}.items() if value is not None}
 
@@ -119,12 +119,6 @@ def _warn(unused: list[str], alone: list[str]) -> None:
         click.echo(f"--set changes nothing: {hint}", err=True)
     if alone:
         click.echo(f"these methods train in one process, with the same codes: {', '.join(alone)}", err=True)
-
-
-def _memory(text: str | None) -> int | None:
-    if text and sys.platform != "linux":
-        raise UsageError("--mem-limit works on Linux only; leave it out")
-    return size(text) if text else None
 
 
 def _finish(failed: list[Cell]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Any
 from hashzoo.bench.job import Job
 from hashzoo.errors import EnvironmentFailure, describe_exit
 from hashzoo.execution.base import Limits
-from hashzoo.execution.processes import messages, spawn
+from hashzoo.execution.processes import end_all, messages, spawn
 from hashzoo.execution.worker import log_of, work
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
@@ -119,14 +118,7 @@ class Child:
 
     def end(self) -> None:
         """End the process and all that it started."""
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join(GRACE)
-            if self.process.is_alive():
-                self.process.kill()
-        self.process.join()
-        with suppress(OSError):  # its group is usually empty by now
-            os.killpg(self.process.pid, signal.SIGKILL)
+        end_all(self.process, GRACE)
         if not self.pipe.closed:
             self.pipe.close()
         with suppress(OSError):  # a process that was killed leaves its empty log

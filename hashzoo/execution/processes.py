@@ -5,13 +5,18 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import psutil
 
 #: Modules that the fork server imports once, so that a cell starts in milliseconds.
 PRELOAD = [
@@ -38,8 +43,9 @@ def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, C
     Returns:
         The process, and the end of the pipe that its reports arrive at.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context: Any = multiprocessing.get_context(start_method())
+    if start_method() == "forkserver":
+        context.set_forkserver_preload(PRELOAD)
     if TRACKER_WARNING not in sys.warnoptions:
         sys.warnoptions.append(TRACKER_WARNING)  # the tracker starts with these options
     ours, theirs = context.Pipe(duplex=False)
@@ -51,6 +57,11 @@ def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, C
         process.start()
     theirs.close()
     return process, ours
+
+
+def start_method() -> str:
+    """How a child starts: forked from a server that has imported torch, or a new interpreter on systems without one."""
+    return "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 @contextmanager
@@ -76,8 +87,51 @@ def messages(pipe: Connection) -> Iterator[tuple[str, Any]]:
 def isolate(environment: dict[str, str]) -> None:
     """Make this process end with its parent, lead a process group of its own, and leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError):  # Windows has no process groups
         os.setpgid(0, 0)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the fork server ends with the sweep
+    if not _killed_with_parent():
+        end_with_parent()
     os.environ.update(environment)
+
+
+def _killed_with_parent() -> bool:
+    """Ask Linux to kill this process when its parent ends; False elsewhere. The fork server ends with the sweep."""
+    try:
+        return bool(ctypes.CDLL(None).prctl(1, signal.SIGKILL) == 0)  # PR_SET_PDEATHSIG
+    except (OSError, AttributeError, TypeError):  # as Windows and macOS answer
+        return False
+
+
+def end_with_parent(folder: Path | None = None) -> None:
+    """End this process as soon as its parent has ended, however it ended; first remove ``folder``."""
+    threading.Thread(target=_wait_for_parent, args=(folder,), daemon=True).start()
+
+
+def _wait_for_parent(folder: Path | None) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+
+def end_all(process: Any, grace: float) -> None:
+    """End a process that leads a group, and what it started; it has ``grace`` seconds between SIGTERM and SIGKILL.
+
+    On Windows, which has no process groups, what a process started that has ended already is not found.
+    """
+    started = []
+    with suppress(psutil.Error):
+        started = psutil.Process(process.pid).children(recursive=True)
+    if process.is_alive():
+        process.terminate()
+        process.join(grace)
+        if process.is_alive():
+            process.kill()
+    process.join()
+    with suppress(OSError, AttributeError):  # the group is usually empty by now
+        os.killpg(process.pid, signal.SIGKILL)
+    for one in started:
+        with suppress(psutil.Error):
+            one.kill()

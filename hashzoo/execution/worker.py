@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from contextlib import suppress
@@ -22,7 +19,7 @@ import numpy as np
 from hashzoo.bench.job import Job, blank
 from hashzoo.bench.measure import measure
 from hashzoo.errors import DiskError, EndedError, EnvironmentFailure, describe_exit, status_of
-from hashzoo.execution.processes import isolate, messages, spawn
+from hashzoo.execution.processes import end_with_parent, isolate, messages, spawn
 from hashzoo.registry import saved_method
 from hashzoo.results import provenance, store
 from hashzoo.results.cell import Cell
@@ -92,15 +89,16 @@ def _measure_safely(job: Job, report: Report, keep: Path | None, former: Checkpo
 
 def limit_memory(allowed: int | None) -> None:
     """Limit what this process can allocate in addition to its present size; None lifts the limit. Linux only."""
-    if sys.platform != "linux":
-        return
-    import resource
+    try:
+        import resource
 
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+    except (ImportError, OSError):  # systems other than Linux
+        return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if allowed is None:
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
         return
-    pages = int(Path("/proc/self/statm").read_text().split()[5])
     resource.setrlimit(resource.RLIMIT_DATA, (pages * resource.getpagesize() + allowed, hard))
 
 
@@ -210,7 +208,7 @@ def _member(
 ) -> None:
     """The main function of each process: join the group, measure, report."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    threading.Thread(target=_end_with_parent, args=(meeting.parent,), daemon=True).start()
+    end_with_parent(meeting.parent)
     os.environ.update(environment)
     os.environ["LOCAL_RANK"] = str(rank)  # the name that torchrun uses, for plugins
 
@@ -227,12 +225,3 @@ def _member(
         traceback.print_exc()
         disk_error = str(error) if isinstance(error, DiskError) else None
         pipe.send(("failed", (status_of(error), isinstance(error, PeerLostError), disk_error)))
-
-
-def _end_with_parent(folder: Path) -> None:
-    """Wait for the parent to end, remove its temporary folder, and end this process."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)

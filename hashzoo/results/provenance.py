@@ -125,11 +125,16 @@ def resource_usage(seconds: float, device: torch.device | None = None) -> dict[s
     a GPU is what torch allocated.
     """
     found = elapsed(seconds)
-    with suppress(ImportError, OSError):  # Windows does not have this module
+    try:
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
         found["peak_memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    except ImportError:  # Windows, whose own figure psutil reads
+        import psutil
+
+        with suppress(AttributeError):
+            found["peak_memory"] = psutil.Process().memory_info().peak_wset
     if device is not None and device.type == "cuda":
         import torch
 

@@ -8,7 +8,6 @@ import json
 import os
 import queue
 import shutil
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -240,7 +239,7 @@ def _compute(extractor: Extractor, group: NDArray[np.int64], maps: bool) -> list
 
 def _reserve(path: Path) -> None:
     """Allocate the disk space of a file before it is written through memory, where a full disk kills the process."""
-    if sys.platform in ("win32", "darwin"):  # without posix_fallocate
+    if not hasattr(os, "posix_fallocate"):  # macOS and Windows
         return
     with path.open("r+b") as file:
         try:

@@ -244,3 +244,11 @@ def test_a_terminal_and_a_notebook_show_a_live_table_and_a_file_plain_lines(kind
 
     assert is_live(Console(**{kind: True}))
     assert not is_live(Console(force_terminal=False, force_jupyter=False))
+
+
+def test_a_memory_limit_is_refused_where_no_process_can_have_one(monkeypatch):
+    from hashzoo.api import Request
+
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(UsageError, match="a memory limit of cells works only on Linux; leave out --mem-limit"):
+        Request("digits", mem_limit=1 << 30)
