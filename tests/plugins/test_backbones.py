@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hashzoo_plugins.backbones import timm, torchvision, weights
+from hashzoo_plugins.backbones import fully_connected, timm, torchvision, weights
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.scattering import LIGHT, ORIENTATIONS, Scattering, modulus
 from PIL import Image
 from safetensors.torch import save_file
+from torchvision import models as torchvision_models
 
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.run import Run
@@ -75,6 +76,31 @@ def test_the_last_three_convolutions_are_on_the_way_and_change_no_pooled_feature
         module.register_forward_hook(lambda m, i, out: kept.update(last=out))
         torch.testing.assert_close(taken(x).pooled, stages(x).pooled)
         assert torch.equal(taken(x).maps[-1], kept["last"])
+
+
+@pytest.mark.parametrize(("layer", "after"), [("fc6", 3), ("fc7", 6)])
+def test_alexnet_with_its_fully_connected_layers_gives_the_output_of_the_layer_after_its_relu(layer, after):
+    torch.manual_seed(0)
+    backbone = fully_connected.build("alexnet", (3, 32, 32), layer=layer, weights="random", size=64).eval()
+    torch.manual_seed(0)
+    whole = torchvision_models.alexnet().eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = backbone(x)
+        expected = whole.classifier[:after](torch.flatten(whole.avgpool(whole.features(x)), 1))
+    torch.testing.assert_close(features.pooled, expected)
+    assert (features.pooled >= 0).all()
+    assert (backbone.dim, backbone.input.size) == (4096, 64)
+    assert tuple(found.shape[1] for found in features.maps) == backbone.map_dims == (192, 256, 256)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg11_bn"])
+def test_vgg_ends_with_the_relu_of_the_layer(name):
+    for layer, kinds in (("fc6", ["Linear", "ReLU"]), ("fc7", ["Linear", "ReLU", "Dropout", "Linear", "ReLU"])):
+        with torch.device("meta"):
+            network = fully_connected.cut(torchvision_models.get_model(name), layer)
+        assert [type(one).__name__ for one in network.classifier] == kinds
+    assert {"alexnet", name} <= {*fully_connected.names()}
 
 
 def test_pixels_are_the_flattened_image():

@@ -152,6 +152,17 @@ def test_what_is_no_weights_file_is_refused_in_one_line_without_advice_to_unpick
     assert str(path) in text
 
 
+def test_fully_connected_layers_are_read_and_only_the_last_one_is_a_classifier(tmp_path):
+    from torchvision.models import alexnet
+
+    state = alexnet(num_classes=7).state_dict()
+    torch.save(state, tmp_path / "mine.pth")
+    assert loaded(built(tmp_path / "mine.pth", "torchvision-fc/alexnet"), state)
+    torch.save({key: value for key, value in state.items() if not key.startswith("classifier")}, tmp_path / "cut.pth")
+    with pytest.raises(UsageError, match=r"4 missing \(classifier\.1\.bias, classifier\.1\.weight"):
+        built(tmp_path / "cut.pth", "torchvision-fc/alexnet")
+
+
 def test_a_timm_network_takes_weights_with_any_classifier_too(tmp_path):
     import timm as library
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hashzoo import Family, hookimpl
-from hashzoo_plugins.backbones import dual_stream, outlines, timm, torchvision
+from hashzoo_plugins.backbones import dual_stream, fully_connected, outlines, timm, torchvision
 from hashzoo_plugins.backbones.own_weights import timm_classifier, torchvision_classifier, with_own_weights
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.scattering import Scattering
@@ -27,10 +27,20 @@ def hashzoo_backbones() -> dict[str, Any]:
             torchvision.names,
             "any classification model of torchvision, as torchvision/resnet18",
         ),
+        "torchvision-fc/*": Family(
+            with_own_weights(fully_connected.build, torchvision_classifier),
+            fully_connected.names,
+            "AlexNet and VGG with their fully connected layers, as torchvision-fc/alexnet",
+        ),
     }
 
 
 @hookimpl
 def hashzoo_outlines() -> dict[str, Any]:
     """The weights that these backbones download."""
-    return {"torchvision/*": outlines.torchvision, "timm/*": outlines.timm, "dual-stream": outlines.dual_stream}
+    return {
+        "torchvision/*": outlines.torchvision,
+        "torchvision-fc/*": outlines.torchvision,
+        "timm/*": outlines.timm,
+        "dual-stream": outlines.dual_stream,
+    }
