@@ -60,7 +60,7 @@ def build(
     """
     from torchvision import models
 
-    best: Any = models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+    best: Any = models.get_model_weights(name).DEFAULT
     to = Input(size=224, channels=3, mean=torchvision.MEAN, std=torchvision.STD, crop=0.875)
     if size is not None:
         to = replace(to, size=size, crop=1.0)
