@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
-from hashzoo.data.transforms import augmentation, load_views
+from hashzoo.data.transforms import Workers, augmentation, load_views
 from hashzoo.errors import NonFiniteError
 from hashzoo.training.budget import Budget, Schedule, rate
 from hashzoo.training.curve import Curve, flatten
@@ -70,13 +70,16 @@ class Run:
         self.epochs = 0
         self.after_epoch: Callable[[], None] | None = None
         self.companion: Stateful | None = None  # saved in checkpoints with the method
+        self.stopped = False  # set after an epoch to end this call of batches
+        self.phase_start = 0  # the value of epochs when this call of batches began
         self.optimizers: list[torch.optim.Optimizer] = []
         self.curve = Curve()
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
-        self._workers = workers
+        self._workers = Workers(workers)
         self.report: Report = lambda progress, values: None
         self._schedule: Schedule = train.schedule
+        self._warm = 1.0
         self._checkpoints, self._kept, self._first, self._begun = checkpoints, cast(nn.Module | None, None), 0, 0
         self._features: dict[tuple[int, int], tuple[Any, Backbone, Split, Features]] = {}
 
@@ -191,7 +194,7 @@ class Run:
         mine = self._begun
         self.curve.forget()
         steps, step = epochs * len(groups_of), first * len(groups_of)
-        self._schedule = schedule or self.train.schedule
+        self._schedule, self.phase_start, self.stopped = schedule or self.train.schedule, self.epochs - first, False
         for _ in range(first, epochs):
             order = self._order(len(split), weights, shuffle)
             seeds = torch.randint(2**62, (len(split),), generator=self.generator)
@@ -202,14 +205,19 @@ class Run:
                 self.process_group.begin_batch(len(group))
                 self._advance(step / steps)
                 step += 1
+                self._warm = min(1.0, step / max(1.0, self.train.warmup * len(groups_of)))
                 yield replace(self._batch(split, group, ready), ends_epoch=step % len(groups_of) == 0)
             self.epochs += 1
             self._end_epoch(step / steps)
+            if self.train.patience:
+                self.stopped = self.process_group.any(self.stopped, self.device)
+            if self.stopped:  # before a checkpoint, from which a resumed training would go on
+                break
             if (
                 self._checkpoints and kept and self._begun == mine and self.process_group.rank == 0
             ):  # not with a second iterator, whose position is not saved
                 self._checkpoints.save_if_due(self, kept)
-        self.process_group.divided = False
+        self.process_group.divided, self._warm = False, 1.0
         self._advance(1.0)
 
     def _end_epoch(self, progress: float) -> None:
@@ -275,7 +283,7 @@ class Run:
                 "a smaller learning rate or [train] clip often cures it"
             )
         for group in optimizer.param_groups:
-            group["lr"] = group["base"] * rate(self._schedule, self.progress)
+            group["lr"] = group["base"] * rate(self._schedule, self.progress) * self._warm
         if not self.process_group.gathered:
             raise ValueError("this loop does not ask for run.gathered, so it trains in one process: use --devices 1")
         optimizer.zero_grad(set_to_none=True)
@@ -321,7 +329,7 @@ class Run:
     def prepared(self, split: Split, rows: NDArray[np.int64], seeds: NDArray[np.int64], view: View | None) -> Tensor:
         """Some images under a view, on the device and in the form that the backbone takes. Thread-safe."""
         indices, draws = torch.from_numpy(rows), torch.from_numpy(seeds)
-        (ready,) = next(load_views(split, [indices], [draws], [view], self._to, 0))
+        (ready,) = next(load_views(split, [indices], [draws], [view], self._to))
         return cast(Tensor, ready.to(self.device))
 
     def blank(self, split: Split, size: int | None = None, *, ids: bool = False) -> Iterator[Batch]:

@@ -269,7 +269,8 @@ def _add_selected(setup: Setup, method: Method, best: BestState, evaluation: Eva
     means = {**selected.means, **_code_scores(setup, method, index, query)}
     evaluation.means.update({f"{name}/selected": value for name, value in means.items()})
     evaluation.per_query.update({f"{name}/selected": values for name, values in selected.per_query.items()})
-    return {"selected_epoch": best.epoch, f"selected validation {setup.budget.select}": best.best}
+    stopped = {"stopped_epoch": run.epochs} if run.stopped else {}
+    return {"selected_epoch": best.epoch, f"selected validation {setup.budget.select}": best.best, **stopped}
 
 
 def _facts(setup: Setup, method: Method, index: Index, evaluation: Evaluation) -> dict[str, int | float | str]:

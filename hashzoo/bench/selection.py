@@ -53,6 +53,8 @@ class BestState:
         if found.means[name] > self.best:
             self.best, self.epoch = found.means[name], self.run.epochs
             self.weights = {key: value.detach().clone() for key, value in self.method.state_dict().items()}
+        waited = self.run.epochs - max(self.epoch, self.run.phase_start)
+        self.run.stopped = bool(patience := self.run.train.patience) and waited >= patience
 
     def load_best(self) -> None:
         """Load the state of the best epoch into the method."""

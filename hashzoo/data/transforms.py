@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -134,18 +134,87 @@ def shared_memory_suffices(size: int) -> bool:
     return not SHARED_MEMORY.is_dir() or SPARE * size <= shutil.disk_usage(SHARED_MEMORY).free
 
 
+class Workers:
+    """Processes that read images in the background, for several passes over several splits.
+
+    They start with the first pass over a split under some views and wait for the next one; starting them anew for each
+    epoch takes seconds. The processes of the ``KEPT`` latest splits and views are kept.
+
+    Args:
+        count: Processes for each split; 0 reads images in this process.
+    """
+
+    KEPT = 3  # the training set with its augmentation; with validation, also without, and the validation images
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pools: dict[tuple[int, ...], _Pool] = {}
+
+    def load(self, dataset: PreparedImages, batches: Iterator[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, ...]]:
+        """The views of the items of each batch, in order."""
+        key = (id(dataset.images), *map(id, dataset.views))
+        pool = self._pools.pop(key, None)
+        if pool is None or pool.running:  # two passes at a time have processes each
+            pool = _Pool(dataset, self.count)
+        self._pools[key] = pool
+        while len(self._pools) > self.KEPT:
+            del self._pools[next(iter(self._pools))]
+        yield from pool.load(batches)
+
+
+class _Pass:
+    """The batches of the current pass, as a loader asks for them."""
+
+    batches: Iterator[list[tuple[int, int]]] = iter(())
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self.batches
+
+
+class _Pool:
+    """The processes of one split and its views. It keeps the split, so that its id is not reused."""
+
+    def __init__(self, dataset: PreparedImages, count: int) -> None:
+        self.dataset, self.count = dataset, count
+        self.running = False
+        self._pass = _Pass()  # not this object: without a cycle of references, the processes end with the last one
+        self._loader: DataLoader[Any] | None = None
+
+    def load(self, batches: Iterator[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, ...]]:
+        first = next(batches, None)
+        if first is None:
+            return
+        self._pass.batches = chain([first], batches)
+        if self._loader is None:
+            bytes_of = sum(view.nbytes for view in self.dataset[first[0]])
+            waiting = 2 * self.count * len(first) * bytes_of  # two batches for each process
+            stack = stack_views if shared_memory_suffices(waiting) else stack_arrays
+            self._loader = DataLoader(
+                self.dataset,
+                batch_sampler=cast(Any, self._pass),
+                num_workers=self.count,
+                collate_fn=stack,
+                persistent_workers=True,
+            )
+        self.running = True
+        for batch in self._loader:
+            yield tuple(torch.as_tensor(view) for view in batch)
+        self.running = False  # not if the pass is left before its end: its processes still read ahead
+
+
 def load_views(
     split: Split,
     rows: Iterable[Tensor],
     seeds: Iterable[Tensor],
     views: Sequence[View | None],
     target: Input,
-    workers: int,
+    workers: Workers | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     """Yield the prepared views of each group of rows, in order.
 
     Images in memory are indexed, whole groups at a time if there are no views. Images on disk are read by ``workers``
-    background processes (0: by this process), with the same result. ``rows`` and ``seeds`` are consumed lazily.
+    in the background (None or 0 processes: by this process), with the same result. ``rows`` and ``seeds`` are consumed
+    lazily.
     """
     if isinstance(split.images, Tensor) and not any(views):
         for group in rows:
@@ -154,23 +223,8 @@ def load_views(
         return
     dataset = PreparedImages(split.images, views, target)
     batches = (list(zip(r.tolist(), s.tolist(), strict=True)) for r, s in zip(rows, seeds, strict=True))
-    if workers == 0 or isinstance(split.images, Tensor):
+    if workers is None or workers.count == 0 or isinstance(split.images, Tensor):
         for batch in batches:
             yield stack_views([dataset[item] for item in batch])
         return
-    yield from _load_in_background(dataset, batches, workers)
-
-
-def _load_in_background(
-    dataset: PreparedImages, batches: Iterator[list[tuple[int, int]]], workers: int
-) -> Iterator[tuple[Tensor, ...]]:
-    first = next(batches, None)
-    if first is None:
-        return
-    waiting = 2 * workers * len(first) * sum(view.nbytes for view in dataset[first[0]])  # 2 batches for each worker
-    stack = stack_views if shared_memory_suffices(waiting) else stack_arrays
-    loader: DataLoader[Any] = DataLoader(
-        dataset, batch_sampler=chain([first], batches), num_workers=workers, collate_fn=stack
-    )
-    for batch in loader:
-        yield tuple(torch.as_tensor(view) for view in batch)
+    yield from workers.load(dataset, batches)

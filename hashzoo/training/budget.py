@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Schedule = Literal["constant", "step", "cosine"]
 
@@ -29,6 +29,7 @@ class Budget(BaseModel):
         momentum: Momentum of SGD.
         weight_decay: Weight decay of every parameter except scalars.
         schedule: Learning-rate schedule: ``"constant"``, ``"step"`` or ``"cosine"``; see :func:`rate`.
+        warmup: Epochs in which the learning rate rises linearly to that of the schedule, such as 1 or 0.5.
         clip: Largest norm of the gradient, or None for no clipping.
         augment: Augmentation of training images: ``"none"``, ``"flip"``, ``"shift"`` or ``"crop-flip"``.
         precision: ``"fp32"``, or ``"bf16"`` to run the backbone in mixed precision.
@@ -37,6 +38,8 @@ class Budget(BaseModel):
             (at most 64); 0 computes the features of every view anew.
         select: Name of a metric, such as ``"map@all"``: the state with the best validation score is scored in addition
             to the final one. Empty for no selection.
+        patience: Epochs without a better validation score of ``select`` after which training stops; 0 trains all
+            epochs.
 
     Raises:
         pydantic.ValidationError: A value is out of range, or a name is unknown.
@@ -54,17 +57,29 @@ class Budget(BaseModel):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Schedule = "cosine"
+    warmup: float = Field(0.0, ge=0)
     clip: float | None = Field(None, gt=0)
     augment: Literal["none", "flip", "shift", "crop-flip"] = "none"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int = Field(1, ge=1)
     draws: int = Field(0, ge=0, le=MAX_DRAWS)
     select: str = ""
+    patience: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Budget:
+        """A ValueError for values that exclude each other."""
+        if self.patience and not self.select:
+            raise ValueError("patience needs select, the metric whose validation score ends the training")
+        if self.warmup > self.epochs:
+            raise ValueError(f"warmup of {self.warmup:g} epochs is longer than the training of {self.epochs}")
+        return self
 
     def recorded(self) -> dict[str, Any]:
         """The values that a cell's key contains. Fields added later are omitted if unused, which preserves old keys."""
         values = self.model_dump()
-        return {name: value for name, value in values.items() if value or name not in ("draws", "select")}
+        later = ("draws", "select", "warmup", "patience")
+        return {name: value for name, value in values.items() if value or name not in later}
 
 
 def rate(schedule: Schedule, progress: float) -> float:

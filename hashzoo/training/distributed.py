@@ -118,6 +118,12 @@ class ProcessGroup:
         if sum_over_processes(different.double()).any():
             raise HashzooError(f"the {self.count} processes of this cell do not agree on {what}; use --devices 1")
 
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag of any process is set."""
+        if self.count == 1:
+            return flag
+        return bool(sum_over_processes(torch.tensor([float(flag)], device=device)).item())
+
     def finish(self, method: nn.Module) -> None:
         """Check that all processes hold the same method (else HashzooError), then disconnect them."""
         if self.count > 1:

@@ -83,6 +83,26 @@ def test_the_state_after_the_best_epoch_comes_back_and_modes_stay_as_they_were()
     assert float(method.good) == 1.0
 
 
+def test_training_stops_after_epochs_without_a_better_score():
+    data = synthetic_splits()
+    method, run = Spoiled(), Run(Budget(epochs=9, select="map@all", patience=3), 0)
+    chosen = BestState(method, run, replace(data, validation=data.query), {})
+    method.fit(data.train, run)
+    assert (chosen.epoch, run.epochs, run.stopped) == (2, 5, True)
+    assert run.progress == 1.0
+    method.fit(data.train, run)  # a second phase waits for a better score again
+    assert run.epochs == 8
+
+
+def test_a_cell_says_at_which_epoch_it_stopped_and_its_key_has_the_patience():
+    plain, stopped = job_of(select="map@all", epochs=9), job_of(select="map@all", epochs=9, patience=1, lr=1e-9)
+    cell, _ = measure(stopped)
+    assert cell.facts["stopped_epoch"] == cell.facts["selected_epoch"] + 1 < 9
+    assert len(cell.provenance["curve"]) == cell.facts["stopped_epoch"]
+    assert "patience" not in plain.identity.budget
+    assert stopped.identity.budget["patience"] == 1
+
+
 def test_without_validation_images_selecting_is_refused_before_training():
     from hashzoo.errors import UsageError
 

@@ -37,7 +37,9 @@ def loaded(workers, count=10):
     split = Split(Images(count), torch.eye(2)[torch.arange(count) % 2], torch.arange(count))
     rows = torch.arange(count).split(4) if count else ()
     views = [None, transforms.augmentation("crop-flip")]
-    return list(transforms.load_views(split, rows, rows, views, Input(size=SIDE, channels=3), workers))
+    return list(
+        transforms.load_views(split, rows, rows, views, Input(size=SIDE, channels=3), transforms.Workers(workers))
+    )
 
 
 @pytest.mark.parametrize("free", [0, 1 << 40])

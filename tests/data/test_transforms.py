@@ -55,7 +55,7 @@ def test_an_augmentation_belongs_to_the_image_and_its_seed_not_to_the_batch(name
 
     def seen(groups):
         parts = [torch.tensor(g) for g in groups]
-        batches = load_views(split, parts, [seeds[p] for p in parts], [augmentation(name)], Input(), 0)
+        batches = load_views(split, parts, [seeds[p] for p in parts], [augmentation(name)], Input())
         order = torch.cat(parts).argsort()
         return torch.cat([views[0] for views in batches])[order]
 

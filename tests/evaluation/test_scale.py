@@ -177,7 +177,7 @@ def test_images_are_asked_for_as_they_are_needed():
         """Not a tensor, as images on disk are not."""
 
     split = Split(Images(torch.zeros(30, 3, 4, 4, dtype=torch.uint8)), torch.zeros(30, 2), torch.arange(30))
-    loaded = load_views(split, groups(), (torch.arange(3) for _ in range(10)), [None], Input(), 0)
+    loaded = load_views(split, groups(), (torch.arange(3) for _ in range(10)), [None], Input())
     assert next(loaded)[0].shape == (3, 3, 4, 4)
     assert asked == [0]
     assert len(list(loaded)) == 9

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hashzoo_plugins.backbones.tiny import Tiny
 from PIL import Image
+from pydantic import ValidationError
 from torch import nn
 
 from hashzoo.backbone import Backbone
@@ -57,6 +58,29 @@ def test_the_cosine_ends_at_zero_and_falls_every_step():
     assert seen[0] == 0.1
     assert all(b < a for a, b in pairwise(seen))
     assert last == 0
+
+
+def test_the_rate_rises_linearly_over_the_epochs_of_the_warm_up():
+    run = a_run(schedule="constant", epochs=4, warmup=1.5)
+    layer = nn.Linear(1, 1)
+    optimizer = run.optimizer(layer)
+    seen = []
+    for _ in run.batches(split()):
+        run.step(optimizer, {"loss": layer.weight.sum()})
+        seen.append(optimizer.param_groups[0]["lr"] / run.train.lr)
+    steps = len(seen) // 4
+    warm = 1.5 * steps
+    assert seen == pytest.approx([min(1.0, (step + 1) / warm) for step in range(len(seen))])
+    assert seen[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [({"patience": 3}, "patience needs select"), ({"warmup": 9.0, "epochs": 3}, "warmup of 9 epochs is longer")],
+)
+def test_values_of_a_budget_that_exclude_each_other_are_refused(values, says):
+    with pytest.raises(ValidationError, match=says):
+        Budget(**values)
 
 
 def test_the_step_schedule_divides_by_ten_twice_and_the_constant_stays():
