@@ -14,6 +14,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.distance import Hamming
 from hashzoo.errors import NonFiniteError
 from hashzoo.index import Index, Scan
+from hashzoo.training.accumulation import in_parts
 from hashzoo.types import Batch, Codes, Features, Operation, Output, Setting, Split
 
 if TYPE_CHECKING:
@@ -290,7 +291,9 @@ class Deep(Method):
         optimizer = run.optimizer(self.backbone, self.head, (self.loss, self.loss_rate))
         run.resume(self)
         for batch in run.batches(train, views=self.views):
-            run.step(optimizer, self.loss(run.gathered(self.seen(batch), batch), batch))
+            parts = run.train.accumulate
+            output, backward = in_parts(self.seen, batch, parts, self) if parts > 1 else (self.seen(batch), None)
+            run.step(optimizer, self.loss(run.gathered(output, batch), batch), backward)
 
     def seen(self, batch: Batch) -> Output:
         """Compute the head's output for the first view, with the code of a second view in ``extra["second"]``.

@@ -261,12 +261,16 @@ class Run:
             self._kept, self._first = method, self._checkpoints.restore(self, method)
             self.process_group.require_equal("the epoch to go on from", torch.tensor([self._first], device=self.device))
 
-    def step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
+    def step(
+        self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor], backward: Callable[[], None] | None = None
+    ) -> None:
         """Take one optimizer step on the sum of loss terms, and log each term.
 
         Args:
             optimizer: An optimizer from :meth:`optimizer`.
             losses: Scalar tensors by name, as a loss returns them.
+            backward: Called after the backward pass of the terms, to carry it on where they were computed from
+                detached tensors.
 
         Raises:
             NonFiniteError: If a term is NaN or infinite; the message names it.
@@ -288,6 +292,8 @@ class Run:
             raise ValueError("this loop does not ask for run.gathered, so it trains in one process: use --devices 1")
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        if backward is not None:
+            backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.process_group.average_gradients(parameters)
         if self.train.clip is not None:

@@ -23,6 +23,8 @@ class Budget(BaseModel):
         maps: Whether the backbone returns feature maps in addition to pooled features.
         epochs: Passes over the training images.
         batch: Images per batch.
+        accumulate: Parts in which the network computes a batch of a composed method, for a GPU with less memory. The
+            loss sees the whole batch; batch statistics are those of a part.
         optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
         lr: Learning rate of heads and losses.
         backbone_lr: Multiple of ``lr`` that the backbone is trained with.
@@ -51,6 +53,7 @@ class Budget(BaseModel):
     maps: bool = True
     epochs: int = Field(20, ge=1)
     batch: int = Field(64, ge=2)
+    accumulate: int = Field(1, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)
     backbone_lr: float = Field(1.0, ge=0)
@@ -77,9 +80,8 @@ class Budget(BaseModel):
 
     def recorded(self) -> dict[str, Any]:
         """The values that a cell's key contains. Fields added later are omitted if unused, which preserves old keys."""
-        values = self.model_dump()
-        later = ("draws", "select", "warmup", "patience")
-        return {name: value for name, value in values.items() if value or name not in later}
+        later = {"draws": 0, "select": "", "warmup": 0.0, "patience": 0, "accumulate": 1}
+        return {name: value for name, value in self.model_dump().items() if later.get(name, ...) != value}
 
 
 def rate(schedule: Schedule, progress: float) -> float:
