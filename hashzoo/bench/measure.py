@@ -48,6 +48,7 @@ from hashzoo.training.budget import Budget
 from hashzoo.training.checkpoints import Checkpoints
 from hashzoo.training.distributed import ProcessGroup
 from hashzoo.training.feature_store import FrozenBackbone, state_digest
+from hashzoo.training.freezing import freeze_stages
 from hashzoo.training.process_state import deterministic, limit_threads, preserve_process_state
 from hashzoo.types import Codes, Report, Splits
 
@@ -165,6 +166,11 @@ def _set_up(job: Job, report: Report | None, checkpoints: Checkpoints | None, gr
         data, backbone = freezer.frozen(data, inspection)
     else:
         weights = state_digest(backbone)
+        if budget.freeze:
+            to = backbone.input
+            side = to.size or shape[1]
+            image = torch.zeros(1, to.channels or shape[0], side, side if to.size else shape[2])
+            freeze_stages(backbone, int(budget.freeze.partition(":")[2]), image)
         backbone = run.place(backbone)
         backbone = backbone if budget.backbone == "full" else FrozenBackbone(backbone, budget.maps)
     extra = zoo.metric_functions()

@@ -20,6 +20,8 @@ class Budget(BaseModel):
         backbone: ``"full"`` trains the backbone. ``"frozen"`` does not: its features are stored once, except for
             methods that train on views of images, which get the frozen network. ``"stored"`` uses stored features for
             these methods too, so that all their views are the same features.
+        freeze: ``"stages:N"`` does not train the first N stages of the backbone; see
+            :func:`hashzoo.training.freezing.freeze_stages`. Empty for none.
         maps: Whether the backbone returns feature maps in addition to pooled features.
         epochs: Passes over the training images.
         batch: Images per batch.
@@ -50,6 +52,7 @@ class Budget(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: Literal["stored", "frozen", "full"] = "full"
+    freeze: str = Field("", pattern="^(stages:[1-9])?$")
     maps: bool = True
     epochs: int = Field(20, ge=1)
     batch: int = Field(64, ge=2)
@@ -72,6 +75,8 @@ class Budget(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> Budget:
         """A ValueError for values that exclude each other."""
+        if self.freeze and self.backbone != "full":
+            raise ValueError(f"freeze = {self.freeze!r} is for backbone = 'full'; this one is not trained at all")
         if self.patience and not self.select:
             raise ValueError("patience needs select, the metric whose validation score ends the training")
         if self.warmup > self.epochs:
@@ -80,7 +85,7 @@ class Budget(BaseModel):
 
     def recorded(self) -> dict[str, Any]:
         """The values that a cell's key contains. Fields added later are omitted if unused, which preserves old keys."""
-        later = {"draws": 0, "select": "", "warmup": 0.0, "patience": 0, "accumulate": 1}
+        later = {"draws": 0, "select": "", "warmup": 0.0, "patience": 0, "accumulate": 1, "freeze": ""}
         return {name: value for name, value in self.model_dump().items() if later.get(name, ...) != value}
 
 
