@@ -51,7 +51,8 @@ class Overrides:
         Settings of the file for a part that was replaced are left out, and ``note`` receives a line about each.
 
         Raises:
-            UsageError: If the file has no quick form, no dataset takes a root, or a changed value is wrong.
+            UsageError: If the file has no quick form, no dataset takes a root, a changed value is wrong, or settings
+                are for a dataset or backbone that the benchmark does not use.
         """
         if self.quick and not file.quick.model_fields_set:
             raise UsageError(f"{file.name} has no quick form; add a [quick] table to it")
@@ -62,6 +63,7 @@ class Overrides:
         settings = merged(self.settings, self._roots(file, zoo))
         parts = [_quick(part) if self.quick else part for part in file.each()]
         changed = [(self._changed(part), part.train) for part in parts]
+        self._require_used([part for part, _ in changed], zoo)
         unused = [dict.fromkeys(_unused(part, zoo)) for part, _ in changed]
         chosen = {name for name in own if name in zoo.methods or "+" in name}  # that a method is left out is no news
         replaced = [one for one in unused[0] if one in own - chosen and all(one in others for others in unused)]
@@ -70,6 +72,27 @@ class Overrides:
                 f"{file.name}: settings of the file for parts that are not used here are ignored: {', '.join(replaced)}"
             )
         return [(self._with_settings(_without_unused(part, zoo), settings), budget) for part, budget in changed]
+
+    def _require_used(self, parts: Sequence[Benchmark], zoo: Zoo) -> None:
+        """Raise UsageError for settings of a dataset or backbone that no part uses: scores would be those without them.
+
+        Settings of methods that are left out are accepted, since one command line serves several lists of methods.
+        """
+        used = set[str]().union(*(_used(part, zoo) for part in parts))
+        backbones = (name for part in parts for name in (*part.backbones.values(), part.backbone) if name)
+        measured = {
+            "dataset": list(dict.fromkeys(name for part in parts for name in part.datasets)),
+            "backbone": list(dict.fromkeys(backbones)),
+        }
+        for name in sorted(self.settings.keys() - used):
+            if kind := _kind(name, zoo):
+                quick = kind == "dataset" and self.quick and not self.datasets
+                cause = " with --quick" if quick else ""
+                fix = "leave out --quick" if quick else f"change --{kind}"
+                raise UsageError(
+                    f"settings for the {kind} {name} change nothing{cause}, the benchmark uses "
+                    f"{', '.join(measured[kind])}; name that one in them, or {fix}"
+                )
 
     def _roots(self, file: Benchmark, zoo: Zoo) -> dict[str, dict[str, Any]]:
         """The option ``root`` of every dataset that has it."""
@@ -125,6 +148,16 @@ def _unused(file: Benchmark, zoo: Zoo) -> Iterator[str]:
 def _without_unused(file: Benchmark, zoo: Zoo) -> Benchmark:
     unused = set(_unused(file, zoo))
     return file.model_copy(update={"set": {name: table for name, table in file.set.items() if name not in unused}})
+
+
+def _kind(name: str, zoo: Zoo) -> str:
+    """``dataset`` or ``backbone`` if one has this name, members of families included; else an empty text."""
+    if name in zoo.datasets:
+        return "dataset"
+    with suppress(HashzooError):
+        zoo.backbone(name)
+        return "backbone"
+    return ""
 
 
 def _exists(name: str, zoo: Zoo) -> bool:

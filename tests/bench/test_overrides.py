@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hashzoo.bench.benchmark_file import Benchmark, read, shipped
+from hashzoo.bench.benchmark_file import Benchmark, Quick, read, shipped
 from hashzoo.bench.overrides import Overrides
 from hashzoo.bench.plan import _check_settings
 from hashzoo.errors import UsageError
@@ -58,11 +58,25 @@ def test_a_misspelled_name_in_a_file_is_still_refused():
         _check_settings(part, HOUSE, {})
 
 
-def test_a_setting_on_the_command_line_for_a_backbone_that_is_not_used_is_refused():
-    part, _ = changed(backbone="tiny", settings={"torchvision/mobilenet_v2": {"size": 64}})
-    assert part.set["torchvision/mobilenet_v2"] == {"size": 64}
-    with pytest.raises(UsageError, match="torchvision/mobilenet_v2"):
-        _check_settings(part, HOUSE, {name: HOUSE.method(name) for name in part.methods})
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"backbone": "tiny", "settings": {"torchvision/mobilenet_v2": {"size": 64}}}, "uses tiny; .* change --backbone"),
+        ({"settings": {"pixels": {}}}, "uses torchvision/mobilenet_v2; .* change --backbone"),
+        ({"quick": True, "settings": {"digits.small": {"seed": 2}}}, "with --quick, .* uses digits.standard; .* --quick"),
+        ({"quick": True, "datasets": ["folder"], "settings": {"digits.small": {}}}, "uses folder; .* change --dataset"),
+        ({"settings": {"folder": {"size": 8}}}, "uses digits.small; .* change --dataset"),
+    ],
+)
+def test_settings_on_the_command_line_for_a_dataset_or_backbone_that_is_not_used_are_refused(given, says):
+    file = FILE.model_copy(update={"quick": Quick(dataset="digits.standard")})
+    with pytest.raises(UsageError, match=rf"^settings for the \w+ {next(iter(given['settings']))} change .*{says}$"):
+        changed(file, **given)
+
+
+def test_settings_on_the_command_line_for_a_method_that_is_left_out_are_accepted():
+    part, _ = changed(methods=["lsh"], settings={"dhn": {"weight": 0.3}})
+    assert part.set["dhn"] == {"weight": 0.3}
 
 
 @pytest.mark.parametrize("name", shipped())
