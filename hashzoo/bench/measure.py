@@ -22,7 +22,7 @@ from hashzoo.data.integrity import Inspection
 from hashzoo.data.split_file import split_digest
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.evaluation.chance import expected_scores, has_chance, largest_error, standard_error
-from hashzoo.evaluation.code_metrics import code_metrics, commonest_share, evaluate_codes
+from hashzoo.evaluation.code_metrics import code_metrics, code_use, evaluate_codes
 from hashzoo.evaluation.metrics import Evaluation, higher_is_better
 from hashzoo.evaluation.scoring import (
     code_sample,
@@ -42,7 +42,7 @@ from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results import provenance
 from hashzoo.results.cell import Cell
-from hashzoo.results.warnings import COMMONEST, MARGIN, chance_facts
+from hashzoo.results.warnings import CLASSES, COMMONEST, DISTINCT, MARGIN, chance_facts
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
 from hashzoo.training.checkpoints import Checkpoints
@@ -293,12 +293,13 @@ def _facts(setup: Setup, method: Method, index: Index, evaluation: Evaluation) -
 
 
 def _collapse_facts(setup: Setup, index: Index, evaluation: Evaluation) -> dict[str, float]:
-    """What the warnings of a row are made of: the main score of a random order, and the share of the commonest code."""
+    """What the warnings of a row are made of: the main score of a random order, and the numbers of codes and classes."""
     from hashzoo.results.leaderboard import main_metric, natural  # here, since it imports pandas
 
     found: dict[str, float] = {}
     if (stored := index.bits()) is not None:
-        found[COMMONEST] = commonest_share(stored)
+        found[DISTINCT], found[COMMONEST] = code_use(stored)
+        found[CLASSES] = int((setup.data.database.labels > 0).any(0).sum())
     names = [name for name in sorted(evaluation.per_query, key=natural) if has_chance(name, setup.extra)]
     main = main_metric(names, setup.extra)
     if main is not None and higher_is_better(main, setup.extra):

@@ -261,7 +261,7 @@ def _compare_methods(board: StoredBoard, chosen: _CompareOptions, form: str) -> 
         form,
         lambda: paired.render_paired(found, str(name)),
         lambda: [paired.pair_record(pair, str(name)) for pair in found],
-        paired.notes(found),
+        [*paired.notes(found), *paired.other_test(found, board)],
     )
 
 

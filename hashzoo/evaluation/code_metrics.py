@@ -100,12 +100,12 @@ def evaluate_codes(sample: CodeSample | None, metrics: Mapping[str, CodeMetric])
     return values
 
 
-def commonest_share(bits: NDArray[np.bool_]) -> float:
-    """The share of the items (N, K) that have the most frequent code.
+def code_use(bits: NDArray[np.bool_]) -> tuple[int, float]:
+    """The number of different codes of the items (N, K), and the share of the items that have the most frequent one.
 
-    >>> commonest_share(np.array([[1, 0], [1, 0], [0, 0], [1, 0]], bool))
-    0.75
+    >>> code_use(np.array([[1, 0], [1, 0], [0, 0], [1, 0]], bool))
+    (2, 0.75)
     """
     packed = np.ascontiguousarray(np.packbits(bits, axis=1))
     _, counts = np.unique(packed.view(f"V{packed.shape[1]}").ravel(), return_counts=True)
-    return float(counts.max() / len(bits))
+    return len(counts), float(counts.max() / len(bits))

@@ -13,6 +13,7 @@ from hashzoo.results.cell import Cell
 from hashzoo.results.paired import UNLIKE
 from hashzoo.results.provenance import origins
 from hashzoo.results.ranking import VALIDATION, queries_warning
+from hashzoo.results.warnings import MEANINGS
 
 _FAMILIES = {
     "map": "mean average precision",
@@ -160,7 +161,9 @@ def _row_warnings(entries: Sequence[BoardEntry]) -> list[str]:
         )
     for what, named in sorted(_rows_by_warning(entries).items()):
         rest = f" and {len(named) - _MAX_LISTED} others" if len(named) > _MAX_LISTED else ""
-        warnings.append(f"Rows that are ok, with the warning “{what}”: {', '.join(named[:_MAX_LISTED])}{rest}.")
+        meaning = f" ({MEANINGS[what]})" if what in MEANINGS else ""
+        names = ", ".join(named[:_MAX_LISTED])
+        warnings.append(f"Rows that are ok, with the warning “{what}”{meaning}: {names}{rest}.")
     if backbones := sorted({entry.facts["backbone"] for entry in entries if entry.facts["contaminated"]}):
         warnings.append(
             f"Contaminated: {', '.join(backbones)} was trained with labels of images or classes of this dataset, so "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
 from hashzoo.results.leaderboard import PLACE, main_metric, metrics, records, validation_columns
 from hashzoo.results.ranking import VALIDATION, best_rows, blocks, ranked, ranking_warnings
 from hashzoo.results.table import UNLIMITED, Column, Entry, TextTable
+from hashzoo.results.warnings import MEANINGS
 
 #: What the mark of a stale row means.
 STALE = "stale: measured with code other than the installed code; run hashzoo bench again to update"
@@ -112,15 +113,27 @@ class BoardView:
         mark = "≈" if name == self.metric and row[_NUMBER] in self.alike else ""
         return entry(name, row, self.best, mark)
 
+    def _hidden(self) -> Iterator[str]:
+        """What all rows share and no column shows."""
+        for name, usual in (("backbone", ""), ("budget", "equal")):
+            values = {row[name] for row in self.rows}
+            if len(values) == 1 and name not in self.columns and not values & {usual, "", None}:
+                yield f"{name}={min(values)}"
+        if self.shared:
+            yield self.shared
+
     def _notes(self) -> list[str]:
         shown = [row for row in self.rows if row["status"] != "ok"]
-        lines = [f"all rows: {self.shared}"] if self.shared else []
+        lines = [f"all rows: {shared}"] if (shared := " ".join(self._hidden())) else []
         lines += [f"{row['method']} at {row['bits']}: {row['status']}: {row['reason']}" for row in shown]
         if any(name in self.columns for _, name in self.best):
             lines.append(BEST)
         if self.tests and self.metric in self.columns:
             lines.append(f"\u2248: was tested and cannot be told from the best of its number of bits; {self.tests}")
         lines += self.warnings
+        if "warnings" in self.columns:
+            texts = [str(row.get("warnings") or "") for row in self.rows]
+            lines += [f"{name}: {meaning}" for name, meaning in MEANINGS.items() if any(name in one for one in texts)]
         if any(row.get(f"{name}_std") is not None for row in self.rows for name in self.columns):
             lines.append(_SPREAD)
         if names := [name.removeprefix("vs ") for name in self.columns if name.startswith("vs ")]:

@@ -1,4 +1,4 @@
-"""What a row warns of although its status is ok: a score at chance, a loss that rose, one code for all images.
+"""What a row warns of although its status is ok: a score at chance, a loss that rose, too few different codes.
 
 The warnings are facts, not verdicts: a control that is meant to score at chance has one too. They are computed from the
 cell, so boards of cells that an older hashzoo measured have only those that their cells allow.
@@ -16,11 +16,17 @@ from hashzoo.results.cell import Cell
 from hashzoo.results.significance import LEVEL
 
 AT_CHANCE, LOSS_ROSE, ONE_CODE = "at chance", "loss rose", "one code for 99 % of the images"
+ONE_A_CLASS = "at most one code per class"
+KINDS = (AT_CHANCE, LOSS_ROSE, ONE_CODE, ONE_A_CLASS)
+#: What a warning means for scores, by its text, where the text does not say it.
+MEANINGS = {ONE_A_CLASS: "there are no more codes than classes, so ranking within a class is by ties"}
 
 #: The facts of a cell that hold the expected score of a random order, by metric, and its standard error.
 CHANCE, CHANCE_ERROR = "chance ", " standard error"
 #: The fact with the share of the database images that have the most frequent code.
 COMMONEST = "commonest_code"
+#: The facts with the number of different codes of the database images, and of classes that have database images.
+DISTINCT, CLASSES = "distinct_codes", "database_classes"
 #: How many standard errors a score must be above that of a random order: a one-sided test at 5 %.
 MARGIN = float(-ndtri(LEVEL))
 _SHARE = 0.99
@@ -43,11 +49,13 @@ def list_warnings(cell: Cell) -> list[str]:
     """The warnings of a cell; none if it is not ok."""
     if cell.status != "ok":
         return []
-    share = cell.facts.get(COMMONEST)
+    share, distinct, classes = (cell.facts.get(name) for name in (COMMONEST, DISTINCT, CLASSES))
+    one_code = isinstance(share, float) and share >= _SHARE
     found = {
         AT_CHANCE: _is_at_chance(cell),
         LOSS_ROSE: loss_rose(cell.curve),
-        ONE_CODE: isinstance(share, float) and share >= _SHARE,
+        ONE_CODE: one_code,
+        ONE_A_CLASS: not one_code and isinstance(distinct, int) and isinstance(classes, int) and distinct <= classes,
     }
     return [name for name, applies in found.items() if applies]
 
@@ -55,7 +63,7 @@ def list_warnings(cell: Cell) -> list[str]:
 def join_warnings(cells: Sequence[Cell]) -> str:
     """The warnings of the cells of a row, and how many of its seeds have one that not all have."""
     by_cell = [list_warnings(cell) for cell in cells]
-    counts = {name: sum(name in own for own in by_cell) for name in (AT_CHANCE, LOSS_ROSE, ONE_CODE)}
+    counts = {name: sum(name in own for own in by_cell) for name in KINDS}
     named = {name: "" if n == len(cells) else f" ({n} of {len(cells)} seeds)" for name, n in counts.items() if n}
     return "; ".join(name + share for name, share in named.items())
 

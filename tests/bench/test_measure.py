@@ -20,6 +20,7 @@ from hashzoo.errors import UsageError
 from hashzoo.evaluation.metrics import parse
 from hashzoo.evaluation.scoring import class_groups, query_codes, score_queries
 from hashzoo.registry import zoo
+from hashzoo.results.warnings import ONE_A_CLASS, list_warnings
 from hashzoo.testing import Probe, synthetic_splits
 from hashzoo.training.feature_store import FrozenBackbone
 
@@ -167,6 +168,15 @@ def test_a_ranking_that_uses_the_classifier_is_marked_on_its_row():
     cell, _ = measure(job_of("swin-dual-stream", train={"epochs": 1}, set=options))
     assert cell.facts["marks"] == "uses the classifier"
     assert cell.facts["stored_bits"] == 8 + 32 * 10
+
+
+def test_a_method_that_stores_the_predicted_class_has_the_warning_of_one_code_per_class():
+    cell, _ = measure(job_of("classifier", train={"epochs": 1}))
+    assert cell.facts["distinct_codes"] <= cell.facts["database_classes"] == 10
+    assert ONE_A_CLASS in list_warnings(cell)
+    other, _ = measure(job_of("lsh"))
+    assert other.facts["distinct_codes"] > 10
+    assert ONE_A_CLASS not in list_warnings(other)
 
 
 def test_a_method_that_fails_when_built_is_no_refusal():

@@ -61,9 +61,15 @@ def test_a_misspelled_name_in_a_file_is_still_refused():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"backbone": "tiny", "settings": {"torchvision/mobilenet_v2": {"size": 64}}}, "uses tiny; .* change --backbone"),
+        (
+            {"backbone": "tiny", "settings": {"torchvision/mobilenet_v2": {"size": 64}}},
+            "uses tiny; .* change --backbone",
+        ),
         ({"settings": {"pixels": {}}}, "uses torchvision/mobilenet_v2; .* change --backbone"),
-        ({"quick": True, "settings": {"digits.small": {"seed": 2}}}, "with --quick, .* uses digits.standard; .* --quick"),
+        (
+            {"quick": True, "settings": {"digits.small": {"seed": 2}}},
+            "with --quick, .* uses digits.standard; .* --quick",
+        ),
         ({"quick": True, "datasets": ["folder"], "settings": {"digits.small": {}}}, "uses folder; .* change --dataset"),
         ({"settings": {"folder": {"size": 8}}}, "uses digits.small; .* change --dataset"),
     ],

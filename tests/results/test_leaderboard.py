@@ -554,12 +554,14 @@ def test_settings_that_all_rows_share_are_said_once():
     ]
     text = shown(board_frame(cells), width=150)
     assert text.count("size=128") == text.count("weights=a [b]") == 1
-    assert "all rows: size=128 weights=a [b]" in text
+    assert "all rows: backbone=tiny size=128 weights=a [b]\n" in text
     assert line(text, "dhn weight=0.2 ")
     assert line(text, "dhn lr=0.1 ")
-    assert "all rows" not in shown(board_frame(cells[:1]), width=150)
+    assert "all rows: backbone=tiny\n" in shown(board_frame(cells[:1]), width=150)
     assert "lsh size=128" in shown(board_frame(cells[:1]), width=150)
-    assert "all rows" not in shown(board_frame([*cells, a_cell("itq")]), width=150)
+    assert "all rows: backbone=tiny\n" in shown(board_frame([*cells, a_cell("itq")]), width=150)
+    text = shown(board_frame([a_cell("itq", backbone="pixels", budget_kind="paper"), a_cell(budget_kind="paper")]))
+    assert "all rows: budget=paper\n" in text  # the backbones differ, so they are a column
 
 
 def test_a_score_is_starred_only_where_somebody_knows_that_more_is_better():

@@ -152,6 +152,20 @@ def test_a_folder_without_arrays_is_compared_by_its_means(tmp_path):
     assert "no scores of single queries in b/cells/*.npz for map@all" in result.stdout
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_methods_without_arrays_are_sent_to_the_test_that_needs_none_if_they_have_seeds_for_it(seeds, tmp_path):
+    for seed in range(seeds):
+        put(tmp_path / "a", "dhn", 0.5, seed=seed)
+        put(tmp_path / "a", "itq", 0.4, seed=seed)
+    for file in (tmp_path / "a" / "cells").glob("*.npz"):
+        file.unlink()
+    result = compared(tmp_path, "a", "--between", "dhn,itq")
+    assert "not tested: no scores of single queries in a/cells/*.npz" in result.stdout
+    line = "hashzoo compare a --against dhn tests the means of seeds and needs none of them"
+    assert (line in result.stdout) == (seeds > 1)
+    assert "cannot be told" in compared(tmp_path, "a", "--against", "dhn").stdout or seeds == 1
+
+
 def test_a_damaged_array_is_trouble(tmp_path):
     for folder in ("a", "b"):
         put(tmp_path / folder)

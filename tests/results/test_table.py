@@ -101,7 +101,7 @@ def test_every_mark_of_a_table_is_explained_below_it():
 
 def test_a_mark_that_is_not_used_is_not_explained():
     [made] = render.render(board_frame([a_cell(metrics={"empty@h2": 0.5})]))
-    assert not made.notes
+    assert made.notes == ["all rows: backbone=tiny"]
 
 
 # --- formats ---

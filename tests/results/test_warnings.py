@@ -9,6 +9,7 @@ from hashzoo.results.leaderboard import board_frame, cells_frame
 from hashzoo.results.warnings import (
     AT_CHANCE,
     LOSS_ROSE,
+    ONE_A_CLASS,
     ONE_CODE,
     chance_facts,
     join_warnings,
@@ -42,6 +43,9 @@ def a_trained_cell(score=0.5, losses=(3.0, 2.0), **facts):
         (a_trained_cell(commonest_code=0.99), [ONE_CODE]),
         (a_trained_cell(commonest_code=0.989), []),
         (a_trained_cell(score=0.1, losses=(1.0, 1.5), commonest_code=1.0), [AT_CHANCE, LOSS_ROSE, ONE_CODE]),
+        (a_trained_cell(distinct_codes=10, database_classes=10), [ONE_A_CLASS]),
+        (a_trained_cell(distinct_codes=11, database_classes=10), []),
+        (a_trained_cell(distinct_codes=2, database_classes=10, commonest_code=0.995), [ONE_CODE]),
         (a_cell(), []),  # of an older hashzoo
         (failed(provenance={"curve": curve(1, 2)}), []),
     ],
@@ -99,6 +103,12 @@ def test_show_has_a_column_of_warnings_only_if_there_are_any():
     assert "warnings" in text
     assert "at chance" in text
     assert "warnings" not in leaderboard.metrics(board_frame([a_trained_cell()]))
+
+
+def test_show_says_what_one_code_per_class_means_for_the_ranking():
+    text = shown(board_frame([a_trained_cell(distinct_codes=10, database_classes=10)]))
+    assert "at most one code per class: there are no more codes than classes, so ranking within a class is by" in text
+    assert "ranking within a class" not in shown(board_frame([a_trained_cell(score=0.1)]))
 
 
 def test_what_a_damaged_or_foreign_curve_holds_is_not_an_error():
