@@ -293,7 +293,7 @@ def _facts(setup: Setup, method: Method, index: Index, evaluation: Evaluation) -
 
 
 def _collapse_facts(setup: Setup, index: Index, evaluation: Evaluation) -> dict[str, float]:
-    """What the warnings of a row are made of: the main score of a random order, and the numbers of codes and classes."""
+    """What the warnings of a row are made of: the main score of a random order, and how many codes there are."""
     from hashzoo.results.leaderboard import main_metric, natural  # here, since it imports pandas
 
     found: dict[str, float] = {}

@@ -12,7 +12,7 @@ from hashzoo.results.by_dataset import BoardEntry, DatasetBoard, Results
 from hashzoo.results.cell import Cell
 from hashzoo.results.paired import UNLIKE
 from hashzoo.results.provenance import origins
-from hashzoo.results.ranking import VALIDATION, queries_warning
+from hashzoo.results.ranking import FOLDER, VALIDATION, folder_of, queries_warning
 from hashzoo.results.warnings import MEANINGS
 
 _FAMILIES = {
@@ -83,6 +83,7 @@ def protocol_terms(board: DatasetBoard) -> list[tuple[str, str]]:
     cells = [cell for entry in board.entries for cell in entry.row.cells]
     terms = [
         ("Images", _distinct(row["source"] for row in rows)),
+        ("Folder", _distinct(f"{folder} ({FOLDER})" for row in rows if (folder := folder_of(row)))),
         ("Training set", _numbers(rows, "train", "images")),
         ("Database", _numbers(rows, "database_size", "images")),
         ("Queries", _numbers(rows, "queries", "queries")),

@@ -1,7 +1,7 @@
 """One row compared with the other rows of its block: the tests behind the statements of ``report`` and ``compare``.
 
-A block is the rows of one benchmark, dataset and number of bits. The tests of a block are one family: their p values
-are corrected together (Holm).
+A block is the rows of one benchmark, dataset (of images of one folder) and number of bits. The tests of a block are
+one family: their p values are corrected together (Holm).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
 from hashzoo.results import leaderboard, render
 from hashzoo.results.board import BoardRow, StoredBoard
 from hashzoo.results.paired import EQUAL, UNLIKE, compare_pairs
-from hashzoo.results.ranking import competes, ranked
+from hashzoo.results.ranking import competes, dataset_of, folder_of, ranked
 from hashzoo.results.significance import FEWEST_SEEDS, LEVEL, holm
 from hashzoo.results.table import Column, Entry, TextTable
 
@@ -157,7 +157,7 @@ def blocks_against(board: StoredBoard, method: str, metric: str, extra: ExtraMet
         raise UsageError(f"{board.path}: {unknown_name('method', method, known)}")
     found: dict[tuple[Any, ...], list[BoardRow]] = {}
     for row in rows:
-        found.setdefault(tuple(row.facts[name] for name in ("benchmark", "dataset", "bits")), []).append(row)
+        found.setdefault((*dataset_of(row.facts), row.facts["bits"]), []).append(row)
     blocks = []
     for _, block in sorted(found.items()):
         ordered = ranked(block, metric, lambda row: row.facts, descending=higher_is_better(metric, extra))
@@ -200,7 +200,8 @@ def render_against(blocks: Sequence[Block], metric: str) -> list[TextTable]:
             ]
             entries.append([Entry(printable(one)) for one in texts])
         title = (
-            f"{reference['benchmark']}: {reference['dataset']}, {reference['bits']} bits, {metric} against {name} "
+            f"{reference['benchmark']}: {reference['dataset']}, {folder_of(reference) and f'{folder_of(reference)}, '}"
+            f"{reference['bits']} bits, {metric} against {name} "
             f"({reference[metric]:.4f})"
         )
         tables.append(TextTable(columns, entries, printable(title)))

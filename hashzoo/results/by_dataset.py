@@ -21,7 +21,7 @@ from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode, main_metric, natural
 from hashzoo.results.mean_ranks import mean_ranks
 from hashzoo.results.merge import read_boards
-from hashzoo.results.ranking import competes, is_chosen_by_queries, ranked, ranking_column
+from hashzoo.results.ranking import competes, dataset_of, is_chosen_by_queries, ranked, ranking_column
 from hashzoo.results.store import DamagedError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -81,7 +81,7 @@ class DatasetBoard:
         number: Its number on the page.
         benchmark: The benchmark.
         dataset: The dataset.
-        title: The dataset, and also the benchmark if the results have several.
+        title: The dataset, and also the benchmark and the folder of images if the results have several.
         metric: The metric that rows are ranked by; empty if no row has a score.
         metrics: All metrics of the rows.
         higher_better: The metrics that are better when higher.
@@ -274,13 +274,13 @@ def build_results(stored: StoredBoard, metric: str | None, extra: ExtraMetrics |
     facts = [
         missing | {name: _finite_or_none(v) for name, v in row.items()} for row in leaderboard.records(stored.frame)
     ]
-    parts: dict[tuple[str, str], list[BoardRow]] = {}
+    parts: dict[tuple[str, str, str], list[BoardRow]] = {}
     rows = stored.rows(facts)
     for row in rows:
-        parts.setdefault((row.facts["benchmark"], row.facts["dataset"]), []).append(row)
+        parts.setdefault(dataset_of(row.facts), []).append(row)
     named = {place: _name_rows([dict(row.facts) for row in part]) for place, part in parts.items()}
     numbers = {name: i for i, name in enumerate(sorted({name for *_, names in named.values() for name in names}))}
-    boards, several = [], len({benchmark for benchmark, _ in parts}) > 1
+    boards, several = [], len({benchmark for benchmark, *_ in parts}) > 1
     for number, (place, part) in enumerate(sorted(parts.items(), key=lambda item: [natural(name) for name in item[0]])):
         metrics = [name for name in all_metrics if any(row.facts.get(name) is not None for row in part)]
         higher_better = [name for name in metrics if higher_is_better(name, extra)]
@@ -291,12 +291,14 @@ def build_results(stored: StoredBoard, metric: str | None, extra: ExtraMetrics |
             for row, one, name in zip(part, rest, names, strict=True)
         ]
         title = f"{place[1]} ({place[0]})" if several else place[1]
+        if [one[:2] for one in parts].count(place[:2]) > 1:  # images of several folders
+            title += f" {place[2]}"
         held = [
             name
             for name in leaderboard.validation_columns(stored.frame)
             if any(row.facts.get(name) is not None for row in part)
         ]
-        boards.append(DatasetBoard(number, *place, title, main, metrics, higher_better, shared, entries, held))
+        boards.append(DatasetBoard(number, *place[:2], title, main, metrics, higher_better, shared, entries, held))
     return Results(stored.path, boards, sorted(numbers), stored.frame, stored.faults, stored.superseded, rows)
 
 

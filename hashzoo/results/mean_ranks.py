@@ -16,6 +16,7 @@ from scipy import stats
 from hashzoo.errors import UsageError, printable, unknown_name
 from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
 from hashzoo.results.leaderboard import main_metric, metrics, records
+from hashzoo.results.ranking import folder_of
 from hashzoo.results.render import STALE
 from hashzoo.results.significance import LEVEL, Floats, holm
 from hashzoo.results.table import Column, Entry, TextTable
@@ -23,7 +24,7 @@ from hashzoo.results.table import Column, Entry, TextTable
 #: Why there are no groups.
 TOO_FEW = "too few blocks to tell any methods apart"
 
-#: The columns of a block, in which methods are ranked.
+#: The columns of a block, in which methods are ranked; images of the user's own also have to be of one folder.
 BLOCK = ("benchmark", "dataset", "backbone", "bits")
 
 
@@ -35,7 +36,7 @@ class Ranking:
         metric: The metric that they are ranked by.
         methods: Their names, the best one first.
         ranks: (k,) mean ranks in that order.
-        blocks: The blocks over which the mean is taken, as values of ``BLOCK``.
+        blocks: The blocks over which the mean is taken, as values of ``BLOCK`` and the folder.
         friedman: The p value of the Friedman test that all methods rank equally.
         groups: Runs (first, last) of methods in that order that were tested and cannot be told apart; empty if there
             are too few blocks for a test.
@@ -141,9 +142,9 @@ def _scores(
     left_out: dict[str, str] = {}
     blocks: set[tuple[Any, ...]] = set()
     for row in rows:
-        block, method = tuple(row[name] for name in BLOCK), row["method"]
+        block, method = (*(row[name] for name in BLOCK), folder_of(row)), row["method"]
         blocks.add(block)
-        where = " ".join(map(str, block))
+        where = _place(block)
         if row["status"] != "ok":
             left_out.setdefault(method, f"{row['status']} at {where}")
         elif row.get(metric) is None:
@@ -155,9 +156,13 @@ def _scores(
     ordered = sorted(blocks)
     for method, scores in found.items():
         if missing := [block for block in ordered if block not in scores]:
-            left_out.setdefault(method, f"no row at {' '.join(map(str, missing[0]))}")
+            left_out.setdefault(method, f"no row at {_place(missing[0])}")
     complete = {method: [scores[b] for b in ordered] for method, scores in found.items() if method not in left_out}
     return complete, left_out, ordered
+
+
+def _place(block: tuple[Any, ...]) -> str:
+    return " ".join(str(value) for value in block if value != "")
 
 
 def mean_ranks(scores: ArrayLike) -> Floats:
@@ -272,7 +277,7 @@ def _letter(number: int) -> str:
 
 def notes(ranking: Ranking) -> list[str]:
     """Lines that explain the ranks."""
-    datasets = {block[:3] for block in ranking.blocks}
+    datasets = {(*block[:3], block[-1]) for block in ranking.blocks}
     lines = [f"Mean ranks by {ranking.metric} in {len(ranking.blocks)} blocks (benchmark, dataset, backbone, bits)."]
     if ranking.groups:
         lines.append(

@@ -12,6 +12,7 @@ import numpy as np
 from hashzoo.errors import EnvironmentFailure, UsageError, printable, unknown_name
 from hashzoo.results import leaderboard, render, store
 from hashzoo.results.board import BoardRow, StoredBoard
+from hashzoo.results.ranking import dataset_of
 from hashzoo.results.regressions import stale_mark
 from hashzoo.results.significance import (
     FEWEST_SEEDS,
@@ -113,7 +114,7 @@ def pair_methods(board: StoredBoard, methods: Sequence[str]) -> list[tuple[Board
     blocks: dict[tuple[Any, ...], list[BoardRow]] = {}
     for row in rows:
         if row.facts["method"] in methods:
-            blocks.setdefault(tuple(row.facts[n] for n in ("benchmark", "dataset", "bits")), []).append(row)
+            blocks.setdefault((*dataset_of(row.facts), row.facts["bits"]), []).append(row)
     pairs = list[tuple[BoardRow, BoardRow]]()
     for _, block in sorted(blocks.items()):
         block.sort(key=lambda row: list(methods).index(row.facts["method"]))
@@ -260,7 +261,7 @@ _COLUMNS = (
 def render_paired(pairs: Sequence[Pair], metric: str) -> list[TextTable]:
     """A table for each benchmark and dataset: differences, second minus first, intervals and corrected p values."""
     tables = []
-    for key, members in itertools.groupby(pairs, lambda p: (p.first.facts["benchmark"], p.first.facts["dataset"])):
+    for key, members in itertools.groupby(pairs, lambda p: dataset_of(p.first.facts)):
         group = list(members)
         _, sides = render.without_shared([dict(row.facts) for pair in group for row in (pair.first, pair.second)])
         rows = [
@@ -269,7 +270,11 @@ def render_paired(pairs: Sequence[Pair], metric: str) -> list[TextTable]:
         notes = ["difference: second minus first"]
         if any(entry.mark for row in rows for entry in row):
             notes.append(f"*: significant at {100 * LEVEL:.0f} %")
-        tables.append(TextTable(_COLUMNS, rows, printable(f"{key[0]}: {key[1]}, {metric}"), notes))
+        tables.append(
+            TextTable(
+                _COLUMNS, rows, printable(", ".join(filter(None, (f"{key[0]}: {key[1]}", key[2], metric)))), notes
+            )
+        )
     return tables
 
 

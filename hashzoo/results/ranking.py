@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -11,6 +12,28 @@ Row = TypeVar("Row", bound=Mapping[str, Any])
 
 #: The start of the columns, and of the facts of a cell, that hold scores of the validation images.
 VALIDATION = "validation "
+
+
+#: What the digests mean that :func:`folder_of` finds.
+FOLDER = "a digest of the images stands for their folder, and only rows with the same one are compared"
+
+
+def folder_of(row: Mapping[str, Any]) -> str:
+    """The settings of a row that stand for the folder or table of the user's own images; empty for other datasets.
+
+    A cell records the digest of the images instead of a path that a dataset requires
+    (:func:`hashzoo.registry.build.without_paths`), so rows of one dataset can be of different images.
+
+    >>> folder_of({"dataset": "folder", "settings": "weight=0.2 folder.size=96 folder.root=88512e4e0de54304"})
+    'folder.root=88512e4e0de54304'
+    """
+    name = re.escape(str(row["dataset"]))
+    return " ".join(re.findall(rf"(?<!\S){name}\.\w+=[0-9a-f]{{16}}(?!\S)", str(row.get("settings") or "")))
+
+
+def dataset_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What rows that are compared with each other share: benchmark, dataset, and the folder of the user's images."""
+    return str(row["benchmark"]), str(row["dataset"]), folder_of(row)
 
 
 def competes(row: Mapping[str, Any]) -> bool:

@@ -14,7 +14,16 @@ from pandas import DataFrame
 from hashzoo.errors import UsageError, printable, unknown_name
 from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
 from hashzoo.results.leaderboard import PLACE, main_metric, metrics, records, validation_columns
-from hashzoo.results.ranking import VALIDATION, best_rows, blocks, ranked, ranking_warnings
+from hashzoo.results.ranking import (
+    FOLDER,
+    VALIDATION,
+    best_rows,
+    blocks,
+    dataset_of,
+    folder_of,
+    ranked,
+    ranking_warnings,
+)
 from hashzoo.results.table import UNLIMITED, Column, Entry, TextTable
 from hashzoo.results.warnings import MEANINGS
 
@@ -56,7 +65,7 @@ def add_differences(frame: DataFrame, by: str = "bits", extra: ExtraMetrics | No
 
 
 def _block(row: Mapping[str, Any], by: str) -> tuple[Any, ...]:
-    return row["benchmark"], row["dataset"], row[by]
+    return *dataset_of(row), row[by]
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,8 @@ class BoardView:
     def _notes(self) -> list[str]:
         shown = [row for row in self.rows if row["status"] != "ok"]
         lines = [f"all rows: {shared}"] if (shared := " ".join(self._hidden())) else []
+        if folder := folder_of({"dataset": self.dataset, "settings": f"{self.shared} {self.rows[0]['settings']}"}):
+            lines.append(f"{folder}: {FOLDER}; --json has the commands with the paths")
         lines += [f"{row['method']} at {row['bits']}: {row['status']}: {row['reason']}" for row in shown]
         if any(name in self.columns for _, name in self.best):
             lines.append(BEST)
@@ -262,10 +273,10 @@ _WIDEST = {"method": 28, "warnings": 18}  # characters before text is folded
 
 
 def by_dataset(frame: DataFrame) -> list[list[dict[str, Any]]]:
-    """The rows of a board by benchmark and dataset."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    """The rows of a board by benchmark, dataset and, for images of the user, their folder."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in records(frame):
-        groups.setdefault((row["benchmark"], row["dataset"]), []).append(row)
+        groups.setdefault(dataset_of(row), []).append(row)
     return list(groups.values())
 
 

@@ -9,8 +9,13 @@ from click.testing import CliRunner
 
 from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure
+from hashzoo.report.results import build_results
 from hashzoo.results import leaderboard, paired, store
+from hashzoo.results.against import blocks_against
 from hashzoo.results.board import BoardRow, read_board, write_board
+from hashzoo.results.mean_ranks import rank
+from hashzoo.results.ranking import folder_of
+from hashzoo.results.render import views
 from tests.results.test_leaderboard import a_cell, failed
 
 QUERIES = 120
@@ -99,6 +104,38 @@ def test_one_method_with_several_settings_is_compared_with_itself(tmp_path):
     put(tmp_path / "a", "dhn", 0.6, settings="weight=0.2", hyperparameters={"weight": 0.2})
     [(first, second)] = paired.pair_methods(read_board(tmp_path / "a"), ["dhn"])
     assert paired.pair_name(first.facts, second.facts) == "dhn -> dhn weight=0.2"
+
+
+def two_photo_folders(folder):
+    """A board of images of two folders, which the settings tell apart by a digest."""
+    for level, digest in ((0.5, "88512e4e0de54304"), (0.3, "123624700c2df849")):
+        own = {"dataset": "folder", "settings": f"folder.size=96 folder.root={digest}", "data": digest}
+        for number, method in enumerate(("dhn", "itq", "lsh")):
+            role = "baseline" if method == "lsh" else ""
+            for seed in (0, 1):
+                put(folder, method, level - 0.05 * number, seed, 10 * number + seed, role=role, **own)
+
+
+def test_images_of_several_folders_are_blocks_of_their_own_in_every_comparison(tmp_path):
+    two_photo_folders(tmp_path / "a")
+    board = read_board(tmp_path / "a")
+    pairs = paired.pair_methods(board, ["dhn", "itq"])
+    assert [folder_of(a.facts) == folder_of(b.facts) for a, b in pairs] == [True, True]
+    assert len(paired.render_paired(paired.compare_pairs(pairs, "map@all"), "map@all")) == 2
+    assert [len(block.others) for block in blocks_against(board, "dhn", "map@all")] == [2, 2]
+    ranking = rank([board.frame])
+    assert (ranking.methods, len(ranking.blocks)) == (["dhn", "itq", "lsh"], 2)
+    first, second = views(board.frame)
+    for view, digest, best in ((first, "123624700c2df849", 0.3), (second, "88512e4e0de54304", 0.5)):
+        assert len(view.rows) == 3
+        assert view.table().notes[0] == f"all rows: backbone=tiny folder.size=96 folder.root={digest}"
+        assert view.table().notes[1].startswith(f"folder.root={digest}: a digest of the images stands for their folder")
+        assert {row["vs lsh"] for row in view.rows} == {row["map@all"] - view.rows[-1]["map@all"] for row in view.rows}
+        assert view.rows[0]["map@all"] == pytest.approx(best, abs=0.02)
+    assert sorted(one.title for one in build_results(board, None, {}).boards) == [
+        "folder folder.root=123624700c2df849",
+        "folder folder.root=88512e4e0de54304",
+    ]
 
 
 def test_the_correction_counts_all_pairs_that_were_tested(tmp_path):
