@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from markupsafe import Markup
 
+from hashzoo.report.style import LINES
 from hashzoo.report.svg import Axis, Label, num, path, separate, short_number, svg, text
 from hashzoo.results.by_dataset import BoardEntry
 from hashzoo.results.warnings import epoch_losses
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 230.0, 160.0, 34.0, 8.0, 24.0, 26.0
 _MAX_TERMS = 6  # lines of terms in a chart
+_LEGEND_ROW = 0.07  # the share of the height of a figure's axes that a row of its legend takes
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,8 @@ def draw_training(axes: Axes, training: Training, colour: str) -> None:
     epochs = np.arange(1, len(training.loss) + 1)
     marker = "o" if len(epochs) < 30 else ""
     axes.plot(epochs, training.loss, color=colour, linewidth=1.8, marker=marker, markersize=3, label="loss", zorder=3)
-    for name, values in training.terms.items():
-        axes.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.6)
-        axes.annotate(name, (epochs[-1], values_end(values)), fontsize=6, ha="right", va="bottom")
+    for style, (name, values) in zip(LINES[1:], training.terms.items(), strict=False):
+        axes.plot(epochs, values, color=colour, linestyle=style, linewidth=1, label=name)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.grid(axis="y", linewidth=0.5, color="#d8dde3")
@@ -113,6 +114,11 @@ def draw_training(axes: Axes, training: Training, colour: str) -> None:
         right = axes.twinx()
         right.spines[["top", "left"]].set_visible(False)
         for name, values in training.validation.items():
-            right.plot(epochs, values, "--", color="black", linewidth=1.2, label=f"validation {name}")
+            right.plot(epochs, values, "--", color="black", linewidth=1.2)
         right.set_ylabel(", ".join(f"validation {name}" for name in training.validation))
         right.set_ylim(0, 1)
+    if training.terms:  # names beside the lines would overprint where lines are close, so they are above all lines
+        rows = -(-(len(training.terms) + 1) // 2)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, low + (high - low) / (1 - _LEGEND_ROW * rows))
+        axes.legend(loc="upper right", ncols=2, fontsize=6, frameon=False, handlelength=2.5, borderaxespad=0)

@@ -270,11 +270,8 @@ def render_paired(pairs: Sequence[Pair], metric: str) -> list[TextTable]:
         notes = ["difference: second minus first"]
         if any(entry.mark for row in rows for entry in row):
             notes.append(f"*: significant at {100 * LEVEL:.0f} %")
-        tables.append(
-            TextTable(
-                _COLUMNS, rows, printable(", ".join(filter(None, (f"{key[0]}: {key[1]}", key[2], metric)))), notes
-            )
-        )
+        title = ", ".join(filter(None, (f"{key[0]}: {key[1]}", key[2], metric)))
+        tables.append(TextTable(_COLUMNS, rows, printable(title), notes))
     return tables
 
 

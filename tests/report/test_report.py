@@ -603,6 +603,23 @@ def test_a_training_is_the_mean_over_the_seeds_and_drawn_with_its_validation(res
     assert training_of(replace(entry, row=replace(entry.row, cells=[]))) is None
 
 
+@pytest.mark.parametrize("count", [2, 6])
+def test_the_names_of_loss_terms_cover_neither_each_other_nor_a_line(count):
+    from hashzoo.report import figures
+    from hashzoo.report.training import Training, draw_training
+
+    terms = {f"a long name {number}": [0.5 + 0.001 * number] * 8 for number in range(count)}
+    figure, [axes] = figures.panels(["title"], 3.4, 2.6, 4)
+    draw_training(axes, Training([float(count)] * 8, terms, {}, 1), "#000000")
+    figure.draw_without_rendering()
+    legend = axes.get_legend()
+    boxes = [text.get_window_extent() for text in [*legend.get_texts(), *axes.texts]]
+    assert [text.get_text() for text in legend.get_texts()] == ["loss", *terms]
+    assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
+    lowest = legend.get_window_extent().y0
+    assert all(line.get_window_extent().y1 < lowest for line in axes.lines)
+
+
 def test_rows_ranked_by_validation_are_called_best_by_it(results, tmp_path):
     folder = tmp_path / "board"
     for file in sorted((results / "cells").glob("small.itq.*.json")):
