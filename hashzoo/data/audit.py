@@ -21,6 +21,7 @@ from hashzoo.data.near_duplicates import (
     Fingerprints,
     compute_fingerprints,
     find_copies,
+    find_copies_inside,
     find_near_duplicates,
     name_of,
 )
@@ -68,6 +69,10 @@ KINDS = {
         "copies",
     ),
     "duplicates": Kind("an image counts more than once in a part", "list every image once"),
+    "copies-in-a-part": Kind(
+        "an image counts more than once in a part, under different ids: in training, or among the results of a query",
+        "remove all but one of the images, or give them the same labels if these differ",
+    ),
     "unlabelled-queries": Kind(
         "a query without labels has no relevant item; hashzoo excludes it from means, other code counts it as 0",
         "remove it from the queries",
@@ -142,7 +147,10 @@ KINDS = {
 }
 KINDS = {name: Kind(kind.why, kind.cure, kind.note or name) for name, kind in KINDS.items()}
 #: Findings that are reported and never fail a check.
-STATEMENTS = ("no-images", "passed-over", "read-as-parts", "not-read", "unlabelled-train", "value-range")
+STATEMENTS = (
+    *("no-images", "copies-in-a-part", "passed-over", "read-as-parts", "not-read", "unlabelled-train"),
+    "value-range",
+)
 
 
 @dataclass(frozen=True)
@@ -315,6 +323,7 @@ def image_findings(data: Splits, near: int | None, progress: ProgressCallback) -
     findings += [
         *lost_classes(data, {name: one.state == OK for name, one in prints.items()}),
         _value_ranges(parts, prints),
+        _copies_inside(parts, prints),
     ]
     training = ["train", *(["validation"] if data.validation is not None else [])]
     ids = data.query.ids.numpy()
@@ -330,6 +339,21 @@ def image_findings(data: Splits, near: int | None, progress: ProgressCallback) -
             for name, pairs in ((f"query-copy-in-{where}", copies), (f"query-near-{where}", similar))
         ]
     return findings
+
+
+def _copies_inside(parts: Mapping[str, Split], prints: Mapping[str, Fingerprints]) -> AuditFinding:
+    """Exact copies of images inside each part."""
+    count, unlike, examples, details = 0, 0, list[str](), list[str]()
+    for name, part in parts.items():
+        if pairs := find_copies_inside(prints[name], part.ids.numpy()):
+            rows, originals = list(pairs), list(pairs.values())
+            unlike += int((part.labels[rows] != part.labels[originals]).any(1).sum())
+            count += len(pairs)
+            examples += _describe_pairs(dict(list(pairs.items())[:EXAMPLES]), part, part).values()
+            details.append(f"{len(pairs)} in {name}")
+    total = sum(len(part) for part in parts.values())
+    detail = ", ".join(details) + (f"; {unlike} with other labels than the first" if unlike else "")
+    return AuditFinding("copies-in-a-part", count, total, tuple(examples[:EXAMPLES]), detail)
 
 
 def _value_ranges(parts: Mapping[str, Split], prints: Mapping[str, Fingerprints]) -> AuditFinding:

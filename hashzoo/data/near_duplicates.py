@@ -160,6 +160,20 @@ def find_copies(
     return copies
 
 
+def find_copies_inside(prints: Fingerprints, ids: NDArray[np.int64]) -> dict[int, int]:
+    """For each image of a part that is an exact copy of an earlier one under another id: its row -> row of the first.
+
+    >>> prints = Fingerprints(np.array([7, 5, 7, 7], np.uint64), np.zeros(4, np.uint64), np.zeros(4, np.uint8))
+    >>> find_copies_inside(prints, np.array([10, 11, 12, 10]))
+    {2: 0}
+    """
+    valid = np.flatnonzero(prints.state == OK)
+    _, first, inverse = np.unique(prints.exact[valid], return_index=True, return_inverse=True)
+    originals = valid[first[inverse.ravel()]]
+    different = ids[valid] != ids[originals]
+    return dict(zip(valid[different].tolist(), originals[different].tolist(), strict=True))
+
+
 def find_near_duplicates(
     query: Fingerprints,
     query_ids: NDArray[np.int64],

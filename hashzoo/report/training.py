@@ -113,7 +113,7 @@ def draw_training(axes: Axes, training: Training, colour: str) -> None:
     if training.validation:
         right = axes.twinx()
         right.spines[["top", "left"]].set_visible(False)
-        for name, values in training.validation.items():
+        for values in training.validation.values():
             right.plot(epochs, values, "--", color="black", linewidth=1.2)
         right.set_ylabel(", ".join(f"validation {name}" for name in training.validation))
         right.set_ylim(0, 1)

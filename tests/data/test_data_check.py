@@ -89,6 +89,14 @@ FAULTS: dict[str, tuple[Splits, dict[str, int]]] = {
         replace(DATA, database=joined(DATA.database, some(DATA.database, 2))),
         {"duplicates": 2},
     ),
+    "copies of database images in the database": (
+        replace(DATA, database=joined(DATA.database, some(DATA.database, 3), ids=NEW)),
+        {"copies-in-a-part": 3},
+    ),
+    "copies of training images in train": (
+        replace(DATA, train=joined(DATA.train, some(DATA.train, 3), ids=NEW)),
+        {"copies-in-a-part": 3},
+    ),
     "a query without a label": (
         replace(DATA, query=relabelled(DATA.query, 4, 0)),
         {"unlabelled-queries": 1, "queries-without-relevant": 1},
@@ -134,6 +142,17 @@ def test_correct_data_has_no_finding(multilabel):
 def test_each_problem_is_found_and_counted_and_no_other(fault):
     data, expected = FAULTS[fault]
     assert found(data) == expected
+
+
+def test_copies_inside_parts_are_stated_with_their_parts_and_other_labels():
+    twins = joined(DATA.train, relabelled(some(DATA.train, 3), 1, 0), ids=NEW)
+    data = replace(DATA, train=twins, database=joined(DATA.database, some(DATA.database, 3), ids=NEW))
+    (one,) = [one for one in audit.audit_splits(data) if one.name == "copies-in-a-part"]
+    assert one.status({}, []) == "stated"
+    assert one.detail == "3 in train, 3 in database; 1 with other labels than the first"
+    first, original = int(NEW[0]), int(DATA.train.ids[0])
+    assert one.examples[0] == f"{first} = {original}"
+    assert one.total == sum(len(part) for part in data.parts().values())
 
 
 def test_every_kind_of_finding_is_tested_and_documented():
@@ -565,6 +584,7 @@ def test_counts_equal_brute_force(seed, classes, queries, size):
         for s in (data.query, data.database, data.train)
     )
     copied = lambda other: sum(any(p == b and i != j for j, b, _ in other) for i, p, _ in query)  # noqa: E731
+    again = lambda s: sum(next(j for j, b, _ in s if b == p) != i for i, p, _ in s)  # noqa: E731
     met = set().union(*(y for _, _, y in query + database))
     expected = {
         "query-in-database": sum(i in {j for j, _, _ in database} for i, _, _ in query),
@@ -573,6 +593,7 @@ def test_counts_equal_brute_force(seed, classes, queries, size):
         "query-copy-in-database": copied(database),
         "query-copy-in-train": copied(train),
         "duplicates": sum(len(s) - len({i for i, _, _ in s}) for s in (query, database, train)),
+        "copies-in-a-part": sum(map(again, (query, database, train))),
         "unlabelled-queries": sum(not y for _, _, y in query),
         "queries-without-relevant": sum(not any(y & z for _, _, z in database) for _, _, y in query),
         "class-missing-in-train": len(met - set().union(*(y for _, _, y in train))),
