@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,7 +33,6 @@ def bar(what: str, console: Console | None = None) -> Iterator[ProgressCallback]
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not is_live(console),
     )
     task = shown.add_task(what, total=None, rate=0.0)
 
@@ -51,7 +50,7 @@ def bar(what: str, console: Console | None = None) -> Iterator[ProgressCallback]
                 flush=True,
             )
 
-    with shown:
+    with shown if is_live(console) else nullcontext():  # a disabled one ends with an empty line in some versions
         yield tell
     done, _ = latest
     if done and time.monotonic() - started > 1:
