@@ -229,7 +229,12 @@ def _print_results(found: list[SearchResult], what: str) -> None:
 @click.option(
     "--check", "checked", multiple=True, type=file_path, metavar="IMAGES", help="Check ONNX with these images."
 )
-@click.option("--root", type=file_path, metavar="DIR", help="The folder of the dataset's files, to check ONNX with.")
+@click.option(
+    "--root",
+    type=file_path,
+    metavar="DIR",
+    help="For ONNX, the folder of the dataset's files, to check with. Otherwise, write paths relative to this folder.",
+)
 @device_option
 @plugin_option
 def export(
@@ -265,11 +270,14 @@ def export(
         return
     from hashzoo.retrieval import code_file
 
-    if checked or root:
-        raise UsageError("--check and --root require --to onnx")
+    if checked:
+        raise UsageError("--check requires --to onnx")
     if source.suffix == ".json":
         raise UsageError(f"--to {target} exports codes: name an index or codes of hashzoo encode, not {source}")
-    click.echo(f"written to {_exported(target, code_file.read(source), output, code)}")
+    stored = code_file.read(source)
+    if root is not None:
+        stored = code_file.relative_to(stored, root)
+    click.echo(f"written to {_exported(target, stored, output, code)}")
 
 
 def _exported(target: str, stored: StoredCodes, output: Path, code: str) -> str:

@@ -15,8 +15,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.errors import EnvironmentFailure, UsageError, printable
 from hashzoo.hamming.packing import BIT_ORDER, pack, unpack
 from hashzoo.index import PackedRows
 from hashzoo.storage import npz
@@ -128,6 +129,18 @@ class CodeCollector:
         arrays = {_array_name(name, specs[name]): array for name, array in contents.items()}
         metadata = {**metadata, "codes": specs, "pictures": len(paths), "root": str(root)}
         return StoredCodes(metadata, [path.as_posix() for path in paths], arrays)
+
+
+def relative_to(stored: StoredCodes, root: Path) -> StoredCodes:
+    """The codes with paths relative to another folder. UsageError for an image that is not in it."""
+    old, new = PurePath(stored.metadata["root"]), PurePath(os.path.abspath(root))  # noqa: PTH100 - links stay
+    paths = []
+    for path in stored.paths:
+        if not (old / path).is_relative_to(new):
+            image = printable(old / path)
+            raise UsageError(f"--root: the image {image} is not in {printable(new)}; name a folder above it")
+        paths.append((old / path).relative_to(new).as_posix())
+    return replace(stored, metadata={**stored.metadata, "root": str(new)}, paths=paths)
 
 
 def write(path: Path, stored: StoredCodes) -> None:

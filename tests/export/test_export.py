@@ -6,10 +6,12 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch import nn
 from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.evaluation.scoring import encode, relaxed_codes
+from hashzoo.export import postgresql
 from hashzoo.hamming.distances import nearest
 from hashzoo.hamming.packing import unpack
 from hashzoo.registry import zoo
@@ -175,6 +178,7 @@ def psql(request):
 def test_postgresql_finds_the_same_neighbours_with_the_example_of_the_file(kept, index, psql, tmp_path):
     output = tmp_path / "sql"
     main(["export", str(index), "--to", "pgvector", "-o", str(output)])
+    psql(output, "-c", "DROP TABLE IF EXISTS pictures")
     psql(output, "-f", "postgresql.sql")
     comment = (output / "postgresql.sql").read_text().split("rows:\n")[1]
     example = comment.replace("-- ", "").replace("LIMIT 20", f"LIMIT {NEAREST}").replace("path, ", "")
@@ -187,6 +191,65 @@ def test_postgresql_finds_the_same_neighbours_with_the_example_of_the_file(kept,
     assert path == f"{kept.paths[3]}\ncaf\\xe9.jpg\n"
     vector = psql(output, "-c", "SELECT vector[1] FROM pictures WHERE id = 2").strip()
     assert float(vector) == pytest.approx(float(kept.arrays["values.vector"][2, 0]), rel=1e-6)
+
+
+def some_rows(kept: StoredCodes, rows: slice, root: str, **changes) -> StoredCodes:
+    """Rows of the codes, as images in a folder of their own."""
+    arrays = {name: array[rows] for name, array in kept.arrays.items()}
+    paths = [f"{number}.jpg" for number in range(kept.arrays["bits.code"].shape[0])][rows]
+    return StoredCodes({**kept.metadata, "root": root, **changes}, paths, arrays)
+
+
+def test_postgresql_takes_the_additions_of_each_night_and_keeps_ids(kept, psql, tmp_path):
+    def export(stored: StoredCodes, name: str) -> Path:
+        code_file.write(tmp_path / f"{name}.npz", stored)
+        given = ["--to", "pgvector", "--root", "/photos", "-o", str(tmp_path / name)]
+        main(["export", str(tmp_path / f"{name}.npz"), *given], standalone_mode=False)
+        return tmp_path / name
+
+    def rows() -> list[list[str]]:
+        printed = psql(tmp_path, "-c", 'SELECT id, path, "code" FROM pictures ORDER BY id')
+        return [line.split("\t") for line in printed.splitlines()]
+
+    code = lambda row: "".join(map(str, unpack(kept.arrays["bits.code"][row : row + 1], BITS)[0].astype(int)))  # noqa: E731
+    psql(tmp_path, "-c", "DROP TABLE IF EXISTS pictures")
+    psql(export(some_rows(kept, slice(0, 3), "/photos/monday"), "first"), "-f", "postgresql.sql")
+    psql(export(some_rows(kept, slice(0, 2), "/photos/tuesday"), "second"), "-f", "update.sql")
+    psql(tmp_path, "-c", "DELETE FROM pictures WHERE path = 'monday/1.jpg'")
+    again = some_rows(kept, slice(2, 4), "/photos/monday")  # 2.jpg changed, 3.jpg is new
+    again.arrays["bits.code"][0] = kept.arrays["bits.code"][9]
+    psql(export(again, "third"), "-f", "update.sql")
+    found = rows()
+    assert [row[1:] for row in found] == [
+        ["monday/0.jpg", code(0)],
+        ["monday/2.jpg", code(9)],
+        ["tuesday/0.jpg", code(0)],
+        ["tuesday/1.jpg", code(1)],
+        ["monday/3.jpg", code(3)],
+    ]
+    assert [int(row[0]) for row in found][:4] == [0, 2, 3, 4]
+    other = some_rows(kept, slice(4, 5), "/photos/monday", run={"cell": "c.json", "key": "other", "state": "s"})
+    with pytest.raises(AssertionError, match="pictures has codes of another trained method: hashzoo k s"):
+        psql(export(other, "fourth"), "-f", "update.sql")
+    assert rows() == found
+
+
+def test_the_statements_of_the_page_on_postgresql_run(kept, psql, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "postgresql.md").read_text(encoding="utf-8")
+    insert, delete, search = re.findall(r"^```sql\n(.*?)^```", page, re.S | re.M)
+    one_code = replace(kept, metadata={**kept.metadata, "codes": {"code": kept.metadata["codes"]["code"]}})
+    paths = ["2026-11-29/cat.jpg", "2026-11-30/blurred.jpg", "2026-10-01/old.jpg", "2026-11-30/dog.jpg"]
+    stored = replace(some_rows(one_code, slice(0, 4), "/photos"), paths=paths)
+    postgresql.export(stored, tmp_path / "sql")
+    psql(tmp_path, "-c", "DROP TABLE IF EXISTS pictures")
+    psql(tmp_path / "sql", "-f", "postgresql.sql")
+    assert " ".join(insert.split()).rstrip(";") in " ".join((tmp_path / "sql" / "update.sql").read_text().split())
+    psql(tmp_path, "-c", delete)
+    found = [line.split("\t")[0] for line in psql(tmp_path, "-c", search).splitlines()]
+    assert (found[0], set(found)) == (paths[0], {paths[0], paths[3]})
+    schema = ["-c", "CREATE SCHEMA dhn", "-c", "SET search_path TO dhn, public"]  # a second table beside the first
+    psql(tmp_path / "sql", *schema, "-f", "postgresql.sql", "-f", "update.sql")
+    assert psql(tmp_path, "-c", "SELECT count(*) FROM dhn.pictures").strip() == "4"
 
 
 @pytest.mark.parametrize("psql", list(filter(has_pgvector, SERVERS)), indirect=True)
@@ -280,7 +343,8 @@ def test_what_cannot_be_exported_is_said(index, results, tmp_path, kept, capsys)
         ([str(index), "--to", "faiss", "--code", "vector"], "there is no code 'vector'; there are: code, fine"),
         ([str(index), "--to", "parquet", "--code", "code"], "leave out --code"),
         (["cell.json", "--to", "onnx", "--code", "code"], "leave out --code"),
-        ([str(index), "--to", "faiss", "--check", "x.png"], "require --to onnx"),
+        ([str(index), "--to", "faiss", "--check", "x.png"], "--check requires --to onnx"),
+        ([str(index), "--to", "parquet", "--root", "/other"], "é.jpg is not in /other; name a folder above it"),
     ):
         if "faiss" in arguments:
             pytest.importorskip("faiss")
