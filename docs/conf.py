@@ -10,6 +10,7 @@ os.environ["HASHZOO_PLUGINS"] = "off"  # the pages are of the built-in methods
 
 import method_pages  # noqa: E402
 import module_page  # noqa: E402
+from docutils import nodes  # noqa: E402
 from sphinx.util.nodes import make_refnode  # noqa: E402
 
 import hashzoo  # noqa: E402
@@ -57,5 +58,13 @@ def resolve_short_name(app, env, node, content):
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, full)
 
 
+def unlink_names(app, doctree):
+    """Leave names such as map@all as text: the parser takes them for addresses of mail."""
+    for link in list(doctree.findall(nodes.reference)):
+        if link.get("refuri", "").startswith("mailto:"):
+            link.replace_self(nodes.Text(link.astext()))
+
+
 def setup(app):
+    app.connect("doctree-read", unlink_names)
     app.connect("missing-reference", resolve_short_name)

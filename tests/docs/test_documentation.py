@@ -44,6 +44,8 @@ SEARCHED = {
     "LaTeX": "howto/figures",
     "Docker": "howto/docker",
     "Windows": "howto/windows",
+    "PostgreSQL": "howto/postgresql",
+    "insert": "howto/postgresql",
 }
 MOST_WORDS = 520  # of a how-to page: a screen and a half
 #: Runs commands and scripts one after another in one process, as starting each anew would take most of the time.
