@@ -46,7 +46,12 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, images.")
 @click.option("--save-weights", is_flag=True, help="Save each trained method with its cell.")
 @click.option("--deterministic", is_flag=True, help="Raise an error for nondeterministic operations.")
-@click.option("--rerun", type=click.Choice(["failed", "stale", "all"]), help="Measure finished cells again.")
+@click.option(
+    "--rerun",
+    type=click.Choice(["failed", "versions", "all", "stale"]),  # stale: the older name of versions
+    metavar="[failed|versions|all]",
+    help="Measure finished cells again: those that failed, those of other library versions, or all.",
+)
 @bad_image_option("error")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="Devices that train each cell together.")

@@ -10,7 +10,7 @@ import click
 from hashzoo.cli.output import print_json
 from hashzoo.results import table
 from hashzoo.results.durations import Durations
-from hashzoo.results.provenance import versions
+from hashzoo.results.provenance import VERSIONS, versions
 from hashzoo.results.render import duration
 from hashzoo.results.table import Column, Entry, TextTable
 
@@ -60,7 +60,7 @@ def state(cell: PreviewCell, rerun: str | None) -> str:
     found = cell.found
     if found is None or rerun == "all" or (rerun == "failed" and found.status != "ok"):
         return "pending"
-    if rerun == "stale" and found.provenance.get("versions") != versions():
+    if rerun in VERSIONS and found.provenance.get("versions") != versions():
         return "pending"
     return "done" if not cell.lacks else "pending"
 
@@ -95,7 +95,8 @@ def _rows(one: Preview, durations: Durations, rerun: str | None) -> list[tuple[s
         epochs = str(cells[0].identity.budget["epochs"]) if cells[0].kind == "deep" else "-"
         counts = (str(states.count(name)) for name in ("pending", "done", "skipped"))
         time = "-" if not pending else "unknown" if unknown else duration(seconds)
-        rows.append((method, backbone, bits, epochs, *counts, time, refusal or next(iter(failed), "")))
+        lacking = "measured again, with metrics that were not measured" if any(cell.lacks for cell in cells) else ""
+        rows.append((method, backbone, bits, epochs, *counts, time, refusal or next(iter(failed), lacking)))
     return rows
 
 

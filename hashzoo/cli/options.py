@@ -200,7 +200,7 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """``NAME.OPTION=VALUE`` by name; values are read as TOML, or as text if they are not TOML.
+    """``NAME.OPTION=VALUE`` by name; values are TOML, tuples as boards print them, or else text.
 
     >>> settings(("itq.iterations=20", "mine.head.width=8"))
     {'itq': {'iterations': 20}, 'mine': {'head.width': 8}}
@@ -219,6 +219,21 @@ def settings(given: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         try:
             value = tomllib.loads(f"value = {raw}")["value"]
         except tomllib.TOMLDecodeError:
-            value = raw
+            value = _tuple_or_text(raw)
         table.setdefault(name, {})[option] = value
     return table
+
+
+def _tuple_or_text(raw: str) -> Any:
+    """A tuple, as the column ``settings`` of a board prints it, as a list; anything else as it is.
+
+    >>> _tuple_or_text("('classifier.1.*',)"), _tuple_or_text("(a)")
+    (['classifier.1.*'], '(a)')
+    """
+    import ast
+
+    try:
+        value = ast.literal_eval(raw)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return raw
+    return list(value) if isinstance(value, tuple) else raw

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -161,6 +162,30 @@ def needs_grades(names: Iterable[str], extra: ExtraMetrics | None = None) -> boo
     (False, True)
     """
     return any(parse(name, extra).family in _GRADED for name in names)
+
+
+def not_measured(kind: str, name: str, known: Sequence[str], extra: ExtraMetrics | None = None) -> str:
+    """The message for a metric that a board does not have: how to measure it, or that it does not exist.
+
+    Args:
+        kind: What the name stands for, as "metric" or "column".
+        name: The name.
+        known: The names that the board has.
+        extra: Metrics of plugins.
+
+    >>> not_measured("metric", "map@all:best", ["map@all", "p@h2"])
+    "metric 'map@all:best' was not measured; add it to --metrics of hashzoo bench, which measures the cells again; \
+there are: map@all, p@h2"
+    >>> not_measured("metric", "mpa@all", ["map@all"])
+    "no metric 'mpa@all'; did you mean 'map@all'?"
+    """
+    with suppress(UsageError):
+        parse(name, extra)
+        return (
+            f"{kind} {name!r} was not measured; add it to --metrics of hashzoo bench, which measures the cells again; "
+            f"there are: {', '.join(known)}"
+        )
+    return unknown_name(kind, name, known)
 
 
 def built_in(name: str) -> bool:

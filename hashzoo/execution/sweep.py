@@ -21,7 +21,7 @@ from hashzoo.results import store
 from hashzoo.results.board import write_board
 from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode
-from hashzoo.results.provenance import versions
+from hashzoo.results.provenance import VERSIONS, versions
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Sweep:
     """How a sweep runs: where, within which limits, what is measured again, and who is told.
 
     ``launcher`` is this machine's unless given; ``trackers`` receive each cell that is finished here. ``rerun`` is
-    "failed", "stale", "all" or None. ``installed`` has the digests of the installed code, for the column ``stale`` of
-    the CSV files.
+    "failed", "versions", "all" or None. ``installed`` has the digests of the installed code, for the column ``stale``
+    of the CSV files.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -77,15 +77,19 @@ def _sorted_out(
     jobs: Sequence[Job], folder: Path, rerun: str | None, observer: Observer
 ) -> tuple[list[Cell], list[Job]]:
     """The cells that the folder holds already, and the jobs to do."""
-    done, todo = list[Cell](), list[Job]()
+    done, todo, lacking = list[Cell](), list[Job](), dict[str, int]()
     for job in jobs:
         found, messages = store.find(folder, job.identity, job.benchmark)
         for message in messages:
             observer.note(message)
         if found is None or again(found, job, rerun, folder):
             todo.append(job)
+            for name in job.metrics if found is not None and found.status == "ok" else ():
+                lacking |= {name: lacking.get(name, 0) + 1} if name not in found.metrics else {}
         else:
             done.append(found)
+    for name, count in lacking.items():
+        observer.note(f"{count} finished cell{'s' * (count > 1)} without {name}: measured again")
     return done, todo
 
 
@@ -120,10 +124,10 @@ def keep_splits(jobs: Sequence[Job], folder: Path) -> None:
 def again(found: Cell, job: Job, rerun: str | None, folder: Path) -> bool:
     """Whether a finished cell has to be measured again, because of ``rerun`` or because it is incomplete.
 
-    ``rerun="stale"`` measures again what was measured with other versions of the libraries than the installed ones.
+    ``rerun="versions"`` measures again what was measured with other versions of the libraries than the installed ones.
     """
     if rerun == "all" or (rerun == "failed" and found.status != "ok"):
         return True
     if scheduler.incomplete(found, job, folder):
         return True
-    return rerun == "stale" and found.provenance.get("versions") != versions()
+    return rerun in VERSIONS and found.provenance.get("versions") != versions()

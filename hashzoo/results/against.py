@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from hashzoo.errors import UsageError, printable, unknown_name
-from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
+from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better, not_measured
 from hashzoo.results import leaderboard, render
 from hashzoo.results.board import BoardRow, StoredBoard
 from hashzoo.results.paired import EQUAL, UNLIKE, compare_pairs
@@ -257,5 +257,5 @@ def reference_metric(board: StoredBoard, metric: str | None, extra: ExtraMetrics
     known = leaderboard.metrics(board.frame)
     chosen = metric or leaderboard.main_metric(known, extra)
     if chosen is None or chosen not in known:
-        raise UsageError(f"{board.path}: {unknown_name('metric', str(chosen), known)}")
+        raise UsageError(f"{board.path}: {not_measured('metric', str(chosen), known, extra)}")
     return chosen

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pandas import DataFrame
 
 from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
-from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
+from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better, not_measured
 from hashzoo.results import leaderboard, render, store
 from hashzoo.results.board import BoardRow, Filter, StoredBoard
 from hashzoo.results.cell import Cell
@@ -259,7 +259,7 @@ def read(
     stored = wanted.apply(stored)
     known = leaderboard.metrics(stored.frame)
     if metric and metric not in known:
-        raise UsageError(f"{path}: {unknown_name('metric', metric, known)}")
+        raise UsageError(f"{path}: {not_measured('metric', metric, known, extra)}")
     return build_results(stored, metric, extra)
 
 

@@ -14,7 +14,7 @@ from pandas import DataFrame
 from scipy import stats
 
 from hashzoo.errors import UsageError, printable, unknown_name
-from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
+from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better, not_measured
 from hashzoo.results.leaderboard import main_metric, metrics, records
 from hashzoo.results.ranking import folder_of
 from hashzoo.results.render import STALE
@@ -76,7 +76,7 @@ def rank(
     known = sorted({name for frame in frames for name in metrics(frame)})
     name = metric or next((main for frame in frames if (main := main_metric(metrics(frame), extra))), None)
     if name is None or name not in known:
-        raise UsageError(unknown_name("metric", str(name), known))
+        raise UsageError(not_measured("metric", str(name), known, extra))
     if not higher_is_better(name, extra):
         raise UsageError(f"metric {name!r} is not one for which higher is better; rank by another metric")
     rows = [row for frame in frames for row in records(frame) if row["role"] != "control"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hashzoo.errors import EnvironmentFailure, UsageError, printable, unknown_name
+from hashzoo.evaluation.metrics import not_measured
 from hashzoo.results import leaderboard, render, store
 from hashzoo.results.board import BoardRow, StoredBoard
 from hashzoo.results.ranking import dataset_of
@@ -164,7 +165,7 @@ def select_metric(boards: Sequence[StoredBoard], metric: str | None = None) -> s
     names = [leaderboard.metrics(board.frame) for board in boards]
     for board, known in zip(boards, names, strict=True):
         if metric and metric not in known:
-            raise UsageError(f"{board.path}: {unknown_name('metric', metric, known)}")
+            raise UsageError(f"{board.path}: {not_measured('metric', metric, known)}")
     shared = [name for name in names[0] if all(name in known for known in names)]
     if not shared and all(names):
         lists = " and ".join(", ".join(known) for known in names)

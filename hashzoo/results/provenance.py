@@ -28,6 +28,11 @@ _TIMEOUT = 5.0  # seconds
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
+#: The value of ``rerun`` for cells measured with other library versions, and its older name, which is accepted: rows
+#: that are marked stale are those of other code.
+VERSIONS = ("versions", "stale")
+
+
 def describe_origin(files: Iterable[Path] = ()) -> dict[str, Any]:
     """The command that started this process, and the git revisions of hashzoo and of a plugin.
 

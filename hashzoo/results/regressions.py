@@ -10,7 +10,8 @@ from typing import Any
 
 from pandas import DataFrame
 
-from hashzoo.errors import UsageError, printable, unknown_name
+from hashzoo.errors import UsageError, printable
+from hashzoo.evaluation.metrics import not_measured
 from hashzoo.results.board import index_by_place
 from hashzoo.results.leaderboard import PLACE, metrics, natural, records
 from hashzoo.results.render import STALE, by_dataset, column, entry
@@ -99,7 +100,7 @@ def violations(comparison: DataFrame, rules: Iterable[Rule]) -> list[str]:
     known = {row["metric"] for row in rows}
     for rule in rules:
         if rows and rule.metric not in known:
-            raise UsageError(unknown_name("metric", rule.metric, known - {""}))
+            raise UsageError(not_measured("metric", rule.metric, sorted(known - {""})))
     lines: dict[str, None] = {}
     for row in rows:
         what = " ".join(filter(None, [row["method"], row["settings"]]))

@@ -11,8 +11,8 @@ from typing import Any
 
 from pandas import DataFrame
 
-from hashzoo.errors import UsageError, printable, unknown_name
-from hashzoo.evaluation.metrics import ExtraMetrics, higher_is_better
+from hashzoo.errors import UsageError, printable
+from hashzoo.evaluation.metrics import ExtraMetrics, built_in, higher_is_better, not_measured
 from hashzoo.results.leaderboard import PLACE, main_metric, metrics, records, validation_columns
 from hashzoo.results.ranking import (
     FOLDER,
@@ -256,7 +256,8 @@ def _descending(frame: DataFrame) -> set[str]:
 def _require_columns(frame: DataFrame, sort: str | None, columns: Sequence[str] | None) -> None:
     for name in [*([sort] if sort else []), *(columns or [])]:
         if name not in frame.columns:
-            raise UsageError(unknown_name("column", name, map(str, frame.columns)))
+            known = metrics(frame) if built_in(name) else [str(one) for one in frame.columns]
+            raise UsageError(not_measured("column", name, known))
 
 
 _NUMBER = "row number"  # of the board, as a column of the rows of views

@@ -32,7 +32,13 @@ def test_measured_cells_are_done_and_tell_the_time_of_others(tmp_path, monkeypat
     assert "2 cells pending, 0 done" in dry("--methods", "lsh,dhn", "--rerun", "all")
     assert "0 cells pending, 2 done" in dry("--methods", "lsh,dhn", "--rerun", "failed")
     assert "time: nothing to do" in dry("--methods", "lsh,dhn")
-    assert "2 cells pending, 0 done" in dry("--methods", "lsh,dhn", "--metrics", "p@7")
+    for given in (("--rerun", "versions"), ("--rerun", "stale")):  # an older name
+        assert "0 cells pending, 2 done" in dry("--methods", "lsh,dhn", *given)
+    text = dry("--methods", "lsh,dhn", "--metrics", "p@7,map@all:best")
+    assert "2 cells pending, 0 done" in text
+    assert text.count("measured again, with metrics that were not measured") == 2
+    again = hashzoo(*BENCH, "--methods", "lsh", "--metrics", "map@all,map@all:best", cwd=tmp_path)
+    assert "1 finished cell without map@all:best: measured again" in again.stderr + again.stdout
     assert "2 cells pending, 0 done" in dry("--methods", "lsh,dhn", "--set", "train.lr=0.5")
 
 

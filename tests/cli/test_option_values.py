@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hashzoo.cli.main import main
+from hashzoo.cli.options import settings
 from tests.cli.command import ALONE
 from tests.shared_data import SHARED, needs
 
@@ -25,6 +26,13 @@ def refused(capsys, *arguments: object) -> str:
     assert stopped.value.code == 2, error
     assert len(error.strip().splitlines()) == 1
     return error
+
+
+def test_a_setting_can_be_typed_as_a_board_prints_it():
+    given = ("net.allow_missing=('classifier.1.*',)", 'net.keys=["a", "b"]', "net.name=(a)", "net.flip=False")
+    assert settings(given) == {
+        "net": {"allow_missing": ["classifier.1.*"], "keys": ["a", "b"], "name": "(a)", "flip": "False"}
+    }
 
 
 @pytest.mark.parametrize("value", ["", " ", ",", "''"])

@@ -203,6 +203,33 @@ def test_methods_without_arrays_are_sent_to_the_test_that_needs_none_if_they_hav
     assert "cannot be told" in compared(tmp_path, "a", "--against", "dhn").stdout or seeds == 1
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("compare", "a", "--between", "dhn,itq", "--metric"),
+        ("compare", "a", "--against", "dhn", "--metric"),
+        ("compare", "a", "a", "--fail-on"),
+        ("show", "a", "--sort"),
+        ("show", "a", "--columns"),
+        ("show", "a", "--rank", "--metric"),
+        ("report", "a", "--metric"),
+    ],
+)
+def test_a_metric_that_was_not_measured_is_told_from_one_that_does_not_exist(command, tmp_path):
+    a_board(tmp_path / "a", dhn=0.5, itq=0.4)
+    limit = ":-1%" if command[-1] == "--fail-on" else ""
+    for name, says in (
+        (
+            "map@all:best",
+            "'map@all:best' was not measured; add it to --metrics of hashzoo bench, which measures the cells",
+        ),
+        ("mpa@all", "'mpa@all'; did you mean 'map@all'?"),
+    ):
+        with contextlib.chdir(tmp_path):
+            result = CliRunner().invoke(main, [*command, name + limit])
+        assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
 def test_a_damaged_array_is_trouble(tmp_path):
     for folder in ("a", "b"):
         put(tmp_path / folder)
