@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
@@ -58,6 +59,15 @@ def _option(name: str, default: Any, annotation: Any) -> Option:
     if ADDED not in getattr(annotation, "__metadata__", ()):
         return Option(name, default, annotation)
     return Option(name, default, annotation.__origin__, added=True)
+
+
+def without_markup(text: str) -> str:
+    """A text of a docstring without the marks of reStructuredText, for terminals.
+
+    >>> without_markup("Class folders in ``root``; see :class:`~hashzoo.Splits`.")
+    'Class folders in root; see hashzoo.Splits.'
+    """
+    return re.sub(r"``(.+?)``|:\w+:`~?([^`]+)`", lambda found: found[1] or found[2], text)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def rows(kind: str, zoo: Zoo, pattern: str | None) -> list[dict[str, Any]]:
     if kind == "metrics":
         found += [{"name": name, "plugin": "hashzoo", "what": what} for name, what in BUILT_IN_METRICS.items()]
     for name, entry in sorted(zoo.catalogue(kind).items()):
-        row: dict[str, Any] = {"name": name, "plugin": entry.plugin, "what": entry.doc}
+        row: dict[str, Any] = {"name": name, "plugin": entry.plugin, "what": entry.summary}
         if kind == "methods":
             card = entry.card
             labels = ", ".join(["single"] * card.single + ["multi"] * card.multilabel)

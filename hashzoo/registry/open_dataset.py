@@ -123,7 +123,7 @@ def describe(zoo: Zoo, opened: OpenedDataset) -> dict[str, Any]:
     data, entry = opened.data, zoo.dataset(opened.name)
     return {
         "dataset": opened.name,
-        "what": entry.doc,
+        "what": entry.summary,
         "plugin": entry.plugin,
         "options": {name: value if _is_plain(value) else str(value) for name, value in opened.options.items()},
         "source": data.source,

@@ -22,7 +22,7 @@ import pluggy
 
 from hashzoo import hookspecs
 from hashzoo.errors import ComposeError, EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
-from hashzoo.factory import Composition, FactoryInfo, deep, options
+from hashzoo.factory import Composition, FactoryInfo, deep, options, without_markup
 from hashzoo.hookspecs import Outline, TrainingFacts
 from hashzoo.method import Card
 from hashzoo.registry.source import code_digest, load_module
@@ -50,6 +50,11 @@ class Entry:
     def doc(self) -> str:
         """The first line of the factory's docstring."""
         return FactoryInfo(self.factory).doc.strip().split("\n")[0]
+
+    @property
+    def summary(self) -> str:
+        """The same line without the markup of documentation, for terminals."""
+        return without_markup(self.doc)
 
     @property
     def card(self) -> Card:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hashzoo.evaluation.metrics import ExtraMetrics
+from hashzoo.factory import without_markup
 from hashzoo.results.against import FEW_SEEDS, TESTS, Gap
 from hashzoo.results.by_dataset import BoardEntry, DatasetBoard, Results
 from hashzoo.results.cell import Cell
@@ -67,7 +68,8 @@ ranking')
         text = _FAMILIES[family]
     else:
         metric = (extra or {}).get(family)
-        text = (getattr(metric, "doc", "") or getattr(metric, "__doc__", "") or name).strip().split("\n")[0].rstrip(".")
+        doc = getattr(metric, "doc", "") or getattr(metric, "__doc__", "") or name
+        text = without_markup(doc.strip().split("\n")[0]).rstrip(".")
     if re.fullmatch(r"h\d+", cutoff):
         text += f" within Hamming distance {cutoff[1:]}" + _RADIUS_NOTES.get(family, "")
     elif cutoff:

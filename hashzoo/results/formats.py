@@ -38,10 +38,11 @@ def latex(table: TextTable, caption: str, label: str) -> str:
     """A table for LaTeX with the packages ``booktabs`` and, for names beyond ASCII, a Unicode font.
 
     The best entries are bold, marks are superscripts, and deviations follow a plus-minus sign. The notes of the table
-    are part of the caption.
+    are part of the caption, its details are comments.
     """
     kinds = "".join("l" if column.text else "r" for column in table.columns)
-    lines = [r"% requires \usepackage{booktabs}", r"\begin{table}", r"  \centering"]
+    lines = [r"% requires \usepackage{booktabs}", *(f"% {line}" for line in table.details)]
+    lines += [r"\begin{table}", r"  \centering"]
     sentences = [latex_text(f"{text.rstrip('.')}.") for text in (caption, *_paper_notes(table))]
     lines += [f"  \\caption{{{' '.join(sentences)}}}"]
     lines += [f"  \\label{{{_label(label)}}}", f"  \\begin{{tabular}}{{{kinds}}}", r"    \toprule"]
@@ -102,7 +103,7 @@ def markdown(table: TextTable) -> str:
     lines.append(_markdown_row([markdown_text(column.shown) for column in table.columns]))
     lines.append(_markdown_row([":---" if column.text else "---:" for column in table.columns]))
     lines += [_markdown_row([_markdown_entry(entry) for entry in row]) for row in table.rows]
-    if notes := _paper_notes(table):
+    if notes := [*table.details, *_paper_notes(table)]:
         lines += ["", *(f"- {markdown_text(note)}" for note in notes)]
     return "\n".join(lines) + "\n"
 

@@ -112,6 +112,7 @@ class BoardView:
             [printable(line) for line in self._notes()],
             frozenset(ends),
             advice="a wider terminal, | less -S, --columns or --json shows them",
+            details=[printable(line) for line in self._details()],
         )
 
     def _column(self, name: str) -> Column:
@@ -131,14 +132,16 @@ class BoardView:
         if self.shared:
             yield self.shared
 
-    def _notes(self) -> list[str]:
+    def _details(self) -> list[str]:
         shown = [row for row in self.rows if row["status"] != "ok"]
         lines = [f"all rows: {shared}"] if (shared := " ".join(self._hidden())) else []
         if folder := folder_of({"dataset": self.dataset, "settings": f"{self.shared} {self.rows[0]['settings']}"}):
             lines.append(f"{folder}: {FOLDER}; --json has the commands with the paths")
         lines += [f"{row['method']} at {row['bits']}: {row['status']}: {row['reason']}" for row in shown]
-        if any(name in self.columns for _, name in self.best):
-            lines.append(BEST)
+        return lines
+
+    def _notes(self) -> list[str]:
+        lines = [BEST] if any(name in self.columns for _, name in self.best) else []
         if self.tests and self.metric in self.columns:
             lines.append(f"\u2248: was tested and cannot be told from the best of its number of bits; {self.tests}")
         lines += self.warnings

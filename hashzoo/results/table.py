@@ -92,6 +92,7 @@ class TextTable:
         rows: The entries of each row.
         title: The line above the table.
         notes: Lines under the table; the marks that the entries use are explained there.
+        details: Lines about the rows, such as their settings, before the notes; a comment in LaTeX.
         ends: The numbers of rows that end a section.
         headers: Whether the columns have headers.
         ruled: Whether a line separates the headers and the sections.
@@ -106,6 +107,7 @@ class TextTable:
     headers: bool = True
     ruled: bool = True
     advice: str = ADVICE
+    details: Sequence[str] = ()
 
     def column(self, name: str) -> list[str]:
         """The texts of the column with this name."""
@@ -187,7 +189,7 @@ class TextTable:
         if self.rows:
             needed = sum(widths.values()) + _GAP * (len(widths) + 1)
             yield from console.render(self._grid(widths), options.update(max_width=max(needed, options.max_width)))
-        for note in self.notes:
+        for note in (*self.details, *self.notes):
             yield Text(note, overflow="fold")
         if left_out and self.rows:
             several = "columns" if len(left_out) > 1 else "column"

@@ -128,8 +128,10 @@ def test_images_of_several_folders_are_blocks_of_their_own_in_every_comparison(t
     first, second = views(board.frame)
     for view, digest, best in ((first, "123624700c2df849", 0.3), (second, "88512e4e0de54304", 0.5)):
         assert len(view.rows) == 3
-        assert view.table().notes[0] == f"all rows: backbone=tiny folder.size=96 folder.root={digest}"
-        assert view.table().notes[1].startswith(f"folder.root={digest}: a digest of the images stands for their folder")
+        assert view.table().details[0] == f"all rows: backbone=tiny folder.size=96 folder.root={digest}"
+        assert (
+            view.table().details[1].startswith(f"folder.root={digest}: a digest of the images stands for their folder")
+        )
         assert {row["vs lsh"] for row in view.rows} == {row["map@all"] - view.rows[-1]["map@all"] for row in view.rows}
         assert view.rows[0]["map@all"] == pytest.approx(best, abs=0.02)
     assert sorted(one.title for one in build_results(board, None, {}).boards) == [

@@ -14,7 +14,7 @@ from hashzoo.results.board import BoardRow
 from hashzoo.results.csv_file import csv_text
 from hashzoo.results.leaderboard import board_frame, records
 from hashzoo.results.table import Column, Entry, TextTable
-from tests.results.test_leaderboard import BOARD, a_cell
+from tests.results.test_leaderboard import BOARD, a_cell, failed
 
 NAME = "a-method-with-a-long-name"
 
@@ -101,7 +101,7 @@ def test_every_mark_of_a_table_is_explained_below_it():
 
 def test_a_mark_that_is_not_used_is_not_explained():
     [made] = render.render(board_frame([a_cell(metrics={"empty@h2": 0.5})]))
-    assert made.notes == ["all rows: backbone=tiny"]
+    assert (made.details, made.notes) == (["all rows: backbone=tiny"], [])
 
 
 # --- formats ---
@@ -171,6 +171,19 @@ def test_latex_has_booktabs_bold_best_deviations_marks_and_a_caption():
     assert r"0.2500$^{\approx}$ $\pm$ 0.0000" in other
     assert r"$\approx$: was tested and cannot be told from the best" in text
     assert "*" not in text
+
+
+def test_settings_and_reasons_are_comments_in_latex_and_not_in_the_caption():
+    shared = "allow_missing=('classifier.1.*',) size=128"
+    cells = [a_cell("dhn", settings=shared), a_cell("itq", settings=shared), failed(method="csq", settings=shared)]
+    [made] = render.render(board_frame(cells))
+    text = formats.latex(made, made.title, made.title)
+    Latex(text)
+    assert f"% all rows: backbone=tiny {shared}\n" in text
+    assert "\n% csq at 32: " in text
+    [caption] = re.findall(r"\\caption\{(.*)\}$", text, re.M)
+    assert not re.search("allow|csq", caption)
+    assert "Bold: the best" in caption
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30))
