@@ -21,7 +21,7 @@ class Backbone(nn.Module, ABC):
         map_dims: Channels D_l of each feature map, coarsest last; empty if the backbone returns no maps.
         input: Form in which images are given to the backbone.
         weights: Name and digest of the weights that were loaded, or ``"random"``.
-        trained_on: Labelled dataset that the weights were trained on, as ``"ImageNet"``; empty if none. Results on
+        trained_on: Labeled dataset that the weights were trained on, as ``"ImageNet"``; empty if none. Results on
             this dataset are marked as contaminated.
         note: A line about how the weights were read that a user should know; empty if there is none.
         eyes: Modules whose outputs are the last feature maps (B, C, h, w), from which Grad-CAM computes heat maps.
@@ -45,7 +45,7 @@ class Backbone(nn.Module, ABC):
         """Compute features.
 
         Args:
-            images: (B, C, H, W) float images, normalised as ``input`` says; stored :class:`Features` if the backbone
+            images: (B, C, H, W) float images, normalized as ``input`` says; stored :class:`Features` if the backbone
                 was frozen and its features were computed before.
 
         Returns:

@@ -241,12 +241,12 @@ class Loss(nn.Module, ABC):
             batch: the labels (B, C), ids (B,) and training progress of the same images.
 
         Returns:
-            Named scalar tensors. Their sum is minimised, and each is logged under its name.
+            Named scalar tensors. Their sum is minimized, and each is logged under its name.
         """
 
 
 def bits(relaxed: Tensor) -> Tensor:
-    """Binarise a relaxed code: a bit is 1 if its value is at least 0, so sgn(0) = +1.
+    """Binarize a relaxed code: a bit is 1 if its value is at least 0, so sgn(0) = +1.
 
     Args:
         relaxed: (B, K) real values.

@@ -102,7 +102,7 @@ class Split:
             each read when it is accessed.
         labels: (N, C) float, multi-hot.
         ids: (N,) int64. An image has the same id in every split.
-        boxes: Bounding boxes of the labelled objects of each image, (n, 4) as x0 y0 x1 y1 in pixels; None if unknown.
+        boxes: Bounding boxes of the labeled objects of each image, (n, 4) as x0 y0 x1 y1 in pixels; None if unknown.
 
     Raises:
         ValueError: If the numbers of images, labels and ids differ.
@@ -257,7 +257,7 @@ class Batch:
     """A batch of images, prepared for the backbone.
 
     Attributes:
-        views: One entry per view of the images: (B, C, H, W) float, normalised for the backbone, or stored
+        views: One entry per view of the images: (B, C, H, W) float, normalized for the backbone, or stored
             :class:`Features` if the backbone is frozen.
         labels: (B, C) float, multi-hot; all zero when images are encoded.
         ids: (B,) int64; -1 when images are encoded without ids.
@@ -278,7 +278,7 @@ class Batch:
 
     @property
     def similar(self) -> Tensor:
-        """(B, B) float, 1 where two images share a label, so also on the diagonal of labelled images.
+        """(B, B) float, 1 where two images share a label, so also on the diagonal of labeled images.
 
         >>> labels = torch.tensor([[1., 0.], [1., 1.], [0., 1.]])
         >>> Batch((None,), labels, torch.arange(3)).similar

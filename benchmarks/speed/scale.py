@@ -40,7 +40,7 @@ from hashzoo.types import Features, Input, Split, Splits
 BITS, CLASSES, TRAIN = 64, 10, 1000
 QUERIES, PLANTED, FARTHEST = 1000, 100, 16  # each query has so many items at a distance of FARTHEST at most
 METRICS = ("map@all", "map@1000", "p@h2")
-CHECKED = 3  # queries whose counts and neighbours are compared with those of NumPy
+CHECKED = 3  # queries whose counts and neighbors are compared with those of NumPy
 
 
 def held(field: str) -> int:
@@ -177,7 +177,7 @@ def check(task: Task, rows: np.ndarray, distances: np.ndarray, precision: np.nda
         assert np.array_equal(counts.items[q], np.bincount(distance, minlength=BITS + 1))
         assert np.array_equal(counts.relevant[q], np.bincount(distance[relevant], minlength=BITS + 1))
         order = np.argsort(distance, kind="stable")[: rows.shape[1]]
-        assert np.array_equal(rows[q], order), f"query {q} has other neighbours"
+        assert np.array_equal(rows[q], order), f"query {q} has other neighbors"
         assert np.array_equal(distances[q], distance[order])
 
 

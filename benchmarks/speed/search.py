@@ -108,7 +108,7 @@ def searched(what: str, database: np.ndarray, queries: np.ndarray, rounds: int) 
         recall = float((listed.search(queries, K)[1] <= distances[:, -1:]).mean())
         tasks["faiss IVF"] = lambda: listed.search(queries, K)
         print(f"  {len(lists.centers)} lists made in {took:.1f} s, {lists.probes} looked into, recall {recall:.4f}")
-    assert np.array_equal(apart.search(few, K)[1], distances[: len(few)]), "faiss has other neighbours"
+    assert np.array_equal(apart.search(few, K)[1], distances[: len(few)]), "faiss has other neighbors"
     median = in_turn(tasks, rounds)
     rate = {name: (len(few) if "flat" in name else len(queries)) / took for name, took in median.items()}
     for name, value in rate.items():

@@ -127,7 +127,7 @@ def inside() -> tuple[float, float]:
 
 
 def mates() -> tuple[float, float]:
-    """Batch normalisation left in training mode, queries encoded class by class; and in evaluation mode."""
+    """Batch normalization left in training mode, queries encoded class by class; and in evaluation mode."""
     method, run = trained("norm-tanh+dhn", "tiny", 16)
     by_class = DATA.query.take(DATA.query.labels.argmax(1).sort(stable=True).indices)
     data = replace(DATA, query=by_class)

@@ -61,7 +61,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything that a fit needs: data, backbone, run and the method's entry in the catalogue.
+    """Everything that a fit needs: data, backbone, run and the method's entry in the catalog.
 
     ``freezer`` is set if features of a frozen backbone replace the images; ``weights`` is the digest of the backbone.
     """

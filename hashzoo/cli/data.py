@@ -165,7 +165,7 @@ class _CheckOptions:
 
 
 def _pretraining_data(zoo: Zoo, backbone: str, given: dict[str, Any], splits: Splits) -> str:
-    """The name of the labelled data that a backbone was trained on; it is built as in a benchmark."""
+    """The name of the labeled data that a backbone was trained on; it is built as in a benchmark."""
     from hashzoo.data.integrity import drop_bad_images, inspect_splits
     from hashzoo.registry.build import build_backbone, convert_options, image_shape
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hashzoo.registry.zoo import Entry, Zoo
     from hashzoo.testing.fixtures import Finding
 
-#: The kinds that can be checked and their catalogues, in the order in which a name is looked up.
+#: The kinds that can be checked and their catalogs, in the order in which a name is looked up.
 CHECKED = {
     "method": "methods",
     "loss": "losses",

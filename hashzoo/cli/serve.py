@@ -30,7 +30,7 @@ MOST = 1024  # MiB of a request
 def serve(
     indexes: tuple[Path, ...], port: int, host: str, known_as: tuple[str, ...], max_upload: int, **opening: Any
 ) -> None:
-    """Serve a page on this machine that shows the neighbours of an image, its code and its attention map.
+    """Serve a page on this machine that shows the neighbors of an image, its code and its attention map.
 
     Results of several indexes are shown side by side. Stop it with Ctrl-C.
     """

@@ -102,7 +102,7 @@ KINDS = {
         "make labels multi-hot",
     ),
     "similar-class-names": Kind(
-        "names of classes differ only by case, blanks or Unicode normalisation, or as 1 and 1.0: one class may be "
+        "names of classes differ only by case, blanks or Unicode normalization, or as 1 and 1.0: one class may be "
         "counted as two",
         "give images of one class one name",
     ),
@@ -357,7 +357,7 @@ def _copies_inside(parts: Mapping[str, Split], prints: Mapping[str, Fingerprints
 
 
 def _value_ranges(parts: Mapping[str, Split], prints: Mapping[str, Fingerprints]) -> AuditFinding:
-    """Images whose range of values was recognised."""
+    """Images whose range of values was recognized."""
     rows = {name: [row for row in one.reasons if one.state[row] == OK] for name, one in prints.items()}
     total = sum(len(part) for part in parts.values())
     examples = [

@@ -9,7 +9,7 @@ _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 
 
 def similar_names(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of different names that differ only by case, blanks, Unicode normalisation, or as 1 and 1.0 do.
+    """Pairs of different names that differ only by case, blanks, Unicode normalization, or as 1 and 1.0 do.
 
     Args:
         names: The names; repeated ones count once.

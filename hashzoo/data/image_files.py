@@ -164,7 +164,7 @@ def decode(data: bytes) -> Image.Image:
     """Decode the bytes of an image file, upright, in RGB. Raises EnvironmentFailure with the reason.
 
     JPEG, PNG, GIF, WebP, TIFF and BMP are supported, and HEIC and AVIF if a package decodes them; of several frames the
-    first is used. Transparent pixels are blended with white, 16 bits are reduced to 8, and colour profiles are not
+    first is used. Transparent pixels are blended with white, 16 bits are reduced to 8, and color profiles are not
     applied. If the values of an image of more than 8 bits fill a part of their type only, ``image.info`` says which, as
     ``info[VALUES]``. Decoding takes less than 1 GiB.
     """

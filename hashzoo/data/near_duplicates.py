@@ -60,7 +60,7 @@ def name_of(split: Split, row: int) -> str:
 def perceptual_hash(image: Tensor) -> int:
     """64-bit perceptual hash of an image (C, H, W), as in the pHash library.
 
-    Each bit tells whether one of the 8 x 8 lowest coefficients of the discrete cosine transform of the grey image at
+    Each bit tells whether one of the 8 x 8 lowest coefficients of the discrete cosine transform of the gray image at
     32 x 32 exceeds their median. Scaling, compression and small changes of brightness change few bits; flips and crops
     change many.
     """

@@ -1,4 +1,4 @@
-"""From stored images to the inputs of a backbone: views, resizing, normalisation, and background loading."""
+"""From stored images to the inputs of a backbone: views, resizing, normalization, and background loading."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def as_tensor(image: Any) -> Tensor:
 
 
 def prepare(images: Tensor, target: Input) -> Tensor:
-    """Convert images (..., C, H, W) uint8 to inputs of a backbone: resized, cropped, scaled to 0..1, normalised.
+    """Convert images (..., C, H, W) uint8 to inputs of a backbone: resized, cropped, scaled to 0..1, normalized.
 
     >>> prepare(torch.full((2, 1, 4, 4), 255, dtype=torch.uint8), Input(size=2, channels=3)).shape
     torch.Size([2, 3, 2, 2])
@@ -93,7 +93,7 @@ def resize(images: Tensor, target: Input) -> Tensor:
 
 
 def normalise(images: Tensor, target: Input) -> Tensor:
-    """Images (..., C, H, W) uint8 as floats: scaled to 0..1, then normalised by the mean and std of the backbone."""
+    """Images (..., C, H, W) uint8 as floats: scaled to 0..1, then normalized by the mean and std of the backbone."""
     scaled = images.float() / 255
     mean, std = (torch.tensor(v, device=scaled.device).view(-1, 1, 1) for v in (target.mean, target.std))
     return (scaled - mean) / std

@@ -61,7 +61,7 @@ def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def sixteen_bits(file: ImageFile.ImageFile) -> str:
-    """The raw mode of an opened colour image of 16 bits a channel, of which Pillow decodes the high bytes; or empty."""
+    """The raw mode of an opened color image of 16 bits a channel, of which Pillow decodes the high bytes; or empty."""
     raw = _raw_mode(file.tile[0][3]) if file.tile else ""
     mode, _, order = raw.partition(";16")
     return raw if mode in ("RGB", "RGBX", "RGBA", "LA") and order in ("B", "L", "N") else ""
@@ -73,18 +73,18 @@ def _raw_mode(args: object) -> str:
 
 
 def is_dark(image: Image.Image) -> bool:
-    """Whether no high byte of a colour image exceeds that of 12 bits, so that the low bytes are needed."""
+    """Whether no high byte of a color image exceeds that of 12 bits, so that the low bytes are needed."""
     return _highest(image) <= DARK
 
 
 def _highest(image: Image.Image) -> int:
-    """The largest value of a channel of colour."""
+    """The largest value of a channel of color."""
     bands = 1 if image.mode == "LA" else 3
     return max(int(top) for _, top in image.getextrema()[:bands])  # type: ignore[misc]
 
 
 def with_low_bytes(high: Image.Image, file: ImageFile.ImageFile, raw: str) -> Image.Image:
-    """A colour image of 16 bits a channel that holds 8 or 12 of them, scaled to 8.
+    """A color image of 16 bits a channel that holds 8 or 12 of them, scaled to 8.
 
     Args:
         high: The decoded image, which has the high bytes only.
@@ -92,7 +92,7 @@ def with_low_bytes(high: Image.Image, file: ImageFile.ImageFile, raw: str) -> Im
         raw: Its raw mode. Read in the other byte order, the file gives the low bytes.
 
     Raises:
-        EnvironmentFailure: For grey with transparency, of which Pillow cannot decode the low bytes.
+        EnvironmentFailure: For gray with transparency, of which Pillow cannot decode the low bytes.
     """
     if raw.startswith("LA"):
         raise EnvironmentFailure("16 bits with values below 4096 and transparency; save it with 8 bits")

@@ -195,7 +195,7 @@ def _examples(encoder: Encoder, images: Sequence[Path], root: Path | None) -> Te
 
 
 def _onnx_model(module: PackedEncoder, examples: Tensor, method: str) -> bytes:
-    """The serialised ONNX model. Raises EnvironmentFailure if torch cannot export the method."""
+    """The serialized ONNX model. Raises EnvironmentFailure if torch cannot export the method."""
     examples = examples if len(examples) > 1 else examples.repeat(2, 1, 1, 1)  # a batch of one becomes a constant
     logger = logging.getLogger("torch.onnx")
     level = logger.level

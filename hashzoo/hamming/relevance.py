@@ -90,7 +90,7 @@ def relevance(query_labels: Any, database_labels: Any) -> Relevance:
         )
     for name, labels in (("query_labels", query), ("database_labels", database)):
         if labels.size == 0:
-            raise ValueError(f"{name} is empty, {labels.shape}; at least one labelled item is needed")
+            raise ValueError(f"{name} is empty, {labels.shape}; at least one labeled item is needed")
     if query.ndim == 1:
         return _by_class(_integers(query, "query_labels"), _integers(database, "database_labels"))
     if query.ndim != 2 or query.shape[1] != database.shape[1]:

@@ -55,7 +55,7 @@ class TrainedMethod:
         return pil_to_tensor(converted)
 
     def to_split(self, images: Sequence[Image.Image]) -> Split:
-        """Convert images to an unlabelled split, each by :meth:`to_tensor`."""
+        """Convert images to an unlabeled split, each by :meth:`to_tensor`."""
         tensors = [self.to_tensor(image) for image in images]
         return Split(tensors, torch.zeros(len(tensors), len(self.class_names)), torch.arange(len(tensors)))
 

@@ -1,4 +1,4 @@
-"""The catalogues of everything that plugins provide, and how plugins are loaded.
+"""The catalogs of everything that plugins provide, and how plugins are loaded.
 
 A plugin that does not load is recorded with the reason and does not affect any other.
 """
@@ -39,7 +39,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(/\*)?\Z")
 
 @dataclass(frozen=True)
 class Entry:
-    """An object of a catalogue: its name, its factory, and the plugin that provides it."""
+    """An object of a catalog: its name, its factory, and the plugin that provides it."""
 
     name: str
     factory: Any  # a callable, or a Family of callables
@@ -75,7 +75,7 @@ class Plugin:
 
 @dataclass
 class Zoo:
-    """The catalogues of backbones, heads, losses, methods, datasets, metrics, launchers and trackers, by name."""
+    """The catalogs of backbones, heads, losses, methods, datasets, metrics, launchers and trackers, by name."""
 
     backbones: dict[str, Entry] = field(default_factory=dict)
     heads: dict[str, Entry] = field(default_factory=dict)

@@ -30,7 +30,7 @@ from hashzoo.results.mean_ranks import Ranking
 WIDTH, HEIGHT = 460.0, 330.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 124.0, 28.0, 42.0  # margins
 
-#: Number of a highlighted method -> its place among the colours of the style sheet.
+#: Number of a highlighted method -> its place among the colors of the style sheet.
 Colours = Mapping[int, int]
 
 
@@ -185,7 +185,7 @@ def distance_chart(relevant: NDArray[np.float64], other: NDArray[np.float64], pl
     Args:
         relevant: Share of pairs with a common label at each distance, (K + 1,); a filled shape.
         other: The same for pairs without a common label; a dashed line.
-        place: Place of the method among the colours.
+        place: Place of the method among the colors.
         label: Description for screen readers.
     """
     width, height, top = 230.0, 150.0, 26.0

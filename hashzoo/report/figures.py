@@ -159,9 +159,9 @@ def panels(
 def draw_lines(
     axes: Axes, series: Sequence[PlacedSeries], x_name: str, y_name: str, *, markers: bool, log: bool = False
 ) -> None:
-    """A line for each method. Highlighted methods are named in a legend, the others are grey.
+    """A line for each method. Highlighted methods are named in a legend, the others are gray.
 
-    Highlighted lines differ in colour, style and marker. Without ``markers`` for every point, a few points have one.
+    Highlighted lines differ in color, style and marker. Without ``markers`` for every point, a few points have one.
     """
     for name, points, place in sorted(series, key=lambda one: one[2] is not None):
         highlighted = place is not None

@@ -1,6 +1,6 @@
 """The retrieval gallery: some queries, and the nearest images that each method finds for them.
 
-The neighbours come from the cells, the images from the dataset.
+The neighbors come from the cells, the images from the dataset.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Gallery:
         bits: The code length.
         selected: The number of queries selected; fewer are shown if their thumbnails exceed the limit of the album.
         queries: The queries shown.
-        without: Names of methods whose cells have no neighbours among these images.
+        without: Names of methods whose cells have no neighbors among these images.
     """
 
     board: DatasetBoard
@@ -115,7 +115,7 @@ def build_gallery(
     """Build the gallery of one code length.
 
     Args:
-        results: The results, whose cells have neighbours.
+        results: The results, whose cells have neighbors.
         source: The images. Cells measured on other data are not shown.
         bits: The code length.
         names: The methods to show.
@@ -140,7 +140,7 @@ def build_gallery(
 
 
 def _neighbour_arrays(results: Results, entry: BoardEntry, source: ImageSource) -> Arrays | None:
-    """The arrays of the first seed that has neighbours among these images."""
+    """The arrays of the first seed that has neighbors among these images."""
     count = len(source.data.query) if source.data.pairs is None else len(source.data.pairs)
     for cell in entry.ok_cells:
         arrays = results.arrays(cell)
@@ -160,7 +160,7 @@ def _common_queries(arrays: Sequence[Arrays], count: int) -> list[int]:
 
 
 def _neighbours(arrays: Arrays, query: int) -> tuple[list[int], list[float]]:
-    """The rows and distances of a query's neighbours."""
+    """The rows and distances of a query's neighbors."""
     place = arrays["gallery_queries"].tolist().index(query)
     return arrays["gallery_rows"][place].tolist(), arrays["gallery_distances"][place].tolist()
 
@@ -175,7 +175,7 @@ def _query_rows(data: Splits, query: int) -> list[int]:
 def _wanted_images(
     source: ImageSource, query: int, neighbours: Sequence[Sequence[int]]
 ) -> dict[tuple[object, ...], tuple[Split, int]]:
-    """The images of a query and its neighbours by their keys in the album."""
+    """The images of a query and its neighbors by their keys in the album."""
     number, data = source.board.number, source.data
     images: dict[tuple[object, ...], tuple[Split, int]] = {
         (number, "q", row): (data.query, row) for row in _query_rows(data, query)
@@ -189,7 +189,7 @@ def build_query(
     neighbours: Sequence[tuple[BoardEntry, Sequence[int], Sequence[float]]],
     album: Album,
 ) -> Query:
-    """A query, whose images are in the album, with the rows and distances of the neighbours that each method finds."""
+    """A query, whose images are in the album, with the rows and distances of the neighbors that each method finds."""
     number, data = source.board.number, source.data
     wanted = data.query.labels[query] if data.pairs is None else data.pairs.labels[query]
     images = [

@@ -55,12 +55,12 @@ class Selection:
         return board.middle_bits
 
     def placed(self, series: Sequence[Series]) -> list[figures.PlacedSeries]:
-        """Series with their place among the colours."""
+        """Series with their place among the colors."""
         place = {name: i for i, name in enumerate(self.names)}
         return [(one.name, one.points, place.get(one.name)) for one in series]
 
     def highlighted(self, board: DatasetBoard) -> list[tuple[BoardEntry, int]]:
-        """The highlighted rows of a board, with their place among the colours."""
+        """The highlighted rows of a board, with their place among the colors."""
         rows = {entry.name: entry for entry in board.entries_at(self.bits_of(board))}
         return [(rows[name], i) for i, name in enumerate(self.names) if name in rows]
 
@@ -164,7 +164,7 @@ def _plot_highlighted(
     what: str,
     height: float,
 ) -> Figure:
-    """A panel for each highlighted row that has values, drawn in its colour; ``what`` names the values in an error."""
+    """A panel for each highlighted row that has values, drawn in its color; ``what`` names the values in an error."""
     found = [
         (f"{entry.name}: {selection.title(board)}", values, place)
         for board in selection.boards

@@ -15,11 +15,11 @@ from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Colours of highlighted methods, which people with colour blindness can distinguish; the page has the same.
+#: Colors of highlighted methods, which people with color blindness can distinguish; the page has the same.
 COLOURS = ("#0067a5", "#b54708", "#067647", "#8e3a9d", "#6b5600", "#0e7490", "#b4235a", "#44403c")
 GREY = "#b8c0c9"
 
-#: Lines and markers of highlighted methods, in the order of the colours; no two have both in common.
+#: Lines and markers of highlighted methods, in the order of the colors; no two have both in common.
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 

@@ -1,4 +1,4 @@
-"""SVG text of the parts of a chart. Colours are classes of the page's style sheet.
+"""SVG text of the parts of a chart. Colors are classes of the page's style sheet.
 
 Coordinates are those of the viewBox, with x to the right and y down. All text is escaped.
 """

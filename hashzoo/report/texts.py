@@ -21,7 +21,7 @@ _FAMILIES = {
     "p": "precision",
     "r": "recall",
     "empty": "share of queries without a result",
-    "ndcg": "normalised discounted cumulative gain, graded by the number of shared labels,",
+    "ndcg": "normalized discounted cumulative gain, graded by the number of shared labels,",
     "acg": "mean number of shared labels",
     "wap": "average precision weighted by the number of shared labels",
 }
@@ -94,7 +94,7 @@ def protocol_terms(board: DatasetBoard) -> list[tuple[str, str]]:
             "Queries without relevant images",
             _numbers(rows, "queries_without_relevant", "queries, excluded from all means"),
         ),
-        ("Unlabelled queries", _numbers(rows, "unlabelled_queries", "")),
+        ("Unlabeled queries", _numbers(rows, "unlabelled_queries", "")),
         ("Split", _distinct(row["split"] for row in rows)),
         ("Backbone", _distinct(row["backbone"] for row in rows)),
         ("Settings of all rows", board.shared_settings),

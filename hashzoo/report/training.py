@@ -65,7 +65,7 @@ def training_chart(training: Training, place: int, label: str) -> Markup:
 
     Args:
         training: The training.
-        place: The place of the method among the colours.
+        place: The place of the method among the colors.
         label: Description for screen readers.
     """
     known = [v for values in (training.loss, *training.terms.values()) for v in values if math.isfinite(v)]

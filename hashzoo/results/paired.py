@@ -39,7 +39,7 @@ _PROTOCOL = {
     "source": "source",
     "queries": "number of queries",
     "queries_without_relevant": "number of queries without a relevant item",
-    "unlabelled_queries": "number of unlabelled queries",
+    "unlabelled_queries": "number of unlabeled queries",
     "database_size": "size of the database",
     "train": "number of training images",
     "train_in_database": "number of training images in the database",

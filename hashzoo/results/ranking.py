@@ -105,12 +105,12 @@ def queries_warning(dataset: str, bits: Iterable[Any]) -> str:
     """The line that says where settings of a method are ranked by the queries.
 
     >>> queries_warning("digits", [16, 32])
-    'digits at 16, 32 bits: settings of one method are ranked by the queries, which favours the setting that fits \
+    'digits at 16, 32 bits: settings of one method are ranked by the queries, which favors the setting that fits \
 them by chance; measure them on a dataset with validation images to rank them by those'
     """
     return (
         f"{dataset} at {', '.join(map(str, bits))} bits: settings of one method are ranked by the queries, which "
-        "favours the setting that fits them by chance; measure them on a dataset with validation images to rank them "
+        "favors the setting that fits them by chance; measure them on a dataset with validation images to rank them "
         "by those"
     )
 

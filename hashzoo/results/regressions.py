@@ -20,7 +20,7 @@ from hashzoo.results.table import Entry, TextTable
 
 @dataclass(frozen=True)
 class Rule:
-    """How far a metric may change: ``limit`` is signed, in units of the metric or, if ``relative``, in per cent."""
+    """How far a metric may change: ``limit`` is signed, in units of the metric or, if ``relative``, in percent."""
 
     metric: str
     limit: float

@@ -129,7 +129,7 @@ def _tail(x: float, a: float, f: int, b: float, g: int) -> float:
 
 @cache
 def _quadrature(f: int) -> tuple[Floats, Floats]:
-    """Nodes and weights for t_f, in u = P(t_f <= z), denser towards both ends, where the integrand changes most."""
+    """Nodes and weights for t_f, in u = P(t_f <= z), denser toward both ends, where the integrand changes most."""
     s = (1 + _NODES) / 2
     return np.asarray(stdtrit(f, s * s * (3 - 2 * s))), _WEIGHTS * 3 * s * (1 - s)
 

@@ -228,7 +228,7 @@ class Encoder:
             images: B images.
 
         Returns:
-            The images as the backbone takes them, (B, C, H, W) from 0 to 1 without normalisation, and the heatmaps,
+            The images as the backbone takes them, (B, C, H, W) from 0 to 1 without normalization, and the heatmaps,
             (B, H, W) from 0 to 1.
 
         Raises:

@@ -2,7 +2,7 @@
 
 - ``exact`` counts differing bits in compiled loops and is the fastest exact engine.
 - ``faiss-flat`` is exact too. It is the default if the loops of hashzoo are not compiled.
-- ``faiss-ivf`` divides the codes into lists and searches some of them. It is faster and finds nearly all neighbours.
+- ``faiss-ivf`` divides the codes into lists and searches some of them. It is faster and finds nearly all neighbors.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def _search_in_threads(index: Any, queries: Bytes, k: int) -> Neighbours:
 
 
 def _sort_neighbours(distances: NDArray[np.int32], rows: NDArray[np.int64]) -> Neighbours:
-    """Neighbours by distance, then by row, with missing ones (row -1) last.
+    """Neighbors by distance, then by row, with missing ones (row -1) last.
 
     >>> _sort_neighbours(np.array([[1, 0, 1, 9]], np.int32), np.array([[7, 3, 5, -1]]))[0].tolist()
     [[3, 5, 7, -1]]
@@ -188,7 +188,7 @@ def build_lists(codes: Bytes, count: int | None = None, seed: int = 0) -> Invert
     while True:
         engine.probes = probes
         rows, distances = engine.search(queries, k)
-        # any code as near as the exact k-th neighbour counts as found, since ties are interchangeable
+        # any code as near as the exact k-th neighbor counts as found, since ties are interchangeable
         recall = ((rows >= 0) & (distances <= exact[:, -1:])).mean()
         if recall >= TARGET_RECALL or probes >= len(centers):
             return InvertedLists(centers, assignments, probes)

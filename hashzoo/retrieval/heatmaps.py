@@ -26,7 +26,7 @@ def compute_heatmaps(trained: TrainedMethod, images: Sequence[Image.Image]) -> t
         images: B images.
 
     Returns:
-        The images as the backbone takes them, (B, C, H, W) from 0 to 1 without normalisation, and the heatmaps,
+        The images as the backbone takes them, (B, C, H, W) from 0 to 1 without normalization, and the heatmaps,
         (B, H, W) from 0 to 1.
 
     Raises:
@@ -60,7 +60,7 @@ def rescale(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pointing_game(maps: Tensor, boxes: Sequence[Tensor], size: tuple[int, int]) -> float:
-    """The pointing game (Zhang et al., ECCV 2016): the share of images whose map peaks inside a labelled box.
+    """The pointing game (Zhang et al., ECCV 2016): the share of images whose map peaks inside a labeled box.
 
     >>> pointing_game(torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]), [torch.tensor([[2, 0, 4, 2]])], (4, 4))
     1.0

@@ -13,13 +13,13 @@ _COLOR_STOPS = np.array([[13, 8, 60], [120, 28, 109], [200, 60, 76], [246, 130, 
 
 
 def to_pil(image: NDArray[np.float32]) -> Image.Image:
-    """An image (C, H, W) from 0 to 1 as a PIL image: in RGB for three channels, else the first channel in grey."""
+    """An image (C, H, W) from 0 to 1 as a PIL image: in RGB for three channels, else the first channel in gray."""
     values = (image * 255).round().astype(np.uint8)
     return Image.fromarray(values.transpose(1, 2, 0) if len(values) == 3 else values[0])
 
 
 def blend(image: Image.Image, heatmap: NDArray[Any]) -> Image.Image:
-    """An image under a heatmap (H, W) from 0 to 1: grey where the heatmap is 0, coloured where it is high.
+    """An image under a heatmap (H, W) from 0 to 1: gray where the heatmap is 0, colored where it is high.
 
     >>> np.asarray(blend(Image.new("RGB", (2, 1), (100, 100, 100)), np.array([[0.0, 1.0]]))).tolist()
     [[[82, 81, 92], [206, 198, 135]]]

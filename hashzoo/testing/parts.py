@@ -242,7 +242,7 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
     Returns:
         A finding per check. ``build``: the factory returns a :class:`hashzoo.Backbone` with ``dim``. ``shapes``: the
         features have the shapes that it declares. ``repeats``: two calls agree. ``alone``: the features of an image do
-        not depend on its batch. ``sizes``: a backbone without a fixed input size takes small grey images, or refuses
+        not depend on its batch. ``sizes``: a backbone without a fixed input size takes small gray images, or refuses
         them with ValueError. If ``build`` or ``shapes`` fails, the checks after it are omitted. No exception of the
         backbone is raised.
     """
@@ -296,7 +296,7 @@ class _BackboneCheck:
         return "" if same else "the features of an image depend on its batch in eval mode: use no batch statistics"
 
     def sizes(self) -> str:
-        """A backbone without a fixed input size takes small grey images, or refuses them with ValueError."""
+        """A backbone without a fixed input size takes small gray images, or refuses them with ValueError."""
         if self.side:  # images are resized to it
             return ""
         try:

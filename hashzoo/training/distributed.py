@@ -105,7 +105,7 @@ class ProcessGroup:
                 gradient.copy_(mean.view_as(gradient))
 
     def sync_batch_norm(self) -> AbstractContextManager[Any]:
-        """Context in which batch normalisation uses the statistics of the whole batch."""
+        """Context in which batch normalization uses the statistics of the whole batch."""
         return SyncBatchNormMode(self) if self.count > 1 else nullcontext()
 
     def require_equal(self, what: str, values: Tensor) -> None:
@@ -219,7 +219,7 @@ class SynchronizedBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalised x (b, C, ...), mean (C,), biased variance (C,) and the number of values per channel."""
+        """Normalized x (b, C, ...), mean (C,), biased variance (C,) and the number of values per channel."""
         axes, shape = [d for d in range(x.ndim) if d != 1], [1, -1, *[1] * (x.ndim - 2)]
         sums = sum_over_processes(torch.cat([x.sum(axes), x.new_tensor([x.numel() / x.shape[1]])]))
         count = sums[-1]

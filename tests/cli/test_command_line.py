@@ -367,6 +367,12 @@ def test_a_listing_into_a_file_cuts_nothing(capsys, monkeypatch):
     assert len(text.splitlines()) == len(every) + 2
 
 
+@pytest.mark.parametrize("command", [("list", "datasets"), ("list", "heads"), ("data", "show", "digits.small")])
+def test_no_markup_of_docstrings_is_printed(command, capsys):
+    main([*command], standalone_mode=False)
+    assert not re.search("`|:class:", capsys.readouterr().out)
+
+
 def test_an_empty_listing_says_so(capsys):
     main(["list", "methods", "no-such-name"])
     assert capsys.readouterr().out == "0 methods\n"

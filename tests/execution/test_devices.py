@@ -62,7 +62,7 @@ class OwnLoop(Deep):
 
 
 def fitted(case, process_group):
-    """Losses of every step and final state of one training; Tiny has batch normalisation."""
+    """Losses of every step and final state of one training; Tiny has batch normalization."""
     data, steps = synthetic_splits(), []
     train = replace(data.train.take(torch.arange(50)))  # batches of 16, 16, 16 and 2
     budget = {"epochs": 2, "batch": 16, "lr": 1e-2, "clip": 1.0, "optimizer": "sgd"}
@@ -99,7 +99,7 @@ def fitted_alone(case):
 
 
 def normed(process_group):
-    """Outputs, gradients and running statistics of batch normalisation for a batch."""
+    """Outputs, gradients and running statistics of batch normalization for a batch."""
     x = torch.randn(7, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     weights = torch.randn(7, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     process_group.begin_batch(len(x))

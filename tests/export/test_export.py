@@ -1,4 +1,4 @@
-"""Codes in other programs have the neighbours that hashzoo finds, and an exported encoder gives torch's codes."""
+"""Codes in other programs have the neighbors that hashzoo finds, and an exported encoder gives torch's codes."""
 
 from __future__ import annotations
 

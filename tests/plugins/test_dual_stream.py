@@ -95,7 +95,7 @@ def test_strength_scales_how_often_a_view_differs_and_not_how_much():
         torch.manual_seed(0)
         return sum(not torch.equal(Views(strength, False, 1.0)(image), image) for _ in range(400)) / 400
 
-    # colour jitter and greyscale remain: no flip, a crop of all of a square, and a blur too small for 16 pixels
+    # color jitter and grayscale remain: no flip, a crop of all of a square, and a blur too small for 16 pixels
     for strength in (0.2, 0.5, 1.0):
         expected = 1 - (1 - 0.8 * strength) * (1 - 0.2 * strength)
         assert changed(strength) == pytest.approx(expected, abs=0.06)

@@ -24,7 +24,7 @@ def root(tmp_path):
 
 
 def filled(root, names):
-    """A folder with a small image at each of these names, each of its own colour."""
+    """A folder with a small image at each of these names, each of its own color."""
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

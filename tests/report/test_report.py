@@ -387,7 +387,7 @@ def test_neighbours_and_weights_of_other_data_are_not_shown_with_these_images(re
         return replace(cell, identity=other), arrays
 
     text = render_page(changed(results, tmp_path, change), PageOptions(gallery=2, explained=["none"]))
-    assert text.count("Without neighbours among these images: lsh") == 2
+    assert text.count("Without neighbors among these images: lsh") == 2
 
 
 def test_rows_of_another_split_are_not_tested_and_the_page_says_so(results, tmp_path):

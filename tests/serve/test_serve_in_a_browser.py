@@ -72,14 +72,14 @@ def wide(browser) -> int:
 
 def test_choosing_a_image_asks_at_once_and_a_click_asks_with_a_neighbour(page, port, digit):
     find(page, "#first").send_keys(digit)
-    until(page, "Neighbours")
+    until(page, "Neighbors")
     assert texts(page, ".asked figcaption") == ["seven.png"]
     assert "7/7.png" in texts(page, ".hits small")
     seen = "return [...document.images].filter((e) => e.getBoundingClientRect().top < innerHeight)"
     assert page.execute_script(f"{seen}.every((e) => e.complete && e.naturalWidth > 0)")
     neighbour = texts(page, ".hits small")[3]
     page.find_elements("css selector", ".hits a")[3].click()
-    until(page, "Neighbours")
+    until(page, "Neighbors")
     assert texts(page, ".asked figcaption") == [neighbour]
     assert page.get_log("browser") == []
     assert [url for url in asked_for(page) if not url.startswith((f"http://127.0.0.1:{port}/", "data:"))] == []
@@ -87,14 +87,14 @@ def test_choosing_a_image_asks_at_once_and_a_click_asks_with_a_neighbour(page, p
 
 def test_an_image_is_dropped_anywhere_and_a_second_one_on_its_place(page):
     drop(page, "body", "one.png", 1)
-    until(page, "Neighbours")
+    until(page, "Neighbors")
     assert texts(page, ".asked figcaption") == ["one.png"]
     find(page, "summary").send_keys(ENTER)
     drop(page, "header", "one.png", 1)
     drop(page, "details input", "two.png", 2)
     find(page, "details select").send_keys("only")
     find(page, "form button").send_keys(ENTER)
-    until(page, "Neighbours")
+    until(page, "Neighbors")
     assert texts(page, ".asked > *") == ["one.png", "difference", "two.png"]
     assert page.get_log("browser") == []
 
@@ -106,7 +106,7 @@ def test_the_keyboard_alone_reaches_and_sends_everything(page, digit):
     find(page, "select[name=top]").send_keys("12")
     page.switch_to.active_element.send_keys(TAB)
     page.switch_to.active_element.send_keys(ENTER)
-    until(page, "Neighbours")
+    until(page, "Neighbors")
     assert len(texts(page, ".hits:first-of-type li")) == 24  # 12 of each index
     assert out_of_reach(page) == []
 
@@ -116,7 +116,7 @@ def test_nothing_is_wider_than_the_screen(browser, port, digit, width):
     seen(opened(browser, f"http://127.0.0.1:{port}/", width))
     assert wide(browser) <= width
     find(browser, "#first").send_keys(digit)
-    until(browser, "Neighbours")
+    until(browser, "Neighbors")
     assert wide(browser) <= width
 
 

@@ -87,7 +87,7 @@ def _refuse_similar(cells: Cells, names: Sequence[str], places: dict[str, str]) 
     where = f"{printable(one)!r} ({places[one]}) and {printable(other)!r} ({places[other]})"
     more = f" and {len(pairs) - 1} more" if len(pairs) > 1 else ""
     raise UsageError(
-        f"{printable(cells.file)}: labels that differ only by case, blanks, Unicode normalisation or as 1 and 1.0 do: "
+        f"{printable(cells.file)}: labels that differ only by case, blanks, Unicode normalization or as 1 and 1.0 do: "
         f"{where}{more}; write each class in one way"
     )
 

@@ -22,7 +22,7 @@ from hashzoo_plugins.extras import import_extra
 #: every client, also on this machine, needs the token that Ray stores in the home folder.
 ALONE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 LOOPBACK = "127.0.0.1"
-GRACE = 2.0  # seconds for cancelled cells to end
+GRACE = 2.0  # seconds for canceled cells to end
 GIB = 1 << 30
 
 
@@ -74,7 +74,7 @@ class Ray:
     def close(self) -> None:
         """Leave the cluster, and stop it if it is private."""
         if any(one.result is None for one in self._out):
-            time.sleep(GRACE)  # Ray reports cancelled tasks as ended before their processes are gone
+            time.sleep(GRACE)  # Ray reports canceled tasks as ended before their processes are gone
         if self._ours:
             self._ray.shutdown()
             self._ours = False

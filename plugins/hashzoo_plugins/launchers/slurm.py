@@ -17,7 +17,7 @@ DEFAULT_MINUTES = 60  # of a job without --timeout
 EXTRA_MINUTES = 5  # of a job beyond --timeout, to start Python and torch from a slow disk
 LATENCY = 60.0  # seconds until a file that a node has written is visible in the shared folder
 POLL = 0.2  # seconds between checks
-GRACE = 5.0  # seconds for cancelled jobs on this machine to end
+GRACE = 5.0  # seconds for canceled jobs on this machine to end
 
 
 class Slurm:
@@ -78,7 +78,7 @@ class Slurm:
             time.sleep(POLL)
 
     def close(self) -> None:
-        """Wait until cancelled jobs on this machine have ended; Slurm ends its jobs by itself."""
+        """Wait until canceled jobs on this machine have ended; Slurm ends its jobs by itself."""
         if self.here:
             until = time.monotonic() + GRACE
             while time.monotonic() < until and not all(one.ended() for one in self._out):

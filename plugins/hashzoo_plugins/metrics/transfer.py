@@ -16,7 +16,7 @@ DEFAULT_IMAGES = 10_000  # training images of the classifier, unless a cut-off i
 
 
 def transfer(sample: CodeSample, cutoff: int | None) -> float:
-    """Accuracy on the codes of the queries of a linear classifier that is trained on labelled codes of the database.
+    """Accuracy on the codes of the queries of a linear classifier that is trained on labeled codes of the database.
 
     The hash function is fixed. For classes that it was not trained on, as on ``NAME.unseen``, the accuracy shows
     whether the code separates more than its training classes. The classifier is a logistic regression on -1 and +1,

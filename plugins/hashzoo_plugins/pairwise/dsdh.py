@@ -1,7 +1,7 @@
 """Deep Supervised Discrete Hashing (Li, Sun, He & Tan, NeurIPS 2017).
 
 The network learns from the likelihood of pairs. In addition, discrete cyclic coordinate descent finds binary codes of
-the training images that predict the labels linearly. Outputs and codes are pulled towards each other.
+the training images that predict the labels linearly. Outputs and codes are pulled toward each other.
 
     u = W f + v  (B, K);  code = sgn(u)
     theta_ij = <u_i, u_j> / 2

@@ -2,7 +2,7 @@
 CVPR 2020).
 
 Each class has a binary center, a row of a Hadamard matrix, so that centers are far apart. Each bit of a code is trained
-towards the center of its class.
+toward the center of its class.
 
     h = tanh(W f + v)  (B, K),  code = sgn(h)
     t_i = center of the class of i;

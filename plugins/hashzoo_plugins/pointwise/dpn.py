@@ -37,7 +37,7 @@ def polarization(code: Tensor, target: Tensor, margin: float) -> Tensor:
 
 
 class DPN(Loss):
-    """Polarization hinge towards one random target per class (Fan et al., IJCAI 2020)."""
+    """Polarization hinge toward one random target per class (Fan et al., IJCAI 2020)."""
 
     targets: Tensor
     ties: Tensor

@@ -1,6 +1,6 @@
 """Supervised hashing with kernels (Liu, Wang, Ji, Jiang & Chang, CVPR 2012).
 
-A hash function of kernel values to m anchors, learned bit by bit from a sample of l labelled images: each bit is fitted
+A hash function of kernel values to m anchors, learned bit by bit from a sample of l labeled images: each bit is fitted
 to the residual that the previous bits leave of the similarity matrix.
 
     kappa(x, y) = exp(-|x - y|^2 / (2 sigma)),

@@ -44,7 +44,7 @@ TINY = 1e-12  # the smallest scale, for constant features
 
 
 def sequential(covariance: Tensor, some: Tensor, s: Tensor, eta: float, count: int) -> Tensor:
-    """Directions W (D, count), one by one, for X' X / n (D, D), labelled images (l, D) and their pairs (l, l)."""
+    """Directions W (D, count), one by one, for X' X / n (D, D), labeled images (l, D) and their pairs (l, l)."""
     chosen = []
     for _ in range(count):
         w = projection.leading(covariance + eta * some.T @ (s @ some) / len(some), 1)  # (D, 1)

@@ -1,9 +1,9 @@
 """SSH: Semi-Supervised Hashing for Scalable Image Retrieval (Wang, Kumar & Chang, CVPR 2010; TPAMI 2012), orthogonal.
 
-Directions along which labelled pairs agree with their labels and all images vary; the second term regularizes, since
+Directions along which labeled pairs agree with their labels and all images vary; the second term regularizes, since
 few labels alone overfit.
 
-    X (n, D) all training images, X_l (l, D) labelled ones,
+    X (n, D) all training images, X_l (l, D) labeled ones,
              centered by the mean of X
     S (l, l) 1 for a pair that shares a label, -1 for one that does not,
              0 on the diagonal
@@ -13,11 +13,11 @@ few labels alone overfit.
 
 Resolved: both terms are means, over pairs and over images; as sums, their relative weight would depend on n and l.
 ``eta`` = 1 gives them equal weight; the paper's value is unverified. The zero diagonal leaves -X_l' X_l in the first
-term: divided by l only, as in ``s3plh``, it would cancel the second term exactly if every image is labelled and eta is
+term: divided by l only, as in ``s3plh``, it would cancel the second term exactly if every image is labeled and eta is
 1. ``labelled`` images are drawn by seed, the labels of the other images are not used, and S is the largest matrix of
 pairs. The paper's variant that is not orthogonal is not included. More bits than features are an error.
 
-Measured: on the pixels of ``digits.standard``, with all images labelled, map@all is 0.431, 0.368 and 0.317 at 8, 16
+Measured: on the pixels of ``digits.standard``, with all images labeled, map@all is 0.431, 0.368 and 0.317 at 8, 16
 and 32 bits (``pcah`` 0.407, 0.363 and 0.319; ``lsh`` 0.297, 0.376 and 0.502). Long codes have the same weakness as in
 ``pcah``, by design: orthogonal directions are thresholded without a rotation, the data hardly vary along the last
 ones, and all bits have the same weight. With the rotation of ITQ after the same directions, 0.372 and 0.309 become
@@ -38,12 +38,12 @@ from hashzoo_plugins.shallow.labelled import sample
 
 
 def adjusted(x: Tensor, some: Tensor, s: Tensor, eta: float) -> Tensor:
-    """M (D, D) for all images (n, D), labelled images (l, D) and their similarities (l, l)."""
+    """M (D, D) for all images (n, D), labeled images (l, D) and their similarities (l, l)."""
     return some.T @ (s @ some) / len(some) ** 2 + eta * (x.T @ x) / len(x)
 
 
 class SSH(Method):
-    """Orthogonal directions that agree with labelled pairs and vary over all images (Wang et al., CVPR 2010)."""
+    """Orthogonal directions that agree with labeled pairs and vary over all images (Wang et al., CVPR 2010)."""
 
     card = Card("shallow", "pairs", paper="Wang et al., CVPR 2010", year=2010)
 
