@@ -322,6 +322,20 @@ def test_a_word_that_readers_search_for_is_on_the_page_that_answers(word):
     assert word.lower() in " ".join(prose).lower()
 
 
+BRITISH = re.compile(
+    r"\b\w*(?:colour|neighbour|behaviour|favour|centre[sd]?\b|labelled|labelling|catalogue|grey|artefact|learnt|"
+    r"(?:normal|recogn|organ|initial|minim|maxim|summar|general|quant|binar|regular|serial)is(?:e[ds]?|ing|ation)\b)"
+    r"|\bper cent\b|\btowards\b",
+    re.I,
+)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_prose_has_american_spelling(page):
+    text = re.sub(r"^```.*?^```|`[^`]*`|\]\([^)]*\)|^    .*?$", "", page.read_text(), flags=re.S | re.M)
+    assert BRITISH.findall(text) == []
+
+
 def test_a_how_to_page_is_a_screen_and_a_half_at_most():
     pages = sorted((DOCS / "howto").glob("*.md"))
     assert len(pages) > 25
