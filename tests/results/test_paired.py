@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure
-from hashzoo.report.results import build_results
 from hashzoo.results import leaderboard, paired, store
 from hashzoo.results.against import blocks_against
 from hashzoo.results.board import BoardRow, read_board, write_board
+from hashzoo.results.by_dataset import build_results
 from hashzoo.results.mean_ranks import rank
 from hashzoo.results.ranking import folder_of
 from hashzoo.results.render import views
