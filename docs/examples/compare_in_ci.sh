@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compare two leaderboards in CI: measure anew, and fail where a score fell by more than half a per cent.
+# Compare two leaderboards in CI: measure anew, and fail where a score fell by more than half a percent.
 #
 #     docs/examples/compare_in_ci.sh BASELINE [RESULTS]
 #

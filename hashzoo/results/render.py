@@ -313,7 +313,8 @@ def _default_columns(
     chosen = others[:2]
     if sort in scores and sort not in (*chosen, main):
         chosen.append(sort)
-    differing = {name: len({row.get(name) for row in rows}) > 1 for name in ("backbone", "budget", "source")}
+    values = {name: {row.get(name) for row in rows} - {"", None} for name in ("backbone", "budget", "source")}
+    differing = {name: len(several) > 1 for name, several in values.items()}  # a row that was skipped has no source
     names = ["method", *(name for name, several in differing.items() if several), "bits"]
     if by == "stored_bits" or any(row.get("stored_bits") not in (None, row["bits"]) for row in rows):
         names.append("stored_bits")

@@ -541,6 +541,13 @@ def test_rows_that_store_as_many_bits_stand_and_are_compared_together():
     assert "0.4000*" not in shown(board_frame(STORED), width=150)
 
 
+def test_a_skipped_row_whose_source_is_unknown_adds_no_column_of_sources():
+    facts = {"stored_bits": 32, "bytes_per_item": 4.0, "source": "photos"}
+    cells = [a_cell(facts=facts), a_cell("itq", facts=facts), failed("dcoh", status="skipped")]
+    assert " source" not in shown(board_frame(cells), width=150)
+    assert " source" in shown(board_frame([*cells, a_cell("lsh", facts=facts | {"source": "scans"})]), width=150)
+
+
 def test_stored_bits_are_shown_where_rows_are_grouped_by_them():
     assert "stored" in shown(board_frame([a_cell()]), by="stored_bits")
     assert "stored" not in shown(board_frame([a_cell()]))
