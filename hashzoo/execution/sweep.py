@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -77,15 +78,15 @@ def _sorted_out(
     jobs: Sequence[Job], folder: Path, rerun: str | None, observer: Observer
 ) -> tuple[list[Cell], list[Job]]:
     """The cells that the folder holds already, and the jobs to do."""
-    done, todo, lacking = list[Cell](), list[Job](), dict[str, int]()
+    done, todo, lacking = list[Cell](), list[Job](), Counter[str]()
     for job in jobs:
         found, messages = store.find(folder, job.identity, job.benchmark)
         for message in messages:
             observer.note(message)
         if found is None or again(found, job, rerun, folder):
             todo.append(job)
-            for name in job.metrics if found is not None and found.status == "ok" else ():
-                lacking |= {name: lacking.get(name, 0) + 1} if name not in found.metrics else {}
+            if found is not None and found.status == "ok":
+                lacking.update(name for name in job.metrics if name not in found.metrics)
         else:
             done.append(found)
     for name, count in lacking.items():
