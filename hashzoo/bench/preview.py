@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.identity import identify
 from hashzoo.bench.plan import MetricFacts, check_metrics, check_names, trial, unfit, unmet
+from hashzoo.bench.suitability import Unlabelled, leave_out, unlabelled_images, unlabelled_refusal
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.factory import FactoryInfo
 from hashzoo.hookspecs import Outline, TrainingFacts
@@ -121,7 +122,7 @@ class _Files:
             classes=data.train.labels.shape[1],
             multilabel=data.multilabel,
             shape=(3, size, size) if isinstance(size, int) else None,
-            unlabelled=int((data.train.labels.sum(1) == 0).sum()),
+            unlabelled=unlabelled_images(data),
         )
 
     def _measured(self, measured: Sequence[Cell]) -> Outline:
@@ -185,7 +186,9 @@ def _refusal(
         return reason
     if setting is not None and trunk.network is not None:
         facts = replace(facts, features=trunk.network.dim)
-        if reason := trial(entry, setting, trunk.network, values):
+        unlabelled = Unlabelled(one.unlabelled, one.train, leave_out(dataset.name, dataset.values))
+        check = partial(unlabelled_refusal, setting=setting, found=unlabelled)
+        if reason := trial(entry, setting, trunk.network, values, check):
             return reason
     return unmet(zoo, entry, facts)
 

@@ -16,10 +16,27 @@ NUMBA = "NUMBA_CACHE_DIR"
 MATPLOTLIB = "MPLCONFIGDIR"
 
 
+#: The variables of folders of downloaded weights, and their names below the user's cache folder.
+WEIGHTS = {"TORCH_HOME": "torch", "HF_HOME": "huggingface"}
+
+
 def provide_library_caches() -> None:
-    """Name folders for numba and matplotlib, which plugins can import when they are loaded."""
+    """Name folders for the libraries that plugins can import: numba, matplotlib, torch.hub and Hugging Face."""
     provide_numba_cache()
     provide_matplotlib_cache()
+    provide_weights_caches()
+
+
+def provide_weights_caches() -> None:
+    """Name folders in the cache folder of hashzoo for weights that torch.hub and Hugging Face download.
+
+    Only if the usual folder neither exists, possibly with weights that can be read, nor can be created.
+    """
+    for variable, name in WEIGHTS.items():
+        usual, folder = user_folder(platformdirs.user_cache_dir, name), cache_folder() / name
+        kept = os.environ.get(variable) or os.path.exists(usual)  # noqa: PTH110 - False where access is denied
+        if not kept and not _can_hold_files(usual) and _can_hold_files(folder):
+            os.environ[variable] = str(folder)
 
 
 def provide_numba_cache() -> None:

@@ -321,7 +321,10 @@ def test_the_hint_for_two_other_values_and_for_texts_gives_the_right_labels():
 def test_relevance_of_any_classes_is_that_of_comparing_them_one_by_one(query, database, dtype, column):
     sides = [np.array(side, dtype)[:, None] if column else np.array(side, dtype) for side in (query, database)]
     single = column and set(query) | set(database) <= {0, 1}  # whether an item has the one label
-    pairs = relevance(*sides)
+    if single and 0 in (*query, *database):
+        with pytest.raises(ValueError, match="two classes or a single label"):
+            relevance(*sides)
+    pairs = relevance(*sides, multi_hot=True)
     for row, label in enumerate(query):
         wanted = [label == other == 1 if single else label == other for other in database]
         assert pairs.relevant(row).tolist() == wanted

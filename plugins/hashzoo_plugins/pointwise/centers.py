@@ -63,7 +63,7 @@ def farthest(drawn: NDArray, rows: NDArray) -> int:  # type: ignore[type-arg]
                 x -= (x >> np.uint64(1)) & PAIRS
                 x = (x & FOURS) + ((x >> np.uint64(2)) & FOURS)
                 x = (x + (x >> np.uint64(4))) & BYTES
-                distance += np.int64((x * ONES) >> np.uint64(56))
+                distance += np.int64((x * ONES) >> np.uint64(56))  # type: ignore[assignment]
             nearest = min(nearest, distance)
             if nearest <= least:
                 break
