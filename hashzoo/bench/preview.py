@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from hashzoo.hookspecs import Outline, TrainingFacts
 from hashzoo.registry.build import build_backbone, convert_options, load_data, path_options
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Cell, Identity
+from hashzoo.testing.fixtures import Probe
 from hashzoo.types import Setting
 
 Options = Mapping[str, Any]
@@ -186,11 +187,22 @@ def _refusal(
         return reason
     if setting is not None and trunk.network is not None:
         facts = replace(facts, features=trunk.network.dim)
-        unlabelled = Unlabelled(one.unlabelled, one.train, leave_out(dataset.name, dataset.values))
-        check = partial(unlabelled_refusal, setting=setting, found=unlabelled)
-        if reason := trial(entry, setting, trunk.network, values, check):
+        if reason := trial(entry, setting, trunk.network, values):
             return reason
+    if setting is not None and (reason := _unlabelled(entry, dataset, setting, values)):
+        return reason
     return unmet(zoo, entry, facts)
+
+
+def _unlabelled(entry: Entry, dataset: _Files, setting: Setting, values: Options) -> str:
+    """Why a method cannot train on images without a label, asked of it with a small backbone; empty if it can."""
+    one, said = dataset.outline, list[str]()
+    if not one.unlabelled:
+        return ""
+    found = Unlabelled(one.unlabelled, one.train, leave_out(dataset.name, dataset.values))
+    trial(entry, setting, Probe(), values, lambda method: said.append(unlabelled_refusal(method, setting, found)) or "")
+    reason = "".join(said)
+    return reason if not reason or entry.name in reason else f"{entry.name}: {reason}"
 
 
 def _masked(identity: Identity, zoo: Zoo) -> str:

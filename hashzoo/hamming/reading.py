@@ -168,7 +168,9 @@ def read_labels(query: Any, database: Any, *, multi_hot: bool = False) -> tuple[
 
 
 def _numbers(labels: Array, name: str) -> Array:
-    """Labels as an array of numbers. Raises ValueError for missing values and for texts."""
+    """Labels as an array of numbers. Raises ValueError for missing values, texts and other shapes."""
+    if labels.ndim not in (1, 2):
+        raise ValueError(f"{name} must be integers (N,) or multi-hot (N, C), not {labels.dtype} {labels.shape}")
     if labels.dtype.kind == "O":
         labels = _plain_objects(labels, name)
     if labels.dtype.kind in "US":

@@ -76,7 +76,8 @@ CELL, PICTURE = "r/cells/lsh.json", "pics/a/0.png"
 OF_A_STRANGER = {
     "list": (["list", "methods"], True),
     "evaluate": (["evaluate", "codes.npz"], True),
-    "plot": (["plot", "pr", "r", "-o", "pr.png"], True),
+    "plot": (["plot", "bits", str(ROOT / "results" / "zoo"), "-o", "bits.png"], True),
+    "plot of scores": (["plot", "pr", "r", "-o", "pr.png"], False),
     "list of plugins": (["list", "plugins"], False),
     "report": (["report", "r", "-o", "report.html"], False),
     "bench": (["bench", "digits", "--quick", "--methods", "lsh,csq", "--bits", "8", "--results", "new"], False),
@@ -98,9 +99,8 @@ def runs(prefix):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """A folder with results, weights, codes and images, which any user can write."""
-    folder = tmp_path_factory.mktemp("measured")
+def results(folder):
+    """Results with weights in the folder."""
     quick = ("bench", "digits", "--quick", "--methods", "lsh", "--bits", 8, "--no-baselines")
     assert hashzoo(*quick, "--save-weights", "--results", "r", cwd=folder).returncode == 0
     for file in folder.glob("r/cells/*"):
@@ -108,6 +108,18 @@ def measured(tmp_path_factory):
             file.with_name("lsh.json").write_bytes(file.read_bytes())
         elif file.suffix == ".safetensors":
             file.with_name("lsh.safetensors").write_bytes(file.read_bytes())
+    open_to_all(folder)
+
+
+def open_to_all(folder):
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with codes and images, which any user can write."""
+    folder = tmp_path_factory.mktemp("measured")
     rng = np.random.default_rng(0)
     sides = {f"{side}_codes": rng.random((30, 16)) < 0.5 for side in ("query", "database")}
     np.savez(folder / "codes.npz", **sides, **{f"{side}_labels": np.arange(30) % 3 for side in ("query", "database")})
@@ -118,8 +130,7 @@ def measured(tmp_path_factory):
         for number in range(4):
             pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
             Image.fromarray(pixels).save(folder / "pics" / name / f"{number}.png")
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o777)
+    open_to_all(folder)
     return folder
 
 
@@ -132,12 +143,17 @@ def measured(tmp_path_factory):
         for home in HOMES
     ],
 )
-def test_an_unknown_user_who_can_write_neither_the_installation_nor_a_home_runs_every_command(what, home, measured):
+def test_an_unknown_user_who_can_write_neither_the_installation_nor_a_home_runs_every_command(
+    what, home, folder, request
+):
+    command = OF_A_STRANGER[what][0]
+    if {"r", CELL} & set(command):
+        request.getfixturevalue("results")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HOME", "XDG", "HASHZOO_CACHE"))}
     environment = kept | ({} if HOMES[home] is None else {"HOME": HOMES[home]})
     done = subprocess.run(
-        [*STRANGER, *ALONE, *OF_A_STRANGER[what][0]],
-        cwd=measured, env=environment, capture_output=True, text=True, timeout=300, check=False,
+        [*STRANGER, *ALONE, *command],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout
@@ -174,9 +190,9 @@ def test_a_command_that_needs_the_network_ends_in_one_line_without_it(command, t
 @pytest.mark.slow
 @pytest.mark.skipif(not runs(NO_NETWORK), reason="needs root, and unshare of util-linux")
 @pytest.mark.parametrize("what", OF_A_STRANGER)
-def test_a_command_that_needs_no_network_works_without_it(what, measured):
+def test_a_command_that_needs_no_network_works_without_it(what, folder, results):
     done = subprocess.run(
         [*NO_NETWORK, *ALONE, *OF_A_STRANGER[what][0]],
-        cwd=measured, capture_output=True, text=True, timeout=300, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -272,6 +272,10 @@ BAD_LABELS = {
     "lists": [["cat"], ["cat", "dog"]],
     "NaN in one-hot": np.array([[0, np.nan], [1, 0]]),
     "a column of 0 and 1": np.array([[0], [1]]),
+    "one number": np.array(1),
+    "one bool": np.array(True),
+    "no axis of floats": np.array(1.5),
+    "three axes": np.ones((2, 1, 1), int),
 }
 
 
