@@ -15,7 +15,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.identity import identify
 from hashzoo.bench.job import Execution, Inputs, Job, Row, uses_stored_features
-from hashzoo.bench.suitability import require_relevant, unlabelled_refusal
+from hashzoo.bench.suitability import Unlabelled, require_relevant, unlabelled_images, unlabelled_refusal
 from hashzoo.data.audit import describe, lost_classes, source_findings
 from hashzoo.data.integrity import Inspection, drop_bad_images, fingerprint
 from hashzoo.errors import UsageError, unknown_name
@@ -301,7 +301,7 @@ def refusal(
     cell, which reports it. ``dataset`` is the name of the dataset and ``known`` are its options, for the message.
     """
     setting = data.setting(bits)
-    check = partial(unlabelled_refusal, setting=setting, data=data, options=known, name=dataset)
+    check = partial(unlabelled_refusal, setting=setting, found=Unlabelled.of(data, dataset, known))
     reason = unfit(entry, data.multilabel) or trial(entry, setting, backbone, values, check)
     return reason if not reason or entry.name in reason else f"{entry.name}: {reason}"
 
@@ -343,7 +343,7 @@ def training_facts(bits: int, values: Options, budget: Budget, data: Splits, fea
         images=len(data.train),
         features=features,
         classes=data.train.labels.shape[1],
-        unlabelled=int((data.train.labels.sum(1) == 0).sum()),
+        unlabelled=unlabelled_images(data),
     )
 
 

@@ -13,12 +13,14 @@ from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.identity import identify
 from hashzoo.bench.plan import MetricFacts, check_metrics, check_names, trial, unfit, unmet
+from hashzoo.bench.suitability import Unlabelled, leave_out, unlabelled_images, unlabelled_refusal
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.factory import FactoryInfo
 from hashzoo.hookspecs import Outline, TrainingFacts
 from hashzoo.registry.build import build_backbone, convert_options, load_data, path_options
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Cell, Identity
+from hashzoo.testing.fixtures import Probe
 from hashzoo.types import Setting
 
 Options = Mapping[str, Any]
@@ -121,7 +123,7 @@ class _Files:
             classes=data.train.labels.shape[1],
             multilabel=data.multilabel,
             shape=(3, size, size) if isinstance(size, int) else None,
-            unlabelled=int((data.train.labels.sum(1) == 0).sum()),
+            unlabelled=unlabelled_images(data),
         )
 
     def _measured(self, measured: Sequence[Cell]) -> Outline:
@@ -187,7 +189,20 @@ def _refusal(
         facts = replace(facts, features=trunk.network.dim)
         if reason := trial(entry, setting, trunk.network, values):
             return reason
+    if setting is not None and (reason := _unlabelled(entry, dataset, setting, values)):
+        return reason
     return unmet(zoo, entry, facts)
+
+
+def _unlabelled(entry: Entry, dataset: _Files, setting: Setting, values: Options) -> str:
+    """Why a method cannot train on images without a label, asked of it with a small backbone; empty if it can."""
+    one, said = dataset.outline, list[str]()
+    if not one.unlabelled:
+        return ""
+    found = Unlabelled(one.unlabelled, one.train, leave_out(dataset.name, dataset.values))
+    trial(entry, setting, Probe(), values, lambda method: said.append(unlabelled_refusal(method, setting, found)) or "")
+    reason = "".join(said)
+    return reason if not reason or entry.name in reason else f"{entry.name}: {reason}"
 
 
 def _masked(identity: Identity, zoo: Zoo) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -11,7 +12,6 @@ from hashzoo.data.split_file import query_labels, relevant_counts
 from hashzoo.errors import UsageError
 from hashzoo.evaluation.metrics import GROUPS, ExtraMetrics, parse
 from hashzoo.evaluation.scoring import class_groups
-from hashzoo.factory import Option
 from hashzoo.method import Deep, Method
 from hashzoo.types import Setting, Splits
 
@@ -51,25 +51,44 @@ def _without_relevant(query: Tensor, database: Tensor) -> np.ndarray[tuple[int],
     return np.asarray(relevant_counts(query[:, : database.shape[1]], database) == 0)
 
 
-def unlabelled_refusal(method: Method, setting: Setting, data: Splits, options: Mapping[str, Option], name: str) -> str:
+@dataclass(frozen=True)
+class Unlabelled:
+    """How many of the training images of a dataset have no label, and how the user can leave them out.
+
+    ``None`` stands for a number that is not known.
+    """
+
+    count: int | None = None
+    images: int | None = None
+    cure: str = ""
+
+    @classmethod
+    def of(cls, data: Splits, dataset: str, options: Container[str]) -> Unlabelled:
+        """Those of splits; ``dataset`` is the name of their dataset and ``options`` are its options."""
+        return cls(unlabelled_images(data), len(data.train), leave_out(dataset, options))
+
+
+def unlabelled_images(data: Splits) -> int:
+    """The number of training images without a label."""
+    return int(((data.train.labels > 0).sum(1) == 0).sum())
+
+
+def leave_out(dataset: str, options: Container[str]) -> str:
+    """The option of a dataset that leaves out training images without a label; empty if it has none."""
+    return f"; leave them out with --set {dataset}.unlabelled=drop" if "unlabelled" in options else ""
+
+
+def unlabelled_refusal(method: Method, setting: Setting, found: Unlabelled) -> str:
     """Why a method cannot be trained on the images without a label, in one line; empty if it can, or there are none.
 
-    The loss sees a made-up batch in which one image has no label.
-
-    Args:
-        method: The method.
-        setting: The setting that it was built from.
-        data: The splits.
-        options: The options of the dataset.
-        name: The name of the dataset.
+    The loss sees a made-up batch in which one image has no label. ``setting`` is that which the method was built from.
     """
-    count = int(((data.train.labels > 0).sum(1) == 0).sum())
-    if not count or not isinstance(method, Deep):
+    if not found.count or not isinstance(method, Deep):
         return ""
     try:
         method.rehearse(setting, unlabelled=True)
     except ValueError as error:
-        cure = f"; leave them out with --set {name}.unlabelled=drop" if "unlabelled" in options else ""
         reason = str(error).split("\n")[0].partition(";")[0]
-        return f"{reason}, and {count:,} of the {len(data.train):,} training images have none{cure}"
+        images = "" if found.images is None else f"of the {found.images:,} "
+        return f"{reason}, and {found.count:,} {images}training images have none{found.cure}"
     return ""

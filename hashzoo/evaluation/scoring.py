@@ -171,7 +171,7 @@ def split_relevance(data: Splits) -> Relevance:
     """The labels of the queries, composed ones if there are any, and of the database."""
     target = data.query.labels if data.pairs is None else data.pairs.labels
     labels = [side if data.multilabel else side.argmax(1) for side in (target, data.database.labels)]
-    return relevance(*(side.numpy() for side in labels))
+    return relevance(*(side.numpy() for side in labels), multi_hot=data.multilabel)
 
 
 def evaluate_index(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.hamming.values import bit_values, code_cure, few_values
-from hashzoo.storage.numba_cache import provide_numba_cache
+from hashzoo.storage.library_caches import provide_numba_cache
 
 Words = NDArray[np.uint64]
 Ints = NDArray[np.int64]

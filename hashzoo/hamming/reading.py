@@ -130,12 +130,12 @@ def _check_packed(codes: NDArray[np.uint8], bits: int | None, name: str) -> tupl
     return codes, width
 
 
-def read_labels(query: Any, database: Any, *, single: bool = False) -> tuple[Array, Array, tuple[str, ...]]:
+def read_labels(query: Any, database: Any, *, multi_hot: bool = False) -> tuple[Array, Array, tuple[str, ...]]:
     """Read the labels of queries and database: both integers (N,), or both numbers (N, C) for a multi-hot reader.
 
     Integers (N, 1) are (N,), and so are whole numbers of a float type, with a sentence about it. One column of 0 and 1
     can be two classes, or whether an item has the one label: refused, unless it is bool, which is the latter, or with
-    ``single``, which says the latter.
+    ``multi_hot``, which says the latter.
 
     Returns:
         The labels of both sides, and what was converted, one sentence each.
@@ -149,7 +149,7 @@ def read_labels(query: Any, database: Any, *, single: bool = False) -> tuple[Arr
     if all(columns) and q.dtype == d.dtype == np.bool_:
         return q, d, ()
     if all(columns) and (values := few_values([q, d])) is not None and set(values) <= {0, 1} and values != [1]:
-        if single:
+        if multi_hot:
             return q, d, ()
         raise ValueError(
             f"query_labels {q.shape} and database_labels {d.shape} are one column of 0 and 1, which can be two classes "
@@ -168,7 +168,9 @@ def read_labels(query: Any, database: Any, *, single: bool = False) -> tuple[Arr
 
 
 def _numbers(labels: Array, name: str) -> Array:
-    """Labels as an array of numbers. Raises ValueError for missing values and for texts."""
+    """Labels as an array of numbers. Raises ValueError for missing values, texts and other shapes."""
+    if labels.ndim not in (1, 2):
+        raise ValueError(f"{name} must be integers (N,) or multi-hot (N, C), not {labels.dtype} {labels.shape}")
     if labels.dtype.kind == "O":
         labels = _plain_objects(labels, name)
     if labels.dtype.kind in "US":

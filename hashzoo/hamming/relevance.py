@@ -61,15 +61,16 @@ class Relevance:
         return np.asarray(ONES[self.database & self.query[row][:, None]].sum(axis=0), dtype=np.int64)
 
 
-def relevance(query_labels: Any, database_labels: Any) -> Relevance:
+def relevance(query_labels: Any, database_labels: Any, *, multi_hot: bool = False) -> Relevance:
     """Prepare the labels of queries and database items for counting.
 
     The grade of a pair is the number of labels it shares (1 for equal classes); a pair of grade 1 or more is relevant.
 
     Args:
-        query_labels: Classes (Q,) or (Q, 1), integer, or multi-hot labels (Q, C) of zeros and ones; one column of
-            them says which items have a single label.
+        query_labels: Classes (Q,) or (Q, 1), integer, or multi-hot labels (Q, C) of zeros and ones.
         database_labels: Classes (N,) or (N, 1), or multi-hot labels (N, C), in the same form.
+        multi_hot: Whether one column of zeros and ones says which items have a single label. Otherwise it is refused,
+            since it can be two classes as well, unless its type is bool.
 
     Returns:
         The prepared labels.
@@ -82,7 +83,7 @@ def relevance(query_labels: Any, database_labels: Any) -> Relevance:
     >>> relevance([[1, 1]], [[1, 1], [0, 1], [0, 0]]).grades(0)
     array([2, 1, 0])
     """
-    query, database, _ = read_labels(query_labels, database_labels, single=True)
+    query, database, _ = read_labels(query_labels, database_labels, multi_hot=multi_hot)
     if query.ndim != database.ndim:
         raise ValueError(
             f"query_labels {query.shape} and database_labels {database.shape} must both be integers (N,) "

@@ -26,7 +26,7 @@ from hashzoo.factory import Composition, FactoryInfo, deep, options, without_mar
 from hashzoo.hookspecs import Outline, TrainingFacts
 from hashzoo.method import Card
 from hashzoo.registry.source import code_digest, load_module
-from hashzoo.storage.numba_cache import provide_numba_cache
+from hashzoo.storage.library_caches import provide_library_caches
 
 KINDS = ("backbones", "heads", "losses", "methods", "datasets", "metrics", "launchers", "trackers")
 #: What plugins say about methods, datasets and backbones by the names of these.
@@ -249,7 +249,7 @@ def load_plugins(extra: Iterable[str] = (), definitions: Mapping[str, bytes] | N
     Raises:
         UsageError: If one of ``extra`` does not load.
     """
-    provide_numba_cache()  # plugins can import numba
+    provide_library_caches()
     zoo = Zoo(extra=tuple(extra))
     for point in _installed_plugins():
         if point.package != "hashzoo" and os.environ.get("HASHZOO_PLUGINS", "").lower() == "off":

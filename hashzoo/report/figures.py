@@ -14,6 +14,7 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.report.style import COLOURS, GREY, LINES, MARKERS, missing_letters, without_glyph_warnings
 from hashzoo.retrieval.overlay import blend, to_pil
 from hashzoo.storage.files import replace_bytes
+from hashzoo.storage.library_caches import provide_matplotlib_cache
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +30,7 @@ PlacedSeries = tuple[str, Sequence[tuple[float, float]], int | None]
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure; sizes are in inches. Raises EnvironmentFailure if matplotlib is not installed."""
+    provide_matplotlib_cache()
     try:
         from matplotlib.figure import Figure
     except ImportError:

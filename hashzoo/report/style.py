@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
+from hashzoo.storage.library_caches import provide_matplotlib_cache
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,6 +59,7 @@ class Style:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Set the fonts of what is drawn meanwhile."""
+        provide_matplotlib_cache()
         try:
             import matplotlib
         except ImportError:

@@ -33,9 +33,10 @@ def expand_user(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:
-        raise UsageError(
-            f"{path}: there is no user {path.parts[0][1:]!r}; write ./{path} for a folder of that name"
-        ) from None
+        user = path.parts[0][1:]
+        problem = f"there is no user {user!r}" if user else "this user has no home folder; set HOME"
+        other = f"write ./{path} for a folder of that name"
+        raise UsageError(f"{path}: {problem}{', or' if not user else ';'} {other}") from None
 
 
 def replace_bytes(path: Path, data: bytes) -> None:

@@ -182,7 +182,7 @@ class _Check:
         index = self.method.index()
         index.add(encode(self.run, self.method, self.data.database))
         labels = [part.labels.numpy() for part in (self.data.query, self.data.database)]
-        prepared = relevance(*labels)
+        prepared = relevance(*labels, multi_hot=True)
         reached = float(score(index.counts(self.codes, prepared), ["map@all"])["map@all"].mean())
         tied = distance_counts(np.zeros((len(self.data.query), len(self.data.database))), prepared)
         chance = float(score(tied, ["map@all"])["map@all"].mean())

@@ -46,17 +46,3 @@ def anchors_for_bits(facts: TrainingFacts) -> str:
         f"imh with embedding = 'laplacian' needs more training images than bits: {facts.bits} bits, "
         f"{facts.images} images; use fewer bits or embedding = 'tsne'"
     )
-
-
-def labels(method: str) -> Requirement:
-    """At least one label for each training image."""
-
-    def check(facts: TrainingFacts) -> str:
-        if not facts.unlabelled:
-            return ""
-        return (
-            f"{method} needs at least one label per image: {facts.unlabelled} training images have none; "
-            "remove images without labels from the training split"
-        )
-
-    return check

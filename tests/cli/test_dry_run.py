@@ -111,6 +111,26 @@ def test_fewer_training_images_than_bits_are_a_reason_to_skip_where_a_pattern_br
     assert row(text, "lsh")[2] == "16,24"
 
 
+@pytest.mark.parametrize("method", ["csq", "tanh+dpn"])
+def test_training_images_without_a_label_are_refused_though_the_size_of_images_is_not_known(capsys, place, method):
+    rows = [
+        f"{name}/{number}.png {int(name == 'cat')} {int(name == 'dog')}" for name in ("cat", "dog") for number in "01"
+    ]
+    images(place, 8)
+    for number, part in enumerate(("train", "database", "test")):
+        blank = [f"cat/{2 + number}.png 0 0"] if part == "train" else []
+        (place / f"{part}.txt").write_text("\n".join([*(row.replace(".png", f"{number}.png") for row in rows), *blank]))
+    for name in ("cat", "dog"):
+        for number in range(3):
+            for first in "01":
+                (place / name / f"{first}{number}.png").write_bytes(b"not an image")
+    options = ("digits", "--dataset", "lists", "--root", place, "--methods", method, "--bits", 8, "--no-baselines")
+    said = refused(capsys, *options)
+    assert "at least one label per image, and 1 of the 5 training images have none" in said
+    assert "leave them out with --set lists.unlabelled=drop" in said
+    assert row(dry(capsys, *options, "--set", "lists.unlabelled=drop"), method)
+
+
 def test_more_bits_than_features_are_refused_in_a_dry_run_too(capsys):
     assert "as many features as bits" in refused(capsys, "digits", "--methods", "itq", "--bits", 65)
     assert "needs several labels" in refused(capsys, "digits", "--methods", "dcoh")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import random
+import re
 import sys
 import time
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -54,6 +56,9 @@ VALUES = [
     "\x00",
     "\ud800",
 ]
+
+#: What Python prints for a warning.
+RAW = re.compile(r"^.*\.py:\d+: \w*Warning: .*$", re.MULTILINE)
 
 words = st.sampled_from(NAMES) | st.text(max_size=12)
 numbers = st.sampled_from(NUMBERS) | st.integers().map(str) | st.floats().map(str)
@@ -136,7 +141,10 @@ def wrong_with(arguments):
     arguments = [word.replace("\0", "") for word in arguments]  # no system can hand a zero byte to a program
     out, err = io.StringIO(), io.StringIO()
     try:
-        with redirect_stdout(out), redirect_stderr(err):
+        with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+            warnings.resetwarnings()  # as for a user, who does not see these:
+            for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+                warnings.simplefilter("ignore", category)
             main(arguments)
         code = 0
     except SystemExit as stopped:
@@ -153,6 +161,8 @@ def wrong_with(arguments):
         return f"{arguments}: exit {code}"
     if "Traceback" in said or (code in (2, 3) and not usage and len(said.strip().splitlines()) != 1):
         return f"{arguments}: exit {code}: {said[-300:]}"
+    if raw := RAW.search(said + out.getvalue()):
+        return f"{arguments}: a warning of a library: {raw[0]}"
     return ""
 
 

@@ -272,6 +272,10 @@ BAD_LABELS = {
     "lists": [["cat"], ["cat", "dog"]],
     "NaN in one-hot": np.array([[0, np.nan], [1, 0]]),
     "a column of 0 and 1": np.array([[0], [1]]),
+    "one number": np.array(1),
+    "one bool": np.array(True),
+    "no axis of floats": np.array(1.5),
+    "three axes": np.ones((2, 1, 1), int),
 }
 
 
@@ -321,7 +325,10 @@ def test_the_hint_for_two_other_values_and_for_texts_gives_the_right_labels():
 def test_relevance_of_any_classes_is_that_of_comparing_them_one_by_one(query, database, dtype, column):
     sides = [np.array(side, dtype)[:, None] if column else np.array(side, dtype) for side in (query, database)]
     single = column and set(query) | set(database) <= {0, 1}  # whether an item has the one label
-    pairs = relevance(*sides)
+    if single and 0 in (*query, *database):
+        with pytest.raises(ValueError, match="two classes or a single label"):
+            relevance(*sides)
+    pairs = relevance(*sides, multi_hot=True)
     for row, label in enumerate(query):
         wanted = [label == other == 1 if single else label == other for other in database]
         assert pairs.relevant(row).tolist() == wanted

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torchvision import models as torchvision_models
 
 from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.registry import zoo
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
 from hashzoo.types import Split
@@ -231,3 +232,16 @@ def test_scattering_takes_colours_and_refuses_images_too_small_to_have_any_struc
         Scattering((1, 8, 3))
     with pytest.raises(ValueError, match="the grid must be at least 1, not 0"):
         Scattering((1, 8, 8), grid=0)
+
+
+def test_timm_without_a_network_fails_at_once_in_one_line(monkeypatch, capfd):
+    def refused(*_, **__):
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("socket.socket.connect", refused)
+    monkeypatch.setattr("hashzoo_plugins.backbones.hub.getproxies", dict)
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("waits"))
+    with pytest.raises(EnvironmentFailure, match=r"timm/resnet10t: huggingface\.co cannot be reached") as failed:
+        zoo.load_plugins().backbone("timm/resnet10t").factory((3, 32, 32))
+    assert "\n" not in str(failed.value)
+    assert capfd.readouterr() == ("", "")

@@ -4,6 +4,7 @@ from typing import Any
 
 from hashzoo import Family, hookimpl
 from hashzoo_plugins.backbones import dual_stream, fully_connected, outlines, timm, torchvision
+from hashzoo_plugins.backbones.hub import with_one_attempt
 from hashzoo_plugins.backbones.own_weights import timm_classifier, torchvision_classifier, with_own_weights
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.scattering import Scattering
@@ -20,7 +21,9 @@ def hashzoo_backbones() -> dict[str, Any]:
         "dual-stream": dual_stream.build,
         "dual-stream.small": dual_stream.small,
         "timm/*": Family(
-            with_own_weights(timm.build, timm_classifier), timm.names, "any model of timm by name, as timm/resnet18"
+            with_own_weights(with_one_attempt(timm.build), timm_classifier),
+            timm.names,
+            "any model of timm by name, as timm/resnet18",
         ),
         "torchvision/*": Family(
             with_own_weights(torchvision.build, torchvision_classifier),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import pickle
 import warnings
 from collections.abc import Callable
@@ -59,7 +60,7 @@ def with_own_weights(build: Callable[..., Backbone], classifier: Classifier) -> 
                         f"{option} = {value!r} describes a weights file; give weights=FILE or leave it out"
                     )
             return build(name, shape, weights=weights, allow_missing=allow_missing, **options)
-        path = Path(weights).expanduser()
+        path = Path(os.path.expanduser(weights))  # noqa: PTH111 - keeps ~ where there is no home folder, and raises nothing
         given, place = choose_table(path, read_file(path), weights_from)
         backbone = build(name, shape, weights="random", **options)
         network: Any = backbone.network

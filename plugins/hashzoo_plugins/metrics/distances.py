@@ -44,7 +44,7 @@ def _mean_distance(pairs: NDArray[np.int64]) -> float:
 def _pairs_by_distance(sample: CodeSample) -> NDArray[np.int64]:
     """(2, K + 1) the number of pairs at each distance: those that share a label, and those that do not."""
     bits, database = sample.database.shape[1], pack(sample.database)
-    labels = relevance(sample.query_labels, sample.database_labels)
+    labels = relevance(sample.query_labels, sample.database_labels, multi_hot=True)
     total = np.zeros((2, bits + 1), np.int64)
     for start in range(0, len(sample.query), CHUNK):
         rows = slice(start, start + CHUNK)

@@ -3,7 +3,6 @@
 from typing import Any
 
 from hashzoo import hookimpl
-from hashzoo_plugins import requirements
 from hashzoo_plugins.pointwise import bihalf, cibhash, csq, dhd, dpn, greedyhash, orthohash
 
 
@@ -36,9 +35,3 @@ def hashzoo_losses() -> dict[str, Any]:
         "orthohash": orthohash.OrthoHash,
         "orthohash-arc": orthohash.arc,
     }
-
-
-@hookimpl
-def hashzoo_requirements() -> dict[str, requirements.Requirement]:
-    """A class for each image, for methods that pull a code to the center of its class."""
-    return {name: requirements.labels(name) for name in ("csq", "dhd", "dpn", "orthohash", "orthohash-arc")}

@@ -6,11 +6,16 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numba import njit
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo import signs
+from hashzoo import pack, signs
 
 DRAWS = 100  # random candidates for each separated center
+PAIRS, FOURS, BYTES, ONES = (
+    np.uint64(2**64 // divisor) for divisor in (3, 5, 17, 255)
+)  # 0x55.., 0x33.., 0x0f.., 0x01..
 
 
 def hadamard_rows(classes: int, bits: int) -> Tensor:
@@ -36,13 +41,46 @@ def random_rows(classes: int, bits: int) -> Tensor:
     return torch.randint(0, 2, (classes, bits)).float() * 2 - 1
 
 
+def words(rows: Tensor) -> NDArray[np.uint64]:
+    """Signs (N, K) as bits of 64-bit words (N, W); the last word ends in zeros."""
+    packed = pack((rows > 0).numpy())  # (N, bytes)
+    return np.pad(packed, [(0, 0), (0, -packed.shape[1] % 8)]).view(np.uint64)
+
+
+@njit(cache=True)
+def farthest(drawn: NDArray, rows: NDArray) -> int:  # type: ignore[type-arg]
+    """The first of the rows ``drawn`` (n, W) whose Hamming distance to the nearest of ``rows`` (m, W) is largest.
+
+    A drawn row is given up at a row that is as near as the nearest of the best one so far: few pairs are compared.
+    """
+    best, least = 0, -1
+    for i in range(len(drawn)):
+        nearest = 64 * drawn.shape[1] + 1
+        for j in range(len(rows)):
+            distance = 0
+            for w in range(drawn.shape[1]):
+                x = drawn[i, w] ^ rows[j, w]  # its ones are counted in pairs of bits, then in fours and in bytes
+                x -= (x >> np.uint64(1)) & PAIRS
+                x = (x & FOURS) + ((x >> np.uint64(2)) & FOURS)
+                x = (x + (x >> np.uint64(4))) & BYTES
+                distance += np.int64((x * ONES) >> np.uint64(56))  # type: ignore[assignment]
+            nearest = min(nearest, distance)
+            if nearest <= least:
+                break
+        if nearest > least:
+            best, least = i, nearest
+    return best
+
+
 def separated_rows(classes: int, bits: int) -> Tensor:
     """(C, K) random signs; each row is the one of ``DRAWS`` candidates that is farthest from the previous rows."""
-    rows = random_rows(1, bits)
-    while len(rows) < classes:
+    rows = random_rows(1, bits).expand(classes, bits).clone()
+    found = words(rows)
+    for count in range(1, classes):
         drawn = random_rows(DRAWS, bits)
-        nearest = ((bits - drawn @ rows.T) / 2).amin(1)  # (DRAWS,)
-        rows = torch.cat([rows, drawn[nearest.argmax()][None]])
+        candidates = words(drawn)
+        best = farthest(candidates, found[:count])
+        rows[count], found[count] = drawn[best], candidates[best]
     return rows
 
 

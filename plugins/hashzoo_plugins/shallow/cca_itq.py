@@ -28,9 +28,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
-from hashzoo_plugins.shallow import projection
+from hashzoo_plugins.shallow import projection, span
 from hashzoo_plugins.shallow.itq import rotations
 
 ZERO = 1e-6  # correlations below this count as zero
@@ -70,8 +71,10 @@ class CCAITQ(Method):
         f = run.features(self.backbone, train).pooled  # (N, D)
         self.mean = f.mean(0)
         x, y = (f - self.mean).double(), train.labels.to(f.device).double()  # (N, D), (N, C)
-        w, r = canonical(x, y - y.mean(0), self.ridge)
-        weighted = w[:, : self.bits] * r[: self.bits]  # (D, K): multiplied, never divided
+        c, back = span.coordinates(x)
+        w, r = canonical(c, span.coordinates(y - y.mean(0))[0], self.ridge)
+        weighted = back(w[:, : self.bits] * r[: self.bits])  # (D, K): multiplied, never divided
+        weighted = pad(weighted, (0, self.bits - weighted.shape[1]))  # more bits than coordinates: no correlation
         rotation, error = rotations(x @ weighted, self.iterations, run.generator)[-1]
         run.log({"correlations": float((r > ZERO).sum()), "quantization": error})
         self.projection = (weighted @ rotation).to(f)

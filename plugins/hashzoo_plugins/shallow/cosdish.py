@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, signs
-from hashzoo_plugins.shallow import labelled, projection, similarity
+from hashzoo_plugins.shallow import labelled, projection, similarity, span
 from hashzoo_plugins.shallow.discrete import kept
 from hashzoo_plugins.shallow.ridge import cross, ridge
 
@@ -131,7 +131,8 @@ class COSDISH(Method):
         self.mean = x.mean(0)
         deviation = x.std(0)
         scale = torch.where(deviation > 1e-6 * deviation.max(), deviation, 1.0)  # a constant feature is not scaled
-        self.projection = ridge((x - self.mean) / scale, b, self.weight) / scale[:, None]
+        c, back = span.coordinates((x - self.mean) / scale)
+        self.projection = back(ridge(c, b.to(c), self.weight)).to(x) / scale[:, None]
 
     def encode(self, batch: Batch) -> Codes:
         """sgn((f - mean) / deviation W)."""

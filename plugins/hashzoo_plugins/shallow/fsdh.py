@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits, signs
-from hashzoo_plugins.shallow import anchors
-from hashzoo_plugins.shallow.ridge import factor, ridge, solve
+from hashzoo_plugins.shallow import anchors, span
+from hashzoo_plugins.shallow.ridge import factor, solve
 
 
 def objective(b: Tensor, y: Tensor, w: Tensor, f: Tensor, weight: float, nu: float) -> Tensor:
@@ -72,13 +72,13 @@ class FSDH(Method):
     def fit(self, train: Split, run: Run) -> None:
         """Alternate between codes, class codes and kernel regression, from random codes."""
         x = run.features(self.backbone, train).pooled  # (N, D)
-        y = train.labels.to(x)  # (N, C)
+        y, _ = span.coordinates(train.labels.to(x))  # (N, C), or (N, N) of very many classes
         drawn = anchors.draw(normalize(x), self.count, run.generator)
         phi = anchors.lifted(x, drawn, self.width)  # (N, 1 + m)
-        lower = factor(phi, self.rho)
+        lower, of_labels = factor(phi, self.rho), factor(y, self.weight)
         b = signs(torch.randn(len(x), self.bits, generator=run.generator)).to(x)  # (N, K)
         for _ in range(self.iterations):
-            w, f = ridge(y, b, self.weight), phi @ solve(lower, phi, b)
+            w, f = solve(of_labels, y, b), phi @ solve(lower, phi, b)
             b = codes(y, w, f, self.nu)
             run.log({"objective": objective(b, y, w, f, self.weight, self.nu) / len(x)})
         self.anchors = anchors.padded(drawn, self.count)

@@ -41,7 +41,7 @@ import torch
 from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits
-from hashzoo_plugins.shallow import anchors, projection
+from hashzoo_plugins.shallow import anchors, span
 
 PERPLEXITY, COMPONENTS, NEIGHBOURS, FLOOR = 10.0, 20, 20, 1e-3
 
@@ -86,7 +86,7 @@ def tsne(a: Tensor, dimensions: int, generator: torch.Generator) -> Tensor:
     from sklearn.manifold import TSNE
 
     centered = a - a.mean(0)
-    reduced = centered @ projection.principal(centered, min(max(COMPONENTS, dimensions), *a.shape))
+    reduced = centered @ span.principal(centered, min(max(COMPONENTS, dimensions), *a.shape))
     perplexity = min(PERPLEXITY, (len(a) - 1) / 3)
     solver = TSNE(dimensions, perplexity=perplexity, init="random", method="exact", random_state=seed(generator))
     embedding = torch.from_numpy(solver.fit_transform(reduced.double().cpu().numpy())).to(a)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, signs
-from hashzoo_plugins.shallow import projection
+from hashzoo_plugins.shallow import projection, span
 
 
 def rotations(v: Tensor, iterations: int, generator: torch.Generator) -> list[tuple[Tensor, float]]:
@@ -61,7 +61,7 @@ class ITQ(Method):
         """Compute the PCA of the training features, then alternate between codes and rotation."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         self.mean = x.mean(0)
-        pca = projection.principal(x - self.mean, self.bits)  # (D, K)
+        pca = span.principal(x - self.mean, self.bits)  # (D, K)
         rotation, error = rotations((x - self.mean) @ pca, self.iterations, run.generator)[-1]
         run.log({"quantization": error})
         self.projection = pca @ rotation

@@ -22,7 +22,7 @@ from __future__ import annotations
 import torch
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
-from hashzoo_plugins.shallow import projection
+from hashzoo_plugins.shallow import projection, span
 
 
 class PCAH(Method):
@@ -41,7 +41,7 @@ class PCAH(Method):
         """Compute the mean and the principal directions of the training features."""
         x = run.features(self.backbone, train).pooled  # (N, D)
         self.mean = x.mean(0)
-        self.projection = projection.principal(x - self.mean, self.bits)
+        self.projection = span.principal(x - self.mean, self.bits)
 
     def encode(self, batch: Batch) -> Codes:
         """sgn((f - mean) U)."""

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
-from hashzoo_plugins.shallow import projection, similarity
+from hashzoo_plugins.shallow import projection, similarity, span
 from hashzoo_plugins.shallow.labelled import sample
 
 TINY = 1e-12  # the smallest scale, for constant features
@@ -78,7 +78,8 @@ class S3PLH(Method):
         rows = sample(len(x), self.labelled, run.generator)  # (l,)
         y = train.labels[rows].to(x)
         s = similarity.signed(y, y).fill_diagonal_(0)  # (l, l)
-        self.projection = sequential(x.T @ x / len(x), x[rows], s, self.eta, self.bits).to(f)
+        x, back = span.coordinates(x)
+        self.projection = back(sequential(x.T @ x / len(x), x[rows], s, self.eta, self.bits)).to(f)
 
     def encode(self, batch: Batch) -> Codes:
         """sgn(W' (f - mean))."""

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits
-from hashzoo_plugins.shallow.projection import principal
+from hashzoo_plugins.shallow.span import principal
 
 
 def waves(ranges: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
-from hashzoo_plugins.shallow import projection, similarity
+from hashzoo_plugins.shallow import projection, similarity, span
 from hashzoo_plugins.shallow.labelled import sample
 
 
@@ -66,7 +66,8 @@ class SSH(Method):
         rows = sample(len(x), self.labelled, run.generator)  # (l,)
         y = train.labels[rows].to(x)
         s = similarity.signed(y, y).fill_diagonal_(0)  # (l, l)
-        self.projection = projection.leading(adjusted(x, x[rows], s, self.eta), self.bits).to(f)
+        x, back = span.coordinates(x)
+        self.projection = back(projection.leading(adjusted(x, x[rows], s, self.eta), self.bits)).to(f)
 
     def encode(self, batch: Batch) -> Codes:
         """sgn(W' (f - mean))."""
