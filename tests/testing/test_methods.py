@@ -30,7 +30,7 @@ class Sound(Method):
 
     def fit(self, train, run):
         self.mean = run.features(self.backbone, train).pooled.mean(0)
-        self.w = torch.randn(self.w.shape, generator=run.generator)
+        self.w = torch.randn(self.w.shape, generator=run.generator).to(self.mean)
 
     def relaxed(self, batch):
         return (self.backbone(batch.images).pooled - self.mean) @ self.w
