@@ -215,7 +215,7 @@ def _score(setup: Setup, fitted: Fitted) -> tuple[Cell, Arrays]:
     started = time.perf_counter()
     index, query = encode_and_index(run, method, data, setup.entry.card.saw_database)
     encode_seconds = time.perf_counter() - started
-    queries = query_codes(method, query, data)
+    queries = query_codes(method, query, data, run.device)
     search_rate = _search_rate(index, queries[""])
     evaluation, arrays = score_queries(index, queries, data, job.metrics, setup.extra)
     arrays |= samples(index, queries[""], len(data.database))
@@ -271,7 +271,9 @@ def _add_selected(setup: Setup, method: Method, best: BestState, evaluation: Eva
     best.load_best()
     data, run = setup.data, setup.run
     index, query = encode_and_index(run, method, data, setup.entry.card.saw_database)
-    selected, _ = score_queries(index, query_codes(method, query, data), data, setup.job.metrics, setup.extra)
+    selected, _ = score_queries(
+        index, query_codes(method, query, data, run.device), data, setup.job.metrics, setup.extra
+    )
     means = {**selected.means, **_code_scores(setup, method, index, query)}
     evaluation.means.update({f"{name}/selected": value for name, value in means.items()})
     evaluation.per_query.update({f"{name}/selected": values for name, values in selected.per_query.items()})

@@ -54,12 +54,12 @@ class Autocast(TorchFunctionMode):
     def __enter__(self) -> Autocast:
         """Convert from here on, or no longer if it is not enabled."""
         self.before, self.local.lower = self.local.lower, self.lower
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         """Convert as before."""
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self.local.lower = self.before
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

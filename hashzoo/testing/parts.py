@@ -33,8 +33,8 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
     Returns:
         A finding per check. ``build``: the factory returns a head. ``shape``: the code is finite, (B, bits).
         ``gradient``: a gradient reaches the backbone. ``single``: in eval mode, the code of an image does not depend
-        on its batch. ``accelerator``: forward and backward run on a pretended GPU. If ``build`` or ``shape`` fails, the checks after it are omitted. No exception of the head is
-        raised.
+        on its batch. ``accelerator``: forward and backward run on a pretended GPU. If ``build`` or ``shape`` fails, the
+        checks after it are omitted. No exception of the head is raised.
     """
     with preserve_process_state():
         torch.manual_seed(0)
@@ -56,7 +56,13 @@ def head_forward_backward(factory: Callable[..., nn.Module], bits: int, device: 
     head = factory(data.setting(bits), backbone).to(device).train()
     images = (data.train.images[:24].float() / 128 - 1).to(device)
     output: Output = head(backbone.to(device)(images))
-    output.code.square().sum().backward()  # type: ignore[no-untyped-call]
+    _backward(output.code.square().sum())
+
+
+def _backward(value: Tensor) -> None:
+    """Compute gradients if there are any; that there are none is another finding."""
+    if value.requires_grad:
+        value.backward()  # type: ignore[no-untyped-call]
 
 
 class _HeadCheck:
@@ -147,7 +153,7 @@ def loss_forward_backward(
     check = _LossCheck(factory(synthetic_splits().setting(bits)), bits, extra, device)
     for training in (True, False):
         check.loss.train(training)
-        check.total(check.codes, check.labels).backward()  # type: ignore[no-untyped-call]
+        _backward(check.total(check.codes, check.labels))
 
 
 class _RecordedExtra(dict[str, Tensor]):
@@ -166,9 +172,7 @@ class _RecordedExtra(dict[str, Tensor]):
 class _LossCheck:
     """The checks of one loss. Each returns the problem, or an empty string."""
 
-    def __init__(
-        self, loss: Any, bits: int, extra: Callable[[Tensor], dict[str, Tensor]], device: str = "cpu"
-    ) -> None:
+    def __init__(self, loss: Any, bits: int, extra: Callable[[Tensor], dict[str, Tensor]], device: str = "cpu") -> None:
         self.loss, self.bits, self.extra = loss.to(device).eval(), bits, extra
         self.codes = torch.tanh(torch.randn(12, bits)).to(device).requires_grad_()
         self.mixing = torch.randn(bits, CLASSES).to(device)
@@ -270,8 +274,8 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
         A finding per check. ``build``: the factory returns a :class:`hashzoo.Backbone` with ``dim``. ``shapes``: the
         features have the shapes that it declares. ``repeats``: two calls agree. ``alone``: the features of an image do
         not depend on its batch. ``sizes``: a backbone without a fixed input size takes small grey images, or refuses
-        them with ValueError. ``accelerator``: it runs on a pretended GPU. If ``build`` or ``shapes`` fails, the checks after it are omitted. No exception of the
-        backbone is raised.
+        them with ValueError. ``accelerator``: it runs on a pretended GPU. If ``build`` or ``shapes`` fails, the
+        checks after it are omitted. No exception of the backbone is raised.
     """
     with preserve_process_state(), torch.no_grad():
         torch.manual_seed(0)

@@ -14,7 +14,6 @@ from hashzoo import Card, Method, bits
 from hashzoo.testing import check_method, pretended_accelerator, synthetic_splits
 from hashzoo.testing.accelerator import problem_on_accelerator
 from hashzoo.testing.methods import fit_and_encode
-from tests.accelerators import device  # noqa: F401 - a fixture
 
 DATA = synthetic_splits()
 
@@ -86,17 +85,17 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize("expression", REFUSED)
-def test_what_a_gpu_refuses_raises(expression, device):  # noqa: F811
+def test_what_a_gpu_refuses_raises(expression, device):
     with pytest.raises((RuntimeError, TypeError)):
-        eval(expression, NAMES, operations(device))  # noqa: S307
+        eval(expression, NAMES, operations(device))
 
 
 @pytest.mark.parametrize("expression", ALLOWED)
-def test_what_a_gpu_computes_runs(expression, device):  # noqa: F811
-    eval(expression, NAMES, operations(device))  # noqa: S307
+def test_what_a_gpu_computes_runs(expression, device):
+    eval(expression, NAMES, operations(device))
 
 
-def test_a_module_keeps_its_parameters_and_what_they_share_when_it_moves(device):  # noqa: F811
+def test_a_module_keeps_its_parameters_and_what_they_share_when_it_moves(device):
     net = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
     net[1].weight = net[0].weight
     before = net[0].weight
@@ -114,7 +113,7 @@ def test_a_module_keeps_its_parameters_and_what_they_share_when_it_moves(device)
     assert net[0](torch.ones(3)).tolist() == [1, 1, 1]
 
 
-def test_threads_use_the_accelerator_too(device):  # noqa: F811
+def test_threads_use_the_accelerator_too(device):
     x = torch.ones(2, device=device)
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(lambda: (torch.ones(2).to(device) + x).tolist()).result() == [2, 2]
@@ -229,12 +228,12 @@ def test_a_planted_fault_is_found_with_its_line(method):
 
 
 @pytest.mark.parametrize("method", FAULTS)
-def test_a_planted_fault_raises_on_the_device(method, device):  # noqa: F811
+def test_a_planted_fault_raises_on_the_device(method, device):
     with pytest.raises((RuntimeError, TypeError)):
         fit_and_encode(method, DATA, 16, device)
 
 
-def test_a_method_without_a_fault_runs(device):  # noqa: F811
+def test_a_method_without_a_fault_runs(device):
     assert fit_and_encode(Sound, DATA, 16, device)["code"].shape == (80, 16)
 
 
