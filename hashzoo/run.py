@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
 from hashzoo.data.transforms import Workers, augmentation, load_views
-from hashzoo.errors import NonFiniteError
 from hashzoo.training.budget import Budget, Schedule, rate
 from hashzoo.training.curve import Curve, flatten
 from hashzoo.training.distributed import ProcessGroup
 from hashzoo.training.feature_store import MixedPrecisionBackbone, PrecomputedBackbone, StoredFeatures
+from hashzoo.training.finite import FiniteCheck
 from hashzoo.types import Batch, Features, Input, Output, Report, Split, View
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Run:
         self.phase_start = 0  # the value of epochs when this call of batches began
         self.optimizers: list[torch.optim.Optimizer] = []
         self.curve = Curve()
+        self._finite = FiniteCheck()
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
         self._workers = Workers(workers)
@@ -222,6 +223,7 @@ class Run:
 
     def _end_epoch(self, progress: float) -> None:
         """Close the epoch of the curve, validate, and report both."""
+        self._finite.verify()
         recorded = self.curve.end_epoch()
         if self.after_epoch:
             self.after_epoch()
@@ -273,19 +275,15 @@ class Run:
                 detached tensors.
 
         Raises:
-            NonFiniteError: If a term is NaN or infinite; the message names it.
+            NonFiniteError: If a term is NaN or infinite; the message names it and its step. On the CPU it is raised at
+                once, on another device at the end of the epoch, since reading a value in every step would slow it down.
             ValueError: If there is no term, or if several processes train and :meth:`gathered` was not called.
         """
         if not losses:
             raise ValueError("the loss gave no terms: return a dict such as {'pair': tensor}")
-        total = torch.stack([term.reshape(()) for term in losses.values()]).sum()
-        if not torch.isfinite(total):
-            bad = [name for name, term in losses.items() if not torch.isfinite(term)] or list(losses)
-            value = float(losses[bad[0]].detach())
-            raise NonFiniteError(
-                f"loss term {bad[0]!r} is {value} at {self.progress:.0%} of the training; "
-                "a smaller learning rate or [train] clip often cures it"
-            )
+        terms = torch.stack([term.reshape(()) for term in losses.values()])
+        total = terms.sum()
+        self._finite.add(tuple(losses), terms, total, self.progress)
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * rate(self._schedule, self.progress) * self._warm
         if not self.process_group.gathered:

@@ -105,7 +105,7 @@ class AcceleratorTensor(Tensor):
         copied: AcceleratorTensor = memo[id(self)]
         return copied
 
-    def __repr__(self, **kwargs: Any) -> str:
+    def __repr__(self, **kwargs: Any) -> str:  # type: ignore[override]
         return f"{self.held!r} on {TITLE}"
 
     def __format__(self, spec: str) -> str:
