@@ -18,6 +18,7 @@ from hashzoo.training.curve import Curve, flatten
 from hashzoo.training.distributed import ProcessGroup
 from hashzoo.training.feature_store import MixedPrecisionBackbone, PrecomputedBackbone, StoredFeatures
 from hashzoo.training.finite import FiniteCheck
+from hashzoo.training.scaling import LossScaler
 from hashzoo.types import Batch, Features, Input, Output, Report, Split, View
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Run:
         train: Training budget.
         seed: Seed of ``generator``.
         to: Form in which the backbone takes images.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: A device of torch, such as ``"cpu"`` or ``"cuda"``.
         workers: Processes that load images; 0 loads them in this one.
         process_group: The processes that train together, if there are several.
         checkpoints: Where the training is saved after an epoch, so that it can resume after a crash.
@@ -61,8 +62,8 @@ class Run:
         process_group: ProcessGroup | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        if train.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
-            raise ValueError("this GPU has no bf16; use precision = 'fp32'")
+        if train.precision == "bf16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported():
+            raise ValueError("this GPU has no bf16; use precision = 'fp16' or 'fp32'")
         self.train, self.process_group = train, process_group or ProcessGroup()
         self.device = self.process_group.device(device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -75,6 +76,7 @@ class Run:
         self.optimizers: list[torch.optim.Optimizer] = []
         self.curve = Curve()
         self._finite = FiniteCheck()
+        self.scaler = LossScaler(self.device, train.precision == "fp16")
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
         self._workers = Workers(workers)
@@ -88,7 +90,7 @@ class Run:
         """Move a backbone to the run's device, with the precision of the budget."""
         backbone = backbone.to(self.device)
         mixed = self.train.precision != "fp32" and not isinstance(backbone, PrecomputedBackbone)
-        return MixedPrecisionBackbone(backbone, self.device.type) if mixed else backbone
+        return MixedPrecisionBackbone(backbone, self.device.type, self.train.precision) if mixed else backbone
 
     def log(self, values: dict[str, Any]) -> None:
         """Keep the latest value of named quantities, for the progress display and the cell, and their means by epoch.
@@ -289,14 +291,15 @@ class Run:
         if not self.process_group.gathered:
             raise ValueError("this loop does not ask for run.gathered, so it trains in one process: use --devices 1")
         optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        self.scaler.backward(total)
         if backward is not None:
             backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.process_group.average_gradients(parameters)
+        self.scaler.unscale(optimizer)
         if self.train.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
-        optimizer.step()
+        self.scaler.step(optimizer)
         detached = {name: term.detach() for name, term in losses.items()}
         self._logged |= detached
         self.curve.add("loss", detached)

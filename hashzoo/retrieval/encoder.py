@@ -22,6 +22,7 @@ from hashzoo.errors import EnvironmentFailure, NonFiniteError, UsageError, first
 from hashzoo.registry import saved_method
 from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.retrieval.heatmaps import compute_heatmaps
+from hashzoo.training.devices import resolve_device
 from hashzoo.training.feature_store import state_digest
 from hashzoo.types import Batch, Codes, Operation, ProgressCallback, Ranking
 
@@ -40,7 +41,7 @@ def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: S
 
     Args:
         run: Path of a cell's ``.json`` in a results folder of ``hashzoo bench --save-weights``.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, ``"xpu"``, or ``"auto"`` for a CUDA GPU if there is one.
         plugins: Plugin files or modules to load. They must include every such plugin that the cell was measured with.
 
     Returns:
@@ -52,8 +53,7 @@ def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: S
             device is not available.
     """
     cell = Path(run)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise EnvironmentFailure("no CUDA device is available; encode on the CPU")
+    device = resolve_device(device)
     if cell.is_dir():
         raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
     if not cell.with_suffix(".json").is_file():

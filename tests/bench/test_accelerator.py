@@ -22,6 +22,7 @@ from tests.training.test_checkpoints import ended_after, job_of
 JOBS = {
     "trained": job_of("tanh+dch", epochs=1),
     "in 16 bits": job_of("tanh+dch", epochs=1, precision="bf16", clip=1.0, optimizer="sgd"),
+    "in 16 bits with a scaled loss": job_of("tanh+dch", epochs=1, precision="fp16", clip=1.0),
     "selected by validation": job_of("tanh+dch", validation=0.2, epochs=2, select="map@all"),
     "on stored features": job_of("itq", epochs=1, backbone="stored"),
     "on frozen features in 16 bits": job_of("two-level-cam", epochs=1, backbone="frozen", precision="bf16"),
