@@ -23,6 +23,8 @@ JOBS = {
     "trained": job_of("tanh+dch", epochs=1),
     "in 16 bits": job_of("tanh+dch", epochs=1, precision="bf16", clip=1.0, optimizer="sgd"),
     "in 16 bits with a scaled loss": job_of("tanh+dch", epochs=1, precision="fp16", clip=1.0),
+    "in parts of a batch": job_of("tanh+dch", epochs=1, accumulate=2),
+    "with a frozen stage": job_of("tanh+dch", epochs=1, freeze="stages:1"),
     "selected by validation": job_of("tanh+dch", validation=0.2, epochs=2, select="map@all"),
     "on stored features": job_of("itq", epochs=1, backbone="stored"),
     "on frozen features in 16 bits": job_of("two-level-cam", epochs=1, backbone="frozen", precision="bf16"),
