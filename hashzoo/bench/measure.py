@@ -46,6 +46,7 @@ from hashzoo.results.warnings import COMMONEST, MARGIN, chance_facts
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
 from hashzoo.training.checkpoints import Checkpoints
+from hashzoo.training.cpu_fallback import cpu_fallback
 from hashzoo.training.distributed import ProcessGroup
 from hashzoo.training.feature_store import FrozenBackbone, state_digest
 from hashzoo.training.freezing import freeze_stages
@@ -114,7 +115,8 @@ def measure(
     Raises:
         Exception: Whatever the method raises; the caller turns it into a status.
     """
-    with preserve_process_state(), deterministic(job.execution.deterministic):
+    fallback = cpu_fallback(torch.device(job.execution.device))
+    with preserve_process_state(), deterministic(job.execution.deterministic), fallback:
         return _measure(job, report, keep, checkpoints, process_group or ProcessGroup())
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -257,9 +257,9 @@ def _count(rule: Rule, args: Any, on_device: bool, reads: Counter[str]) -> None:
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sends every operation of a thread to the accelerator that it concerns."""
 
-    def __init__(self, reads: Counter[str]) -> None:
+    def __init__(self, reads: Counter[str], lacks: frozenset[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.reads = reads
+        self.reads, self.lacks = reads, lacks
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -268,7 +268,13 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not types and (not kwargs or not kwargs.keys() & {"device", "generator"}):  # tensors of the CPU only
             return func(*args, **(kwargs or {}))
-        return compute(func, args, kwargs or {}, self.reads)
+        result = compute(func, args, kwargs or {}, self.reads)
+        there = [one for one in tensors_in((result, args)) if isinstance(one, AcceleratorTensor)] if self.lacks else []
+        if "float64" in self.lacks and any(one.dtype == torch.float64 for one in there):
+            raise TypeError(f"{TITLE} cannot hold float64, like MPS")
+        if there and Rule.of(func).name in self.lacks:
+            raise NotImplementedError(f"{Rule.of(func).name} is not implemented for {TITLE}")
+        return result
 
 
 def _is_accelerator(device: Any) -> bool:
@@ -325,8 +331,11 @@ class Accelerator:
 
 
 @contextmanager
-def pretended_accelerator() -> Iterator[Accelerator]:
+def pretended_accelerator(lacks: Collection[str] = ()) -> Iterator[Accelerator]:
     """Pretend that this machine has an accelerator, in this thread and those started inside the context.
+
+    Args:
+        lacks: Names of operations that the device does not have, such as ``"linalg_eigh"``, or ``"float64"``.
 
     Yields:
         The accelerator.
@@ -339,10 +348,10 @@ def pretended_accelerator() -> Iterator[Accelerator]:
         ...
         hashzoo.testing.accelerator.DeviceError: expected all tensors to be on the accelerator, but found one of ...
     """
-    accelerator, original = Accelerator(), threading.Thread.run
+    accelerator, original, missing = Accelerator(), threading.Thread.run, frozenset(lacks)
 
     def run(thread: threading.Thread) -> None:
-        with _Operations(accelerator.reads):
+        with _Operations(accelerator.reads, missing):
             original(thread)
 
     def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
@@ -360,7 +369,7 @@ def pretended_accelerator() -> Iterator[Accelerator]:
         for owner, name, value in replaced:
             stack.enter_context(mock.patch.object(owner, name, value))
         stack.callback(GENERATORS.clear)
-        stack.enter_context(_Operations(accelerator.reads))
+        stack.enter_context(_Operations(accelerator.reads, missing))
         yield accelerator
 
 
