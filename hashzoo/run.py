@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
 from hashzoo.data.transforms import Workers, augmentation, load_views
-from hashzoo.errors import NonFiniteError
 from hashzoo.training.budget import Budget, Schedule, rate
 from hashzoo.training.curve import Curve, flatten
 from hashzoo.training.distributed import ProcessGroup
 from hashzoo.training.feature_store import MixedPrecisionBackbone, PrecomputedBackbone, StoredFeatures
+from hashzoo.training.finite import FiniteCheck
+from hashzoo.training.scaling import LossScaler
 from hashzoo.types import Batch, Features, Input, Output, Report, Split, View
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Run:
         train: Training budget.
         seed: Seed of ``generator``.
         to: Form in which the backbone takes images.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: A device of torch, such as ``"cpu"`` or ``"cuda"``.
         workers: Processes that load images; 0 loads them in this one.
         process_group: The processes that train together, if there are several.
         checkpoints: Where the training is saved after an epoch, so that it can resume after a crash.
@@ -61,8 +62,8 @@ class Run:
         process_group: ProcessGroup | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
-        if train.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported():
-            raise ValueError("this GPU has no bf16; use precision = 'fp32'")
+        if train.precision == "bf16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported():
+            raise ValueError("this GPU has no bf16; use precision = 'fp16' or 'fp32'")
         self.train, self.process_group = train, process_group or ProcessGroup()
         self.device = self.process_group.device(device)
         self.generator = torch.Generator().manual_seed(seed)
@@ -74,6 +75,8 @@ class Run:
         self.phase_start = 0  # the value of epochs when this call of batches began
         self.optimizers: list[torch.optim.Optimizer] = []
         self.curve = Curve()
+        self._finite = FiniteCheck()
+        self.scaler = LossScaler(self.device, train.precision == "fp16")
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
         self._workers = Workers(workers)
@@ -87,7 +90,7 @@ class Run:
         """Move a backbone to the run's device, with the precision of the budget."""
         backbone = backbone.to(self.device)
         mixed = self.train.precision != "fp32" and not isinstance(backbone, PrecomputedBackbone)
-        return MixedPrecisionBackbone(backbone, self.device.type) if mixed else backbone
+        return MixedPrecisionBackbone(backbone, self.device.type, self.train.precision) if mixed else backbone
 
     def log(self, values: dict[str, Any]) -> None:
         """Keep the latest value of named quantities, for the progress display and the cell, and their means by epoch.
@@ -222,6 +225,7 @@ class Run:
 
     def _end_epoch(self, progress: float) -> None:
         """Close the epoch of the curve, validate, and report both."""
+        self._finite.verify()
         recorded = self.curve.end_epoch()
         if self.after_epoch:
             self.after_epoch()
@@ -273,32 +277,29 @@ class Run:
                 detached tensors.
 
         Raises:
-            NonFiniteError: If a term is NaN or infinite; the message names it.
+            NonFiniteError: If a term is NaN or infinite; the message names it and its step. On the CPU it is raised at
+                once, on another device at the end of the epoch, since reading a value in every step would slow it down.
             ValueError: If there is no term, or if several processes train and :meth:`gathered` was not called.
         """
         if not losses:
             raise ValueError("the loss gave no terms: return a dict such as {'pair': tensor}")
-        total = torch.stack([term.reshape(()) for term in losses.values()]).sum()
-        if not torch.isfinite(total):
-            bad = [name for name, term in losses.items() if not torch.isfinite(term)] or list(losses)
-            value = float(losses[bad[0]].detach())
-            raise NonFiniteError(
-                f"loss term {bad[0]!r} is {value} at {self.progress:.0%} of the training; "
-                "a smaller learning rate or [train] clip often cures it"
-            )
+        terms = torch.stack([term.reshape(()) for term in losses.values()])
+        total = terms.sum()
+        self._finite.add(tuple(losses), terms, total, self.progress)
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * rate(self._schedule, self.progress) * self._warm
         if not self.process_group.gathered:
             raise ValueError("this loop does not ask for run.gathered, so it trains in one process: use --devices 1")
         optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        self.scaler.backward(total)
         if backward is not None:
             backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.process_group.average_gradients(parameters)
+        self.scaler.unscale(optimizer)
         if self.train.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
-        optimizer.step()
+        self.scaler.step(optimizer)
         detached = {name: term.detach() for name, term in losses.items()}
         self._logged |= detached
         self.curve.add("loss", detached)

@@ -55,6 +55,14 @@ def _own_surroundings(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HASHZOO_PLUGINS", "off")
 
 
+@pytest.fixture(params=["pretended", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """The name of an accelerator: a pretended one, or with ``-m gpu`` a real one."""
+    from tests import accelerators
+
+    yield from accelerators.in_use(request.param)
+
+
 @pytest.fixture(scope="session")
 def browser():
     yield from browsing.started()

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
-import torch
-
 from hashzoo.api.board import Board, method_name
 from hashzoo.api.watch import Callback, Progress, Screen
 from hashzoo.bench.benchmark_file import Benchmark, read
@@ -19,7 +17,7 @@ from hashzoo.bench.job import Execution, Job
 from hashzoo.bench.measure import measure
 from hashzoo.bench.overrides import Overrides
 from hashzoo.bench.plan import plan, require_feasible
-from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
+from hashzoo.errors import UsageError, unknown_name
 from hashzoo.execution.base import Limits, Observer, Silent
 from hashzoo.execution.local import gpus
 from hashzoo.execution.sweep import Sweep, sweep
@@ -30,6 +28,7 @@ from hashzoo.results import store
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.results.durations import Durations
 from hashzoo.storage.files import expand_user
+from hashzoo.training.devices import resolve_device
 
 T = TypeVar("T")
 
@@ -48,6 +47,7 @@ class Options(TypedDict, total=False):
     backbone: str
     metrics: Sequence[str]
     epochs: int
+    precision: str
     settings: Mapping[str, Mapping[str, Any]]  # by method, dataset, backbone, launcher or tracker, or "train"
     jobs: int
     launcher: str
@@ -235,6 +235,7 @@ class Request:
             seeds=seeds,
             metrics=options.get("metrics"),
             epochs=options.get("epochs"),
+            precision=options.get("precision"),
             settings={name: table for name, table in settings.items() if name not in services},
             quick=options.get("quick", False),
         )
@@ -333,23 +334,12 @@ def _check_memory(limit: int | None) -> None:
         )
 
 
-def resolve_device(device: str, devices: int) -> str:
-    """``"cpu"`` or ``"cuda"``. EnvironmentFailure if CUDA is asked for and missing, or has too few devices."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFailure("no CUDA device is available here; use --device cpu")
-    found = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    if found == "cuda" and devices > torch.cuda.device_count():
-        raise EnvironmentFailure(
-            f"{torch.cuda.device_count()} CUDA devices are available, not {devices}; use fewer --devices"
-        )
-    return found
-
-
 def _sweep(request: Request, device: str) -> Sweep:
     """Limits, launcher and trackers of a sweep."""
     options, zoo, settings, folder = request.options, request.zoo, request.services, request.folder
     devices = options.get("devices", 1)
-    at_once = max(len(gpus()), 1) if device == "cuda" else min(MOST, os.cpu_count() or 1)
+    several = {"cuda": max(len(gpus()), 1), "cpu": min(MOST, os.cpu_count() or 1)}
+    at_once = several.get(device, 1)  # one cell at a time on a device that was named
     limits = Limits(options.get("jobs") or max(1, at_once // devices), options.get("timeout"), options.get("mem_limit"))
     return Sweep(
         limits=limits,

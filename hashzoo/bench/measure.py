@@ -46,6 +46,7 @@ from hashzoo.results.warnings import CLASSES, COMMONEST, DISTINCT, MARGIN, chanc
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
 from hashzoo.training.checkpoints import Checkpoints
+from hashzoo.training.cpu_fallback import cpu_fallback
 from hashzoo.training.distributed import ProcessGroup
 from hashzoo.training.feature_store import FrozenBackbone, state_digest
 from hashzoo.training.freezing import freeze_stages
@@ -114,7 +115,8 @@ def measure(
     Raises:
         Exception: Whatever the method raises; the caller turns it into a status.
     """
-    with preserve_process_state(), deterministic(job.execution.deterministic):
+    fallback = cpu_fallback(torch.device(job.execution.device))
+    with preserve_process_state(), deterministic(job.execution.deterministic), fallback:
         return _measure(job, report, keep, checkpoints, process_group or ProcessGroup())
 
 
@@ -215,7 +217,7 @@ def _score(setup: Setup, fitted: Fitted) -> tuple[Cell, Arrays]:
     started = time.perf_counter()
     index, query = encode_and_index(run, method, data, setup.entry.card.saw_database)
     encode_seconds = time.perf_counter() - started
-    queries = query_codes(method, query, data)
+    queries = query_codes(method, query, data, run.device)
     search_rate = _search_rate(index, queries[""])
     evaluation, arrays = score_queries(index, queries, data, job.metrics, setup.extra)
     arrays |= samples(index, queries[""], len(data.database))
@@ -271,7 +273,9 @@ def _add_selected(setup: Setup, method: Method, best: BestState, evaluation: Eva
     best.load_best()
     data, run = setup.data, setup.run
     index, query = encode_and_index(run, method, data, setup.entry.card.saw_database)
-    selected, _ = score_queries(index, query_codes(method, query, data), data, setup.job.metrics, setup.extra)
+    selected, _ = score_queries(
+        index, query_codes(method, query, data, run.device), data, setup.job.metrics, setup.extra
+    )
     means = {**selected.means, **_code_scores(setup, method, index, query)}
     evaluation.means.update({f"{name}/selected": value for name, value in means.items()})
     evaluation.per_query.update({f"{name}/selected": values for name, values in selected.per_query.items()})

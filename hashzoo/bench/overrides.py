@@ -28,6 +28,7 @@ class Overrides:
         seeds: Seeds.
         metrics: Names of metrics.
         epochs: Epochs of the budget.
+        precision: Precision of the budget.
         settings: Options by the name of a method, dataset or backbone; under ``"train"``, of the budget.
         quick: Whether the file's quick form is used.
     """
@@ -40,6 +41,7 @@ class Overrides:
     seeds: Sequence[int] | None = None
     metrics: Sequence[str] | None = None
     epochs: int | None = None
+    precision: str | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     quick: bool = False
 
@@ -110,7 +112,8 @@ class Overrides:
             values |= {"backbone": self.backbone, "backbones": {}}
         given = {"methods": self.methods, "metrics": self.metrics, "bits": self.bits, "seeds": self.seeds}
         changes: dict[str, Any] = {name: list(value) for name, value in given.items() if value is not None}
-        changes["train"] = {"epochs": self.epochs} if self.epochs else {}
+        budget = {"epochs": self.epochs, "precision": self.precision}
+        changes["train"] = {name: value for name, value in budget.items() if value}
         return checked(merged(values, changes), "command line")
 
     def _with_settings(self, file: Benchmark, settings: Mapping[str, Mapping[str, Any]]) -> Benchmark:

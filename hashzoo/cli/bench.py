@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import bad_image_option, file_path, numbers, plugin_option, settings, shard, size, split_list
+from hashzoo.cli.options import (
+    ChoiceWithAliases,
+    DeviceName,
+    bad_image_option,
+    file_path,
+    numbers,
+    plugin_option,
+    settings,
+    shard,
+    size,
+    split_list,
+)
 from hashzoo.cli.output import json_option, print_json, print_tables
 from hashzoo.errors import UsageError
 
@@ -26,6 +37,11 @@ if TYPE_CHECKING:
 @click.option("--seeds", metavar="0,1,2", help="Seeds.")
 @click.option("--metrics", metavar="M,...", help="Metrics, such as map@all,p@h2.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the budget.")
+@click.option(
+    "--precision",
+    type=ChoiceWithAliases(["fp32", "bf16", "fp16"], {"32": "fp32", "16": "fp16"}),
+    help="Precision of the backbone; fp16 scales the loss.",
+)
 @click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
 @click.option("--results", type=file_path, help="Folder [default: hashzoo-results/NAME].")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores].")
@@ -53,7 +69,7 @@ if TYPE_CHECKING:
     help="Measure finished cells again: those that failed, those of other library versions, or all.",
 )
 @bad_image_option("error")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--device", type=DeviceName(), default="auto", show_default=True)
 @click.option("--devices", type=click.IntRange(min=1), default=1, help="Devices that train each cell together.")
 @json_option
 @click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read images from disk.")
@@ -106,7 +122,7 @@ def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
         name: asked[name]
         for name in (
             *("root", "backbone", "epochs", "results", "jobs", "launcher", "timeout", "plugins", "quick", "rerun"),
-            *("save_weights", "deterministic", "on_bad_image", "device", "devices", "workers"),
+            *("precision", "save_weights", "deterministic", "on_bad_image", "device", "devices", "workers"),
         )
     }
     parsed = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.errors import UsageError
 from hashzoo.storage.files import expand_user
 
 if TYPE_CHECKING:
@@ -39,12 +39,26 @@ file_path = FilePath()
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="Load this plugin too; can be repeated."
 )
+
+
+class DeviceName(click.Choice[str]):
+    """The name of a device; a GPU of CUDA can have a number."""
+
+    def __init__(self) -> None:
+        super().__init__(["auto", "cpu", "cuda", "cuda:N", "mps", "xpu"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The name."""
+        numbered = isinstance(value, str) and re.fullmatch(r"cuda:\d+", value)
+        return value if numbered else super().convert("?" if value == "cuda:N" else value, param, ctx)
+
+
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=DeviceName(),
     default="cpu",
     show_default=True,
-    help="The device that computes; auto: a GPU if there is one.",
+    help="The device that computes; auto: a CUDA GPU if there is one.",
 )
 
 
@@ -115,19 +129,17 @@ def style_of(size: str | None, font_size: float, font: str | None) -> Style:
 
 
 def resolve_device(device: str) -> str:
-    """``"cpu"`` or ``"cuda"`` for ``--device``. EnvironmentFailure if CUDA is asked for and missing."""
+    """The device that ``--device`` stands for. EnvironmentFailure if this machine does not have it."""
     if device == "cpu":
         return device
-    import torch
+    from hashzoo.training import devices
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFailure("no CUDA device is available here; use --device cpu")
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return devices.resolve_device(device)
 
 
 def require_cpu(device: str, what: str) -> None:
-    """Raise UsageError if ``--device cuda`` is asked of a computation that runs on the CPU only."""
-    if device == "cuda":
+    """Raise UsageError if ``--device`` asks another device of a computation that runs on the CPU only."""
+    if device not in ("auto", "cpu"):
         raise UsageError(f"{what} on the CPU only; use --device cpu")
 
 

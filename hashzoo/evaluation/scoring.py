@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hashzoo.distance import on_cpu
 from hashzoo.errors import NonFiniteError
 from hashzoo.evaluation.code_metrics import CodeSample, code_metrics
 from hashzoo.evaluation.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarize
@@ -119,14 +120,17 @@ def concatenate(parts: Iterable[Codes]) -> Codes:
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def query_codes(method: Method, query: Codes, data: Splits) -> dict[str, Codes]:
-    """The codes of the queries, by the part of a metric's name that selects them; "" are those of the method."""
+def query_codes(method: Method, query: Codes, data: Splits, device: torch.device | str = "cpu") -> dict[str, Codes]:
+    """The codes (Q, ...) of the queries on the CPU, by the part of a metric's name that selects them.
+
+    The part "" is that of the method, which composes codes on its ``device``.
+    """
     if data.pairs is None:
         return {"": query}
     first, second = ({n: v[rows] for n, v in query.items()} for rows in (data.pairs.first, data.pairs.second))
-    operation = data.pairs.operation
-    composed = method.compose(operation, first, second)
-    return {"": composed, "first": first, "second": second, "bitwise": method.bitwise(operation, first, second)}
+    sides = [{name: values.to(device) for name, values in side.items()} for side in (first, second)]
+    composed, bitwise = method.compose(data.pairs.operation, *sides), method.bitwise(data.pairs.operation, *sides)
+    return {"": on_cpu(composed), "first": first, "second": second, "bitwise": on_cpu(bitwise)}
 
 
 def class_groups(data: Splits) -> dict[str, np.ndarray[Any, Any]]:

@@ -32,10 +32,11 @@ class LocalLauncher:
 
     def start(self, job: Job, folder: Path, slot: int) -> Child:
         """Start a cell. ``slot`` is the lowest number that no running cell has."""
-        seen = {}
-        if job.execution.device == "cuda":
+        seen, (kind, _, number) = {}, job.execution.device.partition(":")
+        if kind == "cuda":
             self._gpus = self._gpus or gpus()
-            seen = {"CUDA_VISIBLE_DEVICES": ",".join(assign(self._gpus, slot, job.execution.devices))}
+            used = [self._gpus[int(number)]] if number else assign(self._gpus, slot, job.execution.devices)
+            seen, job = {"CUDA_VISIBLE_DEVICES": ",".join(used)}, job.on(kind)  # the process sees no other GPU
         process, pipe = spawn(work, job, folder.resolve(), self.limits.memory, **seen)
         return Child(job, process, pipe, log_of(job, folder), self.limits.timeout)
 

@@ -41,7 +41,7 @@ class Source:
         images: The images of a heatmap figure.
         plugins: Plugin files or modules to load.
         root: The folder of the dataset's files, if they were moved.
-        device: The device of the method, ``"cpu"`` or ``"cuda"``.
+        device: The device of the method.
     """
 
     cell: Path

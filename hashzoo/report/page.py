@@ -53,7 +53,7 @@ class PageOptions:
         explained: The methods whose weights are loaded; None for the first three that are highlighted.
         root: The folder of the datasets' files, if they were moved.
         wanted: The rows to show.
-        device: The device of the methods that are explained, ``"cpu"`` or ``"cuda"``.
+        device: The device of the methods that are explained.
     """
 
     metric: str | None = None

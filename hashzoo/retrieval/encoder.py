@@ -22,6 +22,8 @@ from hashzoo.errors import EnvironmentFailure, NonFiniteError, UsageError, first
 from hashzoo.registry import saved_method
 from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.retrieval.heatmaps import compute_heatmaps
+from hashzoo.training.cpu_fallback import cpu_fallback
+from hashzoo.training.devices import resolve_device
 from hashzoo.training.feature_store import state_digest
 from hashzoo.types import Batch, Codes, Operation, ProgressCallback, Ranking
 
@@ -40,7 +42,7 @@ def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: S
 
     Args:
         run: Path of a cell's ``.json`` in a results folder of ``hashzoo bench --save-weights``.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, ``"xpu"``, or ``"auto"`` for a CUDA GPU if there is one.
         plugins: Plugin files or modules to load. They must include every such plugin that the cell was measured with.
 
     Returns:
@@ -52,8 +54,7 @@ def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: S
             device is not available.
     """
     cell = Path(run)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise EnvironmentFailure("no CUDA device is available; encode on the CPU")
+    device = resolve_device(device)
     if cell.is_dir():
         raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
     if not cell.with_suffix(".json").is_file():
@@ -172,7 +173,7 @@ class Encoder:
             progress=trained.run.progress,
         )
         try:
-            with torch.no_grad():
+            with torch.no_grad(), cpu_fallback(device):
                 codes = {name: value.detach().cpu() for name, value in trained.method.encode(batch).items()}
         except NonFiniteError as error:
             raise EnvironmentFailure(f"{method} cannot encode an image: {error}") from error
@@ -215,8 +216,8 @@ class Encoder:
         Returns:
             The composed codes, with the shapes of ``a``.
         """
-        with torch.no_grad():
-            device = self.trained.run.device
+        device = self.trained.run.device
+        with torch.no_grad(), cpu_fallback(device):
             sides = [{name: value.to(device) for name, value in codes.items()} for codes in (a, b)]
             composed = self.trained.method.compose(operation, *sides)
         return {name: value.detach().cpu() for name, value in composed.items()}
@@ -234,7 +235,8 @@ class Encoder:
         Raises:
             UsageError: If the method has neither attention nor what Grad-CAM needs.
         """
-        return compute_heatmaps(self.trained, images)
+        with cpu_fallback(self.trained.run.device):
+            return compute_heatmaps(self.trained, images)
 
     def describe(self) -> dict[str, Any]:
         """What distinguishes this encoder from others and how it prepares images, as JSON values."""

@@ -55,7 +55,7 @@ def open_index(
         run: The ``.json`` of the cell whose method built the index; needed if the cell was moved.
         root: The folder of the images; needed if they were moved.
         engine: ``"exact"``, ``"faiss-flat"``, ``"faiss-ivf"``, or ``"auto"`` to choose one by the size of the index.
-        device: ``"cpu"`` or ``"cuda"``, where queries are encoded.
+        device: Where queries are encoded; a name as for :func:`hashzoo.load_encoder`.
         plugins: Plugin files or modules to load. They must include every such plugin that the cell was measured with.
 
     Returns:

@@ -2,6 +2,7 @@
 on.
 """
 
+from hashzoo.testing.accelerator import pretended_accelerator
 from hashzoo.testing.datasets import check_dataset
 from hashzoo.testing.fixtures import Finding, Probe, synthetic_splits
 from hashzoo.testing.methods import check_method
@@ -9,5 +10,5 @@ from hashzoo.testing.parts import check_backbone, check_head, check_loss
 
 __all__ = [
     "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",
-    "synthetic_splits"
+    "pretended_accelerator", "synthetic_splits"
 ]  # fmt: skip

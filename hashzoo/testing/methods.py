@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,22 @@ from hashzoo.hamming.packing import set_threads
 from hashzoo.hamming.relevance import relevance
 from hashzoo.method import Card, Method
 from hashzoo.run import Run
+from hashzoo.testing.accelerator import problem_on_accelerator
 from hashzoo.testing.fixtures import Finding, Probe, run_checks, signature_problem, synthetic_splits
 from hashzoo.training.budget import Budget
 from hashzoo.training.process_state import preserve_process_state
-from hashzoo.types import Codes
+from hashzoo.types import Codes, Splits
 
 CHECKS: tuple[str, ...] = (
-    "signature", "rows", "bits", "seeded", "state", "batch", "budget", "labels", "inputs", "level"
+    "signature", "rows", "bits", "seeded", "state", "batch", "budget", "labels", "inputs", "level",
+    "accelerator",
 )  # fmt: skip
 NO_CARD = (
     "no card is given, so the method counts as deep and trained on class labels; declare otherwise with "
     "card = Card('shallow', 'none')"
 )
 FLOAT_NOISE = 0.005  # share of bits that can differ because sums were computed in another order
+ACCELERATED = 96  # training images of the fit on the accelerator
 MARGIN = 1.25  # multiple of the chance level that an informative code exceeds
 
 
@@ -193,6 +197,20 @@ class _Check:
             "make sure that fit trains the method and that encode uses the result"
         )
 
+    def check_accelerator(self) -> str:
+        """fit and encode run on an accelerator."""
+        return problem_on_accelerator(partial(fit_and_encode, self.factory, self.data, self.setting.bits))
+
+
+def fit_and_encode(factory: Callable[..., Method], data: Splits, bits: int, device: str) -> Codes:
+    """The codes of the queries by a method that was trained for an epoch on few images, on a device."""
+    torch.manual_seed(0)
+    backbone, few = Probe(), data.train.take(torch.arange(min(ACCELERATED, len(data.train))))
+    run = Run(Budget(epochs=1, batch=32, lr=1e-3), 0, to=backbone.input, device=device)  # type: ignore[call-arg]
+    method = factory(data.setting(bits), backbone).to(run.device).train()
+    method.fit(few, run)
+    return encode(run, method.eval(), data.query)
+
 
 def _type_name(value: object) -> str:
     """The name of a value's type, such as ``Tensor`` or ``numpy.ndarray``.
@@ -230,8 +248,9 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
         ``state``: ``state_dict`` holds all that encoding needs. ``batch``: the code of an image does not depend on the
         other images of its batch. ``budget``: an image takes ``bits`` bits. ``labels``: encoding uses neither labels
         nor ids. ``inputs``: neither the training set nor batches are changed in place. ``level``: retrieval is better
-        than chance on images that are easy to distinguish. ``process state``: no global setting changes. ``card``: a
-        note if the method has no card. Only ``fit and encode`` if the method cannot be fitted. No exception of the
+        than chance on images that are easy to distinguish. ``accelerator``: ``fit`` and ``encode`` run on a GPU, which
+        :func:`hashzoo.testing.pretended_accelerator` pretends. ``process state``: no global setting changes. ``card``:
+        a note if the method has no card. Only ``fit and encode`` if the method cannot be fitted. No exception of the
         method is raised, and the global state of the process is restored.
     """
     threads = torch.get_num_threads()

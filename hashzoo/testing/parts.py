@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
 from hashzoo.errors import status_of
+from hashzoo.testing.accelerator import problem_on_accelerator
 from hashzoo.testing.fixtures import CLASSES, Finding, Probe, build, run_checks, synthetic_splits
 from hashzoo.training.process_state import preserve_process_state
 from hashzoo.types import Batch, Features, Output
@@ -31,8 +33,8 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
     Returns:
         A finding per check. ``build``: the factory returns a head. ``shape``: the code is finite, (B, bits).
         ``gradient``: a gradient reaches the backbone. ``single``: in eval mode, the code of an image does not depend
-        on its batch. If ``build`` or ``shape`` fails, the checks after it are omitted. No exception of the head is
-        raised.
+        on its batch. ``accelerator``: forward and backward run on a pretended GPU. If ``build`` or ``shape`` fails, the
+        checks after it are omitted. No exception of the head is raised.
     """
     with preserve_process_state():
         torch.manual_seed(0)
@@ -44,7 +46,23 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         findings += run_checks({"shape": check.shape})
         if not findings[-1].ok:  # the other checks would repeat the problem
             return findings
-        return findings + run_checks({"gradient": check.gradient, "single": check.single})
+        there = partial(problem_on_accelerator, partial(head_forward_backward, factory, bits))
+        return findings + run_checks({"gradient": check.gradient, "single": check.single, "accelerator": there})
+
+
+def head_forward_backward(factory: Callable[..., nn.Module], bits: int, device: str) -> None:
+    """A training step of a head without the optimizer, on a device."""
+    data, backbone = synthetic_splits(), Probe()
+    head = factory(data.setting(bits), backbone).to(device).train()
+    images = (data.train.images[:24].float() / 128 - 1).to(device)
+    output: Output = head(backbone.to(device)(images))
+    _backward(output.code.square().sum())
+
+
+def _backward(value: Tensor) -> None:
+    """Compute gradients if there are any; that there are none is another finding."""
+    if value.requires_grad:
+        value.backward()  # type: ignore[no-untyped-call]
 
 
 class _HeadCheck:
@@ -103,7 +121,8 @@ def check_loss(
         A finding per check. ``build``: the factory returns a loss. ``terms``: the loss returns a dict of finite
         scalars. ``gradient``: a finite gradient reaches the code. ``order``: the order of the batch does not matter.
         ``twice``: two calls agree and leave their inputs unchanged. ``corners``: the loss is finite for batches of one
-        class, of distinct classes, and for codes of zero. ``extra``: a note that names the entries of
+        class, of distinct classes, and for codes of zero. ``accelerator``: the terms and their gradient are computed
+        on a pretended GPU. ``extra``: a note that names the entries of
         ``output.extra`` that only special heads provide. ``direction``, if all of these pass: a note if training does
         not bring codes of one class closer. If ``build`` or ``terms`` fails, the checks after it are omitted. No
         exception of the loss is raised.
@@ -118,12 +137,23 @@ def check_loss(
         if not findings[-1].ok:  # the other checks would repeat the problem
             return findings
         checks = {"gradient": check.gradient, "order": check.order, "twice": check.twice, "corners": check.corners}
-        findings += run_checks(checks)
+        there = partial(problem_on_accelerator, partial(loss_forward_backward, factory, bits, extra))
+        findings += run_checks({**checks, "accelerator": there})
         if check.requested:
             names = ", ".join(f"extra[{name!r}]" for name in check.requested)
             note = f"reads {names}, which plain heads do not provide: compose the loss with a head that does"
             findings.append(Finding("extra", True, note))
         return [*findings, check.direction()] if all(finding.ok for finding in findings) else findings
+
+
+def loss_forward_backward(
+    factory: Callable[..., nn.Module], bits: int, extra: Callable[[Tensor], dict[str, Tensor]], device: str
+) -> None:
+    """The terms of a loss and their gradient in training and evaluation mode, on a device."""
+    check = _LossCheck(factory(synthetic_splits().setting(bits)), bits, extra, device)
+    for training in (True, False):
+        check.loss.train(training)
+        _backward(check.total(check.codes, check.labels))
 
 
 class _RecordedExtra(dict[str, Tensor]):
@@ -142,18 +172,19 @@ class _RecordedExtra(dict[str, Tensor]):
 class _LossCheck:
     """The checks of one loss. Each returns the problem, or an empty string."""
 
-    def __init__(self, loss: Any, bits: int, extra: Callable[[Tensor], dict[str, Tensor]]) -> None:
-        self.loss, self.bits, self.extra = loss.eval(), bits, extra
-        self.codes = torch.tanh(torch.randn(12, bits)).requires_grad_()
-        self.mixing = torch.randn(bits, CLASSES)
-        self.labels = torch.eye(CLASSES)[torch.arange(12) % CLASSES]
+    def __init__(self, loss: Any, bits: int, extra: Callable[[Tensor], dict[str, Tensor]], device: str = "cpu") -> None:
+        self.loss, self.bits, self.extra = loss.to(device).eval(), bits, extra
+        self.codes = torch.tanh(torch.randn(12, bits)).to(device).requires_grad_()
+        self.mixing = torch.randn(bits, CLASSES).to(device)
+        self.labels = torch.eye(CLASSES)[torch.arange(12) % CLASSES].to(device)
         self.original_labels = self.labels.clone()
         self.requested: list[str] = []
 
     def losses(self, code: Tensor, labels: Tensor, ids: Tensor | None = None) -> Any:
         """What the loss returns for relaxed codes."""
         output = Output(code, code @ self.mixing, _RecordedExtra(self.extra(code), code, self.requested))
-        return self.loss(output, Batch((None,), labels, torch.arange(len(labels)) if ids is None else ids, 0.5))
+        ids = torch.arange(len(labels), device=labels.device) if ids is None else ids
+        return self.loss(output, Batch((None,), labels, ids, 0.5))
 
     def total(self, code: Tensor, labels: Tensor, ids: Tensor | None = None) -> Tensor:
         """The sum of the terms."""
@@ -243,8 +274,8 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
         A finding per check. ``build``: the factory returns a :class:`hashzoo.Backbone` with ``dim``. ``shapes``: the
         features have the shapes that it declares. ``repeats``: two calls agree. ``alone``: the features of an image do
         not depend on its batch. ``sizes``: a backbone without a fixed input size takes small gray images, or refuses
-        them with ValueError. If ``build`` or ``shapes`` fails, the checks after it are omitted. No exception of the
-        backbone is raised.
+        them with ValueError. ``accelerator``: it runs on a pretended GPU. If ``build`` or ``shapes`` fails, the
+        checks after it are omitted. No exception of the backbone is raised.
     """
     with preserve_process_state(), torch.no_grad():
         torch.manual_seed(0)
@@ -258,7 +289,8 @@ def check_backbone(factory: Callable[..., Backbone], shape: tuple[int, int, int]
         findings += run_checks({"shapes": check.shapes})
         if not findings[-1].ok:  # the other checks would repeat the problem
             return findings
-        return findings + run_checks({"repeats": check.repeats, "alone": check.alone, "sizes": check.sizes})
+        checks = {"repeats": check.repeats, "alone": check.alone, "sizes": check.sizes}
+        return findings + run_checks({**checks, "accelerator": partial(problem_on_accelerator, check.forward)})
 
 
 class _BackboneCheck:
@@ -309,3 +341,7 @@ class _BackboneCheck:
             fix = "use the argument shape, or set self.input = Input(size=..., channels=3)"
             return f"a backbone built for images (1, 32, 32) fails on them: {status_of(error)[1]}: {fix}"
         return ""
+
+    def forward(self, device: str) -> None:
+        """Features on a device, to which the backbone moves."""
+        self.backbone.to(device)(self.images.to(device))

@@ -36,7 +36,8 @@ class Budget(BaseModel):
         warmup: Epochs in which the learning rate rises linearly to that of the schedule, such as 1 or 0.5.
         clip: Largest norm of the gradient, or None for no clipping.
         augment: Augmentation of training images: ``"none"``, ``"flip"``, ``"shift"`` or ``"crop-flip"``.
-        precision: ``"fp32"``, or ``"bf16"`` to run the backbone in mixed precision.
+        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` to run the backbone in mixed precision; with ``"fp16"`` the
+            loss is scaled.
         threads: CPU threads. Part of the budget because the order of a sum can change its last digit.
         draws: With a frozen backbone, the number of random draws of each view whose features are stored and reused
             (at most 64); 0 computes the features of every view anew.
@@ -66,7 +67,7 @@ class Budget(BaseModel):
     warmup: float = Field(0.0, ge=0)
     clip: float | None = Field(None, gt=0)
     augment: Literal["none", "flip", "shift", "crop-flip"] = "none"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: int = Field(1, ge=1)
     draws: int = Field(0, ge=0, le=MAX_DRAWS)
     select: str = ""

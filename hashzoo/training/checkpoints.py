@@ -19,6 +19,7 @@ from hashzoo.errors import EnvironmentFailure
 from hashzoo.storage.files import replace_bytes
 from hashzoo.storage.tensors import read_tensors, tensor_bytes
 from hashzoo.training.curve import Curve
+from hashzoo.training.scaling import LossScaler
 
 EVERY = 60.0  # seconds between checkpoints; a crash loses at most these and the rest of an epoch
 
@@ -41,6 +42,7 @@ class TrainingRun(Protocol):
     generator: torch.Generator
     device: torch.device
     companion: Stateful | None
+    scaler: LossScaler
     curve: Curve
 
     @property
@@ -135,6 +137,7 @@ def capture_state(run: TrainingRun, method: nn.Module) -> tuple[dict[str, Tensor
         "logged": run.logged,
         "optimizers": len(run.optimizers),
         "plain": plain,
+        "scaler": run.scaler.state(),
     }
 
 
@@ -156,6 +159,7 @@ def restore_state(run: TrainingRun, method: nn.Module, tensors: dict[str, Tensor
                 row, entry = name.split(".", 3)[2:]
                 state.setdefault(int(row), {})[entry] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    run.scaler.restore(values.get("scaler", {}))
     run.generator.set_state(tensors["random.run"])
     torch.set_rng_state(tensors["random.torch"])
     if run.device.type == "cuda":

@@ -28,7 +28,7 @@ class Curve:
         for name, value in values.items():
             total, count = self._sums.get((kind, name), (0.0, 0))
             # in double precision, since the mean of many steps of one precision loses digits
-            number = value.detach().double() if isinstance(value, Tensor) else float(value)
+            number = _precise(value.detach()) if isinstance(value, Tensor) else float(value)
             self._sums[kind, name] = total + number, count + 1
 
     def forget(self) -> None:
@@ -51,6 +51,11 @@ class Curve:
         """Add validation scores by metric to the last epoch."""
         if self.epochs:
             self.epochs[-1].setdefault("validation", {}).update(scores)
+
+
+def _precise(value: Tensor) -> Tensor:
+    """A value in double precision, except on MPS, which has none."""
+    return value.float() if value.device.type == "mps" else value.double()
 
 
 def flatten(epoch: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

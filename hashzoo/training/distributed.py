@@ -51,11 +51,9 @@ class ProcessGroup:
         )
 
     def device(self, kind: str) -> torch.device:
-        """The device of this process: the CPU, or for ``cuda`` the GPU that its rank numbers."""
-        if not kind.startswith("cuda"):
-            return torch.device("cpu")
-        device = torch.device("cuda", self.rank)
-        if self.count > 1:
+        """The device of this process; for ``cuda`` without a number, the GPU that its rank numbers."""
+        device = torch.device("cuda", self.rank) if kind == "cuda" else torch.device(kind)
+        if self.count > 1 and device.type == "cuda":
             torch.cuda.set_device(device)  # collectives take place on the current one
         return device
 

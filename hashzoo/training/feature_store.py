@@ -35,6 +35,9 @@ SCHEMA = 1  # of a folder of features; folders written before it existed have no
 #: Pooled features up to this many bytes are read into memory; larger ones, and maps, are memory-mapped.
 IN_MEMORY = 2**30
 
+#: The types of 16 bits that a budget can ask for.
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 #: Computes the features of images, given their rows (n,). Several extractors run concurrently, each in its own thread.
 Extractor = Callable[[NDArray[np.int64]], Features]
 
@@ -127,16 +130,16 @@ class MixedPrecisionBackbone(Backbone):
     of pairwise losses lose too much accuracy in 16 bits.
     """
 
-    def __init__(self, original: Backbone, device: str) -> None:
+    def __init__(self, original: Backbone, device: str, precision: str = "bf16") -> None:
         super().__init__()
         self.inner = original  # the name is part of saved states
-        self._device = device
+        self._device, self._lower = device, HALF[precision]
         self.dim, self.map_dims, self.input = original.dim, original.map_dims, original.input
         self.weights, self.trained_on, self.eyes = original.weights, original.trained_on, original.eyes
 
     def forward(self, images: Any) -> Features:
         """Features in float32, computed under autocast."""
-        with torch.autocast(self._device, dtype=torch.bfloat16):
+        with torch.autocast(self._device, dtype=self._lower):
             features = self.inner(images)
         return Features(features.pooled.float(), tuple(m.float() for m in features.maps))
 

@@ -183,7 +183,7 @@ def test_every_command_that_computes_takes_a_device():
     assert [name for name in computing if "--device" not in options(name)] == []
     for name in computing:
         (device,) = [one for one in COMMANDS[name].params if "--device" in one.opts]
-        assert list(device.type.choices) == ["auto", "cpu", "cuda"]
+        assert list(device.type.choices) == ["auto", "cpu", "cuda", "cuda:N", "mps", "xpu"]
 
 
 def test_every_command_on_results_takes_the_same_filters():

@@ -10,7 +10,10 @@ import torch
 
 from hashzoo import Card, Method, bits
 from hashzoo.registry import zoo
-from hashzoo.testing import check_backbone, check_head, check_loss, check_method
+from hashzoo.testing import check_backbone, check_head, check_loss, check_method, synthetic_splits
+from hashzoo.testing.methods import fit_and_encode
+from hashzoo.testing.parts import head_forward_backward, loss_forward_backward
+from tests.accelerators import require_gpu
 
 HOUSE = zoo.load_plugins()
 SMALLER = {"dcoh": {"hidden": 128}, "lthnet": {"width": 64}, "cibhash": {"hidden": 64}}  # the papers' take a minute
@@ -30,7 +33,7 @@ class Sound(Method):
 
     def fit(self, train, run):
         self.mean = run.features(self.backbone, train).pooled.mean(0)
-        self.w = torch.randn(self.w.shape, generator=run.generator)
+        self.w = torch.randn(self.w.shape, generator=run.generator).to(self.mean)
 
     def relaxed(self, batch):
         return (self.backbone(batch.images).pooled - self.mean) @ self.w
@@ -139,15 +142,20 @@ def test_the_state_of_the_callers_generators_is_preserved():
     assert (torch.rand(1), random.random()) == expected
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-@pytest.mark.parametrize("name", sorted(HOUSE.methods))
-def test_every_built_in_method_passes_the_contract(name, multilabel):
+def method_for(name, multilabel):
+    """The factory of a method, or skip: it does not take such labels."""
     entry = HOUSE.method(name)
     if not (entry.card.multilabel if multilabel else entry.card.single):
         pytest.skip("not for this kind of labels")
     factory = partial(entry.factory, **SMALLER.get(name, {}))
     factory.card = entry.card
-    assert failures(factory, multilabel=multilabel) == {}
+    return factory
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("name", sorted(HOUSE.methods))
+def test_every_built_in_method_passes_the_contract(name, multilabel):
+    assert failures(method_for(name, multilabel), multilabel=multilabel) == {}
 
 
 @pytest.mark.parametrize("name", sorted(HOUSE.heads))
@@ -155,11 +163,37 @@ def test_every_built_in_head_passes_the_contract(name):
     assert [f for f in check_head(HOUSE.heads[name].factory) if not f.ok] == []
 
 
+def extra_for(name):
+    """What only the own head of a loss provides."""
+    return (lambda code: {"local": code}) if name == "two-level" else (lambda code: {"features": code})
+
+
 @pytest.mark.parametrize("name", sorted(HOUSE.losses))
 def test_every_built_in_loss_passes_the_contract(name):
-    given = {"extra": lambda code: {"local": code}} if name == "two-level" else {}  # which only its own head provides
-    found = check_loss(HOUSE.losses[name].factory, **given)
+    found = check_loss(HOUSE.losses[name].factory, extra=extra_for(name))
     assert [f for f in found if not f.ok] == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("name", sorted(HOUSE.methods))
+def test_every_built_in_method_runs_on_a_gpu(name, multilabel):
+    require_gpu()
+    assert fit_and_encode(method_for(name, multilabel), synthetic_splits(multilabel), 16, "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", sorted(HOUSE.heads))
+def test_every_built_in_head_runs_on_a_gpu(name):
+    require_gpu()
+    head_forward_backward(HOUSE.heads[name].factory, 16, "cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", sorted(HOUSE.losses))
+def test_every_built_in_loss_runs_on_a_gpu(name):
+    require_gpu()
+    loss_forward_backward(HOUSE.losses[name].factory, 16, extra_for(name), "cuda")
 
 
 @pytest.mark.parametrize("name", ["tiny", "pixels", "scattering"])

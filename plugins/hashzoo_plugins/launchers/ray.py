@@ -57,7 +57,9 @@ class Ray:
 
     def start(self, job: Job, folder: Path, slot: int) -> Sent:
         """Submit a cell; Ray starts it when resources are free."""
-        gpus = float(job.execution.devices * (job.execution.device == "cuda")) if self.gpus is None else self.gpus
+        gpus = (
+            float(job.execution.devices * job.execution.device.startswith("cuda")) if self.gpus is None else self.gpus
+        )
         job = job.on("cuda" if gpus else "cpu")  # Ray makes only the GPUs of the cell visible to it
         self._join(gpus)
         # Ray retries without limit after it ends a worker because the memory of a node is low

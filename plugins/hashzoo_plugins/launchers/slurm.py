@@ -57,7 +57,7 @@ class Slurm:
 
     def start(self, job: Job, folder: Path, slot: int) -> Submitted:
         """Submit a cell."""
-        gpus = job.execution.devices * (job.execution.device == "cuda") if self.gpus is None else self.gpus
+        gpus = job.execution.devices * job.execution.device.startswith("cuda") if self.gpus is None else self.gpus
         job = job.on("cuda" if gpus else "cpu")
         folder = folder.resolve()
         if self._executor is None:
