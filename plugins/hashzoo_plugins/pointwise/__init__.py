@@ -4,7 +4,7 @@ from typing import Any
 
 from hashzoo import hookimpl
 from hashzoo_plugins import requirements
-from hashzoo_plugins.pointwise import bihalf, cibhash, csq, dhd, dpn, greedyhash, orthohash
+from hashzoo_plugins.pointwise import bihalf, cibhash, csq, dhd, dpn, greedyhash, hswd, hyp2, mdsh, orthohash, shc
 
 
 @hookimpl
@@ -18,8 +18,11 @@ def hashzoo_methods() -> dict[str, Any]:
         "dpn": dpn.METHOD,
         "greedyhash": greedyhash.METHOD,
         "greedyhash-u": greedyhash.METHOD_U,
+        "hyp2": hyp2.METHOD,
+        "mdsh": mdsh.MDSH,
         "orthohash": orthohash.METHOD,
         "orthohash-arc": orthohash.METHOD_ARC,
+        "shc": shc.SHC,
     }
 
 
@@ -33,6 +36,9 @@ def hashzoo_losses() -> dict[str, Any]:
         "dpn": dpn.DPN,
         "greedyhash": greedyhash.GreedyHash,
         "greedyhash-u": greedyhash.Unsupervised,
+        "hswd": hswd.HSWD,
+        "hyp2": hyp2.HyP2,
+        "mdsh": mdsh.MDSHLoss,
         "orthohash": orthohash.OrthoHash,
         "orthohash-arc": orthohash.arc,
     }
@@ -41,4 +47,5 @@ def hashzoo_losses() -> dict[str, Any]:
 @hookimpl
 def hashzoo_requirements() -> dict[str, requirements.Requirement]:
     """A class for each image, for methods that pull a code to the center of its class."""
-    return {name: requirements.labels(name) for name in ("csq", "dhd", "dpn", "orthohash", "orthohash-arc")}
+    named = ("csq", "dhd", "dpn", "orthohash", "orthohash-arc", "shc")
+    return {name: requirements.labels(name) for name in named}
