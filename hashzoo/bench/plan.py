@@ -246,7 +246,7 @@ def _jobs(
 ) -> Iterator[Job]:
     """The jobs of one method: every code length and seed."""
     values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
-    base_identity = identify(benchmark, entry, values, dataset, trunk)
+    base_identity = identify(benchmark, zoo, entry, values, dataset, trunk)
     origin = describe_origin(source_files(entry.factory))
     row = Row(
         benchmark=benchmark.name,
