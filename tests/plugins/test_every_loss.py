@@ -52,7 +52,7 @@ BOUNDED = {"adsh (inside)", "bbn (inside)", "bcl", "csq", "dcoh", "dhd", "dnnh",
 BOUNDED |= {"tsc (inside)", "two-level"}
 
 #: The gradient that these pass on is not that of their value, by design; what it is, their own tests say.
-STRAIGHT_THROUGH = {"bihalf", "cibhash (inside)", "greedyhash", "greedyhash-u"}
+STRAIGHT_THROUGH = {"bihalf", "cibhash (inside)", "greedyhash", "greedyhash-u", "mdsh", "sprch"}
 
 
 def loss_of(name, multilabel=False):
@@ -124,6 +124,7 @@ PAIRS = {n for n, entry in HOUSE.losses.items() if entry.factory.__module__.star
     "dsdh (inside)",
     "bihalf",
     "contrastive",
+    "hswd",
     "two-level",
     "greedyhash-u",
 }

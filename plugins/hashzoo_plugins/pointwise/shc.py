@@ -22,7 +22,7 @@ its target is the sign of the sum of their centers.
 Public code: multipliers are updated at an index left over from another loop, and are integers, so that an update below
 one is lost; of several labels the first one is used; the best epoch on the test set is reported.
 
-Cite: chen2025shc, yuan2020csq
+Cite: chen2025shc
 """
 
 from __future__ import annotations
