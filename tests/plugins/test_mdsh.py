@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from hashzoo_plugins.pointwise import mds, mdsh
+from hashzoo_plugins.pointwise import centers as plain
+from hashzoo_plugins.pointwise import csq, dpn, mds, mdsh, orthohash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,3 +179,31 @@ def test_neither_the_copy_nor_the_stored_codes_are_saved_with_the_method():
     assert not [name for name in method.state_dict() if "bank" in name or "known" in name or "copy" in name]
     with pytest.raises(ValueError, match=r"at least 0 and below 1, not 1\.0"):
         mdsh.MDSH(data.setting(8), Probe(), momentum=1.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "option", "name"),
+    [
+        (csq.CSQ, "center", "centers"),
+        (dpn.DPN, "targets", "targets"),
+        (orthohash.OrthoHash, "codebook", "codebook"),
+        (orthohash.arc, "codebook", "codebook"),
+        (mdsh.MDSHLoss, "centers", "centers"),
+    ],
+)
+def test_losses_with_centers_take_those_with_a_guaranteed_distance(loss, option, name):
+    setting = Setting(24, 40, False, torch.ones(40), 40)
+    torch.manual_seed(0)
+    rows = getattr(loss(setting, **{option: "mds"}), name)
+    assert mds.smallest_distance(rows) >= mds.distance_bound(40, 24)
+    torch.manual_seed(0)
+    assert torch.equal(rows, mds.distant_rows(40, 24))
+
+
+@pytest.mark.parametrize("kind", ["random", "separated", "auto", "hadamard"])
+def test_other_kinds_of_centers_are_drawn_as_before(kind):
+    torch.manual_seed(3)
+    rows, after = mds.centers(kind, 10, 16), torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(rows, plain.centers(kind, 10, 16))
+    assert torch.equal(after, torch.rand(1))
