@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.job import PROTOCOL
-from hashzoo.bench.quantization import record_quantization
+from hashzoo.bench.quantization import own_budget, record_quantization
 from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Identity
@@ -60,7 +60,7 @@ def identify(
         hyperparameters=dict(values),
         bits=0,
         seed=0,
-        budget=record_quantization(benchmark.train, zoo).recorded(),
+        budget=record_quantization(own_budget(benchmark.train, entry), zoo).recorded(),
         protocol=PROTOCOL,
         code=code_digest(entry.factory, backbone.entry.factory),
         data=dataset.fingerprint,

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 
 from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
-from hashzoo.factory import options
+from hashzoo.factory import FactoryInfo, options
 from hashzoo.method import AddedLoss, Deep, Method
 from hashzoo.registry.source import code_digest
-from hashzoo.registry.zoo import Zoo
+from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.training.budget import Budget
 from hashzoo.types import Setting
+
+
+def own_budget(budget: Budget, entry: Entry) -> Budget:
+    """The budget of a method: without ``quantization`` if the method has no loss of codes."""
+    function = FactoryInfo(entry.factory).function
+    if entry.card.kind == "deep" and not (inspect.isclass(function) and not issubclass(function, Deep)):
+        return budget
+    return budget.model_copy(update={"quantization": ""})
 
 
 def record_quantization(budget: Budget, zoo: Zoo) -> Budget:
@@ -45,14 +54,19 @@ class Quantization:
 
 
 def add_quantization(method: Method, name: str, budget: Budget, zoo: Zoo, setting: Setting) -> Quantization | None:
-    """Add the loss that a recorded budget names to a method; None if it names none, or the method has no loss.
+    """Add the loss that a recorded budget names to a method; None if it names none.
 
     Raises:
-        EnvironmentFailure: If its code is not the code that the budget records.
+        UsageError: If the method has no loss.
+        EnvironmentFailure: If the code of the loss is not the code that the budget records.
     """
     loss, _, digest = budget.quantization.partition(" ")
-    if not loss or not isinstance(method, Deep):
+    if not loss:
         return None
+    if not isinstance(method, Deep):
+        raise UsageError(
+            f"[train] quantization: {name} does not extend hashzoo.Deep, so it has no loss to add to; leave it out"
+        )
     if loss not in zoo.losses or code_digest(zoo.losses[loss].factory) != digest:
         raise EnvironmentFailure(
             f"the code of the loss {loss} changed after the sweep was planned; run the command again, with the same "

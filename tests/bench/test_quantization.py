@@ -83,8 +83,19 @@ def test_a_training_logs_the_added_term_and_the_code_changes(method):
 
 @pytest.mark.parametrize("method", ["itq", "classifier"])
 def test_a_method_without_a_loss_of_codes_stays_as_it_is(method):
-    scores = [measuring.measure(job_of(method, quantization=name))[0].metrics for name in ("", "hswd")]
-    assert scores[0] == scores[1]
+    with_it = benchmark(method, quantization="hswd")
+    (job,) = plan(with_it, HOUSE, base=Budget(epochs=1), baselines=False)
+    assert job.identity.key == job_of(method).identity.key
+    assert job.row.settings == ""
+    (deep,) = plan(benchmark("csq", quantization="hswd"), HOUSE, base=Budget(epochs=1), baselines=False)
+    assert deep.row.settings == "quantization=hswd"
+
+
+def test_a_function_that_makes_a_method_without_a_loss_is_refused_when_it_is_built():
+    made = HOUSE.method("itq").factory(synthetic_splits().setting(8), Probe())
+    budget = record_quantization(Budget(quantization="hswd"), HOUSE)
+    with pytest.raises(UsageError, match=r"mine does not extend hashzoo\.Deep"):
+        add_quantization(made, "mine", budget, HOUSE, synthetic_splits().setting(8))
 
 
 def test_a_training_that_does_not_call_its_loss_is_refused():
@@ -96,8 +107,9 @@ def test_a_training_that_does_not_call_its_loss_is_refused():
 
 @pytest.mark.parametrize("name", ["hsdw", "csq", "hswd 0123456789abcdef"])
 def test_a_name_that_is_no_loss_with_a_weight_is_refused(name):
-    with pytest.raises(UsageError, match=r"\[train\] quantization: no loss with a weight .*hswd"):
-        job_of("dhn", quantization=name)
+    for method in ("dhn", "itq"):
+        with pytest.raises(UsageError, match=r"\[train\] quantization: no loss with a weight .*hswd"):
+            job_of(method, quantization=name)
 
 
 def test_a_loss_that_learns_cannot_be_added():
