@@ -73,12 +73,10 @@ def test_the_terms_are_those_of_both_losses_for_the_same_codes():
 
 
 @pytest.mark.parametrize("method", ["csq", "adsh", "mdsh"])
-def test_a_training_logs_the_added_term_and_the_code_changes(method):
+def test_a_training_logs_the_added_term_and_lowers_it(method):
     cell, _ = measuring.measure(job_of(method, quantization="hswd", quantization_weight=5.0, epochs=2))
-    plain, _ = measuring.measure(job_of(method, epochs=2))
-    assert ADDED in cell.curve[-1]["loss"]
-    assert ADDED not in plain.curve[-1]["loss"]
-    assert cell.provenance["trained"] != plain.provenance["trained"]
+    first, last = (epoch["loss"][ADDED] for epoch in cell.curve)
+    assert last < first
 
 
 @pytest.mark.parametrize("method", ["itq", "classifier"])
