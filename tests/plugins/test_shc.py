@@ -102,7 +102,7 @@ def test_both_stages_together_take_the_epochs_of_the_budget(epochs, share, first
     data = synthetic_splits()
     torch.manual_seed(0)
     method = shc.SHC(data.setting(8), Probe(), share=share)
-    before, run = method.loss.centers.clone(), Run(Budget(epochs=epochs, batch=120), 0)
+    before, run = method.loss.csq.centers.clone(), Run(Budget(epochs=epochs, batch=120), 0)
     calls = []
     method.classified = lambda train, run, count: calls.append(count) or torch.zeros(6, 6)
     batches = run.batches
@@ -111,8 +111,8 @@ def test_both_stages_together_take_the_epochs_of_the_budget(epochs, share, first
     method.fit(data.train, run)
     assert calls == [first] * (first > 0)
     assert asked == [epochs - first]
-    assert not first or torch.equal(method.loss.centers.abs(), torch.ones_like(before))
-    assert first or torch.equal(method.loss.centers, before)
+    assert not first or torch.equal(method.loss.csq.centers.abs(), torch.ones_like(before))
+    assert first or torch.equal(method.loss.csq.centers, before)
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one label", "several"])
@@ -128,6 +128,6 @@ def test_the_classifier_finds_confusions_and_leaves_the_network_of_the_codes_as_
 
 def test_codes_are_trained_by_the_loss_of_csq_and_a_share_outside_its_range_is_refused():
     data = synthetic_splits()
-    assert isinstance(shc.SHC(data.setting(8), Probe()).loss, csq.CSQ)
+    assert isinstance(shc.SHC(data.setting(8), Probe()).loss.csq, csq.CSQ)
     with pytest.raises(ValueError, match=r"at least 0 and below 1, not 1\.0"):
         shc.SHC(data.setting(8), Probe(), share=1.0)

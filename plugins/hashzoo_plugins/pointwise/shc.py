@@ -33,8 +33,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from hashzoo import Backbone, Card, Deep, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import Tanh
+from hashzoo_plugins.pointwise.centers import require_labels
 from hashzoo_plugins.pointwise.csq import CSQ
 from hashzoo_plugins.pointwise.mds import distance_bound, distant_rows, smallest_distance
 
@@ -84,11 +85,26 @@ def semantic_rows(rows: Tensor, similar: Tensor, least: int, mu: float) -> Tenso
     return rows.to(similar)
 
 
+class SHCLoss(Loss):
+    """The loss of CSQ with given centers."""
+
+    def __init__(self, setting: Setting, quantization: float) -> None:
+        super().__init__()
+        self.csq = CSQ(setting, quantization=quantization)
+        self.csq.centers = distant_rows(setting.classes, setting.bits)
+
+    def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Terms ``center`` and ``quantization`` of (B, K) codes in [-1, 1]."""
+        require_labels("shc", batch.labels)
+        terms: dict[str, Tensor] = self.csq(output, batch)
+        return terms
+
+
 class SHC(Deep):
     """Centers of classes that are confused lie closer together (Chen et al., ACM TOIS 2025)."""
 
     card = Card("deep", "classes", paper="Chen et al., ACM TOIS 2025", year=2025)
-    loss: CSQ
+    loss: SHCLoss
 
     def __init__(
         self,
@@ -103,18 +119,17 @@ class SHC(Deep):
             raise ValueError(
                 f"shc: share, that of the epochs of the classifier, must be at least 0 and below 1, not {share}"
             )
-        super().__init__(backbone, Tanh(setting, backbone), CSQ(setting, quantization=quantization))
+        super().__init__(backbone, Tanh(setting, backbone), SHCLoss(setting, quantization))
         self.share, self.mu, self.multilabel = share, mu, setting.multilabel
-        self.loss.centers = distant_rows(setting.classes, setting.bits)
 
     def fit(self, train: Split, run: Run) -> None:
         """Train a classifier, find centers by its confusions, then train network and head towards them."""
         first = min(run.train.epochs - 1, round(self.share * run.train.epochs))
         if first:
             similar = similarity(self.classified(train, run, first)).cpu()
-            rows = self.loss.centers.cpu()
+            rows = self.loss.csq.centers.cpu()
             least = min(distance_bound(*rows.shape), smallest_distance(rows))
-            self.loss.centers = semantic_rows(rows, similar, least, self.mu).to(self.loss.centers)
+            self.loss.csq.centers = semantic_rows(rows, similar, least, self.mu).to(run.device)
         optimizer = run.optimizer(self.backbone, self.head)
         for batch in run.batches(train, epochs=run.train.epochs - first):
             run.step(optimizer, self.loss(self.head(self.backbone(batch.images)), batch))
