@@ -54,7 +54,7 @@ def test_sprch_equals_plain_loops(seed, count, bits, progress, several):
         p = sum(right) + len(right) / len(own) * sum(own)
         n = sum(wrong) + (len(wrong) / len(other) * sum(other) if other else 0.0)
         total -= math.log(p / (p + n))
-    near(terms(loss, code, labels, progress=progress)["contrast"], total / count, 1e-6)
+    near(terms(loss, code, labels, progress=progress)["contrast"], total / count, 1e-9)
 
 
 def test_the_weights_of_the_pace_get_no_gradient():

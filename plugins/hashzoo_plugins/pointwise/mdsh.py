@@ -101,7 +101,7 @@ def make_centers(kind: Kind, setting: Setting) -> Tensor:
 
 
 class MDSH(Deep):
-    """Centers with a guaranteed smallest distance, and a pull between images (Wang et al., CVPR 2023)."""
+    """MDSH: centers with a guaranteed smallest distance, a pull between images (Wang et al., CVPR 2023)."""
 
     card = Card("deep", "classes", paper="Wang et al., CVPR 2023", year=2023, gathers=True)
 

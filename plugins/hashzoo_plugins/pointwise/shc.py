@@ -101,7 +101,7 @@ class SHCLoss(Loss):
 
 
 class SHC(Deep):
-    """Centers of classes that are confused lie closer together (Chen et al., ACM TOIS 2025)."""
+    """SHC: centers of classes that a classifier confuses lie closer together (Chen et al., ACM TOIS 2025)."""
 
     card = Card("deep", "classes", paper="Chen et al., ACM TOIS 2025", year=2025)
     loss: SHCLoss
