@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.job import PROTOCOL
+from hashzoo.bench.quantization import own_budget, record_quantization
 from hashzoo.registry.source import code_digest
-from hashzoo.registry.zoo import Entry
+from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Identity
 
 
@@ -34,6 +35,7 @@ class RecordedBackbone(Protocol):
 
 def identify(
     benchmark: Benchmark,
+    zoo: Zoo,
     entry: Entry,
     values: Mapping[str, Any],
     dataset: RecordedDataset,
@@ -43,6 +45,7 @@ def identify(
 
     Args:
         benchmark: The benchmark.
+        zoo: The plugins.
         entry: The method.
         values: All of its hyperparameters.
         dataset: The dataset.
@@ -57,7 +60,7 @@ def identify(
         hyperparameters=dict(values),
         bits=0,
         seed=0,
-        budget=benchmark.train.recorded(),
+        budget=record_quantization(own_budget(benchmark.train, entry), zoo).recorded(),
         protocol=PROTOCOL,
         code=code_digest(entry.factory, backbone.entry.factory),
         data=dataset.fingerprint,

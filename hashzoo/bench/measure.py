@@ -17,6 +17,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.bench.examples import samples
 from hashzoo.bench.frozen_features import Freezer, about
 from hashzoo.bench.job import Job, blank, load_job_data, load_zoo, uses_stored_features
+from hashzoo.bench.quantization import add_quantization
 from hashzoo.bench.selection import BestState
 from hashzoo.data.integrity import Inspection
 from hashzoo.data.split_file import split_digest
@@ -77,7 +78,12 @@ class Setup:
     weights: str
     run: Run
     freezer: Freezer | None
-    extra: dict[str, Callable[..., Any]]  # metrics of plugins
+    zoo: Zoo
+
+    @property
+    def extra(self) -> dict[str, Callable[..., Any]]:
+        """The metrics of plugins."""
+        return self.zoo.metric_functions()
 
 
 @dataclass(frozen=True)
@@ -175,8 +181,7 @@ def _set_up(job: Job, report: Report | None, checkpoints: Checkpoints | None, gr
             freeze_stages(backbone, int(budget.freeze.partition(":")[2]), image)
         backbone = run.place(backbone)
         backbone = backbone if budget.backbone == "full" else FrozenBackbone(backbone, budget.maps)
-    extra = zoo.metric_functions()
-    return Setup(job, budget, entry, data, shape, inspection, backbone, weights, run, freezer, extra)
+    return Setup(job, budget, entry, data, shape, inspection, backbone, weights, run, freezer, zoo)
 
 
 def _entry(job: Job, zoo: Zoo) -> Entry:
@@ -197,8 +202,10 @@ def _fit(setup: Setup, checkpoints: Checkpoints | None, group: ProcessGroup) -> 
     identity, run, data = setup.job.identity, setup.run, setup.data
     for seed in (torch.manual_seed, np.random.seed, random.seed):  # a plugin can draw from any of them
         seed(identity.seed % 2**32)
-    method: Method = setup.entry.factory(data.setting(identity.bits), setup.backbone, **identity.hyperparameters)
+    setting = data.setting(identity.bits)
+    method: Method = setup.entry.factory(setting, setup.backbone, **identity.hyperparameters)
     method.to(run.device)
+    quantization = add_quantization(method, identity.method, setup.budget, setup.zoo, setting)
     selects = bool(setup.budget.select) and group.rank == 0 and data.validation is not None
     best = BestState(method, run, data, setup.extra) if selects else None
     started = time.perf_counter()
@@ -206,6 +213,8 @@ def _fit(setup: Setup, checkpoints: Checkpoints | None, group: ProcessGroup) -> 
     with group.sync_batch_norm():
         method.fit(data.train, run)
     group.finish(method)
+    if quantization:
+        quantization.require_use()
     seconds = time.perf_counter() - started + (checkpoints.seconds if checkpoints else 0.0)
     seconds -= (setup.freezer.seconds if setup.freezer else 0.0) + (best.seconds if best else 0.0)
     return Fitted(method, best, seconds)

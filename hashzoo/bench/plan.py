@@ -15,6 +15,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.identity import identify
 from hashzoo.bench.job import Execution, Inputs, Job, Row, uses_stored_features
+from hashzoo.bench.quantization import own_budget, record_quantization
 from hashzoo.bench.suitability import Unlabelled, require_relevant, unlabelled_images, unlabelled_refusal
 from hashzoo.data.audit import describe, lost_classes, source_findings
 from hashzoo.data.integrity import Inspection, drop_bad_images, fingerprint
@@ -119,6 +120,7 @@ def check_names(benchmark: Benchmark, zoo: Zoo, baselines: bool) -> dict[str, En
     always = [*benchmark.baselines, *benchmark.controls] if baselines else []
     methods = {name: zoo.method(name) for name in zoo.match_methods([*always, *benchmark.methods])}
     _check_settings(benchmark, zoo, methods)
+    record_quantization(benchmark.train, zoo)
     return methods
 
 
@@ -246,7 +248,7 @@ def _jobs(
 ) -> Iterator[Job]:
     """The jobs of one method: every code length and seed."""
     values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
-    base_identity = identify(benchmark, entry, values, dataset, trunk)
+    base_identity = identify(benchmark, zoo, entry, values, dataset, trunk)
     origin = describe_origin(source_files(entry.factory))
     row = Row(
         benchmark=benchmark.name,
@@ -373,6 +375,6 @@ def _settings(
         value = dataset.recorded.get(name)
         if value and value != dataset.data.source:
             yield f"{dataset.name}.{name}={value}"
-    for name, value in benchmark.train.model_dump().items() if base is not None else ():
+    for name, value in own_budget(benchmark.train, entry).model_dump().items() if base is not None else ():
         if base is not None and value != base.model_dump()[name]:
             yield f"{name}={value}"

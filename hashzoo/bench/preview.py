@@ -171,7 +171,7 @@ class _Trunk:
 
 def _cells(benchmark: Benchmark, zoo: Zoo, entry: Entry, dataset: _Files, trunk: _Trunk) -> Iterator[PreviewCell]:
     values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
-    base = identify(benchmark, entry, values, dataset, trunk)
+    base = identify(benchmark, zoo, entry, values, dataset, trunk)
     for bits in dict.fromkeys(benchmark.bits):
         reason = _refusal(benchmark, zoo, entry, dataset, trunk, bits, values)
         for seed in dict.fromkeys(benchmark.seeds):

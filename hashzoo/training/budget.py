@@ -45,6 +45,9 @@ class Budget(BaseModel):
             to the final one. Empty for no selection.
         patience: Epochs without a better validation score of ``select`` after which training stops; 0 trains all
             epochs.
+        quantization: Name of a loss such as ``"hswd"`` whose terms are added to those of every deep method. Empty for
+            none.
+        quantization_weight: Weight of that loss.
 
     Raises:
         pydantic.ValidationError: A value is out of range, or a name is unknown.
@@ -72,6 +75,8 @@ class Budget(BaseModel):
     draws: int = Field(0, ge=0, le=MAX_DRAWS)
     select: str = ""
     patience: int = Field(0, ge=0)
+    quantization: str = ""
+    quantization_weight: float = Field(0.1, gt=0)
 
     @model_validator(mode="after")
     def _fits(self) -> Budget:
@@ -87,6 +92,9 @@ class Budget(BaseModel):
     def recorded(self) -> dict[str, Any]:
         """The values that a cell's key contains. Fields added later are omitted if unused, which preserves old keys."""
         later = {"draws": 0, "select": "", "warmup": 0.0, "patience": 0, "accumulate": 1, "freeze": ""}
+        later["quantization"] = ""
+        if not self.quantization:
+            later["quantization_weight"] = self.quantization_weight
         return {name: value for name, value in self.model_dump().items() if later.get(name, ...) != value}
 
 

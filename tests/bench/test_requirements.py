@@ -90,7 +90,7 @@ def test_a_single_training_image_is_too_few(method):
     assert reason(method, 8, few(2)) == ""
 
 
-@pytest.mark.parametrize("method", ["csq", "dhd", "dpn", "orthohash", "orthohash-arc", "tanh+csq"])
+@pytest.mark.parametrize("method", ["csq", "dhd", "dpn", "orthohash", "orthohash-arc", "shc", "tanh+csq"])
 def test_a_center_for_each_image_needs_a_label_for_each(method):
     text = reason(method, 8, few(30, unlabelled=4))
     assert "at least one label per image, and 4 of the 30 training images have none" in text

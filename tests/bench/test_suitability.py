@@ -80,7 +80,7 @@ def test_validation_images_without_a_relevant_training_image_are_refused_for_a_s
         require_relevant("mine", data, ["map@all"], "map@all", {})
 
 
-@pytest.mark.parametrize("method", ["csq", "dpn", "orthohash", "dhd"])
+@pytest.mark.parametrize("method", ["csq", "dpn", "orthohash", "dhd", "shc"])
 def test_methods_that_need_a_label_say_so_before_training(method):
     entry = HOUSE.method(method)
     values = {name: option.default for name, option in options(entry.factory).items()}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hashzoo_plugins.longtail import bbn, tsc
 from hashzoo_plugins.pairwise import adsh, cnnh, dqn, dsdh
-from hashzoo_plugins.pointwise import cibhash
+from hashzoo_plugins.pointwise import cibhash, shc
 
 from hashzoo.registry import zoo
 from hashzoo.types import Batch, Output, Setting
@@ -41,6 +41,7 @@ INSIDE = {
     "cnnh (inside)": cnnh.Given,
     "dqn (inside)": lambda setting: with_words(dqn.DQNLoss(2, 4, BITS, 0.1)),
     "dsdh (inside)": lambda setting: given_codes(dsdh.TowardCodes(setting, eta=0.5)),
+    "shc (inside)": lambda setting: shc.SHCLoss(setting, 0.1),
     "tsc (inside)": lambda setting: with_targets(
         tsc.Targeted(setting, k=2, temperature=0.1, pull=0.2, momentum=0.9, quantization=0.1)
     ),
@@ -49,10 +50,10 @@ LOSSES = sorted(HOUSE.losses) + sorted(INSIDE)
 
 #: Losses of codes that their heads keep in (-1, 1).
 BOUNDED = {"adsh (inside)", "bbn (inside)", "bcl", "csq", "dcoh", "dhd", "dnnh", "hybrid-sc", "lthnet", "sfdh"}
-BOUNDED |= {"tsc (inside)", "two-level"}
+BOUNDED |= {"shc (inside)", "tsc (inside)", "two-level"}
 
 #: The gradient that these pass on is not that of their value, by design; what it is, their own tests say.
-STRAIGHT_THROUGH = {"bihalf", "cibhash (inside)", "greedyhash", "greedyhash-u"}
+STRAIGHT_THROUGH = {"bihalf", "cibhash (inside)", "greedyhash", "greedyhash-u", "mdsh", "sprch"}
 
 
 def loss_of(name, multilabel=False):
@@ -124,6 +125,7 @@ PAIRS = {n for n, entry in HOUSE.losses.items() if entry.factory.__module__.star
     "dsdh (inside)",
     "bihalf",
     "contrastive",
+    "hswd",
     "two-level",
     "greedyhash-u",
 }

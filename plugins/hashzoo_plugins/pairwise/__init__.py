@@ -3,7 +3,7 @@
 from typing import Any
 
 from hashzoo import hookimpl
-from hashzoo_plugins.pairwise import adsh, cnnh, dch, dhn, dnnh, dpsh, dqn, dsdh, dsh, dtsh, hashnet, mihash
+from hashzoo_plugins.pairwise import adsh, cnnh, dch, dhn, dnnh, dpsh, dqn, dsdh, dsh, dtsh, hashnet, mihash, sprch
 
 
 @hookimpl
@@ -25,6 +25,7 @@ def hashzoo_methods() -> dict[str, Any]:
         "dtsh": dtsh.METHOD,
         "hashnet": hashnet.METHOD,
         "mihash": mihash.METHOD,
+        "sprch": sprch.METHOD,
     }
 
 
@@ -48,4 +49,5 @@ def hashzoo_losses() -> dict[str, Any]:
         "dtsh": dtsh.DTSH,
         "hashnet": hashnet.HashNet,
         "mihash": mihash.MIHash,
+        "sprch": sprch.SPRCH,
     }

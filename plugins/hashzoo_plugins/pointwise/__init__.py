@@ -3,7 +3,7 @@
 from typing import Any
 
 from hashzoo import hookimpl
-from hashzoo_plugins.pointwise import bihalf, cibhash, csq, dhd, dpn, greedyhash, orthohash
+from hashzoo_plugins.pointwise import bihalf, cibhash, csq, dhd, dpn, greedyhash, hswd, hyp2, mdsh, orthohash, shc
 
 
 @hookimpl
@@ -17,8 +17,11 @@ def hashzoo_methods() -> dict[str, Any]:
         "dpn": dpn.METHOD,
         "greedyhash": greedyhash.METHOD,
         "greedyhash-u": greedyhash.METHOD_U,
+        "hyp2": hyp2.METHOD,
+        "mdsh": mdsh.MDSH,
         "orthohash": orthohash.METHOD,
         "orthohash-arc": orthohash.METHOD_ARC,
+        "shc": shc.SHC,
     }
 
 
@@ -32,6 +35,9 @@ def hashzoo_losses() -> dict[str, Any]:
         "dpn": dpn.DPN,
         "greedyhash": greedyhash.GreedyHash,
         "greedyhash-u": greedyhash.Unsupervised,
+        "hswd": hswd.HSWD,
+        "hyp2": hyp2.HyP2,
+        "mdsh": mdsh.MDSHLoss,
         "orthohash": orthohash.OrthoHash,
         "orthohash-arc": orthohash.arc,
     }

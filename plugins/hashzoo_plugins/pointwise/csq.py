@@ -13,9 +13,9 @@ toward the center of its class.
 
 Resolved: the quantization term is the squared one of the released code (``quantizer = "log-cosh"``: that of the paper);
 lambda is 0.05. If a sum of centers is 0, a fixed random vector decides. If the number of bits is not a power of two, or
-there are more than 2 K classes, each center is the one of 100 random vectors that is farthest from the previous
-centers. Row 0 of a Hadamard matrix is all ones and is used. Probabilities are clamped to 1e-6 from 0 and 1, so that the
-gradient of the logarithm is finite.
+there are more than 2 K classes, each center is the one of 100 random vectors that is farthest from the previous centers
+(``center = "mds"``: the centers of mdsh). Row 0 of a Hadamard matrix is all ones and is used. Probabilities are clamped
+to 1e-6 from 0 and 1, so that the gradient of the logarithm is finite.
 
 Public code: the published lists have 4,983 queries for ImageNet instead of 5,000.
 
@@ -30,7 +30,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
 from hashzoo import Batch, Card, Loss, Output, Setting, deep
-from hashzoo_plugins.pointwise.centers import Kind, centers, random_rows, require_labels, vote
+from hashzoo_plugins.pointwise.centers import random_rows, require_labels, vote
+from hashzoo_plugins.pointwise.mds import Kind, centers
 from hashzoo_plugins.quantization import gap, log_cosh
 
 SURE = 1e-6

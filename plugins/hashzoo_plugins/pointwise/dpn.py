@@ -9,8 +9,9 @@ bounds the Hamming distance to the target.
         with several labels, the sign of the sum of their targets
     loss = mean over i of  sum_k max(0, m - z_ik t_ik),  m = 1
 
-Resolved: targets are random signs (``targets = "separated"``: each is the farthest of 100 from the previous ones). If a
-sum of targets is 0, a fixed random vector decides. The ternary variant is not included.
+Resolved: targets are random signs (``targets = "separated"``: each is the farthest of 100 from the previous ones;
+``"mds"``: the centers of mdsh). If a sum of targets is 0, a fixed random vector decides. The ternary variant is not
+included.
 
 Public code: the authors report differences of one or two points from the order of the database alone; here the score is
 the expectation over the order of ties.
@@ -23,7 +24,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from hashzoo import Batch, Card, Loss, Output, Setting, deep
-from hashzoo_plugins.pointwise.centers import Kind, centers, random_rows, require_labels, vote
+from hashzoo_plugins.pointwise.centers import random_rows, require_labels, vote
+from hashzoo_plugins.pointwise.mds import Kind, centers
 
 
 def polarization(code: Tensor, target: Tensor, margin: float) -> Tensor:

@@ -11,9 +11,9 @@ from the other codewords is classification and quantization in one loss. Batch n
                - log softmax( s cos(angle(z_i, t_c) + m [c = y_i]) )_{y_i}
     code = sgn(z);  s = 8, m = 0.2
 
-Resolved: codewords are random signs (``codebook = "hadamard"`` if the number of bits allows it). The target of an image
-with several labels is uniform over them, with the margin at each. Cosines are clamped to 1e-6 from 1 before the arc
-cosine, whose gradient is infinite there.
+Resolved: codewords are random signs (``codebook = "hadamard"`` if the number of bits allows it, ``"mds"``: the centers
+of mdsh). The target of an image with several labels is uniform over them, with the margin at each. Cosines are clamped
+to 1e-6 from 1 before the arc cosine, whose gradient is infinite there.
 
 Public code: the released script trains COCO on the first of several labels only.
 
@@ -30,7 +30,8 @@ from torch.nn.functional import log_softmax, normalize
 
 from hashzoo import Batch, Card, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise.pairs import SMALL
-from hashzoo_plugins.pointwise.centers import Kind, centers, shares
+from hashzoo_plugins.pointwise.centers import shares
+from hashzoo_plugins.pointwise.mds import Kind, centers
 
 PAPER = "Hoe et al., NeurIPS 2021"
 FLAT = 1e-6
