@@ -4,7 +4,7 @@ from typing import Any
 
 from hashzoo import hookimpl
 from hashzoo_plugins import requirements
-from hashzoo_plugins.pointwise import bihalf, cibhash, csq, dhd, dpn, greedyhash, orthohash
+from hashzoo_plugins.pointwise import bihalf, cibhash, crovca, csq, dhd, dpn, greedyhash, nsh, orthohash, sdc
 
 
 @hookimpl
@@ -13,13 +13,17 @@ def hashzoo_methods() -> dict[str, Any]:
     return {
         "bihalf": bihalf.METHOD,
         "cibhash": cibhash.CIBHash,
+        "crovca": crovca.CroVCA,
+        "crovca-s": crovca.CroVCASupervised,
         "csq": csq.METHOD,
         "dhd": dhd.DeepHashDistillation,
         "dpn": dpn.METHOD,
         "greedyhash": greedyhash.METHOD,
         "greedyhash-u": greedyhash.METHOD_U,
+        "nsh": nsh.NaturallySorted,
         "orthohash": orthohash.METHOD,
         "orthohash-arc": orthohash.METHOD_ARC,
+        "sdc": sdc.METHOD,
     }
 
 
@@ -28,17 +32,28 @@ def hashzoo_losses() -> dict[str, Any]:
     """The losses of this family."""
     return {
         "bihalf": bihalf.BiHalf,
+        "crovca": crovca.unsupervised,
+        "crovca-s": crovca.supervised,
         "csq": csq.CSQ,
         "dhd": dhd.DHD,
         "dpn": dpn.DPN,
         "greedyhash": greedyhash.GreedyHash,
         "greedyhash-u": greedyhash.Unsupervised,
+        "nsh": nsh.NSH,
         "orthohash": orthohash.OrthoHash,
         "orthohash-arc": orthohash.arc,
+        "sdc": sdc.SDC,
     }
+
+
+@hookimpl
+def hashzoo_heads() -> dict[str, Any]:
+    """The heads of this family."""
+    return {"hash-coder": crovca.HashCoder, "nsh": nsh.TwoHeads}
 
 
 @hookimpl
 def hashzoo_requirements() -> dict[str, requirements.Requirement]:
     """A class for each image, for methods that pull a code to the center of its class."""
-    return {name: requirements.labels(name) for name in ("csq", "dhd", "dpn", "orthohash", "orthohash-arc")}
+    names = ("crovca-s", "csq", "dhd", "dpn", "orthohash", "orthohash-arc")
+    return {name: requirements.labels(name) for name in names}
