@@ -1,4 +1,4 @@
-"""CroVCA: Image Hashing via Cross-View Code Alignment in the Age of Foundation Models (Moummad, Zaher, Go{\\"e}au &
+"""CroVCA: Image Hashing via Cross-View Code Alignment in the Age of Foundation Models (Moummad, Zaher, Goeau &
 Joly, arXiv 2025).
 
 A small network on features of a pretrained backbone. The bits of one view are the targets of the other; the coding rate
