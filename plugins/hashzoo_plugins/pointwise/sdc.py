@@ -14,7 +14,8 @@ range, pair by pair in that order.
 Resolved: of a batch with an odd number of images the last one has no partner and no loss of pairs. The features get no
 gradient. ``floor = True`` raises negative targets to 0, so that dissimilar codes are orthogonal instead of opposite.
 
-Measured: the default ``floor`` was chosen on validation images, see the table of the benchmark ``zoo`` for its scores.
+Measured: on three validation parts of digits (scattering features, 32 bits), map@all is .623, with ``floor`` .628 (the
+difference changes its sign between the parts, by up to .045), for ``itq`` .604 and ``greedyhash-u`` .612.
 
 Public code: class and configuration disagree on the beta distribution (2 and 5) and on the weight of the quantization
 term (0 and 1), and stored versions of the configuration on ``floor``; sgn(0) = 0.
@@ -42,10 +43,10 @@ def quantiles(count: int, shape: float) -> tuple[float, ...]:
     >>> quantiles(2, 1.0)
     (-0.5, 0.5)
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv  # the quantile function of a beta distribution
 
     places = [(2 * i + 1) / (2 * count) for i in range(count)]
-    return tuple(float(2 * q - 1) for q in beta.ppf(places, shape, shape))
+    return tuple(float(2 * q - 1) for q in betaincinv(shape, shape, places))
 
 
 class SDC(Loss):
@@ -63,7 +64,7 @@ class SDC(Loss):
         n, z, f = len(batch) // 2, output.code, read("sdc", output, center=False)
         order = cosine_similarity(f[:n], f[n : 2 * n], dim=1).argsort(stable=True)
         h = cosine_similarity(z[:n], z[n : 2 * n], dim=1, eps=pairs.SMALL)[order]  # (n,)
-        t = torch.tensor(quantiles(n, self.shape)).to(h)
+        t = torch.tensor(quantiles(n, self.shape), dtype=h.dtype, device=h.device)
         gap = 1 - cosine_similarity(z, signs(z), dim=1, eps=pairs.SMALL)
         return {
             "calibration": (h - (t.clamp(min=0) if self.floor else t)).abs().mean(),

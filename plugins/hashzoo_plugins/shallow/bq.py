@@ -14,7 +14,7 @@ them (``center = False``). Features of images after a ReLU are never negative: w
 Public code: packing functions fill up the last byte with zeros without a word if K is not a multiple of 8; here K is
 stored with the codes.
 
-Cite: shakir2024binary, kusupati2022matryoshka
+Cite: shakir2024binary
 """
 
 from __future__ import annotations
