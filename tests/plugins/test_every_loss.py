@@ -126,6 +126,8 @@ PAIRS = {n for n, entry in HOUSE.losses.items() if entry.factory.__module__.star
     "contrastive",
     "two-level",
     "greedyhash-u",
+    "nsh",
+    "sdc",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_both_views_are_drawn_alike_and_reach_the_loss(method):
 
 def test_the_targets_of_sdc_are_quantiles_by_integration():
     """Beta(2, 2) has the density 6 x (1 - x) and the distribution function 3 x^2 - 2 x^3."""
-    for i, target in enumerate(sdc.quantiles(5, 2.0)):
+    for i, target in enumerate(sdc.quantiles(5, 2.0).tolist()):
         x = (target + 1) / 2
         assert 3 * x**2 - 2 * x**3 == pytest.approx((2 * i + 1) / 10)
 
@@ -134,29 +135,37 @@ def test_sdc_equals_plain_loops(seed, count, floor):
     code, labels, draw = made(seed, count, 4)
     features = torch.randn(count, 5, generator=draw, dtype=D)
     found = terms(sdc.SDC(SETTING, shape=3.0, quantization=0.5, floor=floor), code, labels, features=features)
-    z, f, n = code.tolist(), features.tolist(), count // 2
-    order = sorted(range(n), key=lambda i: cosine(f[i], f[i + n]))
-    targets = [max(0.0, q) if floor else q for q in sdc.quantiles(n, 3.0)]
-    near(found["calibration"], sum(abs(cosine(z[i], z[i + n]) - q) for i, q in zip(order, targets, strict=True)) / n)
+    z, f = code.tolist(), features.tolist()
+    order = sorted(combinations(range(count), 2), key=lambda p: cosine(f[p[0]], f[p[1]]))
+    targets = [max(0.0, q) if floor else q for q in sdc.quantiles(len(order), 3.0).tolist()]
+    gaps = [abs(cosine(z[i], z[j]) - q) for (i, j), q in zip(order, targets, strict=True)]
+    near(found["calibration"], sum(gaps) / len(gaps))
     near(found["quantization"], 0.5 * sum(1 - cosine(row, [1 if v >= 0 else -1 for v in row]) for row in z) / count)
 
 
+def circle(angles):
+    return torch.stack([angles.cos(), angles.sin()], 1)
+
+
 def test_sdc_reads_the_order_of_the_features_and_not_their_cosines():
-    code, labels, draw = made(0, 8, 4)
-    angle = torch.rand(4, generator=draw, dtype=D) * 3
-    values = []
-    for power in (1.0, 0.5):  # a monotone map of all angles
-        far = torch.stack([(angle**power).cos(), (angle**power).sin()], 1)
-        near_side = torch.tensor([[1.0, 0]], dtype=D).repeat(4, 1)
-        values.append(terms(sdc.SDC(SETTING), code, labels, features=torch.cat([near_side, far]))["calibration"])
-    near(values[0], values[1], 1e-12)
+    code, labels = circle(t([0.0, 0.2, 3.0])[0]), torch.eye(3, dtype=D)
+    near_by, far_off = circle(t([0.0, 0.1, 0.3])[0]), circle(t([0.0, 1.0, 3.0])[0])  # pairs in the same order
+    one, two = (terms(sdc.SDC(SETTING), code, labels, features=f)["calibration"] for f in (near_by, far_off))
+    near(one, two, 1e-12)
+    other = terms(sdc.SDC(SETTING), code, labels, features=near_by[[1, 0, 2]])["calibration"]
+    assert abs(float(other - one)) > 1e-3
 
 
 def test_the_loss_of_sdc_is_zero_for_cosines_at_their_targets():
-    angles = torch.tensor([math.acos(q) for q in sdc.quantiles(4, 5.0)], dtype=D)
-    far = torch.stack([angles.cos(), angles.sin()], 1)
-    both = torch.cat([torch.tensor([[1.0, 0]], dtype=D).repeat(4, 1), far])
-    near(terms(sdc.SDC(SETTING), both, torch.eye(8, dtype=D), features=both)["calibration"], 0.0, 1e-9)
+    code = circle(torch.tensor([0.0, math.acos(sdc.quantiles(1, 5.0))], dtype=D))
+    near(terms(sdc.SDC(SETTING), code, torch.eye(2, dtype=D), features=code)["calibration"], 0.0, 1e-9)
+
+
+def test_the_order_of_the_batch_does_not_change_the_loss_of_sdc_as_it_does_for_pairs_by_place():
+    code, labels, draw = made(4, 6, 4)
+    features, order = torch.randn(6, 5, generator=draw, dtype=D), torch.tensor([3, 0, 5, 1, 4, 2])
+    one = terms(sdc.SDC(SETTING), code, labels, features=features)["calibration"]
+    near(terms(sdc.SDC(SETTING), code[order], labels, features=features[order])["calibration"], one, 1e-12)
 
 
 def test_the_features_of_sdc_get_no_gradient():
@@ -169,7 +178,7 @@ def test_the_features_of_sdc_get_no_gradient():
 
 def test_the_defaults_of_sdc_are_those_of_the_published_runs_and_not_of_the_class():
     loss = sdc.SDC(SETTING)
-    assert (loss.shape, loss.quantization) == (5.0, 1.0)
+    assert (loss.shape, loss.quantization, loss.floor) == (5.0, 1.0, True)
     with pytest.raises(ValueError, match="shape > 0, not 0"):
         sdc.SDC(SETTING, shape=0)
 
