@@ -27,6 +27,40 @@ def images_for_bits(method: str) -> Requirement:
     return check
 
 
+def features_for_bits(method: str) -> Requirement:
+    """At least as many features as bits: a bit is the sign of a feature, or of a direction in their space."""
+
+    def check(facts: TrainingFacts) -> str:
+        if facts.features is None or facts.features >= facts.bits:
+            return ""
+        return (
+            f"{method} needs at least as many features as bits: {facts.bits} bits, {facts.features} features; "
+            "use fewer bits or a wider backbone"
+        )
+
+    return check
+
+
+def directions_for_bits(method: str) -> Requirement:
+    """At least as many training images as bits if there are more features than bits, so that directions are sought."""
+
+    def check(facts: TrainingFacts) -> str:
+        if facts.features is not None and facts.features <= facts.bits:
+            return ""
+        return images_for_bits(method)(facts)
+
+    return check
+
+
+def all_of(*checks: Requirement) -> Requirement:
+    """Several requirements; the first that is not met gives the reason."""
+
+    def check(facts: TrainingFacts) -> str:
+        return next(filter(None, (one(facts) for one in checks)), "")
+
+    return check
+
+
 def images(method: str, least: int) -> Requirement:
     """At least so many training images."""
 

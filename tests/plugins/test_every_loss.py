@@ -128,6 +128,8 @@ PAIRS = {n for n, entry in HOUSE.losses.items() if entry.factory.__module__.star
     "hswd",
     "two-level",
     "greedyhash-u",
+    "nsh",
+    "sdc",
 }
 
 

@@ -23,6 +23,11 @@ WITHOUT = {"chance", "unquantized", "multigrain", "sfdh"}
 SURNAME = re.compile(r"([A-Z][\w'-]+|van [A-Z]\w+)")
 
 
+def surname(author):
+    """The surname of an author of an entry, without accents."""
+    return re.sub(r"\{\\.(\w)\}", r"\1", author.split(",")[0])
+
+
 def of(entry):
     return citations([HOUSE.method(entry.name).factory if entry.name in HOUSE.methods else entry.factory])
 
@@ -40,8 +45,8 @@ def test_an_entry_has_all_fields_that_its_kind_requires_in_their_forms(entry):
     assert {"author", "title", "year", VENUE[entry.kind]} <= fields.keys()
     assert all(value == value.strip() != "" for value in fields.values())
     assert all(re.fullmatch(r"[^,]+, [^,]+", author) for author in fields["author"].split(" and "))
-    surname = re.sub(r"[^a-z]", "", fields["author"].split(",")[0].replace("{\\'e}", "e").lower())
-    assert re.fullmatch(rf"{surname}{fields['year']}[a-z0-9]+", entry.key)
+    first = re.sub(r"[^a-z]", "", surname(fields["author"]).lower())
+    assert re.fullmatch(rf"{first}{fields['year']}[a-z0-9]+", entry.key)
     assert re.fullmatch(r"(19|20)\d\d", fields["year"])
     assert re.fullmatch(r"10\.\d{4,5}/\S+", fields.get("doi", "10.1000/x"))
     assert ("eprint" in fields) == (fields.get("archiveprefix") == "arXiv")
@@ -73,7 +78,7 @@ def test_the_first_publication_is_that_of_the_card(name):
     first, *others = of(HOUSE.methods[name])
     assert card.year == int(first.fields["year"])
     named = SURNAME.findall(re.sub(r"et al\..*|,.*", "", card.paper))
-    authors = [author.split(",")[0].replace("{\\'e}", "e") for author in first.fields["author"].split(" and ")]
+    authors = [surname(author) for author in first.fields["author"].split(" and ")]
     assert authors[: len(named)] == named
     assert all(int(other.fields["year"]) >= int(first.fields["year"]) or name == "swin-dual-stream" for other in others)
 
@@ -96,7 +101,7 @@ def test_the_authors_that_a_module_names_are_those_of_its_first_entry():
             if not given or "et al" in given[1] or "Cite: " not in text or "swin" in part.__module__:
                 continue
             first = citations([part])[0]
-            authors = [author.split(",")[0].replace("{\\'e}", "e") for author in first.fields["author"].split(" and ")]
+            authors = [surname(author) for author in first.fields["author"].split(" and ")]
             named = [one.strip() for one in re.split(r",|&", given[1])]
             assert named == authors, part.__module__
             seen.add(part.__module__)

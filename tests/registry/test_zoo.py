@@ -14,6 +14,9 @@ HOUSE = zoo.load_plugins()
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "results" / "zoo" / "leaderboard.csv"
 
+#: Not yet on the shipped board, as results/README.md says: each cell computes the features of 30,000 views.
+UNMEASURED = {"crovca", "crovca-s", "nsh"}
+
 #: Below itq, or lsh, on digits at 32 bits, each with the figures that say why on its page.
 EXPLAINED = {"multigrain", "pcah", "s3plh", "sh", "ssh"}
 
@@ -50,7 +53,7 @@ def test_the_shipped_board_has_every_method_at_every_length_and_three_seeds(boar
     expected = {
         (d, n, b)
         for d in ("digits.standard", "digits.lt50", "scenes.standard")
-        for n in HOUSE.methods
+        for n in HOUSE.methods.keys() - UNMEASURED
         for b in (16, 32, 64)
     }
     assert board.keys() == expected
@@ -59,7 +62,7 @@ def test_the_shipped_board_has_every_method_at_every_length_and_three_seeds(boar
 def test_supervised_methods_beat_itq_and_others_lsh_on_the_shipped_board_or_say_why_not(board):
     behind = set()
     for name, entry in HOUSE.methods.items():
-        if name in ("chance", "classifier", "unquantized", "lsh", "itq", "dcoh"):
+        if name in {"chance", "classifier", "unquantized", "lsh", "itq", "dcoh", *UNMEASURED}:
             continue
         rival = "lsh" if entry.card.supervision == "none" else "itq"
         if score(board, name) <= score(board, rival):
@@ -71,8 +74,14 @@ def test_supervised_methods_beat_itq_and_others_lsh_on_the_shipped_board_or_say_
 
 def test_only_explained_methods_are_below_half_of_the_classifier_on_the_shipped_board(board):
     half = score(board, "classifier") / 2
-    below = {name for name in HOUSE.methods if name not in ("chance", "dcoh", "lsh") and score(board, name) < half}
+    names = HOUSE.methods.keys() - UNMEASURED - {"chance", "dcoh", "lsh"}
+    below = {name for name in names if score(board, name) < half}
     assert below <= EXPLAINED
+
+
+def test_what_is_not_on_the_shipped_board_is_named_with_the_command_that_measures_it():
+    text = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    assert f"hashzoo bench zoo --methods {','.join(sorted(UNMEASURED))} --results results/zoo" in text
 
 
 @pytest.mark.parametrize("name", sorted(EXPLAINED))

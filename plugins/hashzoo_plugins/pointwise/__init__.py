@@ -3,7 +3,22 @@
 from typing import Any
 
 from hashzoo import hookimpl
-from hashzoo_plugins.pointwise import bihalf, cibhash, csq, dhd, dpn, greedyhash, hswd, hyp2, mdsh, orthohash, shc
+from hashzoo_plugins.pointwise import (
+    bihalf,
+    cibhash,
+    crovca,
+    csq,
+    dhd,
+    dpn,
+    greedyhash,
+    hswd,
+    hyp2,
+    mdsh,
+    nsh,
+    orthohash,
+    sdc,
+    shc,
+)
 
 
 @hookimpl
@@ -12,6 +27,8 @@ def hashzoo_methods() -> dict[str, Any]:
     return {
         "bihalf": bihalf.METHOD,
         "cibhash": cibhash.CIBHash,
+        "crovca": crovca.CroVCA,
+        "crovca-s": crovca.CroVCASupervised,
         "csq": csq.METHOD,
         "dhd": dhd.DeepHashDistillation,
         "dpn": dpn.METHOD,
@@ -19,8 +36,10 @@ def hashzoo_methods() -> dict[str, Any]:
         "greedyhash-u": greedyhash.METHOD_U,
         "hyp2": hyp2.METHOD,
         "mdsh": mdsh.MDSH,
+        "nsh": nsh.NaturallySorted,
         "orthohash": orthohash.METHOD,
         "orthohash-arc": orthohash.METHOD_ARC,
+        "sdc": sdc.METHOD,
         "shc": shc.SHC,
     }
 
@@ -30,6 +49,8 @@ def hashzoo_losses() -> dict[str, Any]:
     """The losses of this family."""
     return {
         "bihalf": bihalf.BiHalf,
+        "crovca": crovca.unsupervised,
+        "crovca-s": crovca.supervised,
         "csq": csq.CSQ,
         "dhd": dhd.DHD,
         "dpn": dpn.DPN,
@@ -38,6 +59,14 @@ def hashzoo_losses() -> dict[str, Any]:
         "hswd": hswd.HSWD,
         "hyp2": hyp2.HyP2,
         "mdsh": mdsh.MDSHLoss,
+        "nsh": nsh.NSH,
         "orthohash": orthohash.OrthoHash,
         "orthohash-arc": orthohash.arc,
+        "sdc": sdc.SDC,
     }
+
+
+@hookimpl
+def hashzoo_heads() -> dict[str, Any]:
+    """The heads of this family."""
+    return {"hash-coder": crovca.HashCoder, "nsh": nsh.TwoHeads}

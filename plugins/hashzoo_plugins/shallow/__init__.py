@@ -4,6 +4,7 @@ from typing import Any
 
 from hashzoo import hookimpl
 from hashzoo_plugins import requirements
+from hashzoo_plugins.shallow.bq import BQ
 from hashzoo_plugins.shallow.bre import BRE
 from hashzoo_plugins.shallow.cca_itq import CCAITQ
 from hashzoo_plugins.shallow.cosdish import COSDISH
@@ -12,7 +13,9 @@ from hashzoo_plugins.shallow.imh import IMH
 from hashzoo_plugins.shallow.itq import ITQ
 from hashzoo_plugins.shallow.ksh import KSH
 from hashzoo_plugins.shallow.lsh import LSH
+from hashzoo_plugins.shallow.pca_rr import PCARR
 from hashzoo_plugins.shallow.pcah import PCAH
+from hashzoo_plugins.shallow.rabitq import RaBitQ
 from hashzoo_plugins.shallow.s3plh import S3PLH
 from hashzoo_plugins.shallow.sdh import SDH
 from hashzoo_plugins.shallow.sh import SH
@@ -23,6 +26,7 @@ from hashzoo_plugins.shallow.ssh import SSH
 def hashzoo_methods() -> dict[str, Any]:
     """The methods of this family."""
     return {
+        "bq": BQ,
         "bre": BRE,
         "cca-itq": CCAITQ,
         "cosdish": COSDISH,
@@ -31,7 +35,9 @@ def hashzoo_methods() -> dict[str, Any]:
         "itq": ITQ,
         "ksh": KSH,
         "lsh": LSH,
+        "pca-rr": PCARR,
         "pcah": PCAH,
+        "rabitq": RaBitQ,
         "s3plh": S3PLH,
         "sdh": SDH,
         "sh": SH,
@@ -43,8 +49,11 @@ def hashzoo_methods() -> dict[str, Any]:
 def hashzoo_requirements() -> dict[str, requirements.Requirement]:
     """What the closed forms need: directions that exist, and pairs or variances of two images or more."""
     return {
+        "bq": requirements.features_for_bits("bq"),
         "itq": requirements.images_for_bits("itq"),
+        "pca-rr": requirements.all_of(requirements.features_for_bits("pca-rr"), requirements.images_for_bits("pca-rr")),
         "pcah": requirements.images_for_bits("pcah"),
+        "rabitq": requirements.directions_for_bits("rabitq"),
         "ssh": requirements.images_for_bits("ssh"),
         "imh": requirements.anchors_for_bits,
         "cca-itq": requirements.images("cca-itq", 2),
