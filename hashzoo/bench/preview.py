@@ -17,6 +17,7 @@ from hashzoo.bench.suitability import Unlabelled, leave_out, unlabelled_images, 
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.factory import FactoryInfo
 from hashzoo.hookspecs import Outline, TrainingFacts
+from hashzoo.method import Method
 from hashzoo.registry.build import build_backbone, convert_options, load_data, path_options
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Cell, Identity
@@ -200,7 +201,12 @@ def _unlabelled(entry: Entry, dataset: _Files, setting: Setting, values: Options
     if not one.unlabelled:
         return ""
     found = Unlabelled(one.unlabelled, one.train, leave_out(dataset.name, dataset.values))
-    trial(entry, setting, Probe(), values, lambda method: said.append(unlabelled_refusal(method, setting, found)) or "")
+
+    def ask(method: Method) -> str:
+        said.append(unlabelled_refusal(method, setting, found))
+        return ""
+
+    trial(entry, setting, Probe(), values, ask)
     reason = "".join(said)
     return reason if not reason or entry.name in reason else f"{entry.name}: {reason}"
 

@@ -9,6 +9,7 @@ import functools
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from logging import ERROR
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -54,7 +55,7 @@ def _attempt() -> Iterator[str]:
         return
     offline, verbosity = constants.HF_HUB_OFFLINE, logging.get_verbosity()
     unreachable = "" if offline else _unreachable(constants.ENDPOINT)
-    logging.set_verbosity_error()
+    logging.set_verbosity(ERROR)
     constants.HF_HUB_OFFLINE = offline or bool(unreachable)
     try:
         yield unreachable
