@@ -69,7 +69,7 @@ class WeightedLSH(Method):
     def fit(self, train, run):
         x = run.features(self.backbone, train).pooled
         self.mean = x.mean(0)
-        self.planes = torch.randn(self.planes.shape, generator=run.generator)
+        self.planes = torch.randn(self.planes.shape, generator=run.generator).to(x)
         self.weights = 1 + ((x - self.mean) @ self.planes).var(0).argsort().argsort() % 8
 
     def encode(self, batch):
