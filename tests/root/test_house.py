@@ -174,8 +174,8 @@ def test_the_code_digest_follows_what_a_plugin_imports_of_its_own_package_and_no
     files = source_files(ITQ)
     assert [file.relative_to(file.parents[2]).as_posix() for file in files] == [
         "hashzoo_plugins/shallow/itq.py",
-        "hashzoo_plugins/shallow/span.py",
         "hashzoo_plugins/shallow/projection.py",
+        "hashzoo_plugins/shallow/span.py",
     ]
     assert code_digest(ITQ) != code_digest(LSH)
 
