@@ -59,7 +59,7 @@ class SPRCH(Loss):
         pace = min(1.0, PACE * batch.progress) if self.paced else 0.0
         data = self.logs(cosines(code), alike, pace)  # (B, B)
         words = self.logs(normalize(code, dim=1, eps=SMALL) @ prototypes.T, own, pace)  # (B, C)
-        words = words + torch.where(own, share(alike, own), share(~alike, ~own)).to(words).log()
+        words = words + torch.where(own, share(alike, own, code), share(~alike, ~own, code)).log()
         every = torch.cat([data, words], 1)
         right = every.masked_fill(~torch.cat([alike, own], 1), NEVER)
         taught = own.any(1)
@@ -72,9 +72,9 @@ class SPRCH(Loss):
         return cosine / self.temperature + pace * torch.where(alike, (-1 - fixed) / 4, fixed - 1)
 
 
-def share(alike: Tensor, own: Tensor) -> Tensor:
-    """(B, 1) float64, the number of images (B, B) for each class (B, C), 0 if there is no class."""
-    return alike.sum(1, keepdim=True).double() / own.sum(1, keepdim=True).clamp(min=1)
+def share(alike: Tensor, own: Tensor, like: Tensor) -> Tensor:
+    """(B, 1) the number of images (B, B) for each class (B, C) in the type of ``like``, 0 if there is no class."""
+    return alike.sum(1, keepdim=True).to(like) / own.sum(1, keepdim=True).clamp(min=1)
 
 
 METHOD = deep(
