@@ -21,7 +21,7 @@ class Budget(BaseModel):
             methods that train on views of images, which get the frozen network. ``"stored"`` uses stored features for
             these methods too, so that all their views are the same features.
         freeze: ``"stages:N"`` does not train the first N stages of the backbone; see
-            :func:`hashzoo.training.freezing.freeze_stages`. Empty for none.
+            ``hashzoo.training.freezing.freeze_stages``. Empty for none.
         maps: Whether the backbone returns feature maps in addition to pooled features.
         epochs: Passes over the training images.
         batch: Images per batch.

@@ -1,7 +1,7 @@
 """Deep Hashing with Semantic Hash Centers for Image Retrieval (Chen, Liu, Zhou, Ma, Chen & Zhang, ACM TOIS 2025).
 
 Centers of classes that a classifier confuses are closer to each other than those of other classes, but never closer
-than the smallest distance d of separated centers. The codes are then trained towards the centers of their labels.
+than the smallest distance d of separated centers. The codes are then trained toward the centers of their labels.
 
     1. a classifier; A_c = sum over images of class c of the softmax over
        the other classes;  A <- (A + A') / 2;  S = A minus the mean of
@@ -123,7 +123,7 @@ class SHC(Deep):
         self.share, self.mu, self.multilabel = share, mu, setting.multilabel
 
     def fit(self, train: Split, run: Run) -> None:
-        """Train a classifier, find centers by its confusions, then train network and head towards them."""
+        """Train a classifier, find centers by its confusions, then train network and head toward them."""
         first = min(run.train.epochs - 1, round(self.share * run.train.epochs))
         if first:
             similar = similarity(self.classified(train, run, first)).cpu()
