@@ -23,6 +23,10 @@ Distillation at full strength with crops of at least 0.4 of the image. The autho
 decay 0.01 and rates from 1e-3 to 1e-6 by a cosine, the backbone frozen or with low-rank updates; here the budget says.
 The determinant is that of the smaller of Z'Z and ZZ', which are equal. With stored features both views are equal.
 
+Measured: on digits.standard (scattering features, 32 bits, two seeds) map@all is .799, with labels .959; ``itq`` .618.
+A small network trained with it from random weights gives .679 (three seeds; ``itq`` on pixels .648), and with labels
+.935, .728 and .231: the targets are made from the network's own features, so it needs pretrained ones.
+
 Public code: one version leaves the program in the first batch of the training; images without a label get the target of
 all zeros; the determinant is computed from products in half precision, and its failure is not noticed; each epoch is
 scored on the test set.

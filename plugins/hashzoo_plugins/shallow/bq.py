@@ -11,6 +11,9 @@ with nested dimensions are made for (Kusupati et al., NeurIPS 2022); of another 
 and ``pca-rr`` is the better choice. Embeddings of text have features of both signs, and the source does not center
 them (``center = False``). Features of images after a ReLU are never negative: without centering all their bits are 1.
 
+Measured: on digits.standard (324 scattering features) map@all is .404, .525 and .622 at 16, 32 and 64 bits, for
+``pca-rr`` .487, .532 and .565, for ``itq`` .580, .618 and .637.
+
 Public code: packing functions fill up the last byte with zeros without a word if K is not a multiple of 8; here K is
 stored with the codes.
 

@@ -19,6 +19,10 @@ random, so that a query has one ranking; 0 keeps it real. There is one center, t
 inverted file. ``metric = "cosine"`` ranks by <o, q> / |q| instead. Distances are real numbers, so metrics within a
 Hamming radius are not defined.
 
+Measured: on digits.standard (scattering features, three seeds) map@all is .560, .598 and .609 at 16, 32 and 64 bits,
+for ``pca-rr``, the same bits by Hamming distance, .487, .532 and .565. On validation images real queries and 4 bits
+differ by less than .003.
+
 Public code: faiss does not rotate the vectors itself; on features with a few large entries its index without a
 preceding rotation is much worse.
 
