@@ -22,12 +22,15 @@ from typing import TYPE_CHECKING, Any
 from hashzoo._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from hashzoo.api import Board, benchmark, run_cell
+    from hashzoo.api import Board, Quantization, benchmark, quantize, run_cell
     from hashzoo.backbone import Backbone
     from hashzoo.bench.job import Job
     from hashzoo.data.class_names import similar_names
     from hashzoo.data.image_files import ImageFiles
     from hashzoo.data.image_paths import IMAGE_SUFFIXES, FolderFiles, files_below, list_folder, read_image_file
+    from hashzoo.data.label_files import read_label_file
+    from hashzoo.data.vector_files import VectorFile, read_vectors
+    from hashzoo.data.vectors import Vectors
     from hashzoo.distance import Cosine, Distance, Hamming, PackedDistance
     from hashzoo.errors import (
         ComposeError,
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
     from hashzoo.hamming.distances import weighted_distances
     from hashzoo.hamming.packing import pack, unpack
     from hashzoo.hamming.reading import is_missing
-    from hashzoo.hamming.relevance import Relevance, relevance
+    from hashzoo.hamming.relevance import Neighbours, Relevance, neighbours, relevance
     from hashzoo.hookspecs import Download, Family, Outline, Tracker, TrainingFacts, hookimpl
     from hashzoo.index import Cascade, Index, Scan
     from hashzoo.method import Card, Deep, Head, Loss, Method, bits, bitwise
@@ -92,12 +95,15 @@ if TYPE_CHECKING:
 
 #: Module below hashzoo -> the names that it gives to this package.
 _WHERE = {
-    "api": ("Board", "benchmark", "run_cell"),
+    "api": ("Board", "Quantization", "benchmark", "quantize", "run_cell"),
     "backbone": ("Backbone",),
     "bench.job": ("Job",),
     "data.image_files": ("ImageFiles",),
     "data.class_names": ("similar_names",),
     "data.image_paths": ("IMAGE_SUFFIXES", "FolderFiles", "files_below", "list_folder", "read_image_file"),
+    "data.label_files": ("read_label_file",),
+    "data.vector_files": ("VectorFile", "read_vectors"),
+    "data.vectors": ("Vectors",),
     "distance": ("Cosine", "Distance", "Hamming", "PackedDistance"),
     "errors": (
         "ComposeError",
@@ -120,7 +126,7 @@ _WHERE = {
     "hamming.distances": ("weighted_distances",),
     "hamming.packing": ("pack", "unpack"),
     "hamming.reading": ("is_missing",),
-    "hamming.relevance": ("Relevance", "relevance"),
+    "hamming.relevance": ("Neighbours", "Relevance", "neighbours", "relevance"),
     "hookspecs": ("Download", "Family", "Outline", "Tracker", "TrainingFacts", "hookimpl"),
     "index": ("Cascade", "Index", "Scan"),
     "method": ("Card", "Deep", "Head", "Loss", "Method", "bits", "bitwise"),
@@ -163,12 +169,15 @@ _WHERE = {
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the modules above
-    "Board", "benchmark", "run_cell",
+    "Board", "Quantization", "benchmark", "quantize", "run_cell",
     "Backbone",
     "Job",
     "ImageFiles",
     "similar_names",
     "IMAGE_SUFFIXES", "FolderFiles", "files_below", "list_folder", "read_image_file",
+    "read_label_file",
+    "VectorFile", "read_vectors",
+    "Vectors",
     "Cosine", "Distance", "Hamming", "PackedDistance",
     "ComposeError", "DiskError", "EnvironmentFailure", "HashzooError", "NonFiniteError", "UsageError", "printable",
     "unknown_name", "CodeMetric", "CodeSample",
@@ -182,7 +191,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "weighted_distances",
     "pack", "unpack",
     "is_missing",
-    "Relevance", "relevance",
+    "Neighbours", "Relevance", "neighbours", "relevance",
     "Download", "Family", "Outline", "Tracker", "TrainingFacts", "hookimpl",
     "Cascade", "Index", "Scan",
     "Card", "Deep", "Head", "Loss", "Method", "bits", "bitwise",

@@ -16,6 +16,7 @@ from hashzoo.hamming.packing import pack
 from hashzoo.hamming.relevance import Relevance
 from hashzoo.types import Codes, Ranking
 
+ITEMS = 1 << 16  # items converted to float64 at a time
 PAIRS = 1 << 24  # largest number of distances held in memory at once: 64 queries against 262,144 items
 
 
@@ -209,6 +210,26 @@ class Cosine(Distance):
         """(Q, N) float32. Rounded from float64, so that items with equal vectors are at equal distance."""
         q, d = (torch.nn.functional.normalize(codes[self.name].double(), dim=1) for codes in (query, database))
         return (1 - q @ d.T).float()
+
+
+class SignedProduct(Distance):
+    """Minus the inner product of a real query and the bits of an item as -1 and +1, in units of the query.
+
+    Args:
+        name: Name of the code to compare: real (Q, K) for queries, bool (N, K) for items.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.stored = name, (name,)
+
+    def __call__(self, query: Codes, database: Codes) -> Tensor:
+        """(Q, N) float32. Rounded from float64, so that items with equal bits are at equal distance."""
+        asked, bits = query[self.name].double(), database[self.name]
+        found = torch.empty(len(asked), len(bits))
+        for start in range(0, len(bits), ITEMS):
+            part = slice(start, start + ITEMS)
+            found[:, part] = (asked.sum(1, keepdim=True) - 2 * (asked @ bits[part].double().T)).float()
+        return found
 
 
 def query_blocks(query: Codes, items: int) -> Iterator[Codes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -260,9 +261,39 @@ def bits(relaxed: Tensor) -> Tensor:
     >>> bits(torch.tensor([[0.3, -0.0, -2.0]]))
     tensor([[ True,  True, False]])
     """
-    if not torch.compiler.is_compiling() and not torch.isfinite(relaxed).all():  # a traced graph has no values
-        raise NonFiniteError("the relaxed code is not finite; a smaller learning rate often cures it")
+    if not torch.compiler.is_compiling():  # a traced graph has no values
+        if not torch.isfinite(relaxed).all():
+            raise NonFiniteError("the relaxed code is not finite; a smaller learning rate often cures it")
+        if (binarized := _BINARIZED.get()) is not None:
+            binarized.append(relaxed)
     return relaxed >= 0
+
+
+#: Collects the arguments of :func:`bits`, for :func:`values_of_bits`.
+_BINARIZED: ContextVar[list[Tensor] | None] = ContextVar("binarized", default=None)
+
+
+def values_of_bits(method: Method, batch: Batch) -> Tensor | None:
+    """The real values (B, K) that a method binarizes: its relaxed code, or what ``encode`` gives to :func:`bits`.
+
+    Args:
+        method: The fitted method.
+        batch: B images.
+
+    Returns:
+        The values, whose signs are the bits; None if the bits do not come from one call of :func:`bits`.
+    """
+    if (relaxed := method.relaxed(batch)) is not None:
+        return relaxed
+    found: list[Tensor] = []
+    token = _BINARIZED.set(found)
+    try:
+        codes = [code for code in method.encode(batch).values() if code.dtype == torch.bool]
+    finally:
+        _BINARIZED.reset(token)
+    if len(found) != 1 or len(codes) != 1 or codes[0].shape != found[0].shape:
+        return None
+    return found[0] if bool(((found[0] >= 0) == codes[0]).all()) else None
 
 
 class AddedLoss:
@@ -361,7 +392,7 @@ class Deep(Method):
         """
         sides = [2 ** (len(self.backbone.map_dims) - level) for level in range(len(self.backbone.map_dims))]
         maps = tuple(torch.randn(4, d, s, s) for d, s in zip(self.backbone.map_dims, sides, strict=True))
-        labels = torch.eye(setting.classes)[torch.arange(4) % setting.classes]
+        labels = torch.eye(max(1, setting.classes))[torch.arange(4) % max(1, setting.classes), : setting.classes]
         if unlabelled:
             labels[-1] = 0
         output: Output = self.head(Features(torch.randn(4, self.backbone.dim), maps))

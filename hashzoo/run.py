@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hashzoo.backbone import Backbone
 from hashzoo.data.transforms import Workers, augmentation, load_views
+from hashzoo.data.vectors import Vectors
 from hashzoo.training.budget import Budget, Schedule, rate
 from hashzoo.training.curve import Curve, flatten
 from hashzoo.training.distributed import ProcessGroup
@@ -373,6 +374,9 @@ class Run:
             groups = zip(rows, seeds, strict=True)
             # each view uses the next stored draw, as long as there are enough
             return (tuple(under_view(view, group, draw + i) for i, view in enumerate(views)) for group, draw in groups)
+        if isinstance(split.images, Vectors):  # they have no augmentations: every view is the vector itself
+            vectors = split.images
+            return ((vectors[group.numpy()],) * len(views) for group in rows)
         return load_views(split, rows, seeds, views, self._to, self._workers)
 
     def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...]) -> Batch:

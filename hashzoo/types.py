@@ -99,8 +99,8 @@ class Split:
 
     Attributes:
         images: A uint8 tensor (N, 1 or 3, H, W) in memory, or a sequence of uint8 tensors (3, H, W) or PIL images,
-            each read when it is accessed.
-        labels: (N, C) float, multi-hot.
+            each read when it is accessed; or :class:`hashzoo.Vectors`, which are features already.
+        labels: (N, C) float, multi-hot; (N, 0) for data without labels.
         ids: (N,) int64. An image has the same id in every split.
         boxes: Bounding boxes of the labeled objects of each image, (n, 4) as x0 y0 x1 y1 in pixels; None if unknown.
 
@@ -221,6 +221,8 @@ class Splits:
         names: Name of each image by id, such as its path; given if ids are row numbers, and then part of the split
             digest.
         findings: What was found while the files were read, such as files that are not part of the dataset.
+        metric: How vectors are compared, ``"cosine"``, ``"ip"`` (inner product) or ``"l2"``: the exact neighbours by it
+            are the truth of ``recall@k``. Empty for images.
     """
 
     train: Split
@@ -235,6 +237,12 @@ class Splits:
     source: str = ""
     names: Sequence[str] | None = None
     findings: Sequence[SourceFinding] = ()
+    metric: str = ""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data has labels at all."""
+        return self.database.labels.shape[1] > 0
 
     def parts(self) -> dict[str, Split]:
         """The splits that are not None, by name."""

@@ -1,10 +1,11 @@
-"""The Python entry points: ``benchmark``, ``run_cell``, the board as an object, progress bars and the live table of a
-sweep.
+"""The Python entry points: ``benchmark``, ``run_cell``, ``quantize``, the board as an object, progress bars and the
+live table of a sweep.
 """
 
 from hashzoo.api.bench import Options, Plan, Request, benchmark, prepare, run, run_cell
 from hashzoo.api.board import Board
 from hashzoo.api.dry_run import DryRun, dry_run
+from hashzoo.api.quantization import Quantization, quantize
 from hashzoo.api.watch import Screen
 
 __all__ = [
@@ -12,11 +13,13 @@ __all__ = [
     "DryRun",
     "Options",
     "Plan",
+    "Quantization",
     "Request",
     "Screen",
     "benchmark",
     "dry_run",
     "prepare",
+    "quantize",
     "run",
     "run_cell",
 ]

@@ -262,8 +262,10 @@ def run(plan: Plan, observer: Observer | None = None) -> Board:
     return Board(plan.folder, cells, board, plan.zoo)
 
 
-def observer_of(progress: Callback | bool) -> Observer:
-    """The observer for an argument ``progress`` of :func:`benchmark`."""
+def observer_of(progress: Callback | bool | Screen) -> Observer:
+    """The observer for an argument ``progress`` of :func:`benchmark`, or the screen that it is."""
+    if isinstance(progress, Screen):
+        return progress
     if callable(progress):
         return Progress(progress)
     return Screen() if progress else Silent()

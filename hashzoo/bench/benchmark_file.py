@@ -25,6 +25,21 @@ class Quick(BaseModel):
     seeds: list[int] | None = None
 
 
+#: What ``unlabelled`` can change.
+UNLABELLED = {"methods", "baselines", "controls", "metrics", "truth"}
+
+#: The backbone of vectors, which are features already.
+VECTOR_BACKBONE = "identity"
+
+
+class TruthTable(BaseModel):
+    """What is relevant to a query for ``recall@k``: ``neighbours = "backbone"`` are the nearest features of images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    neighbours: Literal["", "backbone"] = ""
+
+
 class Benchmark(BaseModel):
     """A benchmark file.
 
@@ -42,6 +57,8 @@ class Benchmark(BaseModel):
         backbones: Backbones by kind of method, ``shallow`` or ``deep``, or by the name of a method.
         budget: ``"equal"`` or ``"paper"``: whether all methods share one budget.
         train: The training budget.
+        truth: The truth of ``recall@k`` for images.
+        unlabelled: Changes for data without labels: methods, baselines, controls, metrics, truth.
         quick: The changes of ``--quick``.
         set: Options by name of a plugin, as ``[set.dhn] weight = 0.2``.
     """
@@ -62,6 +79,8 @@ class Benchmark(BaseModel):
     backbones: dict[str, str] = {}
     budget: Literal["equal", "paper"] = "equal"
     train: Budget = Budget()  # type: ignore[call-arg]
+    truth: TruthTable = TruthTable()
+    unlabelled: dict[str, Any] = {}
     quick: Quick = Quick()  # type: ignore[call-arg]
     set: dict[str, dict[str, Any]] = {}
 
@@ -84,8 +103,21 @@ class Benchmark(BaseModel):
             checked(merged(whole, self.on.get(name, {})) | {"dataset": name}, f"on.{name}") for name in self.datasets
         ]
 
-    def backbone_for(self, method: str, kind: Literal["shallow", "deep"]) -> str:
-        """The backbone of a method."""
+    def for_data(self, labelled: bool, exact: bool) -> Benchmark:
+        """The benchmark with the changes of ``unlabelled`` if the data has no labels.
+
+        Without ``truth`` if the data has exact neighbors of its own.
+        """
+        made = self
+        if self.unlabelled and not labelled:
+            whole = self.model_dump(exclude_unset=True, exclude={"unlabelled"})
+            made = checked(merged(whole, self.unlabelled), f"{self.name}: unlabelled")
+        return made.model_copy(update={"truth": TruthTable()}) if exact else made
+
+    def backbone_for(self, method: str, kind: Literal["shallow", "deep"], vectors: bool = False) -> str:
+        """The backbone of a method, on vectors or on images."""
+        if vectors:
+            return VECTOR_BACKBONE
         name = self.backbones.get(method) or self.backbones.get(kind) or self.backbone
         if name is None:
             raise UsageError(f'benchmark {self.name} has no backbone for {kind} methods; add backbone = "NAME"')
@@ -119,7 +151,10 @@ def read(given: str) -> Benchmark:
     benchmark = checked(values, given)
     for name in benchmark.on.keys() - set(benchmark.datasets):
         raise UsageError(f"{given}: on.{name}: {unknown_name('dataset of this benchmark', name, benchmark.datasets)}")
-    benchmark.each()  # raises for a wrong change
+    for fixed in sorted(benchmark.unlabelled.keys() - UNLABELLED):
+        raise UsageError(f"{given}: unlabelled: {unknown_name('key', fixed, UNLABELLED)}")
+    benchmark.for_data(False, False)  # raises for a wrong change, as each does
+    benchmark.each()
     return benchmark
 
 
@@ -131,7 +166,7 @@ def checked(values: Mapping[str, Any], where: str) -> Benchmark:
         first = error.errors()[0]
         place = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
-            models: dict[str, type[BaseModel]] = {"train": Budget, "quick": Quick}
+            models: dict[str, type[BaseModel]] = {"train": Budget, "quick": Quick, "truth": TruthTable}
             known = models.get(place[0], Benchmark) if len(place) > 1 else Benchmark
             raise UsageError(f"{where}: {unknown_name('key', place[-1], known.model_fields)}") from error
         text = first["msg"][0].lower() + first["msg"][1:]

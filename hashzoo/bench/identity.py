@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.job import PROTOCOL
 from hashzoo.bench.quantization import own_budget, record_quantization
+from hashzoo.bench.truth import recorded_truth
 from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Identity
@@ -53,7 +54,7 @@ def identify(
     """
     return Identity(
         dataset=dataset.name,
-        dataset_options=dict(dataset.recorded),
+        dataset_options=recorded_truth(dataset.recorded, benchmark.truth.neighbours),
         backbone=backbone.entry.name,
         backbone_options=dict(backbone.recorded),
         method=entry.name,

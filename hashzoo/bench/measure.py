@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,29 @@ from hashzoo.bench.frozen_features import Freezer, about
 from hashzoo.bench.job import Job, blank, load_job_data, load_zoo, uses_stored_features
 from hashzoo.bench.quantization import add_quantization
 from hashzoo.bench.selection import BestState
+from hashzoo.bench.truth import largest_k, truth_facts, truth_for
 from hashzoo.data.integrity import Inspection
 from hashzoo.data.split_file import split_digest
+from hashzoo.data.vectors import holds_vectors
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.evaluation.chance import expected_scores, has_chance, largest_error, standard_error
 from hashzoo.evaluation.code_metrics import code_metrics, code_use, evaluate_codes
-from hashzoo.evaluation.metrics import Evaluation, higher_is_better
+from hashzoo.evaluation.metrics import Evaluation, higher_is_better, parse
+from hashzoo.evaluation.recall import merged, score_neighbours
 from hashzoo.evaluation.scoring import (
     code_sample,
     concatenate,
     encode_and_index,
     encode_batches,
     query_codes,
+    relaxed_codes,
     score_queries,
     split_relevance,
 )
+from hashzoo.evaluation.truth import Truth
+from hashzoo.hamming.relevance import Relevance
 from hashzoo.index import Index
-from hashzoo.method import Method
+from hashzoo.method import Method, values_of_bits
 from hashzoo.registry import saved_method
 from hashzoo.registry.build import build_backbone, image_shape
 from hashzoo.registry.saved_method import Recipe
@@ -66,6 +73,7 @@ class Setup:
     """Everything that a fit needs: data, backbone, run and the method's entry in the catalog.
 
     ``freezer`` is set if features of a frozen backbone replace the images; ``weights`` is the digest of the backbone.
+    ``truth`` holds the exact neighbors if a metric needs them.
     """
 
     job: Job
@@ -79,6 +87,7 @@ class Setup:
     run: Run
     freezer: Freezer | None
     zoo: Zoo
+    truth: Truth | None = None
 
     @property
     def extra(self) -> dict[str, Callable[..., Any]]:
@@ -168,7 +177,7 @@ def _set_up(job: Job, report: Report | None, checkpoints: Checkpoints | None, gr
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(run.device)
     entry, freezer = _entry(job, zoo), None
-    if uses_stored_features(budget, entry):
+    if uses_stored_features(budget, entry) and not holds_vectors(data.train.images):  # which are features already
         freezer = Freezer(run, backbone, about(job, zoo))
         weights = freezer.weights
         data, backbone = freezer.frozen(data, inspection)
@@ -181,7 +190,9 @@ def _set_up(job: Job, report: Report | None, checkpoints: Checkpoints | None, gr
             freeze_stages(backbone, int(budget.freeze.partition(":")[2]), image)
         backbone = run.place(backbone)
         backbone = backbone if budget.backbone == "full" else FrozenBackbone(backbone, budget.maps)
-    return Setup(job, budget, entry, data, shape, inspection, backbone, weights, run, freezer, zoo)
+    setup = Setup(job, budget, entry, data, shape, inspection, backbone, weights, run, freezer, zoo)
+    k = 0 if group.rank else largest_k(job.metrics, setup.extra)
+    return replace(setup, truth=truth_for(data, inspection, backbone, k, run))
 
 
 def _entry(job: Job, zoo: Zoo) -> Entry:
@@ -229,10 +240,13 @@ def _score(setup: Setup, fitted: Fitted) -> tuple[Cell, Arrays]:
     queries = query_codes(method, query, data, run.device)
     search_rate = _search_rate(index, queries[""])
     evaluation, arrays = score_queries(index, queries, data, job.metrics, setup.extra)
+    if setup.truth is not None:
+        exact, curves = _neighbour_scores(setup, method, index, queries[""], setup.truth)
+        evaluation, arrays = merged(evaluation, exact), arrays | curves
     arrays |= samples(index, queries[""], len(data.database))
     evaluation.means.update(_code_scores(setup, method, index, query))
     facts = _facts(setup, method, index, evaluation) | _collapse_facts(setup, index, evaluation)
-    if data.validation is not None and data.pairs is None:
+    if data.validation is not None and data.pairs is None and data.labelled:
         held = {"": concatenate(encode_batches(run, method, data.validation, "validation"))}
         validation, _ = score_queries(index, held, replace(data, query=data.validation), job.metrics, setup.extra)
         facts |= {f"validation {name}": value for name, value in validation.means.items()}
@@ -261,6 +275,14 @@ def _score(setup: Setup, fitted: Fitted) -> tuple[Cell, Arrays]:
     return cell, {**evaluation.per_query, **arrays}
 
 
+def _neighbour_scores(
+    setup: Setup, method: Method, index: Index, query: Codes, truth: Truth
+) -> tuple[Evaluation, Arrays]:
+    """The metrics of exact neighbors, and their curves."""
+    relaxed = partial(relaxed_codes, setup.run, method, setup.data.query, values_of_bits)
+    return score_neighbours(index, query, relaxed, truth, setup.job.metrics, setup.extra)
+
+
 def _search_rate(index: Index, query: Codes) -> float:
     """Queries per second of a search for the nearest ``NEIGHBOURS``, after a first one that compiles the kernels."""
     index.search({name: value[:1] for name, value in query.items()}, NEIGHBOURS)
@@ -285,6 +307,8 @@ def _add_selected(setup: Setup, method: Method, best: BestState, evaluation: Eva
     selected, _ = score_queries(
         index, query_codes(method, query, data, run.device), data, setup.job.metrics, setup.extra
     )
+    if setup.truth is not None:
+        selected = merged(selected, _neighbour_scores(setup, method, index, query, setup.truth)[0])
     means = {**selected.means, **_code_scores(setup, method, index, query)}
     evaluation.means.update({f"{name}/selected": value for name, value in means.items()})
     evaluation.per_query.update({f"{name}/selected": values for name, values in selected.per_query.items()})
@@ -301,6 +325,7 @@ def _facts(setup: Setup, method: Method, index: Index, evaluation: Evaluation) -
         "epochs": setup.budget.epochs,
         "bad_pictures": setup.inspection.left_out,
         **split_facts(setup.data),
+        **(truth_facts(setup.truth, setup.job.metrics, setup.extra) if setup.truth is not None else {}),
         "marks": marks(method, setup.entry.card.saw_database, setup.data),
     }
 
@@ -323,12 +348,20 @@ def _collapse_facts(setup: Setup, index: Index, evaluation: Evaluation) -> dict[
 
 def _chance(setup: Setup, name: str, queries: list[int], score: float) -> dict[str, float]:
     """The expected score of random orders; its standard error, which takes time, only if the score can be at chance."""
-    relevance = split_relevance(setup.data)
+    relevance = _relevance(setup, name)
     expected = expected_scores(name, relevance, queries, setup.extra)
     mean, error = float(expected.mean()), None
     if score <= mean + MARGIN * largest_error(name, expected):
         error = standard_error(name, relevance, queries, expected, setup.extra)
     return chance_facts(name, mean, error)
+
+
+def _relevance(setup: Setup, name: str) -> Relevance:
+    """What is relevant for a metric."""
+    metric = parse(name, setup.extra)
+    if metric.by_neighbours and setup.truth is not None:
+        return setup.truth.nearest(metric.cut or 1)
+    return split_relevance(setup.data)
 
 
 def split_facts(data: Splits) -> dict[str, int | str]:

@@ -112,6 +112,8 @@ class Overrides:
             values |= {"backbone": self.backbone, "backbones": {}}
         given = {"methods": self.methods, "metrics": self.metrics, "bits": self.bits, "seeds": self.seeds}
         changes: dict[str, Any] = {name: list(value) for name, value in given.items() if value is not None}
+        if file.unlabelled:  # what the command line says holds for data without labels too
+            values["unlabelled"] = {name: own for name, own in file.unlabelled.items() if name not in changes}
         budget = {"epochs": self.epochs, "precision": self.precision}
         changes["train"] = {name: value for name, value in budget.items() if value}
         return checked(merged(values, changes), "command line")

@@ -12,16 +12,24 @@ import numpy as np
 import torch
 
 from hashzoo.backbone import Backbone
-from hashzoo.bench.benchmark_file import Benchmark
+from hashzoo.bench.benchmark_file import VECTOR_BACKBONE, Benchmark
 from hashzoo.bench.identity import identify
 from hashzoo.bench.job import Execution, Inputs, Job, Row, uses_stored_features
 from hashzoo.bench.quantization import own_budget, record_quantization
-from hashzoo.bench.suitability import Unlabelled, require_relevant, unlabelled_images, unlabelled_refusal
+from hashzoo.bench.suitability import (
+    MetricFacts,
+    Unlabelled,
+    check_metrics,
+    require_neighbours,
+    require_relevant,
+    unlabelled_images,
+    unlabelled_refusal,
+)
 from hashzoo.data.audit import describe, lost_classes, source_findings
 from hashzoo.data.integrity import Inspection, drop_bad_images, fingerprint
+from hashzoo.data.vector_checks import require_different, vector_findings
+from hashzoo.data.vectors import holds_vectors
 from hashzoo.errors import UsageError, unknown_name
-from hashzoo.evaluation.code_metrics import code_metrics
-from hashzoo.evaluation.metrics import ASKINGS, GROUPS, parse
 from hashzoo.factory import FactoryInfo, Option, options
 from hashzoo.hookspecs import TrainingFacts
 from hashzoo.method import Deep, Method
@@ -97,16 +105,19 @@ def plan(
         UsageError: If a name, an option, a number or a metric of the benchmark is wrong.
         EnvironmentFailure: If an image does not decode, or weights cannot be read.
     """
-    methods = check_names(benchmark, zoo, baselines)
+    check_names(benchmark, zoo, baselines)
     dataset = _dataset(benchmark, zoo, skip_bad_images, progress)
     data = dataset.data
-    composed, held_out = data.pairs is not None, data.validation is not None
-    check_metrics(benchmark, zoo, MetricFacts("validation" in dataset.known, data.multilabel, held_out, composed))
+    benchmark = benchmark.for_data(data.labelled, bool(data.metric))
+    methods = check_names(benchmark, zoo, baselines)
+    dataset = replace(dataset, notes=(*dataset.notes, *_truth_notes(benchmark, dataset.name, data)))
+    check_metrics(benchmark, zoo, _metric_facts(benchmark, dataset))
+    require_neighbours(dataset.name, data, benchmark.metrics, zoo.metric_functions())
     require_relevant(dataset.name, data, benchmark.metrics, benchmark.train.select, zoo.metric_functions())
     trunks: dict[str, Trunk] = {}
     jobs = list[Job]()
     for name, entry in methods.items():
-        wanted = benchmark.backbone_for(name, entry.card.kind)
+        wanted = benchmark.backbone_for(name, entry.card.kind, holds_vectors(data.train.images))
         if wanted not in trunks:
             trunks[wanted] = _trunk(benchmark, zoo, wanted, dataset)
         jobs += _jobs(benchmark, zoo, base, entry, dataset, trunks[wanted], execution or Execution())
@@ -190,36 +201,26 @@ def _notes(name: str, data: Splits, inspection: Inspection) -> tuple[str, ...]:
     return tuple(f"{name}: {one.name}: {describe(one)}" for one in [*source_findings(data), *lost] if one.count)
 
 
-@dataclass(frozen=True)
-class MetricFacts:
-    """What metrics depend on, as far as it is known: None is not known.
+def _truth_notes(benchmark: Benchmark, name: str, data: Splits) -> tuple[str, ...]:
+    """What was found in vectors, and where the truth is not what the data says, a line each."""
+    if not holds_vectors(data.train.images):
+        if not benchmark.truth.neighbours:
+            return ()
+        return (f"{name}: the truth of recall@k are the database images with the nearest features, by cosine",)
+    findings = vector_findings(data)
+    require_different(name, data, findings)
+    notes = [f"{name}: {one.name}: {describe(one)}" for one in findings if one.count]
+    other = {benchmark.backbone, *benchmark.backbones.values()} - {None, VECTOR_BACKBONE}
+    if other:
+        notes.append(f"{name}: vectors are their own features; backbone {VECTOR_BACKBONE}, not {min(map(str, other))}")
+    return tuple(notes)
 
-    ``has_validation`` says whether the dataset has the option, ``held_out`` whether it has validation images, and
-    ``composed`` whether its queries are composed.
-    """
 
-    has_validation: bool
-    multilabel: bool | None = None
-    held_out: bool | None = None
-    composed: bool | None = None
-
-
-def check_metrics(benchmark: Benchmark, zoo: Zoo, facts: MetricFacts) -> None:
-    """Raise UsageError unless the metrics, and the one that selects an epoch, fit the dataset."""
-    (name,), extra = benchmark.datasets, zoo.metric_functions()
-    select = benchmark.train.select
-    parts = {parse(metric, extra).part for metric in [*benchmark.metrics, *filter(None, [select])]}
-    if code_metrics([select], extra):
-        raise UsageError(f"[train] select = {select!r} is not a ranking metric; use one such as 'map@all'")
-    if facts.multilabel and parts & set(GROUPS):
-        raise UsageError(f"{name} has several labels per image; metrics such as /{GROUPS[0]} need one label per image")
-    if select and facts.held_out is False:
-        fix = f"give --set {name}.validation=0.1" if facts.has_validation else "use a dataset with that option"
-        raise UsageError(f"train.select needs validation images, and {name} holds none out; {fix}")
-    if facts.composed is False and parts & set(ASKINGS):
-        raise UsageError(f"{name} has no composed queries; metrics such as /{ASKINGS[0]} need a dataset that has them")
-    if facts.composed and (single := code_metrics(benchmark.metrics, extra)):
-        raise UsageError(f"{name} has composed queries; {next(iter(single))} is a metric of codes of single images")
+def _metric_facts(benchmark: Benchmark, dataset: Dataset) -> MetricFacts:
+    data = dataset.data
+    exact = bool(data.metric or benchmark.truth.neighbours)
+    shape = data.multilabel, data.validation is not None, data.pairs is not None
+    return MetricFacts("validation" in dataset.known, *shape, data.labelled, exact)
 
 
 def _trunk(benchmark: Benchmark, zoo: Zoo, name: str, dataset: Dataset) -> Trunk:
@@ -304,13 +305,20 @@ def refusal(
     """
     setting = data.setting(bits)
     check = partial(unlabelled_refusal, setting=setting, found=Unlabelled.of(data, dataset, known))
-    reason = unfit(entry, data.multilabel) or trial(entry, setting, backbone, values, check)
+    reason = unfit(entry, data.multilabel, data.labelled) or trial(entry, setting, backbone, values, check)
     return reason if not reason or entry.name in reason else f"{entry.name}: {reason}"
 
 
-def unfit(entry: Entry, multilabel: bool) -> str:
-    """Why a method cannot serve images with several labels, or with one; empty if it can."""
+def unfit(entry: Entry, multilabel: bool, labelled: bool = True) -> str:
+    """Why a method cannot serve images with several labels, with one, or without any; empty if it can."""
     name = entry.name
+    if not labelled:
+        if entry.card.supervision == "none":
+            return ""
+        return (
+            f"{name} learns from labels and this dataset has none; choose a method that hashzoo list methods "
+            "--supervision none lists, or give labels"
+        )
     if multilabel and not entry.card.multilabel:
         return f"{name} takes one label per image and this dataset has several; use a single-label dataset"
     if not multilabel and not entry.card.single:
@@ -371,6 +379,8 @@ def _settings(
     given = [value for name, value in trunk.options.items() if name.endswith("weights") and isinstance(value, str)]
     if any(value not in ("default", "random") for value in given):
         yield f"trained_on={trunk.network.trained_on or 'unknown'}"  # what a file of the user's own has seen
+    if benchmark.truth.neighbours:
+        yield f"truth={benchmark.truth.neighbours}"
     for name in benchmark.set.get(dataset.name, {}):
         value = dataset.recorded.get(name)
         if value and value != dataset.data.source:

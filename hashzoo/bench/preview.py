@@ -12,8 +12,16 @@ import torch
 from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.identity import identify
-from hashzoo.bench.plan import MetricFacts, check_metrics, check_names, trial, unfit, unmet
-from hashzoo.bench.suitability import Unlabelled, leave_out, unlabelled_images, unlabelled_refusal
+from hashzoo.bench.plan import check_names, trial, unfit, unmet
+from hashzoo.bench.suitability import (
+    MetricFacts,
+    Unlabelled,
+    check_metrics,
+    leave_out,
+    unlabelled_images,
+    unlabelled_refusal,
+)
+from hashzoo.data.vectors import Vectors
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.factory import FactoryInfo
 from hashzoo.hookspecs import Outline, TrainingFacts
@@ -75,16 +83,22 @@ def preview(benchmark: Benchmark, zoo: Zoo, *, baselines: bool = True, measured:
     Raises:
         UsageError: If a name, an option, a number or a metric of the benchmark is wrong.
     """
-    methods = check_names(benchmark, zoo, baselines)
+    check_names(benchmark, zoo, baselines)
     dataset = _Files(benchmark, zoo, measured)
+    benchmark = benchmark.for_data(dataset.labelled, dataset.exact)
+    methods = check_names(benchmark, zoo, baselines)
     declared = "validation" in dataset.values and zoo.outlines.get(dataset.name) is not None
     held_out = bool(dataset.values["validation"]) if declared else None
-    check_metrics(benchmark, zoo, MetricFacts("validation" in dataset.values, dataset.outline.multilabel, held_out))
+    known_labels = None if dataset.outline.train is None else dataset.labelled
+    exact = dataset.exact or bool(benchmark.truth.neighbours) or (None if known_labels is None else False)
+    multilabel = dataset.outline.multilabel
+    facts = MetricFacts("validation" in dataset.values, multilabel, held_out, None, known_labels, exact)
+    check_metrics(benchmark, zoo, facts)
     known = {_masked(cell.identity, zoo): cell for cell in measured if cell.benchmark == benchmark.name}
     trunks: dict[str, _Trunk] = {}
     cells = list[PreviewCell]()
     for name, entry in methods.items():
-        wanted = benchmark.backbone_for(name, entry.card.kind)
+        wanted = benchmark.backbone_for(name, entry.card.kind, dataset.vectors)
         if wanted not in trunks:
             trunks[wanted] = _Trunk(benchmark, zoo, wanted, dataset.outline)
         for cell in _cells(benchmark, zoo, entry, dataset, trunks[wanted]):
@@ -103,6 +117,7 @@ class _Files:
         self.values = convert_options("dataset", self.name, factory, benchmark.set.get(self.name, {}))
         paths = path_options(factory)
         self.recorded = {name: "" if name in paths else value for name, value in self.values.items()}
+        self.vectors, self.labelled, self.exact = False, True, False
         self.fingerprint = ""  # of files that are not read
         self.outline = zoo.outline("dataset", self.name, self.values) or self._listed(zoo)
         if self.outline.train is None:
@@ -116,14 +131,17 @@ class _Files:
             data = load_data(zoo, self.name, self.values)
         except EnvironmentFailure as error:
             return Outline(missing=str(error))
-        size = self.values.get("size")
+        size, images = self.values.get("size"), data.train.images
+        self.vectors, self.labelled = isinstance(images, Vectors), data.labelled
+        self.exact = self.exact or bool(data.metric)
+        shape = (3, size, size) if isinstance(size, int) else None
         return Outline(
             train=len(data.train),
             database=len(data.database),
             query=len(data.query),
             classes=data.train.labels.shape[1],
             multilabel=data.multilabel,
-            shape=(3, size, size) if isinstance(size, int) else None,
+            shape=(images.dim, 1, 1) if isinstance(images, Vectors) else shape,
             unlabelled=unlabelled_images(data),
         )
 
@@ -138,10 +156,10 @@ class _Files:
         one = self.outline
         if one.classes is None or one.multilabel is None:
             return None
-        images = one.train or 2 * one.classes
+        images = one.train or max(1, 2 * one.classes)
         pool = images + (one.database or 0) + (one.query or 0)
         return Setting(
-            bits, one.classes, one.multilabel, torch.full((one.classes,), max(1, images // one.classes)), pool
+            bits, one.classes, one.multilabel, torch.full((one.classes,), max(1, images // max(1, one.classes))), pool
         )
 
 
@@ -184,7 +202,7 @@ def _refusal(
 ) -> str:
     one, setting = dataset.outline, dataset.setting(bits)
     facts = TrainingFacts(bits, benchmark.train.batch, values, one.train, None, one.classes, one.unlabelled)
-    if one.multilabel is not None and (reason := unfit(entry, one.multilabel)):
+    if one.multilabel is not None and (reason := unfit(entry, one.multilabel, dataset.labelled)):
         return reason
     if setting is not None and trunk.network is not None:
         facts = replace(facts, features=trunk.network.dim)

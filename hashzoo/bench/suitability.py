@@ -8,12 +8,80 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.data.split_file import query_labels, relevant_counts
 from hashzoo.errors import UsageError
-from hashzoo.evaluation.metrics import GROUPS, ExtraMetrics, parse
+from hashzoo.evaluation.code_metrics import code_metrics
+from hashzoo.evaluation.metrics import ASKINGS, GROUPS, ExtraMetrics, parse
 from hashzoo.evaluation.scoring import class_groups
 from hashzoo.method import Deep, Method
+from hashzoo.registry.zoo import Zoo
 from hashzoo.types import Setting, Splits
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """What metrics depend on, as far as it is known: None is not known.
+
+    ``has_validation`` says whether the dataset has the option, ``held_out`` whether it has validation images,
+    ``composed`` whether its queries are composed, ``labelled`` whether it has labels, and ``exact`` whether exact
+    neighbours are known.
+    """
+
+    has_validation: bool
+    multilabel: bool | None = None
+    held_out: bool | None = None
+    composed: bool | None = None
+    labelled: bool | None = None
+    exact: bool | None = None
+
+
+def check_metrics(benchmark: Benchmark, zoo: Zoo, facts: MetricFacts) -> None:
+    """Raise UsageError unless the metrics, and the one that selects an epoch, fit the dataset."""
+    (name,), extra = benchmark.datasets, zoo.metric_functions()
+    select = benchmark.train.select
+    parts = {parse(metric, extra).part for metric in [*benchmark.metrics, *filter(None, [select])]}
+    if code_metrics([select], extra):
+        raise UsageError(f"[train] select = {select!r} is not a ranking metric; use one such as 'map@all'")
+    if select and parse(select, extra).by_neighbours:
+        raise UsageError(f"[train] select = {select!r} needs exact neighbours of training images; use 'map@all'")
+    exact, by_label = _by_truth([*benchmark.metrics, *filter(None, [select])], extra)
+    if facts.exact is False and exact:
+        raise UsageError(
+            f"{name} has no exact neighbours, which {exact[0]} counts; use a metric of labels such as map@all, or add "
+            '[truth] neighbours = "backbone" to the benchmark file'
+        )
+    if facts.labelled is False and by_label:
+        raise UsageError(
+            f"{name} has no labels, which {by_label[0]} needs; use --metrics recall@10, or give labels to its items"
+        )
+    if facts.multilabel and parts & set(GROUPS):
+        raise UsageError(f"{name} has several labels per image; metrics such as /{GROUPS[0]} need one label per image")
+    if select and facts.held_out is False:
+        fix = f"give --set {name}.validation=0.1" if facts.has_validation else "use a dataset with that option"
+        raise UsageError(f"train.select needs validation images, and {name} holds none out; {fix}")
+    if facts.composed is False and parts & set(ASKINGS):
+        raise UsageError(f"{name} has no composed queries; metrics such as /{ASKINGS[0]} need a dataset that has them")
+    if facts.composed and (single := code_metrics(benchmark.metrics, extra)):
+        raise UsageError(f"{name} has composed queries; {next(iter(single))} is a metric of codes of single images")
+
+
+def _by_truth(metrics: Sequence[str], extra: ExtraMetrics) -> tuple[list[str], list[str]]:
+    """The metrics of exact neighbors, and those of labels; metrics of codes are neither."""
+    ranking = [name for name in metrics if name not in code_metrics(metrics, extra)]
+    exact = [name for name in ranking if parse(name, extra).by_neighbours]
+    return exact, [name for name in ranking if name not in exact]
+
+
+def require_neighbours(name: str, data: Splits, metrics: Sequence[str], extra: ExtraMetrics) -> None:
+    """Raise UsageError if there are not more items in the database than the neighbors that a metric counts."""
+    for metric in _by_truth(metrics, extra)[0]:
+        k, items = parse(metric, extra).cut or 0, len(data.database)
+        if k >= items:
+            raise UsageError(
+                f"{metric} counts {k:,} neighbours of each query, and the database of {name} has {items:,} items; use "
+                f"recall@{max(1, min(10, items - 1))}, or more items"
+            )
 
 
 def require_relevant(name: str, data: Splits, metrics: Sequence[str], select: str, extra: ExtraMetrics) -> None:
@@ -26,13 +94,15 @@ def require_relevant(name: str, data: Splits, metrics: Sequence[str], select: st
         select: The metric that selects an epoch; empty if none does.
         extra: The metrics of plugins.
     """
+    if not _by_truth(metrics, extra)[1] and not select:
+        return
     relevant = relevant_counts(query_labels(data), data.database.labels) > 0
     if not relevant.any():
         raise UsageError(
             f"none of the {len(relevant):,} queries of {name} has a relevant item, so every score would be nan: no "
             "database image shares a label with a query; add images of their classes to the database"
         )
-    parts = {parse(metric, extra).part for metric in metrics}
+    parts = {parse(metric, extra).part for metric in _by_truth(metrics, extra)[1]}
     if parts and parts <= set(GROUPS):
         members = class_groups(data)
         if not any((members[part] & relevant).any() for part in parts):

@@ -72,11 +72,17 @@ def _print_description(description: dict[str, Any]) -> None:
         "options": " ".join(f"{n}={v}" for n, v in description["options"].items()) or "none",
         "digest": description["digest"],
         "classes": f"{len(description['classes'])}: {_short(description['classes'])}",
+        "truth of recall@k": f"the exact neighbors by {description['metric']}",
         "train in database": f"{description['train_in_database']:,} of {description['parts']['train']['pictures']:,}",
         "queries": f"{queries['asked']:,}, {queries['unlabelled']:,} without a label, "
         f"{queries['without_relevant']:,} without a relevant item",
         "mAP of chance": chance,
     }
+    if not description["metric"]:
+        del lines["truth of recall@k"]
+    if not description["classes"]:
+        lines |= {"classes": "none: there are no labels", "queries": f"{queries['asked']:,}"}
+        del lines["mAP of chance"]
     if queries["without_relevant"]:
         lines["mAP ceiling"] = f"{queries['map_ceiling_if_counted']:.4f} for code that counts those as 0"
     if description["composed"]:
@@ -133,13 +139,14 @@ def check(name: str, given: tuple[str, ...], root: str | None, plugins: tuple[st
     """
     from hashzoo.api.progress import bar
     from hashzoo.data import audit
+    from hashzoo.data.finding_kinds import KINDS
     from hashzoo.registry.open_dataset import open_dataset
     from hashzoo.registry.zoo import load_plugins
 
     chosen = _CheckOptions(**options)
     for one in chosen.allow:
-        if one not in audit.KINDS:
-            raise UsageError(unknown_name("finding", one, audit.KINDS))
+        if one not in KINDS:
+            raise UsageError(unknown_name("finding", one, KINDS))
     zoo, values = load_plugins(plugins), settings(given)
     weights = values.pop(chosen.backbone, {}) if chosen.backbone is not None else {}
     opened = open_dataset(zoo, name, root, values)

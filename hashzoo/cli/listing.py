@@ -21,6 +21,8 @@ BUILT_IN_METRICS = {
     "p@R, r@R": "precision and recall of the first R places",
     "p@hD, r@hD, empty@hD": "precision and recall within Hamming distance D; rate of empty balls",
     "ndcg@R, acg@R, wap@all": "graded relevance: the number of shared labels",
+    "recall@k, recall@k:fF": "share of the k exact neighbors among the first k, or F k, places",
+    "factor@k:T": "the F at which the mean of recall@k:fF is T, such as 0.95",
 }
 
 #: The values of the filters of methods.

@@ -31,6 +31,7 @@ from hashzoo.cli.options import (
     style_options,
 )
 from hashzoo.cli.output import json_option, print_json
+from hashzoo.cli.quantize import quantize
 from hashzoo.cli.report import plot, report
 from hashzoo.cli.results import compare, merge, show
 from hashzoo.cli.search import encode, export, index, search
@@ -96,6 +97,7 @@ def main(debug: bool) -> None:
 
 for _command in (
     bench,
+    quantize,
     data,
     show,
     compare,

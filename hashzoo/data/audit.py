@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hashzoo.data.class_names import similar_names
+from hashzoo.data.finding_kinds import KINDS, STATEMENTS
 from hashzoo.data.near_duplicates import (
     DAMAGED,
     MISSING,
@@ -26,131 +27,13 @@ from hashzoo.data.near_duplicates import (
     name_of,
 )
 from hashzoo.data.split_file import query_labels, relevant_counts
+from hashzoo.data.vector_checks import vector_findings
+from hashzoo.data.vectors import holds_vectors
 from hashzoo.types import ProgressCallback, SourceFinding, Split, Splits
 
 EXAMPLES = 3  # per finding
 ORDERED = 0.1  # how far from random (0) to sorted by class (1) a database counts as ordered by class
 SIGNIFICANT = 5  # standard deviations above random order
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of finding: why it matters, how to fix it, and the key in ``Splits.notes`` that declares it."""
-
-    why: str
-    cure: str
-    note: str = ""
-
-
-#: Every kind by its name. Names never change: scripts pass them to --allow.
-KINDS = {
-    "query-in-database": Kind(
-        "a query retrieves itself first, at distance 0, with any method", "remove the queries from the database"
-    ),
-    "query-in-train": Kind(
-        "the method is trained on images that it is evaluated with", "remove the queries from the training set"
-    ),
-    "query-copy-in-database": Kind(
-        "a query retrieves an exact copy of itself under another id, with any method",
-        "remove one of the two images",
-        "copies",
-    ),
-    "query-copy-in-train": Kind(
-        "the method is trained on exact copies of queries, under other ids", "remove one of the two images", "copies"
-    ),
-    "query-near-database": Kind(
-        "a query retrieves an image that looks the same, such as a scaled or recompressed copy",
-        "inspect the examples; remove one image of each pair, or declare them",
-        "copies",
-    ),
-    "query-near-train": Kind(
-        "the method is trained on images that look the same as queries",
-        "inspect the examples; remove one image of each pair, or declare them",
-        "copies",
-    ),
-    "duplicates": Kind("an image counts more than once in a part", "list every image once"),
-    "copies-in-a-part": Kind(
-        "an image counts more than once in a part, under different ids: in training, or among the results of a query",
-        "remove all but one of the images, or give them the same labels if these differ",
-    ),
-    "unlabelled-queries": Kind(
-        "a query without labels has no relevant item; hashzoo excludes it from means, other code counts it as 0",
-        "remove it from the queries",
-    ),
-    "queries-without-relevant": Kind(
-        "no database item shares a label with the query; hashzoo excludes it from means, other code counts it as 0",
-        "remove it from the queries, or add its classes to the database",
-    ),
-    "class-ordered-database": Kind(
-        "code that breaks ties by the order of the database gives wrong scores; scores of hashzoo do not depend on the "
-        "order",
-        "shuffle the database before using it with other code",
-    ),
-    "train-in-database": Kind(
-        "labels of database images are used in training, so scores are optimistic and not comparable with those of "
-        "disjoint protocols",
-        "remove the training images from the database, declare it: notes = {'train': 'inside the database'}, or allow "
-        "it: --allow train-in-database",
-        "train",
-    ),
-    "class-missing-in-train": Kind(
-        "a class of the queries or of the database has no training image",
-        "add images of it, or omit its column from the training labels: then it counts as an unseen class",
-    ),
-    "labels-not-binary": Kind(
-        "labels other than 0 and 1 weight images in losses and change which images are similar",
-        "make labels multi-hot",
-    ),
-    "similar-class-names": Kind(
-        "names of classes differ only by case, blanks or Unicode normalization, or as 1 and 1.0: one class may be "
-        "counted as two",
-        "give images of one class one name",
-    ),
-    "label-with-separator": Kind(
-        "a label holds a separator that is not ; or |, so that several labels may be counted as one class",
-        "separate the labels of an image with ; or |",
-    ),
-    "class-numbers": Kind(
-        "class numbers start above 0 or have gaps: classes are the numbers that occur",
-        "check that no class is missing, and number the classes from 0",
-    ),
-    "class-without-images": Kind("no image of a class can be used", "repair or convert its files, or remove the class"),
-    "left-out-files": Kind(
-        "image files are not part of the dataset", "convert or move them, or remove them from the folder"
-    ),
-    "passed-over": Kind(
-        "folders of thumbnails and copies that cameras, NAS, archives and notebooks create are not read",
-        "nothing needs to be done",
-    ),
-    "read-as-parts": Kind(
-        "names of folders or values of a column were read as the parts of the dataset", "rename them if they are not"
-    ),
-    "not-read": Kind(
-        "columns of the table, or lists in the folder, were not read", "remove them, or rename the one that is meant"
-    ),
-    "unlabelled-train": Kind(
-        "training images have no label; methods that need one are skipped", "give labels to them, or leave them out"
-    ),
-    "value-range": Kind(
-        "files of more than 8 bits hold values that fill a part of their type; black and white follow from the values",
-        "check an example; scale the values to the range of the type if the image is too bright",
-    ),
-    "contaminated": Kind(
-        "the backbone was trained with labels on a dataset that contains this one; its scores are marked contaminated",
-        "use a backbone trained on other data",
-    ),
-    "damaged": Kind("an image does not decode", "repair or remove it, or use hashzoo bench --on-bad-image skip"),
-    "missing": Kind("an image of the protocol does not exist", "download it, or remove it from the list"),
-    "no-images": Kind(
-        "none of the images exists: copies and damage were not checked", "give the folder that contains them"
-    ),
-}
-KINDS = {name: Kind(kind.why, kind.cure, kind.note or name) for name, kind in KINDS.items()}
-#: Findings that are reported and never fail a check.
-STATEMENTS = (
-    *("no-images", "copies-in-a-part", "passed-over", "read-as-parts", "not-read", "unlabelled-train"),
-    "value-range",
-)
 
 
 @dataclass(frozen=True)
@@ -179,7 +62,7 @@ def audit_splits(
 
     With ``near``, images whose perceptual hashes differ in at most ``near`` of 64 bits are found too.
     """
-    findings = [*source_findings(data), *id_findings(data), *label_findings(data)]
+    findings = [*source_findings(data), *id_findings(data), *(label_findings(data) if data.labelled else [])]
     findings += image_findings(data, near, progress)
     order = list(KINDS)
     return sorted((one for one in findings if one.count), key=lambda one: order.index(one.name))
@@ -304,7 +187,9 @@ def _non_binary_labels(data: Splits) -> AuditFinding:
 
 
 def image_findings(data: Splits, near: int | None, progress: ProgressCallback) -> list[AuditFinding]:
-    """Findings that need the images; each is decoded once."""
+    """Findings that need the images, or vectors; each is read once."""
+    if holds_vectors(data.database.images):
+        return [AuditFinding(**vars(one)) for one in vector_findings(data, progress)]
     parts = data.parts()
     prints = compute_fingerprints(parts, near is not None, min(8, os.cpu_count() or 1), progress)
     total = sum(len(part) for part in parts.values())

@@ -22,6 +22,8 @@ from torch import Tensor
 from hashzoo.data.formats import MissingDecoderError
 from hashzoo.data.image_files import DECODER, ImageFiles, decode, short_digest
 from hashzoo.data.transforms import as_tensor
+from hashzoo.data.vector_checks import scan_vectors
+from hashzoo.data.vectors import Vectors
 from hashzoo.errors import EnvironmentFailure, HashzooError
 from hashzoo.storage import npz
 from hashzoo.storage.cache import cache_folder
@@ -95,20 +97,27 @@ def inspect_splits(data: Splits, progress: ProgressCallback | None = None) -> In
         if isinstance(split.images, Tensor):
             digests[part], bad[part] = split_content_digest(split, None), {}
             continue
+        if isinstance(split.images, Vectors):
+            content, bad[part] = scan_vectors(split.images, progress)
+            digests[part] = split_content_digest(_usable(split, bad[part]), content)
+            continue
         base, rows = resolve_rows(split.images)
         if id(base) not in scans:
             scans[id(base)] = base, scan(base, progress)
         _, scanned = scans[id(base)]
         bad_rows = np.flatnonzero(np.isin(rows, list(scanned.bad))).tolist() if scanned.bad else []
         bad[part] = {row: scanned.bad[int(rows[row])] for row in bad_rows}
-        labelled = replace(split, images=range(len(split)), boxes=None)
-        if bad_rows:
-            good_rows = np.setdiff1d(np.arange(len(split)), bad_rows)
-            labelled, rows = labelled.take(torch.from_numpy(good_rows)), rows[good_rows]
-        digests[part] = split_content_digest(labelled, scanned.digests[rows])
+        usable = np.setdiff1d(np.arange(len(split)), bad_rows) if bad_rows else slice(None)
+        digests[part] = split_content_digest(_usable(split, bad[part]), scanned.digests[rows[usable]])
         pools[part] = _pool_digest(base, scanned)
         unreadable[pools[part]] = tuple(scanned.bad)
     return Inspection(digests, bad, pools, unreadable)
+
+
+def _usable(split: Split, bad: Mapping[int, str]) -> Split:
+    """The ids and labels of a split without its bad rows."""
+    labelled = replace(split, images=range(len(split)), boxes=None)
+    return labelled.take(torch.from_numpy(np.setdiff1d(np.arange(len(split)), list(bad)))) if bad else labelled
 
 
 def _pool_digest(images: Sequence[Any], scanned: Scan) -> str:
@@ -239,4 +248,5 @@ def fingerprint(data: Splits, inspection: Inspection | None = None) -> str:
     if data.pairs is not None:
         rows = torch.stack([data.pairs.first, data.pairs.second])
         text += f" {data.pairs.operation} {rows.tolist()} {data.pairs.labels.tolist()}"
+    text += f" {data.metric}" if data.metric else ""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

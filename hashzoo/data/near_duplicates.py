@@ -17,6 +17,7 @@ from hashzoo.data.image_files import ImageFiles, decode, short_digest
 from hashzoo.data.integrity import pixel_digest, resolve_rows
 from hashzoo.data.transforms import as_tensor
 from hashzoo.data.value_range import VALUES
+from hashzoo.data.vectors import Vectors
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.types import ProgressCallback, Split
 
@@ -52,6 +53,8 @@ class Fingerprint(NamedTuple):
 
 def name_of(split: Split, row: int) -> str:
     """The name of an image for users: its id, and its file if it is one."""
+    if isinstance(split.images, Vectors):
+        return split.images.name(row)
     images, rows = resolve_rows(split.images)
     file = f" ({images.name(int(rows[row]))})" if isinstance(images, ImageFiles) else ""
     return f"{int(split.ids[row])}{file}"

@@ -12,12 +12,15 @@ p@hD, r@hD           precision (0 for an empty ball) and recall of the items wit
 empty@hD             1 if no item is within distance D; the mean is the rate of failed lookups
 ndcg@R, acg@R        of grades, the numbers of shared labels: gain 2^r - 1, discount 1 / log2(rank + 1)
 wap@all              average precision weighted by grades
+recall@k, recall@k:fF    share of the k exact neighbors among the first k, or F k, items
+factor@k:T           the F at which the mean of recall@k:fF is T, such as 0.95
 ==================== =======================================================================================
 
 A subset of the queries, or another kind of query, is named after a slash, if the benchmark defines it:
 ``map@all/head``, ``/medium`` and ``/tail`` are means over the queries of the third of the classes with the most
 training images, the middle third and the last third. For queries composed of two images, ``/first`` and ``/second``
-query with one of the two alone, and ``/bitwise`` with or, and, and-not of their codes.
+query with one of the two alone, and ``/bitwise`` with or, and, and-not of their codes. ``/asym`` compares the relaxed
+code of a query with the bits of the items, for ``recall`` and ``factor``.
 
 Plugins add two kinds of metrics: functions of counts, with one value for each query, and functions of the codes
 (:class:`hashzoo.CodeMetric`), with one value for all queries.
@@ -28,17 +31,27 @@ NaN in every metric, excluded from the means and counted.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hashzoo.errors import UsageError, unknown_name
-from hashzoo.evaluation.code_metrics import CodeMetric, code_metrics
+from hashzoo.errors import UsageError
+from hashzoo.evaluation.code_metrics import CodeMetric
+from hashzoo.evaluation.metric_names import (
+    ASKINGS,
+    ASYMMETRIC,
+    GROUPS,
+    ExtraMetrics,
+    Metric,
+    built_in,
+    by_neighbours,
+    higher_is_better,
+    needs_grades,
+    not_measured,
+    parse,
+)
 from hashzoo.hamming import ties
 from hashzoo.hamming.counting import Counts, hamming_counts
 from hashzoo.hamming.reading import read_codes, read_labels
@@ -46,163 +59,26 @@ from hashzoo.hamming.relevance import relevance
 from hashzoo.hamming.ties import Floats, chance_ap
 
 __all__ = [
+    "ASKINGS",
+    "ASYMMETRIC",
+    "GROUPS",
     "Evaluation",
+    "ExtraMetrics",
     "Metric",
     "built_in",
+    "by_neighbours",
     "chance_ap",
     "evaluate",
     "higher_is_better",
     "needs_grades",
+    "not_measured",
     "parse",
     "pr_curve",
     "score",
     "summarize",
 ]
 
-#: Metrics of plugins by family: functions of counts and the cut-off in the name (None for all) that return (Q,) values,
-#: or metrics of codes.
-ExtraMetrics = Mapping[str, Callable[[Counts, int | None], NDArray[Any]] | CodeMetric]
-
-_FORMS = {
-    "map": ("all", "R", "all:best", "R:best", "all:worst", "R:worst", "all:hits", "R:hits"),
-    "p": ("all", "R", "hD"),
-    "r": ("all", "R", "hD"),
-    "empty": ("hD",),
-    "ndcg": ("all", "R"),
-    "acg": ("all", "R"),
-    "wap": ("all",),
-}
-_GRADED = {"ndcg", "acg", "wap"}
-_LOWER_IS_BETTER = {"empty"}
-GROUPS = ("head", "medium", "tail")
-ASKINGS = ("first", "second", "bitwise")
-_NAME = re.compile(r"(?P<family>[^@:/]+)(?:@(?P<place>all|h?\d+)(?::(?P<variant>\w+))?)?(?:/(?P<part>\w+))?")
 _CHUNK = 1 << 17  # counts in memory at a time: a few MB of intermediate arrays for any number of queries
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A parsed metric name: the first ``cut`` ranks (None for all), or the items within ``radius``."""
-
-    name: str
-    family: str
-    cut: int | None = None
-    radius: int | None = None
-    variant: str | None = None
-    part: str = ""
-
-    @property
-    def base(self) -> str:
-        """The name without its part."""
-        return self.name.partition("/")[0]
-
-
-def parse(name: str, extra: ExtraMetrics | None = None) -> Metric:
-    """Parse the name of a metric. Raises UsageError, with the nearest existing name, for an unknown one.
-
-    >>> parse("map@1000:hits")
-    Metric(name='map@1000:hits', family='map', cut=1000, radius=None, variant='hits', part='')
-    >>> parse("p@h2").radius
-    2
-    >>> parse("map@all/tail").part
-    'tail'
-    >>> parse("mpa@50")
-    Traceback (most recent call last):
-    hashzoo.errors.UsageError: no metric 'mpa@50'; did you mean 'map@50'?
-    """
-    extra = extra or {}
-    if taken := sorted(set(extra) & set(_FORMS)):
-        raise UsageError(f"metric {taken[0]!r} is built in; give the plugin's metric another name")
-    read = _NAME.fullmatch(name)
-    if read is None or not _exists(read, extra):
-        raise UsageError(unknown_name("metric", name, _near(name, extra)))
-    family, place, variant = read.group("family", "place", "variant")
-    number = int(place.lstrip("h")) if place not in (None, "all") else None
-    inside = place is not None and place.startswith("h")
-    if number == 0 and not inside:
-        raise UsageError(f"metric {name!r}: the cut-off must be at least 1")
-    part = read["part"] or ""
-    if part and isinstance(extra.get(family), CodeMetric):
-        base = name.partition("/")[0]
-        raise UsageError(f"metric {name!r}: {family} is one number for all queries and has no parts; use {base!r}")
-    if part and part not in GROUPS + ASKINGS:
-        raise UsageError(unknown_name("metric", name, [f"{name.partition('/')[0]}/{p}" for p in GROUPS + ASKINGS]))
-    return Metric(name, family, None if inside else number, number if inside else None, variant, part)
-
-
-def _exists(read: re.Match[str], extra: ExtraMetrics) -> bool:
-    family, place, variant = read.group("family", "place", "variant")
-    form = re.sub(r"\d+", "D" if (place or "").startswith("h") else "R", place or "")
-    return (f"{form}:{variant}" if variant else form) in _forms(extra).get(family, ())
-
-
-def _forms(extra: ExtraMetrics) -> dict[str, tuple[str, ...]]:
-    """The forms that can follow the @ of each family; "" for the bare name."""
-    added = {name: ("", "R") if metric.cutoff else ("",) for name, metric in code_metrics(extra, extra).items()}
-    return _FORMS | dict.fromkeys(extra, ("", "all", "R")) | added
-
-
-def _near(name: str, extra: ExtraMetrics) -> list[str]:
-    """Existing names, of the same family if it exists, with the given number."""
-    forms = _forms(extra)
-    family = name.partition("@")[0]
-    given = re.search(r"[1-9]\d*", name)
-    cut, radius = (given[0], given[0]) if given else ("100", "2")
-    return [
-        f"{known}@{form.replace('R', cut).replace('D', radius)}" if form else known
-        for known in ([family] if family in forms else forms)
-        for form in forms[known]
-    ]
-
-
-def needs_grades(names: Iterable[str], extra: ExtraMetrics | None = None) -> bool:
-    """Whether one of these metrics depends on the number of labels that a pair shares, so pairs are counted by grade.
-
-    >>> needs_grades(["map@all", "p@h2"]), needs_grades(["ndcg@100"])
-    (False, True)
-    """
-    return any(parse(name, extra).family in _GRADED for name in names)
-
-
-def not_measured(kind: str, name: str, known: Sequence[str], extra: ExtraMetrics | None = None) -> str:
-    """The message for a metric that a board does not have: how to measure it, or that it does not exist.
-
-    Args:
-        kind: What the name stands for, as "metric" or "column".
-        name: The name.
-        known: The names that the board has.
-        extra: Metrics of plugins.
-
-    >>> not_measured("metric", "map@all:best", ["map@all", "p@h2"])
-    "metric 'map@all:best' was not measured; add it to --metrics of hashzoo bench, which measures the cells again; \
-there are: map@all, p@h2"
-    >>> not_measured("metric", "mpa@all", ["map@all"])
-    "no metric 'mpa@all'; did you mean 'map@all'?"
-    """
-    with suppress(UsageError):
-        parse(name, extra)
-        return (
-            f"{kind} {name!r} was not measured; add it to --metrics of hashzoo bench, which measures the cells again; "
-            f"there are: {', '.join(known)}"
-        )
-    return unknown_name(kind, name, known)
-
-
-def built_in(name: str) -> bool:
-    """Whether the metric of a column of a board is defined in this module."""
-    return re.split("[@/]", name)[0] in _FORMS
-
-
-def higher_is_better(name: str, extra: ExtraMetrics | None = None) -> bool:
-    """Whether the highest value of a metric is the best; False for an unknown metric.
-
-    >>> [higher_is_better(name) for name in ("map@all/selected", "empty@h2", "whatever")]
-    [True, False, False]
-    """
-    family = re.split("[@/]", name)[0]
-    if isinstance(metric := (extra or {}).get(family), CodeMetric):
-        return metric.higher_is_better
-    return metric is not None or (built_in(name) and family not in _LOWER_IS_BETTER)
 
 
 def score(counts: Counts, names: Sequence[str], extra: ExtraMetrics | None = None) -> dict[str, Floats]:
@@ -221,6 +97,8 @@ def score(counts: Counts, names: Sequence[str], extra: ExtraMetrics | None = Non
 
 
 def _score(counts: Counts, metric: Metric, extra: ExtraMetrics) -> Floats:
+    if metric.target is not None:
+        raise UsageError(f"metric {metric.name!r} is one number for all queries; only a benchmark measures it")
     if metric.part:
         raise UsageError(
             f"metric {metric.name!r} needs a benchmark, which defines {metric.part!r}; use {metric.base!r}"
@@ -253,6 +131,8 @@ def _score(counts: Counts, metric: Metric, extra: ExtraMetrics) -> Floats:
             return ties.hits(counts, cut) / cut
         case "r", _:
             return ties.hits(counts, cut) / np.maximum(positives, 1)
+        case "recall", _:
+            return ties.hits(counts, np.minimum(size, metric.places)) / np.maximum(positives, 1)
         case "ndcg", _:
             return ties.ndcg(counts, cut)
         case "acg", _:
@@ -373,6 +253,8 @@ def evaluate(
     for name, labels, codes in sides:
         if len(labels) != len(codes):
             raise ValueError(f"{name}_labels has {len(labels)} rows for the {len(codes)} rows of {name}_codes")
+    if exact := [name for name in metrics if parse(name, extra).by_neighbours]:
+        raise UsageError(f"metric {exact[0]!r} needs exact neighbours, not labels; use r@K, or hashzoo bench vectors")
     graded = needs_grades(metrics, extra)
     pairs = relevance(query_labels, database_labels)
     step = max(1, _CHUNK // ((width + 1) * (pairs.highest + 1 if graded else 1)))

@@ -19,7 +19,7 @@ from hashzoo.hamming.relevance import Relevance, relevance
 from hashzoo.index import Index
 from hashzoo.method import Method
 from hashzoo.run import Run
-from hashzoo.types import Codes, Split, Splits
+from hashzoo.types import Batch, Codes, Split, Splits
 
 CHUNK = 64  # queries counted at a time, which bounds the memory of distances that are not integers
 REPORT_SECONDS = 1.0  # between progress reports of an encoding
@@ -65,13 +65,18 @@ def encoding(
             run.report(run.progress, {"encoded": done, "of": len(split), "images/s": rate})
 
 
-def relaxed_codes(run: Run, method: Method, split: Split) -> Tensor | None:
-    """The codes (N, K) of a whole split before binarization; None if the method has none."""
+def relaxed_codes(
+    run: Run, method: Method, split: Split, values: Callable[[Method, Batch], Tensor | None] | None = None
+) -> Tensor | None:
+    """The codes (N, K) of a whole split before binarization; None if the method has none.
+
+    ``values`` gives those of a batch, by default :meth:`hashzoo.Method.relaxed`.
+    """
     method.eval()
     parts = []
     for batch in run.blank(split):
         with torch.no_grad():
-            relaxed = method.relaxed(batch)
+            relaxed = method.relaxed(batch) if values is None else values(method, batch)
         if relaxed is None:
             return None
         parts.append(relaxed.detach().cpu())
@@ -150,9 +155,14 @@ def score_queries(
     metrics: tuple[str, ...],
     extra: dict[str, Callable[..., Any]],
 ) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
-    """The metrics of all queries, without metrics of codes, and the arrays by distance of :func:`evaluate_index`."""
+    """The metrics of all queries by labels, and the arrays by distance of :func:`evaluate_index`.
+
+    Metrics of codes and of exact neighbors are left out; data without labels has neither scores nor arrays here.
+    """
     ranking = [name for name in metrics if name not in code_metrics(metrics, extra)]
-    parsed = {name: parse(name, extra) for name in ranking}
+    parsed = {name: metric for name in ranking if not (metric := parse(name, extra)).by_neighbours}
+    if not data.labelled:
+        return Evaluation({}, {}, 0), {}
     found: dict[str, Evaluation] = {}
     curve: dict[str, np.ndarray[Any, Any]] = {}
     for part, codes in queries.items():

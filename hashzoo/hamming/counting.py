@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.hamming.packing import Ints, Words, check_codes, compiled_loops, ones, words, words_by_column
-from hashzoo.hamming.relevance import Relevance
+from hashzoo.hamming.packing import ONES, Ints, Words, check_codes, compiled_loops, ones, words, words_by_column
+from hashzoo.hamming.relevance import Neighbours, Relevance
 
 _LONGEST_SHORT = 127  # bits: distance and relevance together still fit a byte
 _ITEMS = 1 << 18  # database items counted at a time: their 64-bit codes and labels stay in the cache
@@ -109,9 +109,9 @@ def hamming_counts(
     check_codes(query_packed, database_packed)
     if query_packed.shape[1] != -(-bits // 8):
         raise ValueError(f"codes of {bits} bits take {-(-bits // 8)} bytes, not {query_packed.shape[1]}")
-    if (len(relevance), relevance.database.shape[1]) != (len(query_packed), len(database_packed)):
+    if (len(relevance), relevance.items) != (len(query_packed), len(database_packed)):
         raise ValueError(
-            f"labels of {len(relevance)} queries and {relevance.database.shape[1]} items do not go with "
+            f"labels of {len(relevance)} queries and {relevance.items} items do not go with "
             f"codes of {len(query_packed)} and {len(database_packed)}"
         )
     highest = relevance.highest if graded else 1
@@ -120,6 +120,8 @@ def hamming_counts(
     for start in range(0, len(database_packed), _ITEMS):
         items = slice(start, start + _ITEMS)
         _add_counts(table, queries, words_by_column(database_packed[items]), bits, relevance.among(items), highest)
+    if isinstance(relevance, Neighbours) and compiled_loops() is not None:
+        _move_listed(table, _listed_distances(query_packed, database_packed, relevance.rows), bits + 1)
     levels = table.reshape(len(queries), highest + 1, bits + 1)
     return Counts(
         items=levels.sum(axis=1),
@@ -141,6 +143,25 @@ def _add_counts(table: Ints, queries: Words, database: Words, bits: int, relevan
         loops.count_short(queries, database, _labels(relevance), loops.threads(), table)
     else:
         loops.count_wide(queries, database, _labels(relevance), highest, loops.threads(), table)
+
+
+def _listed_distances(
+    query_packed: NDArray[np.uint8], database_packed: NDArray[np.uint8], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(Q, k) Hamming distances between queries and the items in their lists; -1 for no item."""
+    found = np.full(rows.shape, -1, np.int64)
+    for q, listed in enumerate(rows):
+        there = listed >= 0
+        found[q, there] = ONES[database_packed[listed[there]] ^ query_packed[q]].sum(axis=1)
+    return found
+
+
+def _move_listed(table: Ints, distances: NDArray[np.int64], groups: int) -> None:
+    """Move items at these distances (Q, k) from grade 0 to grade 1 of a table (Q, grades * groups)."""
+    query, place = np.nonzero(distances >= 0)
+    at = distances[query, place]
+    np.subtract.at(table, (query, at), 1)
+    np.add.at(table, (query, at + groups), 1)
 
 
 def _labels(relevance: Relevance) -> tuple[bool, NDArray[np.uint8], NDArray[np.uint8]]:
@@ -189,6 +210,9 @@ def _integer_tables(distances: NDArray[Any], groups: int, relevance: Relevance, 
     if loops is not None:
         given = np.ascontiguousarray(distances, dtype=None if distances.dtype.itemsize in (4, 8) else np.int64)
         valid = bool(loops.count_integers(given, _labels(relevance), grades - 1, loops.threads(), tables))
+        if valid and isinstance(relevance, Neighbours):
+            listed = np.take_along_axis(distances, relevance.rows.clip(min=0), axis=1).astype(np.int64)
+            _move_listed(tables, np.where(relevance.rows >= 0, listed, -1), groups)
     elif valid := bool(distances.min() >= 0 and distances.max() < groups):
         for q, row in enumerate(distances):
             grade = relevance.grades(q) if grades > 2 else relevance.relevant(q)
@@ -223,6 +247,8 @@ def distance_counts(distances: NDArray[Any], relevance: Relevance, graded: bool 
     _check_distances(distances, relevance)
     if np.isnan(distances).any():
         raise ValueError("distances hold NaN; a ranking needs an order")
+    if isinstance(relevance, Neighbours) and not graded:
+        return _neighbour_counts(distances, relevance)
     grades = relevance.highest + 1 if graded else 2
     tables = []
     for q, row in enumerate(distances):
@@ -235,11 +261,29 @@ def distance_counts(distances: NDArray[Any], relevance: Relevance, graded: bool 
     return _by_distinct_distance(tables, graded)
 
 
+def _neighbour_counts(distances: NDArray[Any], relevance: Neighbours) -> Counts:
+    """Counts whose groups are the distances that listed items have, and all items between two of these.
+
+    Within a group without a relevant item the order has no effect on any metric of the ranks of relevant items, so
+    that items between two relevant distances are one group and a row has at most 2 k + 1 of them.
+    """
+    most = 2 * relevance.rows.shape[1] + 1
+    items, relevant = np.zeros((len(distances), most), np.int64), np.zeros((len(distances), most), np.int64)
+    for q, row in enumerate(distances):
+        listed = relevance.rows[q]
+        known, times = np.unique(row[listed[listed >= 0]], return_counts=True)
+        ordered = np.sort(row)
+        start, stop = (np.searchsorted(ordered, known, side=side) for side in ("left", "right"))
+        edges = np.concatenate([np.stack([start, stop], axis=1).ravel(), [len(row)]])
+        items[q, : len(edges)] = np.diff(edges, prepend=0)
+        relevant[q, 1 : len(edges) : 2] = times
+    return Counts(items, relevant, None, hamming=False)
+
+
 def _check_distances(distances: NDArray[Any], relevance: Relevance) -> None:
-    if distances.shape != (len(relevance), relevance.database.shape[1]) or distances.size == 0:
+    if distances.shape != (len(relevance), relevance.items) or distances.size == 0:
         raise ValueError(
-            f"distances {distances.shape} do not go with labels of {len(relevance)} queries "
-            f"and {relevance.database.shape[1]} items"
+            f"distances {distances.shape} do not go with labels of {len(relevance)} queries and {relevance.items} items"
         )
 
 

@@ -1,6 +1,7 @@
-"""Which items are relevant to which queries: labels in the form in which they are compared and counted.
+"""Which items are relevant to which queries: labels in the form in which they are compared and counted, or lists
+of rows.
 
-Shapes: Q queries, N database items, C classes, L bytes of a label row.
+Shapes: Q queries, N database items, C classes, L bytes of a label row, k items of a list.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class Relevance:
     def __getitem__(self, queries: slice) -> Relevance:
         return replace(self, query=self.query[queries])
 
+    @property
+    def items(self) -> int:
+        """Number N of database items."""
+        return int(self.database.shape[1])
+
     def among(self, items: slice) -> Relevance:
         """The labels of all queries and of some database items."""
         return replace(self, database=np.ascontiguousarray(self.database[:, items]))
@@ -59,6 +65,64 @@ class Relevance:
         if self.same:
             return self.relevant(row).astype(np.int64)
         return np.asarray(ONES[self.database & self.query[row][:, None]].sum(axis=0), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Neighbours(Relevance):
+    """Relevant items given as lists of rows, not by labels; made by :func:`neighbours`.
+
+    The label rows are empty, so that loops over labels find nothing, and what counts pairs adds the listed items.
+
+    Attributes:
+        rows: (Q, k) int64 rows of the database, each once; -1 stands for no item.
+    """
+
+    rows: NDArray[np.int64]
+
+    def __getitem__(self, queries: slice) -> Neighbours:
+        return replace(self, query=self.query[queries], rows=self.rows[queries])
+
+    def among(self, items: slice) -> Neighbours:
+        """The listed items of all queries that are among some database items, by their places in them."""
+        start, stop, _ = items.indices(self.items)
+        inside = (self.rows >= start) & (self.rows < stop)
+        rows = np.where(inside, self.rows - start, -1)
+        return replace(self, database=self.database[:, items], rows=rows)
+
+    def relevant(self, row: int) -> NDArray[np.bool_]:
+        """(N,) whether each item is in the list of the query in this row."""
+        found = np.zeros(self.items, bool)
+        listed = self.rows[row]
+        found[listed[listed >= 0]] = True
+        return found
+
+
+def neighbours(rows: Any, items: int) -> Neighbours:
+    """Prepare lists of relevant items for counting.
+
+    Args:
+        rows: (Q, k) integers, the rows of the database that are relevant to each query, each once.
+        items: Number N of database items.
+
+    Returns:
+        The prepared lists.
+
+    Raises:
+        ValueError: If the rows have another form, are not those of a database of N items, or occur twice in a list.
+
+    >>> neighbours([[2, 0]], 4).relevant(0)
+    array([ True, False,  True, False])
+    """
+    listed = np.asarray(rows)
+    if listed.ndim != 2 or listed.dtype.kind not in "iu" or listed.size == 0:
+        raise ValueError(f"lists of neighbours must be integers (Q, k), not {listed.dtype} {listed.shape}")
+    if listed.min() < 0 or listed.max() >= items:
+        raise ValueError(f"lists of neighbours hold rows from {listed.min()} to {listed.max()}, but there are {items}")
+    ordered = np.sort(listed, axis=1)
+    if (ordered[:, 1:] == ordered[:, :-1]).any():
+        raise ValueError("a list of neighbours holds a row twice; list each once")
+    none = np.zeros((0, items), np.uint8)
+    return Neighbours(np.zeros((len(listed), 0), np.uint8), none, False, 1, listed.astype(np.int64))
 
 
 def relevance(query_labels: Any, database_labels: Any, *, multi_hot: bool = False) -> Relevance:

@@ -14,6 +14,7 @@ from torch import Tensor
 from hashzoo.backbone import Backbone
 from hashzoo.data.integrity import Inspection, inspect_splits
 from hashzoo.data.transforms import as_tensor
+from hashzoo.data.vectors import Vectors, holds_vectors
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
 from hashzoo.factory import Option, options
 from hashzoo.registry.zoo import Zoo
@@ -85,6 +86,10 @@ def inspect_images(name: str, data: Splits, skip_bad: bool, tell: ProgressCallba
     for part, bad in found.bad.items():
         if bad and not skip_bad:
             row, reason = next(iter(bad.items()))
+            if holds_vectors(data.parts()[part].images):
+                raise EnvironmentFailure(
+                    f"{reason}; repair or remove it, or use --on-bad-image skip ({found.left_out} in total)"
+                )
             raise EnvironmentFailure(
                 f"image {int(data.parts()[part].ids[row])} of the {part} split of {name} does not decode: {reason}; "
                 f"repair or remove it, or use --on-bad-image skip ({found.left_out} in total)"
@@ -145,8 +150,10 @@ def with_paths(factory: Callable[..., Any], values: Mapping[str, Any], given: Ma
 
 
 def image_shape(data: Splits) -> tuple[int, int, int]:
-    """The shape (channels, height, width) of the first training image."""
+    """The shape (channels, height, width) of the first training image; (D, 1, 1) for vectors."""
     images = data.train.images
+    if isinstance(images, Vectors):
+        return images.dim, 1, 1
     first = images[0] if isinstance(images, Tensor) else as_tensor(images[0])
     channels, height, width = first.shape
     return channels, height, width

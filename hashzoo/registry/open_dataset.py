@@ -129,6 +129,7 @@ def describe(zoo: Zoo, opened: OpenedDataset) -> dict[str, Any]:
         "source": data.source,
         "digest": split_digest(data),
         "multilabel": data.multilabel,
+        "metric": data.metric,
         "classes": list(data.class_names),
         "parts": {name: _part(split) for name, split in data.parts().items()},
         "train_in_database": int(torch.isin(data.train.ids, data.database.ids).sum()),
@@ -163,6 +164,9 @@ def _queries(data: Splits) -> dict[str, Any]:
     The ceiling is the mAP of a perfect ranking for code that counts a query without a relevant item as 0.
     """
     labels, size = query_labels(data), len(data.database)
+    if not data.labelled:
+        none = {"unlabelled": len(labels), "without_relevant": 0, "map_ceiling_if_counted": None, "chance_map": None}
+        return {"asked": len(labels), **none}
     relevant = relevant_counts(labels, data.database.labels)
     values, times = np.unique(relevant[relevant > 0], return_counts=True)
     by_chance = np.array([chance_ap(size, int(value)) for value in values])
@@ -190,7 +194,8 @@ def reload_data(cell: Cell, plugins: Sequence[str], root: Path | None) -> Splits
     """
     identity, zoo = cell.identity, load_plugins(plugins)
     factory = zoo.dataset(identity.dataset).factory
-    given = with_paths(factory, identity.dataset_options, {ROOT: root.absolute()} if root else {})
+    recorded = {name: value for name, value in identity.dataset_options.items() if name in options(factory)}
+    given = with_paths(factory, recorded, {ROOT: root.absolute()} if root else {})
     data = load_data(zoo, identity.dataset, convert_options("dataset", identity.dataset, factory, given))
     inspection = inspect_images(identity.dataset, data, bool(cell.facts.get("bad_pictures")))
     data = drop_bad_images(data, inspection)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from hashzoo.data.vectors import holds_vectors
 from hashzoo.errors import HashzooError, first_line
 from hashzoo.evaluation.metrics import GROUPS
 from hashzoo.registry.open_dataset import reload_data
@@ -82,6 +83,9 @@ def build_images(results: Results, board: DatasetBoard, options: ImageOptions, a
         data = images.data = reload_data(cell, options.plugins, options.root)
     except Exception as error:  # the code of a plugin can raise anything
         images.reason = str(error) if isinstance(error, HashzooError) else f"{board.dataset}: {first_line(error)}"
+        return images
+    if holds_vectors(data.database.images):
+        images.data, images.reason = None, "vectors have no images"
         return images
     images.classes = _class_chart(board, data)
     source, middle = ImageSource(board, data, cell.identity.data), len(board.bits) // 2

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hashzoo.evaluation.metrics import ExtraMetrics
+from hashzoo.evaluation.metrics import ExtraMetrics, Metric, by_neighbours, parse
 from hashzoo.factory import without_markup
 from hashzoo.results.against import FEW_SEEDS, TESTS, Gap
 from hashzoo.results.by_dataset import BoardEntry, DatasetBoard, Results
@@ -61,6 +61,8 @@ ranking')
     """
     if name.startswith(VALIDATION):
         return describe_metric(name.removeprefix(VALIDATION), extra) + ", of the validation images as queries"
+    if by_neighbours(name):
+        return _describe_neighbours(parse(name.removesuffix("/selected")))
     base, _, part = name.partition("/")
     family, _, cutoff = base.partition("@")
     cutoff, _, variant = cutoff.partition(":")
@@ -77,6 +79,21 @@ ranking')
         text += f" of the {names.get(cutoff, f'first {cutoff} results')}"
     text += _VARIANTS.get(variant, "")
     return text + (f", {_PARTS.get(part, part)}" if part else "")
+
+
+def _describe_neighbours(metric: Metric) -> str:
+    """The definition of a metric of exact neighbors.
+
+    >>> _describe_neighbours(parse("recall@10:f2/asym"))
+    'share of the 10 exact neighbors among the first 20 results, with real queries against bits'
+    """
+    suffix = ", with real queries against bits" if metric.part else ""
+    if metric.target is not None:
+        return (
+            f"multiple of {metric.cut} results at which the mean share of the {metric.cut} exact neighbors among them "
+            f"is {metric.target:g}; lower is better{suffix}"
+        )
+    return f"share of the {metric.cut} exact neighbors among the first {metric.places} results{suffix}"
 
 
 def protocol_terms(board: DatasetBoard) -> list[tuple[str, str]]:

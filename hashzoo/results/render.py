@@ -12,7 +12,7 @@ from typing import Any
 from pandas import DataFrame
 
 from hashzoo.errors import UsageError, printable
-from hashzoo.evaluation.metrics import ExtraMetrics, built_in, higher_is_better, not_measured
+from hashzoo.evaluation.metrics import ExtraMetrics, built_in, by_neighbours, higher_is_better, not_measured
 from hashzoo.results.leaderboard import PLACE, main_metric, metrics, records, validation_columns
 from hashzoo.results.ranking import (
     FOLDER,
@@ -309,7 +309,8 @@ def _default_columns(
     """The columns that differ between rows or hold scores, the most important ones first."""
     scores = metrics(frame)
     known = [name for name in scores if any(row[name] is not None for row in rows)]  # of this dataset
-    others = sorted((n for n in known if ":" not in n and n != main), key=lambda n: n not in higher)
+    exact = [name for name in known if by_neighbours(name) and name != main]
+    others = sorted((n for n in known if ":" not in n and n not in (main, *exact)), key=lambda n: n not in higher)
     chosen = others[:2]
     if sort in scores and sort not in (*chosen, main):
         chosen.append(sort)
@@ -323,6 +324,7 @@ def _default_columns(
     if main:
         held = VALIDATION + main
         names += [main, held] if any(row.get(held) is not None for row in rows) else [main]
+    names += [name for name in exact if not name.startswith("factor")] + [n for n in exact if n.startswith("factor")]
     names += ["warnings"] if any(row.get("warnings") for row in rows) else []
     names += [name for name in frame.columns if name.startswith("vs ") and any(r[name] is not None for r in rows)]
     names += chosen

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hashzoo._version import __version__
+from hashzoo.bench.benchmark_file import VECTOR_BACKBONE
 from hashzoo.data import image_paths
 from hashzoo.data.image_files import DECODER
 from hashzoo.data.transforms import prepare
@@ -59,7 +60,10 @@ def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: S
         raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
     if not cell.with_suffix(".json").is_file():
         raise UsageError(f"there is no cell {cell}; name a .json in the folder cells of a results folder")
-    return Encoder(saved_method.read(cell, device, plugins), cell.with_suffix(".json"), plugins)
+    trained = saved_method.read(cell, device, plugins)
+    if trained.cell.identity.backbone == VECTOR_BACKBONE:
+        raise UsageError(f"{cell} was trained on vectors, and only images can be encoded; name a cell of images")
+    return Encoder(trained, cell.with_suffix(".json"), plugins)
 
 
 @final

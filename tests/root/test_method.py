@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hashzoo import Batch, Budget, Head, Loss, Output, Run, check_head, check_loss, deep, encode
+from hashzoo import Batch, Budget, Head, Loss, Method, Output, Run, bits, check_head, check_loss, deep, encode
+from hashzoo.method import values_of_bits
 from hashzoo.testing import Probe, synthetic_splits
 
 
@@ -87,3 +88,39 @@ def test_the_terms_of_a_loss_have_names():
     setting, code = synthetic_splits().setting(bits=4), torch.randn(3, 4)
     terms = TypedLoss(setting, weight=0.5)(Output(code), Batch((None,), torch.eye(3), torch.arange(3)))
     assert list(terms) == ["pair"]
+
+
+class Coded(Method):
+    """Codes as a function of the batch gives them."""
+
+    def __init__(self, codes):
+        super().__init__()
+        self.codes = codes
+
+    def fit(self, train, run):
+        pass
+
+    def encode(self, batch):
+        return self.codes(batch.images)
+
+
+VALUES = torch.tensor([[0.5, -2.0], [-0.1, 3.0]])
+
+
+@pytest.mark.parametrize(
+    ("codes", "known"),
+    [
+        (lambda x: {"code": bits(x)}, True),
+        (lambda x: {"code": bits(x), "norm": x.norm(dim=1)}, True),
+        (lambda x: {"code": x >= 0}, False),
+        (lambda x: {"code": ~bits(x)}, False),
+        (lambda x: {"a": bits(x), "b": bits(x)}, False),
+        (lambda x: {"code": torch.cat([bits(x), bits(-x)], 1)}, False),
+    ],
+)
+def test_the_values_of_bits_are_known_if_one_call_binarizes_them(codes, known):
+    found = values_of_bits(Coded(codes), Batch((VALUES,), torch.zeros(2, 0), torch.arange(2)))
+    assert (found is not None) == known
+    if known:
+        assert found.tolist() == VALUES.tolist()
+    assert bits(VALUES).tolist() == [[True, False], [False, True]]  # nothing is collected any more

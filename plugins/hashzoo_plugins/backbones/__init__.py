@@ -5,6 +5,7 @@ from typing import Any
 from hashzoo import Family, hookimpl
 from hashzoo_plugins.backbones import dual_stream, fully_connected, outlines, timm, torchvision
 from hashzoo_plugins.backbones.hub import with_one_attempt
+from hashzoo_plugins.backbones.identity import Identity
 from hashzoo_plugins.backbones.own_weights import timm_classifier, torchvision_classifier, with_own_weights
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.scattering import Scattering
@@ -15,6 +16,7 @@ from hashzoo_plugins.backbones.tiny import Tiny
 def hashzoo_backbones() -> dict[str, Any]:
     """The backbones of this family."""
     return {
+        "identity": Identity,
         "pixels": Pixels,
         "scattering": Scattering,
         "tiny": Tiny,

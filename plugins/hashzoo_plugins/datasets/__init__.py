@@ -17,6 +17,7 @@ from hashzoo_plugins.datasets import (
     published,
     scenes,
     unseen,
+    vectors,
 )
 
 
@@ -41,6 +42,7 @@ def hashzoo_datasets() -> dict[str, Callable[..., Splits]]:
         "mnist.disjoint": mnist.disjoint,
         "mnist.official": mnist.official,
         "lists": lists.lists,
+        "vectors": vectors.vectors,
         **published.protocols(),
         **longtail.protocols("digits", digits.base_splits),
         **longtail.protocols("cifar10", files=cifar10.base_splits),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -21,6 +22,8 @@ EXAMPLES = 3
 def read_class_folders(root: Path) -> Table:
     """The images in the class folders of ``root``, sorted by the bytes of their paths.
 
+    If all images are directly in ``root``, they have no labels.
+
     Folders that are named after parts, each with class folders, are read as parts, and so are folders of that kind in
     every class folder.
 
@@ -32,6 +35,8 @@ def read_class_folders(root: Path) -> Table:
         raise EnvironmentFailure(f"there is no folder {printable(root)}; set --root to the folder of your images")
     found = list_folder(root)
     inside = [relative for relative in found.images if len(relative.parts) > 1]
+    if not inside and found.images:
+        return _flat(root, found)
     if not inside:
         raise EnvironmentFailure(f"no images found in folders of {printable(root)}: {_hint(found)}")
     parts, level = _parts(root, inside)
@@ -47,6 +52,15 @@ def read_class_folders(root: Path) -> Table:
         findings=_findings(root, found, parts, level, classes),
         parts_from=f"the folder {printable(root)}, which has a folder for each part,",
     )
+
+
+def _flat(root: Path, found: FolderFiles) -> Table:
+    """The images directly in a folder, without labels."""
+    findings = [
+        one for one in _findings(root, replace(found, images=[]), {}, 0, ()) if one.name != "class-without-images"
+    ]
+    labels, paths = torch.zeros(len(found.images), 0), [root / relative for relative in found.images]
+    return Table(paths, labels, (), findings=tuple(findings))
 
 
 def _part_of_each(inside: Sequence[PurePath], parts: Mapping[str, str], level: int) -> NDArray[np.str_]:
@@ -153,11 +167,6 @@ def _holds_images(place: Path) -> bool:
 
 def _hint(found: FolderFiles) -> str:
     """What a folder without images in class folders has instead, and what to do."""
-    if found.images:
-        return (
-            f"{len(found.images)} are directly in it; put each into a folder named after its class, or list them in a "
-            "table"
-        )
     if found.left_out:
         path, what = next(iter(found.left_out.items()))
         return f"{len(found.left_out)} image files are not decoded, such as {printable(path)}: {what}"

@@ -64,12 +64,13 @@ def folder(
     seed: int = 0,
     validation: float = 0.0,
 ) -> Splits:
-    """Your own images: class folders in ``root``, or a table (CSV, Parquet) of ``path`` and ``label``.
+    """Your own images: class folders in ``root``, a table (CSV, Parquet) of ``path`` and ``label``, or without labels.
 
     Folders in ``root`` that are named after parts (train, val, test, gallery) and hold class folders are these parts.
-    ``root`` is the folder or the table; ``labels`` is a table whose paths are relative to ``root``. ``query`` and
-    ``train`` are fractions of the images (below 1) or numbers of images; the defaults are a tenth, at most 1,000, and
-    half. All other images are the database. Images are cropped to a square and resized to ``size`` pixels.
+    Images directly in ``root`` have no labels. ``root`` is the folder or the table; ``labels`` is a table whose paths
+    are relative to ``root``. ``query`` and ``train`` are fractions of the images (below 1) or numbers of images; the
+    defaults are a tenth, at most 1,000, and half. All other images are the database. Images are cropped to a square and
+    resized to ``size`` pixels.
     """
     if not isinstance(root, str | os.PathLike):
         raise UsageError("the dataset folder needs --root IMAGES, a folder of images or a table")
@@ -85,11 +86,11 @@ def folder(
     else:
         table = read_class_folders(root)
     names = table.class_names
-    if len(names) < 2:
+    if len(names) == 1:
         hint = _inner_folders(table, root)
         raise UsageError(f"{printable(root)} has only one class ({names[0]}); a benchmark needs at least two{hint}")
-    multilabel = bool((table.labels.sum(1) != 1).any())
-    source = "images of a table" if table.listed else "images in class folders"
+    multilabel = bool(names) and bool((table.labels.sum(1) != 1).any())
+    source = "images of a table" if table.listed else "images in class folders" if names else "images without labels"
     base = Path(os.path.abspath(place)) if table.listed else place  # noqa: PTH100 - the common prefix of the paths
     relative = [path.relative_to(base).as_posix() for path in table.paths]
     pool = Pool(SquareImages(table.paths, size), table.labels, names, source, multilabel=multilabel, names=relative)
@@ -125,13 +126,14 @@ def draw_rows(
     second is in the database, so that every query has a relevant item; a class of one image has a training image only.
     """
     total = len(labels)
-    classes = labels.argmax(1).numpy() if not multilabel else np.zeros(total, dtype=np.int64)
+    single = labels.shape[1] > 0 and not multilabel
+    classes = labels.argmax(1).numpy() if single else np.zeros(total, dtype=np.int64)
     order = [shuffle.permutation(np.flatnonzero(classes == c)) for c in np.unique(classes)]
     first = np.concatenate([rows[:1] for rows in order])
     rest = np.sort(np.concatenate([rows[2:] for rows in order]))
     queries = _count("query", query, total, min(QUERIES, max(1, total // 10)))
     if queries > len(rest):
-        reason = "a class needs three images to have a query" if not multilabel else "at least three images are needed"
+        reason = "a class needs three images to have a query" if single else "at least three images are needed"
         raise UsageError(
             f"folder: {total} images are too few for {queries} queries: {reason}; add images or reduce folder.query"
         )

@@ -164,6 +164,6 @@ def hold_out(data: Splits, fraction: float, permuter: Permuter) -> Splits:
     count = round(fraction * len(data.train))
     if not count:
         return data
-    classes = data.train.labels.argmax(1).numpy()
+    classes = data.train.labels.argmax(1).numpy() if data.labelled else np.zeros(len(data.train), np.int64)
     train, validation = (torch.from_numpy(r) for r in stratify(classes, [len(classes) - count, count], permuter))
     return replace(data, train=data.train.take(train), validation=data.train.take(validation))

@@ -1,0 +1,62 @@
+"""Which code for vectors of the user: the table by bytes, the front, and one sentence of advice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import hashzoo
+from hashzoo.api.quantization import Choice, advise, choices_of, records_of
+from hashzoo.errors import UsageError
+
+
+def code(method, size, factor, **changes):
+    made = Choice(method, 8 * size, size, False, dict.fromkeys((1, 2, 3, 5, 10), 0.5), 0.01, factor, 2 * factor, {})
+    return replace(made, **changes)
+
+
+CELLS = []
+
+
+def test_the_smallest_codes_that_reach_the_target_are_named():
+    choices = [code("a", 8, 40), code("b", 16, 5, front=True), code("c", 32, 7), code("d", 48, 2.5, front=True)]
+    said = advise(choices, CELLS, 0.95, None)
+    assert said.startswith("b of 16 B reaches .95 at 5 times k candidates; d of 48 B at 2.5 times (")
+    assert "±0.010" in said
+    assert "a of" not in said
+    assert advise(choices, CELLS, 0.95, 20).startswith("b of 16 B reaches .95 at 5 times k candidates (")
+
+
+def test_a_target_that_no_code_reaches_is_said_with_the_nearest():
+    said = advise([code("a", 8, 40, front=True), code("b", 16, 25, front=True)], CELLS, 0.95, 100)
+    assert said.startswith(
+        "no code of at most 100 B reaches .95 with 10 times k candidates; b of 16 B is nearest, at 25"
+    )
+    assert "no code of at most 4 B was measured" in advise([code("a", 8, 40)], CELLS, 0.95, 4)
+
+
+def test_codes_of_vectors_are_measured_and_sorted_by_bytes(tmp_path):
+    np.save(tmp_path / "emb.npy", np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32))
+    given = {"methods": ["lsh"], "bits": [8, 16], "results": tmp_path / "out", "jobs": 1, "metric": "l2"}
+    found = hashzoo.quantize(tmp_path / "emb.npy", k=3, target=0.9, progress=False, **given)
+    assert [(one.name, one.size) for one in found.choices if not one.asymmetric] == [("lsh", 1), ("lsh", 2)]
+    assert len(found.choices) == 4
+    assert [one.size for one in found.choices] == sorted(one.size for one in found.choices)
+    for one in found.choices:
+        assert 0 < one.recall[1] <= one.recall[2] <= one.recall[10] <= 1
+        assert 1 <= one.factor <= one.factor_high
+        assert 0 < one.interval < 0.5
+    for size in (1, 2):  # the front holds the best of the fewest bytes
+        least = min(one.factor for one in found.choices if one.size <= size)
+        assert any(one.front and one.factor == least for one in found.choices if one.size <= size)
+    assert "30 queries among 270 vectors" in found.advice
+    assert choices_of(found.board, 3, 0.9) == list(found.choices)
+    assert records_of(found.choices)[0]["bytes_1e6"] == 1e6
+
+
+@pytest.mark.parametrize("wrong", [{"k": 0}, {"target": 1.0}])
+def test_numbers_that_make_no_sense_are_refused(wrong, tmp_path):
+    with pytest.raises(UsageError, match="k must be 1 or more"):
+        hashzoo.quantize(tmp_path / "emb.npy", **wrong)
