@@ -296,26 +296,6 @@ def values_of_bits(method: Method, batch: Batch) -> Tensor | None:
     return found[0] if bool(((found[0] >= 0) == codes[0]).all()) else None
 
 
-class AddedLoss:
-    """A forward hook of a loss that adds the terms of another one, each as ``added NAME``.
-
-    Args:
-        name: Name of the other loss.
-        loss: The other loss.
-
-    Attributes:
-        calls: How often the terms were added.
-    """
-
-    def __init__(self, name: str, loss: nn.Module) -> None:
-        self.name, self.loss, self.calls = name, loss, 0
-
-    def __call__(self, loss: nn.Module, inputs: tuple[Output, Batch], terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The terms of a call of ``loss``, and those of the other loss for the same inputs."""
-        self.calls += 1
-        return terms | {f"added {name}": value for name, value in self.loss(*inputs).items()}
-
-
 class Deep(Method):
     """A backbone, a hash head and a loss that are trained together by gradient.
 
@@ -345,27 +325,6 @@ class Deep(Method):
             parts = run.train.accumulate
             output, backward = in_parts(self.seen, batch, parts, self) if parts > 1 else (self.seen(batch), None)
             run.step(optimizer, self.loss(run.gathered(output, batch), batch), backward)
-
-    def add_loss(self, name: str, loss: nn.Module) -> AddedLoss:
-        """Add the terms of another loss to those of the method's loss, whenever the training calls it.
-
-        Args:
-            name: Name of the loss.
-            loss: A loss without parameters and buffers, since the state of the method remains as it is.
-
-        Returns:
-            What adds the terms; it counts how often.
-
-        Raises:
-            ValueError: If the loss has parameters or buffers.
-        """
-        if [*loss.parameters(), *loss.buffers()]:
-            raise ValueError(
-                f"loss {name!r} has parameters or buffers, so it cannot be added to that of another method"
-            )
-        added = AddedLoss(name, loss)
-        self.loss.register_forward_hook(added)
-        return added
 
     def seen(self, batch: Batch) -> Output:
         """Compute the head's output for the first view, with the code of a second view in ``extra["second"]``.

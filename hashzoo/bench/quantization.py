@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 
+from torch import Tensor, nn
+
 from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
 from hashzoo.factory import FactoryInfo, options
-from hashzoo.method import AddedLoss, Deep, Method
+from hashzoo.method import Deep, Method
 from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.training.budget import Budget
-from hashzoo.types import Setting
+from hashzoo.types import Batch, Output, Setting
 
 
 def own_budget(budget: Budget, entry: Entry) -> Budget:
@@ -35,6 +37,47 @@ def record_quantization(budget: Budget, zoo: Zoo) -> Budget:
     if name not in known:
         raise UsageError(f"[train] quantization: {unknown_name('loss with a weight', name, known)}")
     return budget.model_copy(update={"quantization": f"{name} {code_digest(zoo.losses[name].factory)}"})
+
+
+class AddedLoss:
+    """A forward hook of a loss that adds the terms of another one, each as ``added NAME``.
+
+    Args:
+        name: Name of the other loss.
+        loss: The other loss.
+
+    Attributes:
+        calls: How often the terms were added.
+    """
+
+    def __init__(self, name: str, loss: nn.Module) -> None:
+        self.name, self.loss, self.calls = name, loss, 0
+
+    def __call__(self, loss: nn.Module, inputs: tuple[Output, Batch], terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The terms of a call of ``loss``, and those of the other loss for the same inputs."""
+        self.calls += 1
+        return terms | {f"added {name}": value for name, value in self.loss(*inputs).items()}
+
+
+def add_loss(method: Deep, name: str, loss: nn.Module) -> AddedLoss:
+    """Add the terms of another loss to those of a method's loss, whenever the training calls it.
+
+    Args:
+        method: The method.
+        name: Name of the loss.
+        loss: A loss without parameters and buffers, since the state of the method remains as it is.
+
+    Returns:
+        What adds the terms; it counts how often.
+
+    Raises:
+        ValueError: If the loss has parameters or buffers.
+    """
+    if [*loss.parameters(), *loss.buffers()]:
+        raise ValueError(f"loss {name!r} has parameters or buffers, so it cannot be added to that of another method")
+    added = AddedLoss(name, loss)
+    method.loss.register_forward_hook(added)
+    return added
 
 
 @dataclass(frozen=True)
@@ -73,4 +116,4 @@ def add_quantization(method: Method, name: str, budget: Budget, zoo: Zoo, settin
             "hashzoo and plugins on every machine"
         )
     built = zoo.losses[loss].factory(setting, weight=budget.quantization_weight)
-    return Quantization(name, method.add_loss(loss, built))
+    return Quantization(name, add_loss(method, loss, built))

@@ -12,7 +12,7 @@ from hashzoo.bench import measure as measuring
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.plan import plan
 from hashzoo.bench.preview import preview
-from hashzoo.bench.quantization import add_quantization, record_quantization
+from hashzoo.bench.quantization import add_loss, add_quantization, record_quantization
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.registry import zoo
 from hashzoo.testing import Probe, synthetic_splits
@@ -113,7 +113,7 @@ def test_a_name_that_is_no_loss_with_a_weight_is_refused(name):
 def test_a_loss_that_learns_cannot_be_added():
     method, _ = built()
     with pytest.raises(ValueError, match="loss 'linear' has parameters or buffers"):
-        method.add_loss("linear", nn.Linear(1, 1))
+        add_loss(method, "linear", nn.Linear(1, 1))
 
 
 def test_code_that_changed_after_the_plan_is_refused():
