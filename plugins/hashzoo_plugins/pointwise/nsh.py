@@ -20,8 +20,8 @@ negative and the contrast is 0. ``features`` of another head serve as z, at leng
 the batch. With stored features both views are equal; then the first positive is the image itself.
 
 Measured: on digits.standard (scattering features, 32 bits, two seeds) map@all is .709, ``itq`` .618. A small network
-trained with it from random weights gives .199 (one seed; ``itq`` on pixels .648): the port freezes the backbone, and a
-trained one can move its own features to where the order of the codes is.
+trained with it from random weights gives .195 (three seeds; ``itq`` on pixels .648): the port freezes the backbone, and
+a trained one can move its own features to where the order of the codes is.
 
 Public code: the port gives the softmax of c to a cross-entropy that takes the softmax again, so that its loss cannot
 fall below log(1 + (n - m) / e): its gradient vanishes where the positives are far behind. Here it is taken once.
