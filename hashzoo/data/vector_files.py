@@ -56,7 +56,7 @@ def read_vectors(path: Path, key: str = "", names: Sequence[str] = VECTOR_NAMES)
 
     Raises:
         UsageError: If there is no such file, it has another form, or its arrays are no vectors.
-        EnvironmentFailure: If it is damaged, or a package that reads it is not installed.
+        EnvironmentFailure: If it is damaged, a folder of other files, or a package that reads it is not installed.
     """
     readers: dict[str, Callable[[Path, str, Sequence[str]], VectorFile]] = {
         ".npy": _npy,
@@ -71,7 +71,7 @@ def read_vectors(path: Path, key: str = "", names: Sequence[str] = VECTOR_NAMES)
     if path.is_dir() and (path / "state.json").is_file():
         suffix, readers = "", {"": _saved_dataset}
     elif path.is_dir():
-        raise UsageError(f"{shown} is a folder, and no saved Hugging Face dataset; name a file of vectors ({FORMS})")
+        raise EnvironmentFailure(f"{shown} is a folder, and no saved Hugging Face dataset; name a file ({FORMS})")
     elif not path.is_file():
         raise UsageError(f"there is no file {shown}")
     elif suffix not in readers:

@@ -131,7 +131,7 @@ def ragged() -> bytes:
 BAD = {
     "missing.npy": (lambda p: None, UsageError, "there is no file"),
     "x.txt": (lambda p: p.write_text("1 2 3"), UsageError, r"no file of vectors.*\.npy"),
-    "folder": (lambda p: p.mkdir(), UsageError, "is a folder"),
+    "folder": (lambda p: p.mkdir(), EnvironmentFailure, "is a folder"),
     "objects.npy": (lambda p: np.save(p, np.array([[1], [1, 2]], object)), UsageError, "Python objects.*np.stack"),
     "codes.npy": (lambda p: np.save(p, X > 0), UsageError, "hashzoo evaluate"),
     "words.npy": (lambda p: np.save(p, np.array([["a"]])), UsageError, "save float64, float32"),
