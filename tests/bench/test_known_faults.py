@@ -73,9 +73,8 @@ def test_the_last_item_of_the_database_is_never_dropped(name, fitted):
     index.add(it.database)
     found = index.search(it.query, len(it.data.database))
     assert torch.equal(found.rows.sort(1).values, torch.arange(200).expand(80, 200))
-    last_only = torch.zeros(200, 1)
-    last_only[-1] = 1
-    reached = it.counts(wanted=torch.ones(80, 1), labels=last_only)
+    last_only = torch.arange(200)[:, None] == 199
+    reached = it.counts(wanted=torch.ones(80, 1, dtype=torch.bool), labels=last_only)
     assert (reached.positives == 1).all()
     assert (score(reached, ["map@all"])["map@all"] > 0).all()
 
