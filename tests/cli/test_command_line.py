@@ -465,16 +465,19 @@ def test_every_command_of_the_readme_runs(tmp_path):
     np.savez(
         tmp_path / "codes.npz", query_codes=codes, database_codes=codes, query_labels=labels, database_labels=labels
     )
+    np.save(tmp_path / "emb.npy", generator.standard_normal((300, 16)).astype(np.float32))
     shown = re.findall(r"^    (?:pip .*&& )?hashzoo (.*)$", text, re.M)
     table = re.findall(r"^\| .* \| `hashzoo ([a-z ]+ [^`]*)` \|", text, re.M)
     table = [command for command in table if not re.search(r"[A-Z]{4}|slurm", command)]
-    assert (len(shown), len(table)) == (4, 5)
+    assert (len(shown), len(table)) == (4, 6)
     for command in shown + table:
         words = command.split()
         if words == ["bench"]:
             words += ["--methods", "itq,dhn"]
         if words[0] == "bench":  # the same cells in all of them, as few as their words allow
             words += ["--quick", "--epochs", "1", "--bits", "16", "--seeds", "0"]
+        if words[0] == "quantize":
+            words += ["--bits", "8"]
         result = hashzoo(*words, cwd=tmp_path)
         assert result.returncode == 0, (words, result.stdout, result.stderr)
     assert any(row["method"] == "random-pairs" for row in rows(tmp_path / "hashzoo-results/digits/leaderboard.csv"))
