@@ -93,7 +93,8 @@ def test_a_method_that_learns_from_labels_is_refused_without_them(folder):
     assert "ksh learns from labels and this dataset has none" in job.refusal
 
 
-def test_nothing_of_vectors_is_extracted_and_the_truth_is_stored(folder):
+def test_nothing_of_vectors_is_extracted_and_the_truth_is_stored(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path / "cache"))
     (job,) = jobs(folder, ["lsh"])
     assert shared_features(job) == ""
     measure(job)
