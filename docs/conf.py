@@ -37,9 +37,10 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|concurrent|contextlib|datetime|enum|os|pathlib|types|typing)\..*"),
     ("py:.*", r"(click|matplotlib|nn|np|numpy|pandas|PIL|pluggy|pydantic|torch)\..*"),
-    ("py:.*", "Figure|NDArray|Path|Tensor"),
+    ("py:.*", "Figure|Matrix|NDArray|Path|Tensor"),
     ("py:.*", r"annotated_types\..*|FieldInfo|[GL]e|[gl]e=.*|(annotation|required|metadata)=.*"),  # inside Annotated
     ("py:.*", r"hashzoo\.bench\.benchmark_file\.Benchmark|Benchmark"),  # the page on benchmark files describes it
+    ("py:.*", r"hashzoo\.api\.watch\.Screen"),  # of the command line
 ]
 
 

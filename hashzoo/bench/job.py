@@ -73,7 +73,7 @@ class Execution:
     """How cells run on a machine; not part of their keys.
 
     Attributes:
-        device: The device that trains, as :func:`hashzoo.training.devices.resolve_device` returns it.
+        device: The device that trains, as ``resolve_device`` returns it.
         devices: Number of processes, each on a device of its own, that train one cell together.
         workers: Processes that read images.
         deterministic: Whether an operation without a deterministic implementation is an error.

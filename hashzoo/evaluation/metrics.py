@@ -3,18 +3,18 @@
 Ties are not ordered: ``map@R`` and the other metrics of ranks are expected values over all orders of equal distances,
 so they depend neither on the order of the database nor on a sort (see :mod:`hashzoo.hamming.ties`). The names:
 
-==================== =======================================================================================
-map@all, map@R       average precision over the first R ranks, divided by min(relevant items, R)
-map@R:hits           divided by the relevant items among the first R, only for comparison with published tables
-map@R:best, :worst   the highest and the lowest value over all orders of ties
-p@R, r@R             precision and recall of the first R ranks
-p@hD, r@hD           precision (0 for an empty ball) and recall of the items within Hamming distance D
-empty@hD             1 if no item is within distance D; the mean is the rate of failed lookups
-ndcg@R, acg@R        of grades, the numbers of shared labels: gain 2^r - 1, discount 1 / log2(rank + 1)
-wap@all              average precision weighted by grades
-recall@k, recall@k:fF    share of the k exact neighbors among the first k, or F k, items
-factor@k:T           the F at which the mean of recall@k:fF is T, such as 0.95
-==================== =======================================================================================
+===================== ==========================================================================================
+map@all, map@R        average precision over the first R ranks, divided by min(relevant items, R)
+map@R:hits            divided by the relevant items among the first R, only for comparison with published tables
+map@R:best, :worst    the highest and the lowest value over all orders of ties
+p@R, r@R              precision and recall of the first R ranks
+p@hD, r@hD            precision (0 for an empty ball) and recall of the items within Hamming distance D
+empty@hD              1 if no item is within distance D; the mean is the rate of failed lookups
+ndcg@R, acg@R         of grades, the numbers of shared labels: gain 2^r - 1, discount 1 / log2(rank + 1)
+wap@all               average precision weighted by grades
+recall@k, recall@k:fF share of the k exact neighbors among the first k, or F k, items
+factor@k:T            the F at which the mean of recall@k:fF is T, such as 0.95
+===================== ==========================================================================================
 
 A subset of the queries, or another kind of query, is named after a slash, if the benchmark defines it:
 ``map@all/head``, ``/medium`` and ``/tail`` are means over the queries of the third of the classes with the most
