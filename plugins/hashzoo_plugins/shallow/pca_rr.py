@@ -24,7 +24,7 @@ from __future__ import annotations
 import torch
 
 from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
-from hashzoo_plugins.shallow import projection
+from hashzoo_plugins.shallow import projection, span
 
 
 class PCARR(Method):
@@ -44,7 +44,7 @@ class PCARR(Method):
         x = run.features(self.backbone, train).pooled  # (N, D)
         self.mean = x.mean(0)
         rotation = torch.linalg.qr(torch.randn(self.bits, self.bits, generator=run.generator)).Q
-        self.projection = projection.principal(x - self.mean, self.bits) @ rotation.to(x)
+        self.projection = span.principal(x - self.mean, self.bits) @ rotation.to(x)
 
     def encode(self, batch: Batch) -> Codes:
         """sgn((f - mean) U R)."""

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Distance, Index, Method, Run, Scan, Setting, Split, bits, signs
-from hashzoo_plugins.shallow import projection
+from hashzoo_plugins.shallow import projection, span
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -108,7 +108,7 @@ class RaBitQ(Method):
         self.mean = x.mean(0)
         rotation = torch.linalg.qr(torch.randn(self.bits, self.bits, generator=run.generator)).Q.to(x)
         fewer = self.bits < x.shape[1]
-        axes = projection.principal(x - self.mean, self.bits) if fewer else torch.eye(x.shape[1], self.bits).to(x)
+        axes = span.principal(x - self.mean, self.bits) if fewer else torch.eye(x.shape[1], self.bits).to(x)
         self.projection = axes @ rotation  # (D, K)
 
     def encode(self, batch: Batch) -> Codes:
