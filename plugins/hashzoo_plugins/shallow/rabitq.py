@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Distance, Index, Method, Run, Scan, Setting, Split, bits, signs
-from hashzoo_plugins.shallow import projection, span
+from hashzoo_plugins.shallow import span
 
 Metric = Literal["euclidean", "cosine"]
 
