@@ -79,7 +79,7 @@ def fitted(case, process_group):
         method = HOUSE.method(case).factory(setting, backbone)
     step = run.step
 
-    def stepped(optimizer, losses):
+    def stepped(optimizer, losses, *more):
         step(optimizer, losses)
         steps.append(sum(float(term.detach()) for term in losses.values()))
 
