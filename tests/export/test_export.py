@@ -195,7 +195,7 @@ def test_postgresql_finds_the_same_neighbours_with_the_example_of_the_file(kept,
 
 def some_rows(kept: StoredCodes, rows: slice, root: str, **changes) -> StoredCodes:
     """Rows of the codes, as images in a folder of their own."""
-    arrays = {name: array[rows] for name, array in kept.arrays.items()}
+    arrays = {name: array[rows].copy() for name, array in kept.arrays.items()}
     paths = [f"{number}.jpg" for number in range(kept.arrays["bits.code"].shape[0])][rows]
     return StoredCodes({**kept.metadata, "root": root, **changes}, paths, arrays)
 
