@@ -84,7 +84,7 @@ OF_A_STRANGER = {
     "data check": (["data", "check", "folder", "--root", "pics"], False),
     "encode": (["encode", CELL, "pics", "-o", "codes"], False),
     "index": (["index", "build", CELL, "pics", "-o", "my.index"], False),
-    "explain": (["explain", PICTURE, "--run", CELL, "-o", "looks.png"], False),
+    "explain": (["explain", PICTURE, "--run", CELL.replace("lsh", "csq"), "-o", "looks.png"], False),
     "check": (["check", "itq"], False),
     "new plugin": (["new-plugin", "mine"], False),
 }
@@ -101,13 +101,11 @@ def runs(prefix):
 @pytest.fixture(scope="module")
 def results(folder):
     """Results with weights in the folder."""
-    quick = ("bench", "digits", "--quick", "--methods", "lsh", "--bits", 8, "--no-baselines")
+    quick = ("bench", "digits", "--quick", "--methods", "lsh,csq", "--bits", 8, "--no-baselines", "--epochs", 1)
     assert hashzoo(*quick, "--save-weights", "--results", "r", cwd=folder).returncode == 0
-    for file in folder.glob("r/cells/*"):
-        if file.suffix == ".json":
-            file.with_name("lsh.json").write_bytes(file.read_bytes())
-        elif file.suffix == ".safetensors":
-            file.with_name("lsh.safetensors").write_bytes(file.read_bytes())
+    for file in folder.glob("r/cells/digits.*"):
+        if file.suffix in (".json", ".safetensors"):
+            file.with_name(f"{file.name.split('.')[1]}{file.suffix}").write_bytes(file.read_bytes())
     open_to_all(folder)
 
 
@@ -147,7 +145,7 @@ def test_an_unknown_user_who_can_write_neither_the_installation_nor_a_home_runs_
     what, home, folder, request
 ):
     command = OF_A_STRANGER[what][0]
-    if {"r", CELL} & set(command):
+    if {"r", CELL, CELL.replace("lsh", "csq")} & set(command):
         request.getfixturevalue("results")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HOME", "XDG", "HASHZOO_CACHE"))}
     environment = kept | ({} if HOMES[home] is None else {"HOME": HOMES[home]})
