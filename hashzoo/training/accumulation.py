@@ -32,7 +32,7 @@ def in_parts(
     Returns:
         The output, whose tensors are leaves, and the function to call after the backward pass of the loss.
     """
-    images = len(batch.views[0])
+    images, device = len(batch.views[0]), batch.views[0].device
     pieces = [
         replace(batch, views=tuple(view[rows] for view in batch.views))
         for rows in torch.arange(images).tensor_split(min(parts, images // 2 or 1))
@@ -40,17 +40,22 @@ def in_parts(
     states, outputs = [], []
     with torch.no_grad(), _running_statistics_unchanged(network):
         for piece in pieces:
-            states.append(_random_states(batch.views[0].device))
+            states.append(_random_states(device))
             outputs.append(_tensors(forward(piece)))
     leaves = {name: _leaf(torch.cat([one[name] for one in outputs])) for name in outputs[0]}
     extra = {name.removeprefix("extra."): leaf for name, leaf in leaves.items() if name.startswith("extra.")}
     whole = Output(leaves["code"], leaves.get("logits"), extra)
 
     def backward() -> None:
+        # what the loss has drawn since must not be drawn again in the next batch
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            again()
+
+    def again() -> None:
         start = 0
         for piece, state in zip(pieces, states, strict=True):
             rows = slice(start, start := start + len(piece.views[0]))
-            _set_random_states(batch.views[0].device, state)
+            _set_random_states(device, state)
             pairs = [
                 (tensor, leaves[name].grad[rows])  # type: ignore[index]  # not None by the condition
                 for name, tensor in _tensors(forward(piece)).items()

@@ -117,6 +117,19 @@ def test_both_passes_draw_the_same_random_numbers():
     assert not torch.equal(drawn[0], drawn[1])
 
 
+def test_what_a_loss_draws_is_not_drawn_again_after_the_backward_pass(modules):
+    backbone, head, loss = modules
+    batch = batch_of()
+    output, backward = in_parts(lambda one: head(backbone(one.images)), batch, 2, nn.ModuleList([backbone, head]))
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    drawn = torch.rand(1)  # as by a loss
+    torch.stack(list(loss(output, batch).values())).sum().backward()
+    backward()
+    torch.testing.assert_close(torch.cat([drawn, torch.rand(1)]), expected)
+
+
 def test_running_statistics_are_updated_once_for_each_part():
     torch.manual_seed(0)
     norm = nn.BatchNorm1d(6)
