@@ -86,6 +86,8 @@ def pack(bits: NDArray[np.bool_]) -> NDArray[np.uint8]:
         if bit_values(few_values([bits])):
             raise ValueError(f"pack takes bool bits, not {bits.dtype} {bits.shape}; pass `bits > 0`")
         raise ValueError(f"pack takes bool bits, not {bits.dtype} {bits.shape}; {code_cure([bits], 'bits')}")
+    if bits.ndim == 2 and bits.shape[1] % 8 == 0:
+        return np.packbits(bits).reshape(len(bits), -1)  # without rows, several times as fast
     return np.packbits(bits, axis=1)
 
 

@@ -163,10 +163,10 @@ def relevance(query_labels: Any, database_labels: Any, *, multi_hot: bool = Fals
             f"query_labels {query.shape} and database_labels {database.shape} must have the same classes: "
             "both (N, C) with one C"
         )
-    q, fewest_q, most_q = _multi_hot(query, "query_labels")
-    d, fewest_d, most_d = _multi_hot(database, "database_labels")
-    if fewest_q == most_q == fewest_d == most_d == 1:
-        return _by_class(_classes(query), _classes(database))
+    classes = [_single_classes(query), _single_classes(database)]
+    if classes[0] is not None and classes[1] is not None:
+        return _by_class(classes[0], classes[1])
+    (q, most_q), (d, most_d) = _multi_hot(query, "query_labels"), _multi_hot(database, "database_labels")
     return Relevance(q, np.ascontiguousarray(d.T), same=False, highest=max(1, min(most_q, most_d)))
 
 
@@ -178,21 +178,41 @@ def _integers(labels: NDArray[Any], name: str) -> Ints:
 
 def _by_class(query: Ints, database: Ints) -> Relevance:
     """Keep only the bytes in which some classes differ: one of eight, for up to 256 classes."""
+    if min(query.min(), database.min()) >= 0 and max(query.max(), database.max()) < 256:
+        return Relevance(query.astype(np.uint8)[:, None], database.astype(np.uint8)[None], same=True, highest=1)
     q, d = (side.view(np.uint8).reshape(-1, 8) for side in (query, database))
     used = (q != d[0]).any(axis=0) | (d != d[0]).any(axis=0)
     return Relevance(q[:, used], np.ascontiguousarray(d[:, used].T), same=True, highest=1)
 
 
-def _multi_hot(labels: NDArray[Any], name: str) -> tuple[NDArray[np.uint8], int, int]:
-    """(N, ceil(C / 8)) bytes, and the smallest and largest number of labels of a row."""
+def _single_classes(labels: NDArray[Any]) -> Ints | None:
+    """(N,) classes if each row has a single one and zeros elsewhere, otherwise None."""
+    if labels.dtype.kind not in "biuf":
+        return None
+    classes = np.empty(len(labels), np.int64)
+    columns = labels.shape[1]
+    for rows in _row_blocks(labels):
+        part = labels[rows]
+        if not np.count_nonzero(part == 1) == np.count_nonzero(part != 0) == len(part):
+            return None  # other values, or not as many ones as rows
+        # a row with a one in column c sums to C + c, and one without to 0; einsum waits for no threads of a BLAS
+        total = np.einsum("ij,j->i", part, np.arange(columns, 2 * columns, dtype=np.float32))
+        if total.min() < columns:
+            return None
+        classes[rows] = total - columns
+    return classes
+
+
+def _multi_hot(labels: NDArray[Any], name: str) -> tuple[NDArray[np.uint8], int]:
+    """(N, ceil(C / 8)) bytes, and the largest number of labels of a row."""
     if labels.dtype.kind not in "biuf":
         raise ValueError(f"{name} must be multi-hot numbers (N, C), not {labels.dtype}")
     packed = np.empty((len(labels), -(-labels.shape[1] // 8)), np.uint8)
-    fewest, most = labels.shape[1], 0
+    most = 0
     for rows in _row_blocks(labels):
         part = labels[rows]
         ones = part == 1
-        if not (ones | (part == 0)).all():
+        if np.count_nonzero(ones) != np.count_nonzero(part != 0):
             values = few_values([labels])
             cure = f"; for these two values, pass `labels > {values[0]}`" if values is not None else ""
             raise ValueError(
@@ -200,14 +220,8 @@ def _multi_hot(labels: NDArray[Any], name: str) -> tuple[NDArray[np.uint8], int,
                 f"elsewhere{cure}"
             )
         packed[rows] = pack(ones)
-        count = ones.sum(axis=1)
-        fewest, most = min(fewest, int(count.min())), max(most, int(count.max()))
-    return packed, fewest, most
-
-
-def _classes(labels: NDArray[Any]) -> Ints:
-    parts = [labels[rows].argmax(axis=1) for rows in _row_blocks(labels)]
-    return np.concatenate(parts).astype(np.int64)
+        most = max(most, int(ones.sum(axis=1).max()))
+    return packed, most
 
 
 def _row_blocks(labels: NDArray[Any]) -> list[slice]:

@@ -53,7 +53,7 @@ def _summed(terms: Table) -> Table:
 
 def _between(table: Table, start: Any, stop: Any) -> Floats:
     """The terms of a summed table at positions start + 1 .. stop."""
-    return np.asarray(table[stop] - table[start], dtype=np.float64)
+    return np.asarray(np.take(table, stop) - np.take(table, start), dtype=np.float64)
 
 
 def _divide(over: Any, under: Any) -> Floats:

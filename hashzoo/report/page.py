@@ -253,7 +253,7 @@ def summarize_gaps(rows: Sequence[LeaderboardRow]) -> str:
         return "No other method was measured."
     sentences = []
     if alike:
-        sentences.append(f"{_count_methods(len(alike))} cannot be told from it (5 %): {_listed(alike)}.")
+        sentences.append(f"{_count_methods(len(alike))} cannot be told from it (5 %): {_method_list(alike)}.")
     if different and len(different) == len(others):
         sentences.append("Every other method differs significantly from it (5 %).")
     elif different:
@@ -263,7 +263,7 @@ def summarize_gaps(rows: Sequence[LeaderboardRow]) -> str:
         verb = "differs" if len(unclear) == 1 else "differ"
         sentences.append(
             f"{_count_methods(len(unclear))} {verb} from it only before the correction for several tests: "
-            f"{_listed(unclear)}."
+            f"{_method_list(unclear)}."
         )
     return " ".join([*sentences, *_untested([x.gap for x in others if verdicts[id(x)] == UNTESTED], len(others))])
 
@@ -279,7 +279,7 @@ def _untested(gaps: Sequence[Gap | None], total: int) -> list[str]:
     return [f"{_count_methods(len(gaps))} could not be tested{reason}."]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _method_list(names: Sequence[str]) -> str:
     rest = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 

@@ -286,10 +286,10 @@ def _mean_and_deviation(values: Sequence[Any]) -> tuple[float | None, float | No
 
 def frame_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> DataFrame:
     """A frame of rows with these columns, each of its own type."""
-    return DataFrame({name: _series(name, [row.get(name) for row in rows]) for name in columns})
+    return DataFrame({name: _leaderboard_column(name, [row.get(name) for row in rows]) for name in columns})
 
 
-def _series(name: str, values: list[Any]) -> pd.Series[Any]:
+def _leaderboard_column(name: str, values: list[Any]) -> pd.Series[Any]:
     if name in TEXTS:
         return pd.Series([_line(value or "") for value in values], dtype=object)
     if name == "contaminated":

@@ -176,12 +176,12 @@ class SyncBatchNormMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call ``func``, or the synchronized version of ``batch_norm``."""
         if func is nn.functional.batch_norm and self.group.divided:
-            return BatchNormCall(*args, **(kwargs or {})).synchronized()
+            return SynchronizedBatchNormCall(*args, **(kwargs or {})).synchronized()
         return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
-class BatchNormCall:
+class SynchronizedBatchNormCall:
     """The arguments of a call of ``torch.nn.functional.batch_norm``, in torch's order."""
 
     input: Tensor  # (b, C, ...)
