@@ -1,9 +1,9 @@
 """One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective (Hoe, Ng, Zhang, Chan,
 Song & Xiang, NeurIPS 2021).
 
-The loss is the cross-entropy of a softmax, with a margin, over the cosines between a code and the codewords of a fixed
-binary codebook. It pulls the code toward the codeword of its class and away from the others, so one loss covers both
-classification and quantization. Batch normalization balances the bits.
+The loss is a softmax cross-entropy, with a margin, over the cosines between a code and the codewords of a fixed binary
+codebook. It pulls the code toward the codeword of its class and away from the others, so it covers both classification
+and quantization. Batch normalization balances the bits.
 
     z = BatchNorm(W f)  (B, K);  t_c in {-1, 1}^K fixed
     OrthoCos:  loss = mean over i of
