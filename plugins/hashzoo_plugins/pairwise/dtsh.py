@@ -1,7 +1,7 @@
 """Deep Supervised Hashing with Triplet Labels (Wang, Shi & Kitani, ACCV 2016).
 
-The likelihood that a query is closer to a similar image than to a dissimilar one, by a margin, is logistic in the
-difference of half the inner products.
+The likelihood that a query is closer to a similar image than to a dissimilar one is a logistic function of half the
+difference between its inner products with these images, minus a margin.
 
     theta_ij = <u_i, u_j> / 2,  u = W f + v  (B, K)
     loss = mean over triplets (q, p, m) of
@@ -9,11 +9,11 @@ difference of half the inner products.
            + lambda / n mean over i of |sgn(u_i) - u_i|^2
     code = sgn(u);  n training images, lambda = 100
 
-Resolved: all triplets of a batch are used, never with the query as its own positive; a batch without triplets has the
-quantization term only. The normalization of the sum over triplets is not known; the weight of the quantization is
-lambda / n as in DPSH, where n counts labels if images have several.
+Resolved: the loss uses all triplets of a batch, but never the query as its own positive. For a batch without triplets,
+it consists of the quantization term only. The normalization of the sum over triplets is unknown; here it is the mean.
+The quantization term has the weight lambda / n, as in DPSH; if images have several labels, n counts labels.
 
-Public code: ports fix alpha at 5 for all code lengths, omit the factor 1/2, and allow the query as its own positive.
+Public code: ports use alpha = 5 for all code lengths, omit the factor 1/2, and allow the query as its own positive.
 
 Cite: wang2016dtsh
 """

@@ -1,8 +1,9 @@
 """One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective (Hoe, Ng, Zhang, Chan,
 Song & Xiang, NeurIPS 2021).
 
-A softmax over the cosines with a fixed binary codebook, with a margin. Being close to the codeword of the class and far
-from the other codewords is classification and quantization in one loss. Batch normalization balances the bits.
+The loss is a softmax cross-entropy, with a margin, over the cosines between a code and the codewords of a fixed binary
+codebook. It pulls the code toward the codeword of its class and away from the others, so it covers both classification
+and quantization. Batch normalization balances the bits.
 
     z = BatchNorm(W f)  (B, K);  t_c in {-1, 1}^K fixed
     OrthoCos:  loss = mean over i of
@@ -11,11 +12,12 @@ from the other codewords is classification and quantization in one loss. Batch n
                - log softmax( s cos(angle(z_i, t_c) + m [c = y_i]) )_{y_i}
     code = sgn(z);  s = 8, m = 0.2
 
-Resolved: codewords are random signs (``codebook = "hadamard"`` if the number of bits allows it, ``"mds"``: the centers
-of mdsh). The target of an image with several labels is uniform over them, with the margin at each. Cosines are clamped
-to 1e-6 from 1 before the arc cosine, whose gradient is infinite there.
+Resolved: codewords are random signs by default. ``codebook = "hadamard"`` uses Hadamard rows if the number of bits
+allows it; ``"mds"`` uses the centers of mdsh. For an image with several labels, the target is uniform over them, and
+the margin applies to each. The gradient of the arc cosine is infinite at -1 and 1, so cosines are first clamped to at
+most 1 - 1e-6 in absolute value.
 
-Public code: the released script trains COCO on the first of several labels only.
+Public code: on COCO, the released script trains with only the first of an image's labels.
 
 Cite: hoe2021orthohash
 """

@@ -1,7 +1,7 @@
 """Iterative Quantization: A Procrustean Approach to Learning Binary Codes (Gong & Lazebnik, CVPR 2011; with Gordo &
 Perronnin, TPAMI 2013).
 
-PCA, then the rotation that brings the data closest to the corners of the hypercube.
+ITQ applies PCA, then rotates the data as close as possible to the corners of the binary hypercube.
 
     V = (X - mean) U  (N, K), U the top K principal directions
     minimize |B - V R|^2  over B in {-1, 1}^(N, K) and R' R = I, in turn
@@ -9,11 +9,11 @@ PCA, then the rotation that brings the data closest to the corners of the hyperc
     code = sgn((f - mean) U R)
 
 Resolved: R is initialized with a random rotation, and ``iterations`` is 50, as in the authors' code. The error never
-rises.
+increases.
 
-Public code: the authors' code returns the codes from before the last update of the rotation; here images are encoded
-with the rotation that is stored. A toolkit confuses ``torch.svd``, which returns T, with ``torch.linalg.svd``, which
-returns T': its error rises and falls, and its ITQ is no better than PCAH. Centering is essential.
+Public code: the authors' code returns codes computed before the last update of the rotation; here images are encoded
+with the final rotation. One toolkit confuses ``torch.svd``, which returns T, with ``torch.linalg.svd``, which returns
+T'; as a result, its error fluctuates, and its ITQ is no better than PCAH. Centering the features is essential.
 
 Cite: gong2011itq, gong2013itq
 """
