@@ -115,12 +115,14 @@ def test_every_pair_at_the_largest_distance_that_fits_a_byte():
     assert counts.items[0, 127] == counts.relevant[0, 127] == counts.items.sum() == 4099
 
 
-def test_one_label_a_row_is_counted_as_a_class():
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32, np.float64])
+def test_one_label_a_row_is_counted_as_a_class(dtype):
     classes = np.array([0, 2, 1, 2])
-    one_hot = np.eye(3, dtype=np.float32)[classes]
+    one_hot = np.eye(3, dtype=dtype)[classes]
     prepared = relevance(one_hot[:2], one_hot)
     assert prepared.same
     assert prepared.relevant(1).tolist() == [False, True, False, True]
+    assert np.array_equal(prepared.database, relevance(classes[:2], classes).database)
     assert not relevance(one_hot[:2], np.vstack([one_hot, [[1, 1, 0]]])).same
 
 
