@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -210,7 +211,7 @@ class Run:
                 self._advance(step / steps)
                 step += 1
                 self._warm = min(1.0, step / max(1.0, self.train.warmup * len(groups_of)))
-                yield replace(self._batch(split, group, ready), ends_epoch=step % len(groups_of) == 0)
+                yield self._batch(split, group, ready, ends_epoch=step % len(groups_of) == 0)
             self.epochs += 1
             self._end_epoch(step / steps)
             if self.train.patience:
@@ -284,9 +285,10 @@ class Run:
         """
         if not losses:
             raise ValueError("the loss gave no terms: return a dict such as {'pair': tensor}")
-        terms = torch.stack([term.reshape(()) for term in losses.values()])
-        total = terms.sum()
-        self._finite.add(tuple(losses), terms, total, self.progress)
+        terms = {name: term.reshape(()) if term.ndim else term for name, term in losses.items()}
+        total = reduce(torch.add, terms.values())
+        detached = {name: term.detach() for name, term in terms.items()}
+        self._finite.add(detached, total.detach(), self.progress)
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * rate(self._schedule, self.progress) * self._warm
         if not self.process_group.gathered:
@@ -301,7 +303,6 @@ class Run:
         if self.train.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
         self.scaler.step(optimizer)
-        detached = {name: term.detach() for name, term in losses.items()}
         self._logged |= detached
         self.curve.add("loss", detached)
 
@@ -379,12 +380,13 @@ class Run:
             return ((vectors[group.numpy()],) * len(views) for group in rows)
         return load_views(split, rows, seeds, views, self._to, self._workers)
 
-    def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...]) -> Batch:
+    def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...], ends_epoch: bool = False) -> Batch:
         return Batch(
             views=tuple(view.to(self.device) for view in ready),
             labels=split.labels[rows].to(self.device),
             ids=split.ids[rows].to(self.device),
             progress=self.progress,
+            ends_epoch=ends_epoch,
         )
 
     def _advance(self, progress: float) -> None:

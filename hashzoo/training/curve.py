@@ -28,7 +28,9 @@ class Curve:
         for name, value in values.items():
             total, count = self._sums.get((kind, name), (0.0, 0))
             # in double precision, since the mean of many steps of one precision loses digits
-            number = _precise(value.detach()) if isinstance(value, Tensor) else float(value)
+            value = value.detach() if isinstance(value, Tensor) else value
+            held = isinstance(value, Tensor) and value.device.type != "cpu"
+            number = _precise(value) if held else float(value)
             self._sums[kind, name] = total + number, count + 1
 
     def forget(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +14,22 @@ from hashzoo.errors import NonFiniteError
 
 @dataclass(frozen=True)
 class StepTerms:
-    """The terms (T,) of a step, by name, and their sum; the step counts from 1, and progress is from 0 to 1."""
+    """The scalar terms of a step by name, and their sum; the step counts from 1, and progress is from 0 to 1."""
 
     step: int
     progress: float
-    names: tuple[str, ...]
-    terms: Tensor
+    terms: Mapping[str, Tensor]
     total: Tensor
+
+    def error(self) -> NonFiniteError:
+        """The error that names the first term that is not finite."""
+        values = {name: float(term) for name, term in self.terms.items()}
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        name = bad[0] if bad else next(iter(values))  # terms can be finite and their sum not
+        return NonFiniteError(
+            f"loss term {name!r} is {values[name]} at step {self.step}, {self.progress:.0%} of the training; "
+            "a smaller learning rate or [train] clip often cures it"
+        )
 
 
 class FiniteCheck:
@@ -31,24 +42,19 @@ class FiniteCheck:
         self._unread: list[StepTerms] = []
         self._steps = 0
 
-    def add(self, names: tuple[str, ...], terms: Tensor, total: Tensor, progress: float) -> None:
-        """Add the terms (T,) of a step, and their sum."""
+    def add(self, terms: Mapping[str, Tensor], total: Tensor, progress: float) -> None:
+        """Add the scalar terms of a step, and their sum."""
         self._steps += 1
-        self._unread.append(StepTerms(self._steps, progress, names, terms.detach(), total.detach()))
-        if terms.device.type == "cpu":
-            self.verify()
+        if total.device.type != "cpu":
+            self._unread.append(StepTerms(self._steps, progress, terms, total))
+        elif not math.isfinite(total.item()):
+            raise StepTerms(self._steps, progress, terms, total).error()
 
     def verify(self) -> None:
-        """Read what was added. Raises NonFiniteError that names the first step and term that is not finite."""
+        """Read what was added on another device. Raises NonFiniteError for the first step that is not finite."""
         steps, self._unread = self._unread, []
         if not steps:
             return
         finite = torch.stack([step.total for step in steps]).isfinite().tolist()
         for step in (step for step, fine in zip(steps, finite, strict=True) if not fine):
-            values = dict(zip(step.names, step.terms.tolist(), strict=True))
-            bad = [name for name, fine in zip(step.names, step.terms.isfinite().tolist(), strict=True) if not fine]
-            name = bad[0] if bad else step.names[0]  # terms can be finite and their sum not
-            raise NonFiniteError(
-                f"loss term {name!r} is {values[name]} at step {step.step}, {step.progress:.0%} of the training; "
-                "a smaller learning rate or [train] clip often cures it"
-            )
+            raise step.error()
