@@ -22,7 +22,6 @@ from hashzoo_plugins.backbones.maps import width
 from hashzoo_plugins.backbones.timm import Timm
 from hashzoo_plugins.backbones.torchvision import Torchvision, chopped
 
-
 SIDE, LOCAL_SIDE = 224, 300  # of the context and the local stream in the source
 
 
@@ -84,7 +83,8 @@ def build(
     """EfficientNet-B3 and Swin-B on the same image, or any two backbones, joined with learnable weights.
 
     The context stream sees ``size`` pixels, the local one ``local_size``, by default 300 if ``size`` is 224, as in the
-    source, and otherwise ``size``. ``local`` and ``context`` are names of backbones; their weights are "default", "random" or the path of a file.
+    source, and otherwise ``size``. ``local`` and ``context`` are names of backbones; their weights are "default",
+    "random" or the path of a file.
     """
     house = load_plugins()
     if local_size is None:

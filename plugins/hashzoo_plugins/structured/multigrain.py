@@ -74,7 +74,11 @@ class MultiGrain(Head):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # the initial attention is close to 1/2
         self.hash = hash_layer(sum(depths), setting.bits, norm)
         self.grains = nn.ModuleDict(
-            {name: hash_layer(depth, grain_bits, norm) for name, depth in zip(GRAINS, depths, strict=True) if grain_bits}
+            {
+                name: hash_layer(depth, grain_bits, norm)
+                for name, depth in zip(GRAINS, depths, strict=True)
+                if grain_bits
+            }
         )
 
     def forward(self, features: Features) -> Output:

@@ -30,7 +30,6 @@ from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pointwise.dhd import DHD, proxy_scores
 from hashzoo_plugins.pointwise.views import Views
 
-
 CONFIDENCES = "the confidences of the classifier, 32 bits a class"
 
 
@@ -119,4 +118,6 @@ class SwinDualStream(Deep):
 #: The same method with the source's final ranking, for a second row on a board.
 CONFIDENT: Any = partial(SwinDualStream, ranking="weighted")
 CONFIDENT.card = replace(SwinDualStream.card, beyond=CONFIDENCES)
-CONFIDENT.__doc__ = """swin-dual-stream, ranked by Hamming distance and the classifier's confidence, as in its source."""
+CONFIDENT.__doc__ = (
+    """swin-dual-stream, ranked by Hamming distance and the classifier's confidence, as in its source."""
+)
