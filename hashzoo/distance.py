@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hashzoo.errors import UsageError
 from hashzoo.hamming.counting import Counts, concatenate_counts, hamming_counts, integer_counts
 from hashzoo.hamming.distances import masked_distances, nearest, nearest_by
 from hashzoo.hamming.packing import pack
@@ -164,11 +166,12 @@ class Hamming(PackedDistance):
     Args:
         name: Name of the code to compare: bool (B, K).
         mask: Name of a second code of each query, bool (Q, K). If given, only bits set in the query's mask count.
+        beside: Names of further codes that an index stores but this distance does not compare, for searches by them.
     """
 
-    def __init__(self, name: str, mask: str = "") -> None:
+    def __init__(self, name: str, mask: str = "", beside: Sequence[str] = ()) -> None:
         super().__init__(name)
-        self.mask = mask
+        self.mask, self.stored = mask, (name, *beside)
 
     def largest(self, bits: int) -> int:
         """The code length."""
@@ -194,6 +197,45 @@ class Hamming(PackedDistance):
             return super().nearest(query, database, k)
         rows, distances = nearest(pack(query[self.name].numpy()), database, k)
         return Ranking(torch.from_numpy(rows), torch.from_numpy(distances))
+
+
+class WeightedHamming(Distance):
+    """A weighted sum, over several codes, of the share of bits in which two codes differ.
+
+    Shares, so that codes of different lengths have the same influence at the same weight.
+
+    Args:
+        weights: Weight of each code, by name: a positive number.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self.weights, self.stored = dict(weights), tuple(weights)
+
+    def __call__(self, query: Codes, database: Codes) -> Tensor:
+        """(Q, N) float32. Rounded from float64, so that items with equal codes are at equal distance."""
+        parts = [
+            weight * Hamming(name)(query, database).double() / query[name].shape[1]
+            for name, weight in self.weights.items()
+        ]
+        return torch.stack(parts).sum(0).float()
+
+
+def hamming_of(weights: Mapping[str, float]) -> Distance:
+    """The distance for codes with weights: plain Hamming if only one weight is positive.
+
+    Raises:
+        UsageError: If a weight is negative or not finite, or if none is positive.
+
+    >>> hamming_of({"code": 0, "fine": 2}).stored, hamming_of({"code": 1, "fine": 2}).stored
+    (('fine',), ('code', 'fine'))
+    """
+    for name, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise UsageError(f"the weight of {name} is {weight:g}; choose a finite number of at least 0")
+    positive = {name: weight for name, weight in weights.items() if weight > 0}
+    if not positive:
+        raise UsageError(f"no weight is positive: {', '.join(weights) or 'no code'}; give a code a weight above 0")
+    return Hamming(next(iter(positive))) if len(positive) == 1 else WeightedHamming(positive)
 
 
 class Cosine(Distance):

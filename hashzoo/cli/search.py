@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,24 @@ def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
         sys.exit(LEFT_OUT)
 
 
+def _weights(_context: Any, _option: Any, grains: Sequence[str]) -> dict[str, float] | None:
+    """The weight of each code that --grain names; None if it is not given.
+
+    >>> _weights(None, None, ["code", "fine=0.5"])
+    {'code': 1.0, 'fine': 0.5}
+    """
+    weights: dict[str, float] = {}
+    for grain in grains:
+        name, given, weight = grain.partition("=")
+        if name in weights:
+            raise UsageError(f"--grain {name} is given twice; leave out one")
+        try:
+            weights[name] = float(weight) if given else 1.0
+        except ValueError:
+            raise UsageError(f"--grain {grain}: {weight!r} is not a number; write {name or 'fine'}=0.5") from None
+    return weights or None
+
+
 @click.command()
 @click.argument("index", metavar="MY.index", type=file_path)
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...", type=file_path)
@@ -129,6 +148,14 @@ def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
     "operation",
     type=click.Choice(["union", "intersection", "difference"]),
     help="Combine two QUERY images: what either, both, or only the first shows.",
+)
+@click.option(
+    "--grain",
+    "weights",
+    multiple=True,
+    callback=_weights,
+    metavar="CODE[=WEIGHT]",
+    help="Rank by this code of a method that stores several, such as fine; can be repeated, such as code=1 fine=0.5.",
 )
 @engine_option
 @click.option("--html", is_flag=True, help="Also write the results with their images as one page.")

@@ -19,7 +19,7 @@ def export(stored: StoredCodes, output: Path, code: str = "") -> list[Path]:
     Args:
         stored: The codes.
         output: The index file.
-        code: Name of the binary code; by default the first.
+        code: Name of the binary code; by default ``code``, or else the first.
 
     Returns:
         The files written.

@@ -62,7 +62,7 @@ def export(stored: StoredCodes, output: Path, code: str = "") -> list[Path]:
     Args:
         stored: The codes.
         output: The folder.
-        code: The binary code that the SQL indexes and its example queries; by default the first.
+        code: The binary code that the SQL indexes and its example queries; by default ``code``, or else the first.
 
     Returns:
         The folder.

@@ -82,12 +82,12 @@ class StoredCodes:
         return (self.codes(start, start + CHUNK_ROWS) for start in range(0, len(self), CHUNK_ROWS))
 
     def packed_code(self, name: str = "") -> PackedCode:
-        """A binary code by name; by default the first one. Raises UsageError if there is none."""
+        """A binary code by name; by default ``code``, or else the first one. Raises UsageError if there is none."""
         bits = {code: spec["bits"] for code, spec in self.metadata["codes"].items() if "bits" in spec}
         if not bits:
             codes = ", ".join(self.metadata["codes"])
             raise UsageError(f"{self.metadata['method']} stores no binary code, only {codes}; choose another method")
-        name = name or next(iter(bits))
+        name = name or ("code" if "code" in bits else next(iter(bits)))
         if name not in bits:
             raise UsageError(f"there is no code {name!r}; there are: {', '.join(bits)}")
         return PackedCode(name, bits[name], self.array(name))

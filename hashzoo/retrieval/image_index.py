@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hashzoo.data import image_paths
-from hashzoo.distance import PackedDistance
+from hashzoo.distance import PackedDistance, hamming_of
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.hamming.packing import pack
 from hashzoo.index import Scan
@@ -47,6 +47,7 @@ def open_index(
     engine: str = "auto",
     device: str = "cpu",
     plugins: Sequence[str] = (),
+    weights: Mapping[str, float] | None = None,
 ) -> ImageIndex:
     """Open an index that ``hashzoo index build`` wrote.
 
@@ -57,12 +58,14 @@ def open_index(
         engine: ``"exact"``, ``"faiss-flat"``, ``"faiss-ivf"``, or ``"auto"`` to choose one by the size of the index.
         device: Where queries are encoded; a name as for :func:`hashzoo.load_encoder`.
         plugins: Plugin files or modules to load. They must include every such plugin that the cell was measured with.
+        weights: Weights of stored binary codes to rank by, by name; see :meth:`ImageIndex.by`. None ranks as the method
+            does.
 
     Returns:
         The index.
 
     Raises:
-        UsageError: If there is no such file or cell, or the engine cannot search the index.
+        UsageError: If there is no such file, cell or code, or the engine cannot search the index.
         EnvironmentFailure: If the file is damaged, or the method is not the one that built the index.
     """
     stored = code_file.read(Path(file))
@@ -76,7 +79,7 @@ def open_index(
             f"{file} was built with another method than that of {encoder.cell}, so codes cannot be compared; name the "
             "cell that built it with --run, or build the index again"
         )
-    return ImageIndex(stored, encoder, None if root is None else Path(root), engine)
+    return ImageIndex(stored, encoder, None if root is None else Path(root), engine, weights)
 
 
 @final
@@ -95,14 +98,29 @@ class ImageIndex:
             way.
     """
 
-    def __init__(self, stored: StoredCodes, encoder: Encoder, root: Path | None = None, engine: str = "auto") -> None:
+    def __init__(
+        self,
+        stored: StoredCodes,
+        encoder: Encoder,
+        root: Path | None = None,
+        engine: str = "auto",
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         self.encoder, self.metadata, self._stored = encoder, stored.metadata, stored
         self.root = Path(stored.metadata["root"]) if root is None else root
         index = encoder.trained.method.index()
+        own = engines.hamming_code(index)
+        if weights is not None:
+            for name in weights:
+                stored.packed_code(name)  # refuses a name that is not that of a binary code
+            index = Scan(hamming_of(weights))
         self.integer = isinstance(index, Scan) and isinstance(index.distance, PackedDistance)
         code = self.code = engines.hamming_code(index)
         # an index that holds lists is searched through them by default
-        self.engine = engines.select_engine(engine, engines.IVF_MIN_CODES if "ivf.of" in stored.arrays else 0, code)
+        lists_fit = "ivf.of" in stored.arrays and code == own
+        self.engine = engines.select_engine(engine, engines.IVF_MIN_CODES if lists_fit else 0, code)
+        if self.engine == "faiss-ivf" and code != own:
+            raise UsageError(f"faiss-ivf searches the lists of the code {own!r}, not {code!r}; use exact")
         self._search: Callable[[Codes, int], Ranking]
         if self.engine == "exact":
             for part in stored.chunks():
@@ -129,6 +147,21 @@ class ImageIndex:
     def codes(self, row: int) -> Codes:
         """The stored codes of the image in a row: (1, K) bool, or (1, ...) values."""
         return self._stored.codes(row, row + 1)
+
+    def by(self, weights: Mapping[str, float]) -> ImageIndex:
+        """The same images, ranked by other codes that the method stores, such as those of ``multigrain.grain_bits``.
+
+        Args:
+            weights: Weight of each code, by name. With one code, distances are numbers of differing bits; with several,
+                sums of the shares of differing bits times the weights, found by an exact scan.
+
+        Returns:
+            An index that shares the stored codes with this one.
+
+        Raises:
+            UsageError: If a code does not exist or is not binary, or no weight is positive.
+        """
+        return ImageIndex(self._stored, self.encoder, self.root, weights=weights)
 
     def rank(self, queries: Codes, k: int) -> Ranking:
         """Find the nearest rows of encoded queries.

@@ -144,7 +144,8 @@ class _Check:
         """An image takes as many bits as requested."""
         index = self.method.index()
         index.add(self.codes)
-        if self.card.beyond or index.stored_bits() == self.setting.bits:
+        beyond = self.card.beyond or self.method.card.beyond  # an option of the method can add to what it stores
+        if beyond or index.stored_bits() == self.setting.bits:
             return ""
         return (
             f"{index.stored_bits()} bits per image are stored, but {self.setting.bits} were requested: "

@@ -163,9 +163,11 @@ def test_what_changes_for_one_data_set_changes_for_that_one_only():
     assert second.metrics == ["map@all/tail"]
 
 
-def test_a_ranking_that_uses_the_classifier_is_marked_on_its_row():
-    options = {"swin-dual-stream": {"ranking": "weighted"}}
-    cell, _ = measure(job_of("swin-dual-stream", train={"epochs": 1}, set=options))
+@pytest.mark.parametrize(
+    ("method", "options"), [("swin-dual-stream", {"ranking": "weighted"}), ("swin-dual-stream-c", {})]
+)
+def test_a_ranking_that_uses_the_classifier_is_marked_on_its_row(method, options):
+    cell, _ = measure(job_of(method, train={"epochs": 1}, set={method: options}))
     assert cell.facts["marks"] == "uses the classifier"
     assert cell.facts["stored_bits"] == 8 + 32 * 10
 

@@ -43,6 +43,8 @@ def test_every_command_of_the_page_runs_in_its_order(place, monkeypatch, capsys)
         words = [str(cell) if word == "CELL" else word for word in shlex.split(command)[1:]]
         if any(find_spec(NEEDS[word]) is None for word in words if word in NEEDS):
             continue
+        if words[0] == "bench" or "grains.index" in words:
+            continue  # another method, which tests/retrieval searches with the same commands
         if words[:2] == ["search", "lists.index"] and not Path("lists.index").exists():
             continue  # since faiss is not there
         main(words, standalone_mode=False)

@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 import torch
-from hashzoo_plugins.backbones.dual_stream import build, renormalised, small
+from hashzoo_plugins.backbones.dual_stream import build, renormalised, resized, small
 from hashzoo_plugins.pointwise.views import Views
 
 from hashzoo.errors import UsageError
@@ -44,6 +44,32 @@ def test_any_two_backbones_join_and_a_pair_of_pairs_is_refused():
     assert pair.weights == "random + random"
     with pytest.raises(UsageError, match=r"dual-stream cannot contain dual-stream\.small"):
         build((3, 64, 64), local="dual-stream.small")
+
+
+@pytest.mark.parametrize(
+    ("options", "local", "context"),
+    [({}, 300, 224), ({"local_size": 96}, 96, 224), ({"size": 64}, 64, 64), ({"size": 64, "local_size": 80}, 80, 64)],
+)
+def test_the_local_stream_sees_300_pixels_beside_224_or_what_is_asked_for(options, local, context):
+    pair = build((3, 32, 32), local="tiny", context="tiny", **options).eval()
+    assert pair.input.size == max(local, context)
+    seen = []
+    for stream in (pair.local, pair.context):
+        stream.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    images = torch.rand(1, 3, pair.input.size, pair.input.size)
+    with torch.no_grad():
+        pair(images)
+    assert [tuple(given.shape[2:]) for given in seen] == [(local, local), (context, context)]
+    larger = seen[0] if local >= context else seen[1]
+    assert torch.equal(larger, images)
+
+
+def test_a_stream_of_half_the_side_sees_triangular_means():
+    row = torch.tensor([0.0, 0, 8, 0, 0, 0])  # antialiased: weights 1/8, 3/8, 3/8, 1/8 of four pixels, 1/2 of three
+    image = row.expand(1, 1, 6, 6)
+    assert resized(image, None) is image
+    assert resized(image, 6) is image
+    torch.testing.assert_close(resized(image, 3)[0, 0, 0], torch.tensor([8 / 7, 3.0, 0.0]))
 
 
 def test_weights_that_no_stream_takes_and_sizes_that_one_refuses_are_named():
@@ -127,18 +153,20 @@ REAL = textwrap.dedent("""
     method.fit(part, run)
     after = [backbone.alpha, *list(backbone.context.parameters())[:1]]
     print("moved", *(not torch.equal(a, b) for a, b in zip(before, after)))
+    print("input", backbone.input.size, *backbone.sides)
     print("code", tuple(encode(run, method, part)["code"].shape))
     print("GiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """)
 
 
 @pytest.mark.slow
-def test_the_papers_pair_trains_a_step_and_encodes_at_224_pixels_within_8_gib():
+def test_the_papers_pair_trains_a_step_and_encodes_at_300_and_224_pixels_within_8_gib():
     assert resource.getpagesize() > 0  # ru_maxrss is in KiB on Linux, where this runs
     found = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, check=True).stdout
     lines = dict(line.split(" ", 1) for line in found.strip().splitlines())
     assert lines["parameters"] == "10696232 86743224 2560 48 136 1536"
     assert lines["moved"] == "True True"
+    assert lines["input"] == "300 300 224"
     assert lines["code"] == "(4, 64)"
     assert float(lines["GiB"]) < 8
 

@@ -149,6 +149,68 @@ def test_a_method_with_two_codes_is_searched_by_its_own_cascade(two_levels, phot
     assert (code, "use exact" in why) == (2, True)
 
 
+@pytest.fixture(scope="module")
+def grains(results, photos, tmp_path_factory):
+    """An index of a method with a joint code of 16 bits, and 12 for each of three grains."""
+    cell = cell_of(results, "multigrain", backbone="tiny", set={"multigrain": {"grain_bits": 12, "warmup": 1.0}})
+    file = tmp_path_factory.mktemp("grains") / "my.index"
+    assert command("index", "build", cell, photos, "-o", file) == 0
+    return file
+
+
+def found(capsys, *arguments):
+    assert command("search", *arguments, "--top", 6, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    return answer["engine"], [(hit["row"], hit["distance"]) for hit in answer["answers"][0]["found"]]
+
+
+def ordered(distances):
+    return sorted(enumerate(distances), key=lambda pair: (pair[1], pair[0]))[:6]
+
+
+def test_a_search_ranks_by_the_grains_that_it_names_with_their_weights(grains, photos, capsys):
+    query = photos / "2" / "02.png"
+    index = hashzoo.open_index(grains)
+    stored = [{name: code[0].tolist() for name, code in index.codes(row).items()} for row in range(COUNT)]
+    asked = {name: code[0].tolist() for name, code in index.encoder.encode(query).items()}
+    bits = {"code": 16, "fine": 12, "middle": 12, "coarse": 12}
+    assert {name: len(code) for name, code in stored[0].items()} == bits
+    assert code_file.read(grains).packed_code().name == "code"  # what is exported if no code is named
+
+    def differing(name, row):
+        return sum(a != b for a, b in zip(asked[name], stored[row][name], strict=True))
+
+    for name, arguments in (("code", []), ("fine", ["--grain", "fine"]), ("coarse", ["--grain", "coarse=3"])):
+        expected = ordered([differing(name, row) for row in range(COUNT)])
+        assert found(capsys, grains, query, *arguments)[1] == expected
+    mixed = [0.5 * differing("fine", row) / 12 + 2 * differing("code", row) / 16 for row in range(COUNT)]
+    engine, hits = found(capsys, grains, query, "--grain", "fine=0.5", "--grain", "code=2", "--grain", "middle=0")
+    assert engine == "exact"
+    assert [distance for _, distance in hits] == pytest.approx([distance for _, distance in ordered(mixed)], abs=1e-6)
+    assert [row for row, _ in hits] == [row for row, _ in ordered([np.float32(value) for value in mixed])]
+    again = index.by({"fine": 0.5, "code": 2}).search(query, 6)[0]
+    assert [hit.row for hit in again] == [row for row, _ in hits]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--grain", "fines"], "there is no code 'fines'; there are: coarse, code, fine, middle"),
+        (["--grain", "fine=-1"], "the weight of fine is -1; choose a finite number of at least 0"),
+        (["--grain", "fine=nan"], "the weight of fine is nan; choose a finite number of at least 0"),
+        (["--grain", "fine=0"], "no weight is positive: fine; give a code a weight above 0"),
+        (["--grain", "fine=much"], "--grain fine=much: 'much' is not a number; write fine=0.5"),
+        (["--grain", "fine", "--grain", "fine=2"], "--grain fine is given twice; leave out one"),
+        (["--grain", "fine", "--grain", "code", "--engine", "faiss-flat"], "use exact"),
+        (["--grain", "fine", "--engine", "faiss-ivf"], "the lists of the code 'code', not 'fine'; use exact"),
+    ],
+)
+def test_grains_that_cannot_be_searched_are_refused(grains, photos, capsys, arguments, why):
+    code, error = refused(capsys, "search", grains, photos / "2" / "02.png", *arguments)
+    assert code == 2
+    assert why in error
+
+
 @pytest.mark.parametrize("operation", ["union", "intersection", "difference"])
 def test_two_images_are_composed_as_the_method_composes_codes(built, photos, operation, capsys):
     a, b = photos / "0" / "00.png", photos / "1" / "01.png"

@@ -14,6 +14,7 @@ def hashzoo_methods() -> dict[str, Any]:
         "multigrain": multigrain.MultiGrainHashing,
         "sfdh": sfdh.METHOD,
         "swin-dual-stream": swin_dual_stream.SwinDualStream,
+        "swin-dual-stream-c": swin_dual_stream.CONFIDENT,
         "two-level-cam": two_level_cam.TwoLevelCAM,
     }
 

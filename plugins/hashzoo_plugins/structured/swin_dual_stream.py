@@ -7,17 +7,20 @@ Resolved: the hash layer has batch normalization, as in the source (the code of 
 "layer"``). The weak view is the teacher and gets no gradient from the distillation. Equation 11 lacks the plus between
 its two cross-entropies, and its minus must apply to both. Temperature 0.2, deviation 0.5 and the weights 0.1 and 0.1
 are those of DHD; the source gives none. The strengths of the views, 0.5 and 1, scale the probability of each transform,
-not its magnitude; the blur is defined for 224 pixels and proportional to the image. The source mentions a ranking by
-classifier confidence without a formula: ``ranking = "weighted"`` adds ``mu`` K/2 (1 - <pi_q, pi_i>) to the Hamming
-distance, "tie-break" only orders images at equal distances. Both store C additional numbers per image, use the
-classifier, and mark their rows.
+not its magnitude; the blur is defined for 224 pixels and proportional to the image. The source's final ranking combines
+the Hamming distance with the classifier's confidence, without a formula: ``ranking = "weighted"`` adds ``mu`` K/2
+(1 - <pi_q, pi_i>) to the distance, "tie-break" only orders images at equal distances. Both store C numbers of 32 bits
+per image in addition, use the classifier, and mark their rows. ``swin-dual-stream`` ranks by the codes alone, since
+other methods are compared by their codes; ``swin-dual-stream-c`` is the same network with ``ranking = "weighted"``.
 
 Cite: li2025swin, jang2022dhd
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn.functional import softmax
@@ -26,6 +29,8 @@ from hashzoo import Backbone, Batch, Card, Codes, Deep, Distance, Hamming, Index
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pointwise.dhd import DHD, proxy_scores
 from hashzoo_plugins.pointwise.views import Views
+
+CONFIDENCES = "the confidences of the classifier, 32 bits a class"
 
 
 class Confident(Distance):
@@ -83,6 +88,8 @@ class SwinDualStream(Deep):
         self.bits, self.ranking, self.mu = setting.bits, ranking, mu
         self.views = [Views(weak, flip, crop), Views(strong, flip, crop)]
         self.mark = "" if ranking == "hamming" else "uses the classifier"
+        if ranking != "hamming":
+            self.card = replace(self.card, beyond=CONFIDENCES)  # type: ignore[misc]  # what this one stores
 
     def encode(self, batch: Batch) -> Codes:
         """sgn(h) of the image itself, and the softmax over proxies if the ranking uses confidences."""
@@ -106,3 +113,11 @@ class SwinDualStream(Deep):
         if self.ranking == "hamming":
             return Scan(Hamming("code"))
         return Scan(Confident(self.mu * self.bits / 2 if self.ranking == "weighted" else 0.5))
+
+
+#: The same method with the source's final ranking, for a second row on a board.
+CONFIDENT: Any = partial(SwinDualStream, ranking="weighted")
+CONFIDENT.card = replace(SwinDualStream.card, beyond=CONFIDENCES)
+CONFIDENT.__doc__ = (
+    """swin-dual-stream, ranked by Hamming distance and the classifier's confidence, as in its source."""
+)
