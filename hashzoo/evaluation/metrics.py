@@ -21,8 +21,8 @@ A subset of the queries, or another kind of query, is named after a slash, if th
 training images, the middle third and the last third. For queries composed of two images, ``/first`` and ``/second``
 query with one of the two alone, and ``/bitwise`` with or, and, and-not of their codes. For these queries, ``/strict``
 at the end of a name gives grade 0 to items that hold a label that a difference removes, and ``/jaccard`` makes the
-Jaccard index of the label sets of query and item the gain of ``ndcg``: ``ndcg@100/first/strict``. ``/asym`` compares the relaxed
-code of a query with the bits of the items, for ``recall`` and ``factor``.
+Jaccard index of the label sets of query and item the gain of ``ndcg``: ``ndcg@100/first/strict``. ``/asym`` compares
+the relaxed code of a query with the bits of the items, for ``recall`` and ``factor``.
 
 Plugins add two kinds of metrics: functions of counts, with one value for each query, and functions of the codes
 (:class:`hashzoo.CodeMetric`), with one value for all queries.

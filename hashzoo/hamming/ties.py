@@ -186,7 +186,7 @@ def hits(counts: Counts, cut: Ints) -> Floats:
 
 
 def ndcg(counts: Counts, cut: Ints) -> Floats:
-    """Expected DCG over the first ``cut`` places by that of the ideal order; gains are 2^r - 1 or rise with the grade."""
+    """Expected DCG over the first ``cut`` places by that of the ideal order; gains are 2^r - 1 or those of counts."""
     p, grades = _places(counts, cut), graded(counts)
     table, gains = _discount(p.size), counts.gains
     if gains is None:

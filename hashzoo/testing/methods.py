@@ -289,15 +289,16 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
         multilabel: Whether images have several labels; always so for a method whose card requires it.
 
     Returns:
-        A finding per check. ``fit and encode``: both run. ``signature``: hyperparameters are keyword-only. ``rows``:
-        a code has one row per image. ``bits``: a code consists of bits. ``seeded``: two fits of one seed agree.
+        A finding per check. ``fit and encode``: both run. ``signature``: hyperparameters are keyword-only. ``rows``: a
+        code has one row per image. ``bits``: a code consists of bits. ``seeded``: two fits of one seed agree.
         ``state``: ``state_dict`` holds all that encoding needs. ``batch``: the code of an image does not depend on the
         other images of its batch. ``budget``: an image takes ``bits`` bits. ``labels``: encoding uses neither labels
         nor ids. ``inputs``: neither the training set nor batches are changed in place. ``level``: retrieval is better
         than chance on images that are easy to distinguish. ``accelerator``: ``fit`` and ``encode`` run on a GPU, which
         :func:`hashzoo.testing.accelerator.pretended_accelerator` pretends. ``process state``: no global setting
-        changes. ``collapse``: no code is that of more than half of the images, also after short trainings. ``card``: a note if the method has no card. Only ``fit and encode`` if the method cannot be fitted. No
-        exception of the method is raised, and the global state of the process is restored.
+        changes. ``collapse``: no code is that of more than half of the images, also after short trainings. ``card``: a
+        note if the method has no card. Only ``fit and encode`` if the method cannot be fitted. No exception of the
+        method is raised, and the global state of the process is restored.
     """
     threads = torch.get_num_threads()
     set_threads(threads)  # the first use of numba would change the number of torch's threads

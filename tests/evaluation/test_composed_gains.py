@@ -29,7 +29,9 @@ CODES = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]
 
 def splits(first, second, target, database, operation="difference"):
     data = synthetic_splits(multilabel=True)
-    first, second, target, database = (torch.tensor(np.array(part)).float() for part in (first, second, target, database))
+    first, second, target, database = (
+        torch.tensor(np.array(part)).float() for part in (first, second, target, database)
+    )
     labels = torch.cat([first, second])
     query = replace(data.query.take(torch.arange(len(labels))), labels=labels)
     rows = torch.arange(len(first))
@@ -69,7 +71,14 @@ def measured(data, codes, asked, kind, *names):
 def test_an_item_with_a_removed_label_has_no_strict_grade_and_a_smaller_gain(monkeypatch, kind, numba):
     monkeypatch.setenv("HASHZOO_NUMBA", numba)
     data = splits([FIRST], [SECOND], [TARGET], DATABASE)
-    names = ("ndcg@all", "ndcg@all/strict", "ndcg@all/jaccard", "ndcg@all/first/strict", "map@all/strict", "acg@2/strict")
+    names = (
+        "ndcg@all",
+        "ndcg@all/strict",
+        "ndcg@all/jaccard",
+        "ndcg@all/first/strict",
+        "map@all/strict",
+        "acg@2/strict",
+    )
     found = measured(data, CODES, [[0, 0, 0, 0]], kind, *names)
     second, fourth = 1 / math.log2(3), 1 / math.log2(5)
     plain = (1 + second + fourth) / (1 + second + 0.5)  # three items have the label a, one of them at place 4
@@ -99,7 +108,9 @@ def plain(operation, a, b, target, database, order, cut, gain):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(0, 2**31), st.sampled_from(["union", "intersection", "difference"]), st.sampled_from(["scan", "real"]))
+@given(
+    st.integers(0, 2**31), st.sampled_from(["union", "intersection", "difference"]), st.sampled_from(["scan", "real"])
+)
 def test_both_equal_plain_loops(seed, operation, kind):
     from hashzoo_plugins.datasets.composed import algebra
 

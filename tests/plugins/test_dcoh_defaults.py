@@ -62,7 +62,10 @@ def test_the_code_is_not_saturated_however_large_the_features_are():
 
 def test_terms_are_those_of_a_bit_so_that_weights_hold_at_every_length():
     torch.manual_seed(0)
-    codes, labels = torch.tanh(torch.randn(5, 6, dtype=D)), torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 1, 1]])
+    codes, labels = (
+        torch.tanh(torch.randn(5, 6, dtype=D)),
+        torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 1, 1]]),
+    )
     anchors = torch.arange(5)
     terms = MultiLevel(SEVERAL).double().terms(codes, labels.to(D), anchors)
     plain = triplets(codes, overlap(labels.to(D), "jaccard"), 3.0, anchors)

@@ -9,12 +9,19 @@ Resolved: the formulas of the papers were not available. The similarity of label
 (``similarity = "count"``: shared labels divided by the maximum in the batch). The triplet margin is proportional to the
 difference of similarities, at most K/2. Labels have a binary cross-entropy. The operators have the non-saturating loss
 against the discriminator, with detached operands, so that it trains the operators only. There is a quantization term.
-The difference is trained on the output of the union, (a or b) without b, as in the source, but queried on two codes
-directly (its eq. 3.5), which differs from the training: ``difference = "composite"`` also queries on the output of the
-union, "direct" also trains on the two codes. The weights are 1, 0.1 and 0.1. The triplet term is in bits, so for a
-network that is not pretrained ``semantic`` must be of the same magnitude, or all codes collapse into one. Triplets have
-``anchors`` random anchors per batch and all other images. ``tie`` makes union and intersection commutative;
-``query_codes = "binary"`` composes queries from stored codes.
+The weights are 1, 0.1 and 0.1.
+
+So that no rate or width makes all codes equal, as it did on scenes and photographs: the last layer has batch
+normalization before tanh, and the triplet term is divided by K. The two hidden layers have the 4,096 units of the
+paper's network only where the features have 4,096 dimensions, else 256. The operators are trained after the first tenth
+of the training (``warmup``), and the weight of their adversary rises during the next tenth.
+
+Random pairs of images rarely share a label, so the source trains the difference on the output of the union, (a or b)
+without b, but queries it on two codes directly (its eq. 3.5 and 3.6). Here the default trains it directly, on pairs of
+the batch whose difference is proper (``difference = "proper"``). "mixed" is the source's way, "composite" also queries
+on the output of the union, and "direct" trains on random pairs. ``operator = "residual"`` adds a network of two layers
+to each linear operator. Triplets have ``anchors`` random anchors per batch and all other images. ``tie`` makes union
+and intersection commutative; ``query_codes = "binary"`` composes queries from stored codes.
 
 Cite: song2020conet
 """

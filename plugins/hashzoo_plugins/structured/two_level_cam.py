@@ -4,14 +4,15 @@ A short global code finds candidates; a long local code, with one bit per featur
 the query attends to. The attention is computed from the class activation maps (CAMs) of the global bits.
 
 Resolved: the full text was not available. The local maps are a 1 x 1 convolution on the last stage, without ReLU (for
-non-negative maps every local bit would be 1). A local bit is the sign of its pooled map minus the running mean. The
-global code is linear in the pooled maps, so that CAMs are exact. Both codes are trained by the contrastive loss of DSH
-(the margin is twice their length), optionally with a classifier on each code (``classification``), without which a
-network that is not pretrained can fail to learn from pairs of images with several labels. The average CAM is the
-literal mean (``cam``; "signed" multiplies each CAM by the sign of its bit, "abs" takes absolute values). The region is
-the largest connected component above the mean (``region``, ``theta``, ``connectivity``), as in step 1 of the source,
-which its equation 2.4 contradicts. A constant map has no region; then all local bits count. The database stores both
-codes; only the query has a mask.
+non-negative maps every local bit would be 1). A local bit is the sign of its pooled map minus the running mean, and a
+global bit that of its linear map of the pooled maps minus the running mean, so that CAMs are exact; both are divided by
+their running deviation before tanh. Both codes are trained by the contrastive loss of DSH, divided by their length (the
+margin is twice the length), and by a classifier on each code (``classification``, 0 for none), without which a network
+that is not pretrained can fail to learn from pairs of images with several labels. The average CAM is the literal mean
+(``cam``; "signed" multiplies each CAM by the sign of its bit, "abs" takes absolute values). The region is the largest
+connected component above the mean (``region``, ``theta``, ``connectivity``), as in step 1 of the source, which its
+equation 2.4 contradicts. A constant map has no region; then all local bits count. The database stores both codes; only
+the query has a mask.
 
 Cite: song2017hierarchical
 """
@@ -133,14 +134,14 @@ class TwoLevel(Head):
 
 
 class TwoLevelLoss(Loss):
-    """The contrastive loss of DSH for the global and the local code, each with a margin of twice its length.
+    """The contrastive loss of DSH for the global and the local code, each a bit and with a margin of twice its length.
 
     ``classification`` is the weight of the cross-entropy of a linear classifier on each code (0: no classifiers);
     ``local_bits`` is the length of the local code of the head.
     """
 
     def __init__(
-        self, setting: Setting, *, quantization: float = 0.01, classification: float = 1.0, local_bits: int = 256
+        self, setting: Setting, *, quantization: float = 0.01, classification: float = 0.0, local_bits: int = 256
     ) -> None:
         super().__init__()
         self.quantization, self.classification, self.multilabel = quantization, classification, setting.multilabel
