@@ -44,6 +44,8 @@ class Card:
         views: Whether the method learns from augmented views of images, which stored features cannot provide.
         gathers: Whether the method's own training loop calls :meth:`hashzoo.Run.gathered`, so that several processes
             can train it.
+        collapses: Reason why a short training at a usual rate can end with one code for most images; if it is empty,
+            ``hashzoo check`` fails then.
     """
 
     kind: Literal["shallow", "deep"] = "deep"
@@ -57,6 +59,7 @@ class Card:
     single: bool = True
     views: bool = False
     gathers: bool = False
+    collapses: str = ""
 
 
 class Method(nn.Module, ABC):

@@ -12,7 +12,7 @@ from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.data.split_file import query_labels, relevant_counts
 from hashzoo.errors import UsageError
 from hashzoo.evaluation.code_metrics import code_metrics
-from hashzoo.evaluation.metrics import ASKINGS, GROUPS, ExtraMetrics, parse
+from hashzoo.evaluation.metrics import ASKINGS, GAINS, GROUPS, ExtraMetrics, parse
 from hashzoo.evaluation.scoring import class_groups
 from hashzoo.method import Deep, Method
 from hashzoo.registry.zoo import Zoo
@@ -60,7 +60,9 @@ def check_metrics(benchmark: Benchmark, zoo: Zoo, facts: MetricFacts) -> None:
     if select and facts.held_out is False:
         fix = f"give --set {name}.validation=0.1" if facts.has_validation else "use a dataset with that option"
         raise UsageError(f"train.select needs validation images, and {name} holds none out; {fix}")
-    if facts.composed is False and parts & set(ASKINGS):
+    composed = set(ASKINGS) | set(GAINS)
+    parts |= {parse(metric, extra).gain for metric in [*benchmark.metrics, *filter(None, [select])]}
+    if facts.composed is False and parts & composed:
         raise UsageError(f"{name} has no composed queries; metrics such as /{ASKINGS[0]} need a dataset that has them")
     if facts.composed and (single := code_metrics(benchmark.metrics, extra)):
         raise UsageError(f"{name} has composed queries; {next(iter(single))} is a metric of codes of single images")

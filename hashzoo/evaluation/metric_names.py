@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -39,12 +39,18 @@ _BY_NEIGHBOURS = {"recall", "factor"}
 GROUPS = ("head", "medium", "tail")
 ASKINGS = ("first", "second", "bitwise")
 ASYMMETRIC = "asym"
-_NAME = re.compile(r"(?P<family>[^@:/]+)(?:@(?P<place>all|h?\d+)(?::(?P<variant>[\w.]+))?)?(?:/(?P<part>\w+))?")
+GAINS = ("strict", "jaccard")
+_NAME = re.compile(
+    r"(?P<family>[^@:/]+)(?:@(?P<place>all|h?\d+)(?::(?P<variant>[\w.]+))?)?(?:/(?P<part>(?!strict$|jaccard$)\w+))?(?:/(?P<gain>strict|jaccard))?"
+)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A parsed metric name: the first ``cut`` ranks (None for all), or the items within ``radius``."""
+    """A parsed metric name: the first ``cut`` ranks (None for all), or the items within ``radius``.
+
+    ``gain`` is the grade of items for a composed query, if it is not the number of shared labels.
+    """
 
     name: str
     family: str
@@ -52,6 +58,7 @@ class Metric:
     radius: int | None = None
     variant: str | None = None
     part: str = ""
+    gain: str = field(default="", repr=False)
 
     @property
     def base(self) -> str:
@@ -99,18 +106,23 @@ def parse(name: str, extra: ExtraMetrics | None = None) -> Metric:
     inside = place is not None and place.startswith("h")
     if number == 0 and not inside:
         raise UsageError(f"metric {name!r}: the cut-off must be at least 1")
-    part = read["part"] or ""
-    if part and isinstance(extra.get(family), CodeMetric):
+    part, gain = read["part"] or "", read["gain"] or ""
+    if (part or gain) and isinstance(extra.get(family), CodeMetric):
         base = name.partition("/")[0]
         raise UsageError(f"metric {name!r}: {family} is one number for all queries and has no parts; use {base!r}")
     parts = (ASYMMETRIC,) if family in _BY_NEIGHBOURS else GROUPS + ASKINGS
     if part and part not in parts:
         raise UsageError(unknown_name("metric", name, [f"{name.partition('/')[0]}/{p}" for p in parts]))
+    if gain and (family in _BY_NEIGHBOURS or part in GROUPS or (gain == "jaccard" and family != "ndcg")):
+        raise UsageError(
+            f"metric {name!r} does not exist: /strict grades items for composed queries in metrics of labels, and "
+            "/jaccard only in ndcg, as in ndcg@100/jaccard"
+        )
     if variant and (family, form_of(family, variant)) == ("recall", "fF") and float(variant[1:]) < 1:
         raise UsageError(f"metric {name!r}: the factor after f must be at least 1")
     if family == "factor" and not 0 < float(variant) < 1:
         raise UsageError(f"metric {name!r}: the recall to reach must be between 0 and 1, such as 0.95")
-    return Metric(name, family, None if inside else number, number if inside else None, variant, part)
+    return Metric(name, family, None if inside else number, number if inside else None, variant, part, gain)
 
 
 def _exists(read: re.Match[str], extra: ExtraMetrics) -> bool:

@@ -19,8 +19,10 @@ factor@k:T            the F at which the mean of recall@k:fF is T, such as 0.95
 A subset of the queries, or another kind of query, is named after a slash, if the benchmark defines it:
 ``map@all/head``, ``/medium`` and ``/tail`` are means over the queries of the third of the classes with the most
 training images, the middle third and the last third. For queries composed of two images, ``/first`` and ``/second``
-query with one of the two alone, and ``/bitwise`` with or, and, and-not of their codes. ``/asym`` compares the relaxed
-code of a query with the bits of the items, for ``recall`` and ``factor``.
+query with one of the two alone, and ``/bitwise`` with or, and, and-not of their codes. For these queries, ``/strict``
+at the end of a name gives grade 0 to items that hold a label that a difference removes, and ``/jaccard`` makes the
+Jaccard index of the label sets of query and item the gain of ``ndcg``: ``ndcg@100/first/strict``. ``/asym`` compares
+the relaxed code of a query with the bits of the items, for ``recall`` and ``factor``.
 
 Plugins add two kinds of metrics: functions of counts, with one value for each query, and functions of the codes
 (:class:`hashzoo.CodeMetric`), with one value for all queries.
@@ -42,6 +44,7 @@ from hashzoo.evaluation.code_metrics import CodeMetric
 from hashzoo.evaluation.metric_names import (
     ASKINGS,
     ASYMMETRIC,
+    GAINS,
     GROUPS,
     ExtraMetrics,
     Metric,
@@ -61,6 +64,7 @@ from hashzoo.hamming.ties import Floats, chance_ap
 __all__ = [
     "ASKINGS",
     "ASYMMETRIC",
+    "GAINS",
     "GROUPS",
     "Evaluation",
     "ExtraMetrics",
@@ -99,10 +103,8 @@ def score(counts: Counts, names: Sequence[str], extra: ExtraMetrics | None = Non
 def _score(counts: Counts, metric: Metric, extra: ExtraMetrics) -> Floats:
     if metric.target is not None:
         raise UsageError(f"metric {metric.name!r} is one number for all queries; only a benchmark measures it")
-    if metric.part:
-        raise UsageError(
-            f"metric {metric.name!r} needs a benchmark, which defines {metric.part!r}; use {metric.base!r}"
-        )
+    if needed := metric.part or metric.gain:
+        raise UsageError(f"metric {metric.name!r} needs a benchmark, which defines {needed!r}; use {metric.base!r}")
     positives = counts.positives
     if isinstance(own := extra.get(metric.family), CodeMetric):
         raise UsageError(f"metric {metric.name!r} is computed from codes, not counts; only a benchmark measures it")

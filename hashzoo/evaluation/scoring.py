@@ -14,8 +14,9 @@ from torch import Tensor
 from hashzoo.distance import on_cpu
 from hashzoo.errors import NonFiniteError
 from hashzoo.evaluation.code_metrics import CodeSample, code_metrics
-from hashzoo.evaluation.metrics import GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarize
+from hashzoo.evaluation.metrics import GAINS, GROUPS, Evaluation, needs_grades, parse, pr_curve, score, summarize
 from hashzoo.hamming.relevance import Relevance, relevance
+from hashzoo.hamming.relevance import graded as graded_relevance
 from hashzoo.index import Index
 from hashzoo.method import Method
 from hashzoo.run import Run
@@ -163,22 +164,23 @@ def score_queries(
     parsed = {name: metric for name in ranking if not (metric := parse(name, extra)).by_neighbours}
     if not data.labelled:
         return Evaluation({}, {}, 0), {}
-    found: dict[str, Evaluation] = {}
+    found: dict[tuple[str, str], Evaluation] = {}
     curve: dict[str, np.ndarray[Any, Any]] = {}
-    for part, codes in queries.items():
-        names = [m.base for m in parsed.values() if (m.part if m.part not in GROUPS else "") == part]
-        if names or not part:
-            names = names or ["map@all"]
-            found[part], by_distance = evaluate_index(index, codes, data, tuple(dict.fromkeys(names)), extra)
+    for part, gain in [(part, gain) for gain in ("", *GAINS) for part in queries]:
+        kind = part, gain
+        names = [m.base for m in parsed.values() if (m.part if m.part not in GROUPS else "", m.gain) == kind]
+        if names or kind == ("", ""):
+            distinct = tuple(dict.fromkeys(names or ["map@all"]))
+            found[kind], by_distance = evaluate_index(index, queries[part], data, distinct, extra, gain)
             curve = curve or by_distance
     members = class_groups(data) if any(m.part in GROUPS for m in parsed.values()) else {}
     per_query = {}
     for name, metric in parsed.items():
         if metric.part in GROUPS:
-            per_query[name] = np.where(members[metric.part], found[""].per_query[metric.base], np.nan)
+            per_query[name] = np.where(members[metric.part], found["", ""].per_query[metric.base], np.nan)
         else:
-            per_query[name] = found[metric.part].per_query[metric.base]
-    return replace(summarize([per_query]), excluded=found[""].excluded), curve
+            per_query[name] = found[metric.part, metric.gain].per_query[metric.base]
+    return replace(summarize([per_query]), excluded=found["", ""].excluded), curve
 
 
 def split_relevance(data: Splits) -> Relevance:
@@ -188,10 +190,36 @@ def split_relevance(data: Splits) -> Relevance:
     return relevance(*(side.numpy() for side in labels), multi_hot=data.multilabel)
 
 
+def composed_relevance(data: Splits, gain: str, rows: slice) -> tuple[Relevance, np.ndarray[Any, Any] | None]:
+    """The grades of the database for some composed queries by a gain of ``GAINS``, and the gains of these grades.
+
+    For "strict", the grade is the number of shared labels, or 0 for an item with a label that the difference removes:
+    one of the second image that the query does not have. For "jaccard", the grades number the different indices.
+    """
+    target = (data.query.labels if data.pairs is None else data.pairs.labels)[rows]
+    database = data.database.labels
+    shared = (target @ database.T).numpy().astype(np.int64)  # (Q, N)
+    if gain == "strict":
+        if data.pairs is not None and data.pairs.operation == "difference":
+            removed = (data.query.labels[data.pairs.second[rows]] > target).to(target)
+            shared[(removed @ database.T).numpy() > 0] = 0
+        return graded_relevance(shared, max(1, int(shared.max()))), None
+    either = target.sum(1)[:, None].numpy() + database.sum(1)[None].numpy() - shared
+    gains, levels = np.unique(np.round(shared / np.maximum(either, 1), 12), return_inverse=True)
+    if gains[0] > 0:  # grade 0 is that of items that share nothing
+        gains, levels = np.concatenate([[0.0], gains]), levels + 1
+    return graded_relevance(levels.reshape(shared.shape), max(1, len(gains) - 1)), gains
+
+
 def evaluate_index(
-    index: Index, query: Codes, data: Splits, metrics: tuple[str, ...], extra: dict[str, Callable[..., Any]]
+    index: Index,
+    query: Codes,
+    data: Splits,
+    metrics: tuple[str, ...],
+    extra: dict[str, Callable[..., Any]],
+    gain: str = "",
 ) -> tuple[Evaluation, dict[str, np.ndarray[Any, Any]]]:
-    """The metrics of one kind of query, and, for integer distances, arrays (K + 1,) by distance.
+    """The metrics of one kind of query with one kind of grade, and, for integer distances, arrays (K + 1,) by distance.
 
     ``pr_precision`` and ``pr_recall`` are means within each radius; ``distances_relevant`` and ``distances_other`` are
     the distributions of the distance between a query and an item that share a label, or do not. Metrics within a radius
@@ -203,7 +231,9 @@ def evaluate_index(
     chunks, curves, excluded, pairs = [], [], 0, np.zeros(())  # (2, K + 1)
     for start in range(0, len(prepared), CHUNK):
         rows = slice(start, start + CHUNK)
-        counts = index.counts({n: v[rows] for n, v in query.items()}, prepared[rows], graded)
+        asked, gains = composed_relevance(data, gain, rows) if gain else (prepared[rows], None)
+        counts = index.counts({n: v[rows] for n, v in query.items()}, asked, graded)
+        counts = replace(counts, gains=gains)
         usable = metrics if counts.hamming else [name for name in metrics if name not in by_radius]
         refused = {name: np.full(len(counts), np.nan) for name in by_radius if not counts.hamming}
         chunks.append((score(counts, usable, extra) if usable else {}) | refused)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.hamming.packing import ONES, Ints, Words, check_codes, compiled_loops, ones, words, words_by_column
-from hashzoo.hamming.relevance import Neighbours, Relevance
+from hashzoo.hamming.relevance import Graded, Neighbours, Relevance
 
 _LONGEST_SHORT = 127  # bits: distance and relevance together still fit a byte
 _ITEMS = 1 << 18  # database items counted at a time: their 64-bit codes and labels stay in the cache
@@ -34,12 +34,14 @@ class Counts:
         grades: (Q, G, R + 1) int64, items by grade 0..R; None unless counted with ``graded``.
         hamming: If True, group g holds the items at Hamming distance g. If False, the groups of a query are its
             distinct distances in increasing order, and rows with fewer groups end in empty ones.
+        gains: (R + 1,) float64, the gain of each grade in ``ndcg``; None for 2^r - 1.
     """
 
     items: Ints
     relevant: Ints
     grades: Ints | None
     hamming: bool
+    gains: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -121,7 +123,8 @@ def hamming_counts(
         items = slice(start, start + _ITEMS)
         _add_counts(table, queries, words_by_column(database_packed[items]), bits, relevance.among(items), highest)
     if isinstance(relevance, Neighbours) and compiled_loops() is not None:
-        _move_listed(table, _listed_distances(query_packed, database_packed, relevance.rows), bits + 1)
+        listed = _listed_distances(query_packed, database_packed, relevance.rows)
+        _move_listed(table, listed, bits + 1, _levels(relevance, highest))
     levels = table.reshape(len(queries), highest + 1, bits + 1)
     return Counts(
         items=levels.sum(axis=1),
@@ -156,12 +159,18 @@ def _listed_distances(
     return found
 
 
-def _move_listed(table: Ints, distances: NDArray[np.int64], groups: int) -> None:
-    """Move items at these distances (Q, k) from grade 0 to grade 1 of a table (Q, grades * groups)."""
+def _levels(relevance: Neighbours, highest: int) -> NDArray[np.int64]:
+    """(Q, k) grades of listed items, at most ``highest``."""
+    ones = np.ones_like(relevance.rows)
+    return np.minimum(relevance.levels, highest) if isinstance(relevance, Graded) else ones
+
+
+def _move_listed(table: Ints, distances: NDArray[np.int64], groups: int, levels: NDArray[np.int64]) -> None:
+    """Move items at these distances (Q, k) from grade 0 to their grades (Q, k) in a table (Q, grades * groups)."""
     query, place = np.nonzero(distances >= 0)
     at = distances[query, place]
     np.subtract.at(table, (query, at), 1)
-    np.add.at(table, (query, at + groups), 1)
+    np.add.at(table, (query, at + groups * levels[query, place]), 1)
 
 
 def _labels(relevance: Relevance) -> tuple[bool, NDArray[np.uint8], NDArray[np.uint8]]:
@@ -212,7 +221,8 @@ def _integer_tables(distances: NDArray[Any], groups: int, relevance: Relevance, 
         valid = bool(loops.count_integers(given, _labels(relevance), grades - 1, loops.threads(), tables))
         if valid and isinstance(relevance, Neighbours):
             listed = np.take_along_axis(distances, relevance.rows.clip(min=0), axis=1).astype(np.int64)
-            _move_listed(tables, np.where(relevance.rows >= 0, listed, -1), groups)
+            listed = np.where(relevance.rows >= 0, listed, -1)
+            _move_listed(tables, listed, groups, _levels(relevance, grades - 1))
     elif valid := bool(distances.min() >= 0 and distances.max() < groups):
         for q, row in enumerate(distances):
             grade = relevance.grades(q) if grades > 2 else relevance.relevant(q)

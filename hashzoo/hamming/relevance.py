@@ -97,6 +97,42 @@ class Neighbours(Relevance):
         return found
 
 
+@dataclass(frozen=True)
+class Graded(Neighbours):
+    """Relevant items given as lists of rows with their grades; made by :func:`graded`.
+
+    Attributes:
+        levels: (Q, k) int64 grade, at least 1, of each listed item.
+    """
+
+    levels: NDArray[np.int64]
+
+    def __getitem__(self, queries: slice) -> Graded:
+        return replace(self, query=self.query[queries], rows=self.rows[queries], levels=self.levels[queries])
+
+    def grades(self, row: int) -> Ints:
+        """(N,) the grade of each item, 0 for one that is not in the list of the query in this row."""
+        found = np.zeros(self.items, np.int64)
+        listed = self.rows[row] >= 0
+        found[self.rows[row][listed]] = self.levels[row][listed]
+        return found
+
+
+def graded(grades: NDArray[np.int64], highest: int) -> Graded:
+    """Prepare grades (Q, N), from 0 to ``highest``, of all items for counting; items of grade 1 or more are relevant.
+
+    >>> graded(np.array([[2, 0, 1], [0, 0, 0]]), 2).grades(0)
+    array([2, 0, 1])
+    """
+    longest = max(1, int((grades > 0).sum(axis=1).max()))
+    rows, levels = (np.full((len(grades), longest), value, np.int64) for value in (-1, 0))
+    for q, row in enumerate(grades):
+        listed = np.flatnonzero(row)
+        rows[q, : len(listed)], levels[q, : len(listed)] = listed, row[listed]
+    none = np.zeros((0, grades.shape[1]), np.uint8)
+    return Graded(np.zeros((len(grades), 0), np.uint8), none, False, highest, rows, levels)
+
+
 def neighbours(rows: Any, items: int) -> Neighbours:
     """Prepare lists of relevant items for counting.
 

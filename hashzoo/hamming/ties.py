@@ -186,9 +186,11 @@ def hits(counts: Counts, cut: Ints) -> Floats:
 
 
 def ndcg(counts: Counts, cut: Ints) -> Floats:
-    """Expected DCG over the first ``cut`` places, gains 2^r - 1, by that of the ideal order."""
+    """Expected DCG over the first ``cut`` places by that of the ideal order; gains are 2^r - 1 or those of counts."""
     p, grades = _places(counts, cut), graded(counts)
-    table, gains = _discount(p.size), np.exp2(np.arange(grades.shape[2], dtype=np.float64)) - 1
+    table, gains = _discount(p.size), counts.gains
+    if gains is None:
+        gains = np.exp2(np.arange(grades.shape[2], dtype=np.float64)) - 1
     dcg = (_divide(grades @ gains, p.items) * _between(table, p.start, p.stop)).sum(axis=1)
     falling = grades.sum(axis=1)[:, ::-1]
     stop = np.minimum(np.cumsum(falling, axis=1), cut[:, None])

@@ -49,14 +49,19 @@ class Syntax:
         return [part for part in self.parts if isinstance(part, ImportedName)]
 
 
+#: Arguments by keyword whose texts only describe: of a composed method, and of a card.
+TEXTS = ("doc", "collapses")
+
+
 @lru_cache(maxsize=512)
 def reduced(source: bytes, name: str, package: str) -> Syntax:
     """The syntax of a module's source without what cannot change a score.
 
     Removed are docstrings and other expressions that are constants, ``pass``, annotations, the messages of ``raise``
-    and ``assert``, ``doc=`` texts, imports of hashzoo and ``if TYPE_CHECKING:`` blocks. An annotated name in the body
-    of a class remains, since it can be a field of a dataclass. Each import binds one name, adjacent imports are sorted
-    by that name, and imports of other packages count the same in a function as at the top. Raises SyntaxError.
+    and ``assert``, ``doc=`` and ``collapses=`` texts, imports of hashzoo and ``if TYPE_CHECKING:`` blocks. An annotated
+    name in the body of a class remains, since it can be a field of a dataclass. Each import binds one name, adjacent
+    imports are sorted by that name, and imports of other packages count the same in a function as at the top. Raises
+    SyntaxError.
 
     Args:
         source: The text of the module.
@@ -93,7 +98,7 @@ def joined(modules: Mapping[str, Syntax]) -> str:
 
 
 def _reduce(node: ast.AST) -> None:
-    """Remove annotations, messages and ``doc=`` texts of one node."""
+    """Remove annotations, messages and texts of the arguments ``TEXTS`` of one node."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         node.returns = None
     elif isinstance(node, ast.arg):
@@ -108,7 +113,7 @@ def _reduce(node: ast.AST) -> None:
                 elif _is_text(value):
                     setattr(one, name, ast.Constant(""))
     elif isinstance(node, ast.Call):
-        node.keywords = [word for word in node.keywords if not (word.arg == "doc" and _is_text(word.value))]
+        node.keywords = [word for word in node.keywords if not (word.arg in TEXTS and _is_text(word.value))]
 
 
 def _is_text(value: object) -> bool:

@@ -32,6 +32,8 @@ _PARTS = {
     "first": "with the first of the two images alone as the query",
     "second": "with the second of the two images alone as the query",
     "bitwise": "with the bitwise or, and, or and-not of the two codes as the query",
+    "strict": "with grade 0 for an item that holds a label which the difference removes",
+    "jaccard": "with the Jaccard index of the labels of query and item as gain",
     "selected": "of the epoch that was best on validation images",
 }
 _VARIANTS = {
@@ -56,6 +58,9 @@ comparison with published tables), for queries of the third of classes with the 
 ranking')
     >>> describe_metric("empty@h2")
     'share of queries without a result within Hamming distance 2; lower is better'
+    >>> describe_metric("map@all/first/strict").partition(", ")[2]
+    'with the first of the two images alone as the query, with grade 0 for an item that holds a label which the \
+difference removes'
     >>> describe_metric("validation map@all")
     'mean average precision of the whole ranking, of the validation images as queries'
     """
@@ -63,7 +68,7 @@ ranking')
         return describe_metric(name.removeprefix(VALIDATION), extra) + ", of the validation images as queries"
     if by_neighbours(name):
         return _describe_neighbours(parse(name.removesuffix("/selected")))
-    base, _, part = name.partition("/")
+    base, *parts = name.split("/")
     family, _, cutoff = base.partition("@")
     cutoff, _, variant = cutoff.partition(":")
     if family in _FAMILIES:
@@ -78,7 +83,7 @@ ranking')
         names = {"all": "whole ranking", "1": "first result"}
         text += f" of the {names.get(cutoff, f'first {cutoff} results')}"
     text += _VARIANTS.get(variant, "")
-    return text + (f", {_PARTS.get(part, part)}" if part else "")
+    return text + "".join(f", {_PARTS.get(part, part)}" for part in parts)
 
 
 def _describe_neighbours(metric: Metric) -> str:

@@ -20,6 +20,7 @@ from hashzoo.evaluation.scoring import encode
 from hashzoo.hamming.counting import distance_counts
 from hashzoo.hamming.packing import set_threads
 from hashzoo.hamming.relevance import relevance
+from hashzoo.index import Index
 from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.testing.accelerator import problem_on_accelerator
@@ -30,7 +31,7 @@ from hashzoo.types import Codes, Splits
 
 CHECKS: tuple[str, ...] = (
     "signature", "rows", "bits", "seeded", "state", "batch", "budget", "labels", "inputs", "level",
-    "accelerator",
+    "accelerator", "collapse",
 )  # fmt: skip
 NO_CARD = (
     "no card is given, so the method counts as deep and trained on class labels; declare otherwise with "
@@ -38,6 +39,9 @@ NO_CARD = (
 )
 FLOAT_NOISE = 0.005  # share of bits that can differ because sums were computed in another order
 ACCELERATED = 96  # training images of the fit on the accelerator
+#: Several labels, bits and rate of the short trainings after which codes must differ.
+SHORT = ((False, 16, 1e-2), (False, 64, 1e-4), (True, 16, 1e-4), (True, 64, 1e-2))
+MOST = 0.5  # largest share of images that may have one code
 MARGIN = 1.25  # multiple of the chance level that an informative code exceeds
 
 
@@ -199,6 +203,26 @@ class _Check:
             "make sure that fit trains the method and that encode uses the result"
         )
 
+    def check_collapse(self) -> str:
+        """No code is that of most images, also after short trainings at high and low rates; not for shallow methods."""
+        if self.card.collapses or not self.card.informative:
+            return ""
+        if self.card.kind == "shallow":
+            share = most_frequent(self.method.index(), self.codes, self.setting.bits)
+            return "" if share <= MOST else f"{share:.0%} of the images have one code: center what is binarized"
+        for multilabel, bits, rate in SHORT:
+            if not (self.card.multilabel if multilabel else self.card.single):
+                continue
+            share = share_of_one_code(self.factory, bits, multilabel, rate, epochs=1 if self.card.views else 2)
+            if share > MOST:
+                labels = "several labels" if multilabel else "one label"
+                return (
+                    f"{share:.0%} of images with {labels} have one code of {bits} bits after a short training at the "
+                    f"rate {rate:g}: normalize what tanh and the loss receive, such as with BatchNorm1d, or give the "
+                    "reason in Card(collapses=...)"
+                )
+        return ""
+
     def check_accelerator(self) -> str:
         """fit and encode run on an accelerator."""
         return problem_on_accelerator(partial(fit_and_encode, self.factory, self.data, self.setting.bits))
@@ -212,6 +236,27 @@ def fit_and_encode(factory: Callable[..., Method], data: Splits, bits: int, devi
     method = factory(data.setting(bits), backbone).to(run.device).train()
     method.fit(few, run)
     return encode(run, method.eval(), data.query)
+
+
+def share_of_one_code(
+    factory: Callable[..., Method], bits: int, multilabel: bool, rate: float, epochs: int = 2
+) -> float:
+    """The share of the images that have the most frequent code, after a training on the small synthetic dataset."""
+    data = synthetic_splits(multilabel)
+    torch.manual_seed(0)
+    backbone = Probe()
+    method = factory(data.setting(bits), backbone).train()
+    run = Run(Budget(epochs=epochs, batch=16, lr=rate), 0, to=backbone.input)  # type: ignore[call-arg]
+    method.fit(data.train, run)
+    return most_frequent(method.eval().index(), encode(run, method, data.database), bits)
+
+
+def most_frequent(index: Index, codes: Codes, bits: int) -> float:
+    """The largest share of images with one code, of the codes of ``bits`` bits or more that an index keeps."""
+    names = index.reads() or tuple(codes)
+    kept = [v for n, v in codes.items() if n in names and v.dtype == torch.bool and v.ndim == 2 and v.shape[1] >= bits]
+    counts = [torch.unique(code, dim=0, return_counts=True)[1] for code in kept]
+    return max((float(count.max() / count.sum()) for count in counts), default=0.0)
 
 
 def _type_name(value: object) -> str:
@@ -245,15 +290,16 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
         multilabel: Whether images have several labels; always so for a method whose card requires it.
 
     Returns:
-        A finding per check. ``fit and encode``: both run. ``signature``: hyperparameters are keyword-only. ``rows``:
-        a code has one row per image. ``bits``: a code consists of bits. ``seeded``: two fits of one seed agree.
+        A finding per check. ``fit and encode``: both run. ``signature``: hyperparameters are keyword-only. ``rows``: a
+        code has one row per image. ``bits``: a code consists of bits. ``seeded``: two fits of one seed agree.
         ``state``: ``state_dict`` holds all that encoding needs. ``batch``: the code of an image does not depend on the
         other images of its batch. ``budget``: an image takes ``bits`` bits. ``labels``: encoding uses neither labels
         nor ids. ``inputs``: neither the training set nor batches are changed in place. ``level``: retrieval is better
         than chance on images that are easy to distinguish. ``accelerator``: ``fit`` and ``encode`` run on a GPU, which
         :func:`hashzoo.testing.accelerator.pretended_accelerator` pretends. ``process state``: no global setting
-        changes. ``card``: a note if the method has no card. Only ``fit and encode`` if the method cannot be fitted. No
-        exception of the method is raised, and the global state of the process is restored.
+        changes. ``collapse``: no code is that of more than half of the images, also after short trainings. ``card``: a
+        note if the method has no card. Only ``fit and encode`` if the method cannot be fitted. No exception of the
+        method is raised, and the global state of the process is restored.
     """
     threads = torch.get_num_threads()
     set_threads(threads)  # the first use of numba would change the number of torch's threads

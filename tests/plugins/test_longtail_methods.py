@@ -504,3 +504,37 @@ def test_a_bad_beta_and_a_single_prototype_are_refused():
         ClassBalanced(setting(), beta=1.0)
     with pytest.raises(ValueError, match="at least two classes"):
         Hybrid(setting(1), contrast="prototypes")
+
+
+@pytest.mark.parametrize("loss", [BalancedContrast, ClassBalanced, Hybrid, Targeted])
+def test_a_loss_in_float64_has_no_constant_of_float32(loss):
+    torch.manual_seed(0)
+    options = {"beta": 0.9} if loss is ClassBalanced else {}
+    made = loss(setting(classes=3, bits=4, counts=[7, 3, 1]), **options).double()
+    code = torch.tanh(torch.randn(6, 4, dtype=D)).requires_grad_()
+    shown = batch(torch.tensor([0, 0, 1, 0, 2, 1]), of=3, progress=0.2)
+    total = sum(made(Output(code), replace(shown, labels=shown.labels.double())).values())
+    assert total.dtype == D
+    if loss is ClassBalanced:
+        exact = [(1 - 0.9) / (1 - 0.9**n) for n in (7, 3, 1)]
+        y = shown.labels.argmax(1)
+        log_p = torch.log_softmax(made.classifier(code), 1).detach()
+        expected = -sum(exact[c] * float(log_p[i, c]) for i, c in enumerate(y.tolist())) / 6
+        assert float(total.detach()) == pytest.approx(expected, abs=1e-14)
+    if loss is BalancedContrast:
+        prior = torch.tensor([math.log(n / 11) for n in (7, 3, 1)], dtype=D)
+        log_p = torch.log_softmax(made.classifier(code) + prior, 1).detach()
+        expected = -sum(float(log_p[i, c]) for i, c in enumerate(shown.labels.argmax(1).tolist())) / 6
+        found = made(Output(code), replace(shown, labels=shown.labels.double()))["classification"]
+        assert float(found.detach()) == pytest.approx(expected, abs=1e-14)
+
+
+def test_weights_of_positives_take_the_type_of_what_they_weigh_and_are_the_same_numbers_in_float32():
+    classes, images = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 0, 2, 3])
+    for made in (lambda *dtype: same(classes, *dtype), lambda *dtype: k_positive(classes, images, 1, *dtype)):
+        single, wide = made(torch.float32), made(D)
+        assert torch.equal(single, made())
+        assert (single.dtype, wide.dtype, made(torch.float16).dtype) == (torch.float32, D, torch.float32)
+        thirds = (wide - single.double()).abs().max()
+        assert 0 <= float(thirds) < 1e-7
+    assert float(same(torch.tensor([0, 0, 0, 0]), D)[0, 1]) == 1 / 3

@@ -430,18 +430,20 @@ def test_of_two_components_as_large_the_first_in_raster_order_is_taken():
 
 
 def test_the_two_level_loss_is_half_the_contrastive_one_of_each_level():
-    terms = TwoLevelLoss(SETTING)(Output(U, extra={"local": Z}), batch(Y))
-    near(terms["global pair"], 2.5066666667 / 2)
-    near(terms["local pair"], float(upper(contrastive(Z, batch(Y).similar, 8.0)).mean()) / 2)
+    terms = TwoLevelLoss(SETTING, classification=0.0)(Output(U, extra={"local": Z}), batch(Y))
+    near(terms["global pair"], 2.5066666667 / 2 / 4)  # a bit: divided by the length of the code
+    near(terms["local pair"], float(upper(contrastive(Z, batch(Y).similar, 8.0)).mean()) / 2 / 4)
+    near(terms["global quantization"], 0.01 * sum(abs(abs(float(u)) - 1) for u in U.flatten()) / U.numel())
     with pytest.raises(ValueError, match="use the head two-level"):
-        TwoLevelLoss(SETTING)(Output(U), batch(Y))
+        TwoLevelLoss(SETTING, classification=0.0)(Output(U), batch(Y))
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_the_classifiers_of_two_level_add_their_cross_entropy_and_learn(multilabel):
     setting = Setting(4, 2, multilabel, torch.tensor([2, 1]), 3)
     torch.manual_seed(0)
-    plain, loss = TwoLevelLoss(setting), TwoLevelLoss(setting, classification=3.0, local_bits=4).double()
+    plain = TwoLevelLoss(setting, classification=0.0)
+    loss = TwoLevelLoss(setting, classification=3.0, local_bits=4).double()
     output = Output(Z, extra={"local": Z * 0.5})
     terms = loss(output, batch(Y))
     assert terms.keys() - plain(output, batch(Y)).keys() == {"global classification", "local classification"}
@@ -474,9 +476,13 @@ def test_two_level_codes_are_those_of_their_definition():
         images = next(iter(run.blank(data.query))).images
         output = method.head(method.backbone(images))
         g = output.extra["maps"].mean((2, 3))
-        z = g @ method.head.hash.weight.T + method.head.hash.bias  # linear after pooling, so that a CAM is exact
+        z = g @ method.head.hash.weight.T  # linear after pooling, so that a CAM is exact
+        norm = method.head.global_norm
+        shares = (z - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+        cams = torch.einsum("kc,bchw->bkhw", method.head.weight(), output.extra["maps"])
     assert torch.equal(codes["local"], g >= method.head.norm.running_mean)
-    assert torch.equal(codes["global"], z >= 0)
+    assert torch.equal(codes["global"], z >= norm.running_mean)
+    near(cams.mean((2, 3)) - norm.running_mean / (norm.running_var + norm.eps).sqrt(), shares, places=1e-4)
 
 
 # --- D. DCOH ---------------------------------------------------------------------------------------------------------
@@ -604,10 +610,10 @@ def test_what_the_discriminator_says_never_reaches_the_network():
 def test_an_empty_intersection_is_left_out_and_an_empty_label_set_is_refused():
     data = synthetic_splits(multilabel=True)
     method = DCOH(data.setting(8), Probe(), hidden=16)
-    a = torch.randn(2, 8)
-    of_a, of_b = torch.eye(6)[[0, 1]], torch.eye(6)[[0, 2]]
-    codes, labels = method.composed(a, a, of_a, of_b)
-    assert len(codes) == len(labels) == 2 + 1 + 2
+    h, labels = torch.randn(4, 8), torch.eye(6)[[0, 1, 0, 2]]
+    every = torch.tensor([0, 1]), torch.tensor([2, 3])  # one pair shares a label
+    codes, sets = method.composed(h, labels, every, every)
+    assert len(codes) == len(sets) == 2 + 1 + 2
     with pytest.raises(ValueError, match="at least one label per image"):
         overlap(torch.zeros(2, 3), "jaccard")
 
@@ -659,19 +665,19 @@ def test_side_information_of_composed_queries_is_no_bit():
 def test_a_difference_is_asked_as_the_option_says():
     data = synthetic_splits(multilabel=True)
     asked, trained = {}, {}
-    for kind in ("mixed", "composite", "direct"):
+    for kind in ("mixed", "composite", "direct", "proper"):
         method = DCOH(data.setting(4), Probe(), hidden=16, difference=kind)
         method.operators = operators().float()
         a, b = ({"code": h >= 0, "relaxed": h.float()} for h in (H1, H2))
         asked[kind] = method.compose("difference", a, b)["code"]
-        both = torch.tensor([[1.0, 1, 0]]), torch.tensor([[0, 1.0, 1]])
-        codes, labels = method.composed(H1.float(), H2.float(), *both)
+        both, pair = torch.tensor([[1.0, 1, 0], [0, 1.0, 1]]), (torch.tensor([0]), torch.tensor([1]))
+        codes, labels = method.composed(torch.cat([H1, H2]).float(), both, pair, pair)
         trained[kind] = codes[-1], labels[-1].tolist()
     own = operators()
     direct, composite = (own("difference", h, H2) for h in (H1, own("union", H1, H2)))
-    for kind, expected in (("mixed", direct), ("composite", composite), ("direct", direct)):
+    for kind, expected in (("mixed", direct), ("composite", composite), ("direct", direct), ("proper", direct)):
         assert torch.equal(asked[kind], expected >= 0), kind
-    for kind, expected in (("mixed", composite), ("composite", composite), ("direct", direct)):
+    for kind, expected in (("mixed", composite), ("composite", composite), ("direct", direct), ("proper", direct)):
         near(trained[kind][0].double(), expected[0])
         assert trained[kind][1] == [1.0, 0.0, 0.0]
 
@@ -823,7 +829,7 @@ def test_gradients_are_finite_at_the_corners_and_agree_with_finite_differences(s
     made = {
         "sfdh": (centered, torch.eye(3, dtype=D)),
         "contrastive": (Contrastive(three, quantization=0.01), several),
-        "two-level": (TwoLevelLoss(three), several),
+        "two-level": (TwoLevelLoss(three, local_bits=4).double(), several),
         "dcoh": (MultiLevel(three).double(), several),
         "dhd": (DHD(three).double(), several),
         "dhn-e": (DHNE(three), several),

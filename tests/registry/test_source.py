@@ -105,6 +105,7 @@ SAME = {
     "an error text without names": edited('f"{margin} is not a margin"', '"not a margin"'),
     "a text of an assertion": edited(', "no images"', ""),
     "the text that describes a method": edited('doc="a method"', 'doc="the method"'),
+    "the reason of a card": edited('doc="a method")', 'doc="a method", collapses="why")'),
     "pass": edited("    card = None\n", "    card = None\n    pass\n"),
     "quotes and brackets": edited('{"pair": scale, ', "{('pair'): (\n  scale), "),
     "digits": edited("0.5", "5_0e-2"),

@@ -76,15 +76,18 @@ class BalancedContrast(Loss):
         self.classifier = nn.Linear(setting.bits, setting.classes)
         self.projection, self.centring = projection(setting.bits), projection(setting.bits)
         counts = setting.class_counts.clamp(min=1).double()
-        self.register_buffer("log_prior", (counts / counts.sum()).log().float())  # (C,)
+        self._exact = (counts / counts.sum()).log()  # (C,), for losses in float64
+        self.register_buffer("log_prior", self._exact.float())
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``classification``, ``contrast`` and ``quantization`` of (B, K) codes of one view or two."""
         codes, classes, _ = two_views.together(output, batch)
         z = normalize(self.projection(codes), dim=1)
         centers = normalize(self.centring(self.classifier.weight), dim=1)
+        logits = self.classifier(codes)
+        log_prior = self._exact.to(logits) if logits.dtype == torch.float64 else self.log_prior
         terms = {
-            "classification": cross_entropy(self.classifier(codes) + self.log_prior, classes),
+            "classification": cross_entropy(logits + log_prior, classes),
             "contrast": balanced_contrast(z, centers, classes, self.temperature),
             "quantization": quantization(codes),
         }

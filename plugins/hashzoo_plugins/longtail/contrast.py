@@ -25,18 +25,21 @@ def contrast(z: Tensor, keys: Tensor, drawn: Tensor, temperature: float, divisor
     return losses.sum() / (drawn.sum(1) > 0).sum().clamp(min=1)
 
 
-def same(classes: Tensor) -> Tensor:
+def same(classes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """(M, M) weights of supervised contrast: 1 / |P_i| for each other image of the class of the anchor.
+
+    They have the type ``dtype`` of the compared vectors, or float32 if that is wider.
 
     >>> same(torch.tensor([0, 0, 0, 1]))[[0, 3]]
     tensor([[0.0000, 0.5000, 0.5000, 0.0000],
             [0.0000, 0.0000, 0.0000, 0.0000]])
     """
-    alike = (classes[:, None] == classes[None]).float().fill_diagonal_(0)
+    wide = torch.promote_types(dtype, torch.float32)
+    alike = (classes[:, None] == classes[None]).to(wide).fill_diagonal_(0)
     return alike / alike.sum(1, keepdim=True).clamp(min=1)
 
 
-def k_positive(classes: Tensor, images: Tensor, k: int) -> Tensor:
+def k_positive(classes: Tensor, images: Tensor, k: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """(M, M) weights of k-positive contrast: the other view of the image and k others of its class, 1 / (k + 1) each.
 
     The k images are not sampled: each of the m others has its expected weight, min(k, m) / m of one.
@@ -44,9 +47,9 @@ def k_positive(classes: Tensor, images: Tensor, k: int) -> Tensor:
     >>> k_positive(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 1, 2, 0]), 1)[0]
     tensor([0.0000, 0.2500, 0.2500, 0.5000])
     """
-    views = images[:, None] == images[None]
-    others = ((classes[:, None] == classes[None]) & ~views).float()
-    own = views.float().fill_diagonal_(0)
+    views, wide = images[:, None] == images[None], torch.promote_types(dtype, torch.float32)
+    others = ((classes[:, None] == classes[None]) & ~views).to(wide)
+    own = views.to(wide).fill_diagonal_(0)
     m = others.sum(1, keepdim=True)
     weight = own + others * m.clamp(max=k) / m.clamp(min=1)
     return weight / weight.sum(1, keepdim=True).clamp(min=1)

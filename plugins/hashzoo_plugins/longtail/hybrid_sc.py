@@ -97,7 +97,7 @@ class Hybrid(Loss):
         """L_SC or PSC of z (M, K)."""
         if self.contrast == "prototypes":
             return prototypical(z, normalize(self.prototypes, dim=1), classes, self.temperature)
-        return contrast(z, z, same(classes), self.temperature)
+        return contrast(z, z, same(classes, z.dtype), self.temperature)
 
 
 class HybridSC(Deep):

@@ -98,13 +98,15 @@ class ClassBalanced(Loss):
         if not 0 <= beta < 1:
             raise ValueError(f"lthnet needs 0 <= beta < 1, not {beta}")
         self.classifier = nn.Linear(setting.bits, setting.classes)
-        self.register_buffer("weights", effective(setting.class_counts, beta).float())
+        self._exact = effective(setting.class_counts, beta)  # (C,), for losses in float64
+        self.register_buffer("weights", self._exact.float())
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The term ``classification`` of (B, K) codes: the weighted sum divided by B, not by the sum of weights."""
         y = batch.labels.argmax(1)
         losses = cross_entropy(self.classifier(output.code), y, reduction="none")  # (B,)
-        return {"classification": (self.weights[y] * losses).mean()}
+        weights = self._exact.to(losses) if losses.dtype == torch.float64 else self.weights
+        return {"classification": (weights[y] * losses).mean()}
 
 
 class LTHNet(Deep):
@@ -131,7 +133,7 @@ class LTHNet(Deep):
     def remember(self, train: Split, run: Run) -> None:
         """Compute the prototypes of the current network, batch by batch in eval mode."""
         self.eval()
-        sums, labels = torch.zeros_like(self.head.prototypes), train.labels.to(run.device)
+        sums, labels = torch.zeros_like(self.head.prototypes), train.labels.to(self.head.prototypes)
         rows = 0
         for batch in run.blank(train):
             sums += labels[rows : rows + len(batch)].T @ self.head.direct(self.backbone(batch.images))

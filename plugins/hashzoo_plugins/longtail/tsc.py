@@ -74,7 +74,7 @@ class Targeted(Loss):
         goal = one_hot(self.assignment[classes], len(self.targets)).to(z)  # (M, C)
         drawn = torch.cat([z.new_zeros(len(z), len(z)), goal], 1)
         return {
-            "contrast": contrast(z, z, k_positive(classes, images, self.k), self.temperature),
+            "contrast": contrast(z, z, k_positive(classes, images, self.k, z.dtype), self.temperature),
             "target": self.pull * contrast(z, torch.cat([z, self.targets]), drawn, self.temperature),
             "quantization": self.quantization * quantization(codes),
         }

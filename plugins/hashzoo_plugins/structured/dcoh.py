@@ -9,12 +9,19 @@ Resolved: the formulas of the papers were not available. The similarity of label
 (``similarity = "count"``: shared labels divided by the maximum in the batch). The triplet margin is proportional to the
 difference of similarities, at most K/2. Labels have a binary cross-entropy. The operators have the non-saturating loss
 against the discriminator, with detached operands, so that it trains the operators only. There is a quantization term.
-The difference is trained on the output of the union, (a or b) without b, as in the source, but queried on two codes
-directly (its eq. 3.5), which differs from the training: ``difference = "composite"`` also queries on the output of the
-union, "direct" also trains on the two codes. The weights are 1, 0.1 and 0.1. The triplet term is in bits, so for a
-network that is not pretrained ``semantic`` must be of the same magnitude, or all codes collapse into one. Triplets have
-``anchors`` random anchors per batch and all other images. ``tie`` makes union and intersection commutative;
-``query_codes = "binary"`` composes queries from stored codes.
+The weights are 1, 0.1 and 0.1.
+
+So that no rate or width makes all codes equal, as it did on scenes and photographs: the last layer has batch
+normalization before tanh, and the triplet term is divided by K. The two hidden layers have the 4,096 units of the
+paper's network only where the features have 4,096 dimensions, else 256. The operators are trained after the first tenth
+of the training (``warmup``), and the weight of their adversary rises during the next tenth.
+
+Random pairs of images rarely share a label, so the source trains the difference on the output of the union, (a or b)
+without b, but queries it on two codes directly (its eq. 3.5 and 3.6). Here the default trains it directly, on pairs of
+the batch whose difference is proper (``difference = "proper"``). "mixed" is the source's way, "composite" also queries
+on the output of the union, and "direct" trains on random pairs. ``operator = "residual"`` adds a network of two layers
+to each linear operator. Triplets have ``anchors`` random anchors per batch and all other images. ``tie`` makes union
+and intersection commutative; ``query_codes = "binary"`` composes queries from stored codes.
 
 Cite: song2020conet
 """
@@ -47,7 +54,10 @@ from hashzoo import (
 from hashzoo_plugins.datasets.composed import algebra
 from hashzoo_plugins.quantization import gap
 
+Rows = tuple[Tensor, Tensor]  # the rows of the first and the second image of pairs
+
 INIT_NOISE = 0.01
+PAPER_UNITS, UNITS = 4096, 256  # of each hidden layer
 
 
 def overlap(labels: Tensor, similarity: Literal["jaccard", "count"]) -> Tensor:
@@ -83,16 +93,22 @@ def triplets(codes: Tensor, similar: Tensor, margin: float, anchors: Tensor) -> 
 
 
 class FullyConnected(Head):
-    """Two fully connected layers of ``hidden`` units, then a tanh layer of K units."""
+    """Two fully connected layers of ``hidden`` units, then K units with batch normalization and tanh.
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, hidden: int = 4096) -> None:
+    ``hidden`` is by default the 4,096 of the paper's network where the features have that many dimensions, and 256
+    elsewhere. Normalization keeps tanh away from saturation at any width and rate.
+    """
+
+    def __init__(self, setting: Setting, backbone: Backbone, *, hidden: int | None = None) -> None:
         super().__init__()
+        units = (PAPER_UNITS if backbone.dim >= PAPER_UNITS else UNITS) if hidden is None else hidden
         self.layers = nn.Sequential(
-            nn.Linear(backbone.dim, hidden),
+            nn.Linear(backbone.dim, units),
             nn.ReLU(),
-            nn.Linear(hidden, hidden),
+            nn.Linear(units, units),
             nn.ReLU(),
-            nn.Linear(hidden, setting.bits),
+            nn.Linear(units, setting.bits, bias=False),
+            nn.BatchNorm1d(setting.bits),
             nn.Tanh(),
         )
 
@@ -101,10 +117,28 @@ class FullyConnected(Head):
         return Output(self.layers(features.pooled))
 
 
-class Operators(nn.Module):
-    """Union, intersection and difference of codes as linear maps of two codes, without bias (eq. 3.3 to 3.5)."""
+class Correction(nn.Module):
+    """What a residual operator adds to the linear one: two layers with 4 K units between them, 0 at first."""
 
-    def __init__(self, bits: int, tie: bool) -> None:
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(2 * bits, 4 * bits), nn.Linear(4 * bits, bits)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """(B, K) for two codes side by side (B, 2 K)."""
+        added: Tensor = self.second(torch.relu(self.first(pair)))
+        return added
+
+
+class Operators(nn.Module):
+    """Union, intersection and difference of codes as linear maps of two codes, without bias (eq. 3.3 to 3.5).
+
+    With ``kind`` "residual", each adds the output of a network of two layers to that of its linear map.
+    """
+
+    def __init__(self, bits: int, tie: bool, kind: Literal["linear", "residual"] = "linear") -> None:
         super().__init__()
         self.tie = tie
         one = torch.eye(bits)
@@ -116,14 +150,22 @@ class Operators(nn.Module):
         self.maps = nn.ParameterDict(
             {"union": near(0.5, 0.5), "intersection": near(0.5, 0.5), "difference": near(1.0, -0.5)}
         )
+        self.corrections = nn.ModuleDict({name: Correction(bits) for name in self.maps} if kind == "residual" else {})
 
     def forward(self, operation: Operation, a: Tensor, b: Tensor) -> Tensor:
-        """The composed code (B, K) of two codes (B, K); it is linear, so values can be outside (-1, 1)."""
-        weight: Tensor = self.maps[operation]
-        if self.tie and operation != "difference":
+        """The composed code (B, K) of two codes (B, K); values can be outside (-1, 1)."""
+        weight, tied = self.maps[operation], self.tie and operation != "difference"
+        pair = torch.cat([a, b], 1)
+        if tied:
             half = weight[:, : a.shape[1]]
             weight = torch.cat([half, half], 1)
-        return torch.cat([a, b], 1) @ weight.T
+        code: Tensor = pair @ weight.T
+        if operation in self.corrections:
+            correction = self.corrections[operation]
+            code = code + correction(pair)
+            if tied:
+                code = code + correction(torch.cat([b, a], 1))
+        return code
 
 
 class Discriminator(nn.Module):
@@ -152,7 +194,10 @@ def adversarial_loss(fake: Tensor) -> Tensor:
 
 
 class MultiLevel(Loss):
-    """Margin-adaptive triplets over multi-level similarity, label prediction and quantization, without operators."""
+    """Margin-adaptive triplets over multi-level similarity, label prediction and quantization, without operators.
+
+    ``margin`` is in bits; the triplet term is divided by K, so that the weights hold for codes of any length.
+    """
 
     def __init__(
         self,
@@ -177,7 +222,7 @@ class MultiLevel(Loss):
         rows = anchors.to(codes.device)
         similar = overlap(labels, self.similarity)
         return {
-            "triplet": triplets(codes, similar, self.margin, rows),
+            "triplet": triplets(codes, similar, self.margin, rows) / codes.shape[1],
             "semantic": self.semantic * binary_cross_entropy_with_logits(self.classifier(codes), labels),
             "quantization": self.quantization * gap(codes).square().mean(),
         }
@@ -194,7 +239,7 @@ class DCOH(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        hidden: int = 4096,
+        hidden: int | None = None,
         margin: float | None = None,
         semantic: float = 1.0,
         adversarial: float = 0.1,
@@ -204,13 +249,14 @@ class DCOH(Deep):
         warmup: float = 0.1,
         tie: bool = False,
         query_codes: Literal["relaxed", "binary"] = "relaxed",
-        difference: Literal["mixed", "composite", "direct"] = "mixed",
+        difference: Literal["proper", "mixed", "composite", "direct"] = "proper",
+        operator: Literal["linear", "residual"] = "linear",
     ) -> None:
-        """``warmup`` is the fraction of the training without operators."""
+        """``warmup`` is the fraction of the training without operators, and of that in which ``adversarial`` rises."""
         if not setting.multilabel:
             raise ValueError("dcoh needs images with several labels; use a multi-label dataset such as scenes.union")
         head = FullyConnected(setting, backbone, hidden=hidden)
-        operators, discriminator = Operators(setting.bits, tie), Discriminator(setting.bits)
+        operators, discriminator = Operators(setting.bits, tie, operator), Discriminator(setting.bits)
         loss = MultiLevel(setting, margin=margin, semantic=semantic, quantization=quantization, similarity=similarity)
         super().__init__(backbone, head, loss)
         self.operators, self.discriminator = operators, discriminator
@@ -226,38 +272,46 @@ class DCOH(Deep):
             if batch.progress < self.warmup:
                 run.step(players, self.loss.terms(h, batch.labels, self._anchors(len(h), run)))
                 continue
-            first, second = partners(len(batch), run.generator)
-            codes, labels = self.composed(h[first], h[second], batch.labels[first], batch.labels[second])
+            drawn = self.drawn(batch.labels, run.generator)
+            codes, labels = self.composed(h, batch.labels, *drawn)
             run.step(judge, self.judged(h.detach(), codes.detach()))
             every, sets = torch.cat([h, codes]), torch.cat([batch.labels, labels])
             terms = self.loss.terms(every, sets, self._anchors(len(every), run))
-            alone = h.detach()  # the gradient of the discriminator trains the operators only
-            fooled, _ = self.composed(alone[first], alone[second], batch.labels[first], batch.labels[second])
+            # the gradient of the discriminator trains the operators only
+            fooled, _ = self.composed(h.detach(), batch.labels, *drawn)
             self.discriminator.requires_grad_(False)
-            terms["adversarial"] = self.adversarial * adversarial_loss(self.discriminator(fooled))
+            weight = self.adversarial * risen(batch.progress, self.warmup)
+            terms["adversarial"] = weight * adversarial_loss(self.discriminator(fooled))
             run.step(players, terms)
             self.discriminator.requires_grad_(True)
 
     def _anchors(self, count: int, run: Run) -> Tensor:
         return torch.randperm(count, generator=run.generator)[: self.anchors]
 
-    def composed(self, a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor) -> tuple[Tensor, Tensor]:
-        """Generated codes (n, K) of pairs (P, K), and their label sets.
+    def drawn(self, labels: Tensor, generator: torch.Generator) -> tuple[Rows, Rows]:
+        """The pairs of a batch for union and intersection, and those for the difference."""
+        every = partners(len(labels), generator)
+        return every, overlapping(labels, generator) if self.difference == "proper" else every
 
-        These are unions, nonempty intersections, and unions without their second operand (eq. 3.6) or, for ``difference
-        = "direct"``, the first operand without the second.
+    def composed(self, h: Tensor, labels: Tensor, every: Rows, subtracted: Rows) -> tuple[Tensor, Tensor]:
+        """Generated codes (n, K) of pairs of rows of the codes (B, K), and their label sets (n, C).
+
+        These are unions and nonempty intersections of ``every`` pair, and differences of the ``subtracted`` ones: of
+        the two codes, or of their union and the second one (eq. 3.6) for ``difference = "mixed"`` and "composite".
         """
-        union = self.operators("union", a, b)
-        united = algebra("union", of_a, of_b)
+        (a, b), (of_a, of_b) = ([part[rows] for rows in every] for part in (h, labels))
         common = algebra("intersection", of_a, of_b)
         kept = common.sum(1) > 0
-        whole, of_whole = (a, of_a) if self.difference == "direct" else (union, united)
+        (x, y), (of_x, of_y) = ([part[rows] for rows in subtracted] for part in (h, labels))
+        if self.difference in ("mixed", "composite"):
+            x, of_x = self.operators("union", x, y), algebra("union", of_x, of_y)
         codes = [
-            union,
+            self.operators("union", a, b),
             self.operators("intersection", a[kept], b[kept]),
-            self.operators("difference", whole, b),
+            self.operators("difference", x, y),
         ]
-        return torch.cat(codes), torch.cat([united, common[kept], algebra("difference", of_whole, of_b)])
+        sets = [algebra("union", of_a, of_b), common[kept], algebra("difference", of_x, of_y)]
+        return torch.cat(codes), torch.cat(sets)
 
     def judged(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """The loss of the discriminator."""
@@ -290,3 +344,30 @@ def partners(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """
     order = torch.randperm(count, generator=generator)
     return order, order.roll(1)
+
+
+def overlapping(labels: Tensor, generator: torch.Generator) -> Rows:
+    """The rows of pairs whose difference is proper: the second image has some labels of the first, but not all.
+
+    Each row of labels (B, C) is the first of at most one pair; its second is drawn from the suitable rows.
+
+    >>> labels = torch.tensor([[1.0, 1, 0], [0, 1, 1], [1, 0, 0]])
+    >>> first, second = overlapping(labels, torch.Generator().manual_seed(0))
+    >>> first.tolist(), second.tolist() in ([1, 0], [2, 0])  # the labels of row 2 are all in row 0
+    ([0, 1], True)
+    """
+    shared = labels @ labels.T
+    proper = (shared > 0) & (shared < labels.sum(1, keepdim=True))
+    draws = torch.rand(proper.shape, generator=generator).to(labels.device)
+    best, second = (draws + proper).max(1)
+    first = torch.nonzero(best >= 1)[:, 0]
+    return first, second[first]
+
+
+def risen(progress: float, start: float) -> float:
+    """The share of a weight that rises from 0 at the progress ``start`` to 1 at twice that.
+
+    >>> [risen(p, 0.1) for p in (0.1, 0.15, 0.2, 0.9)], risen(0.0, 0.0)
+    ([0.0, 0.5, 1.0, 1.0], 1.0)
+    """
+    return min(1.0, round((progress - start) / start, 9)) if start > 0 else 1.0

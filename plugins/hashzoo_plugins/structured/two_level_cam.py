@@ -4,14 +4,15 @@ A short global code finds candidates; a long local code, with one bit per featur
 the query attends to. The attention is computed from the class activation maps (CAMs) of the global bits.
 
 Resolved: the full text was not available. The local maps are a 1 x 1 convolution on the last stage, without ReLU (for
-non-negative maps every local bit would be 1). A local bit is the sign of its pooled map minus the running mean. The
-global code is linear in the pooled maps, so that CAMs are exact. Both codes are trained by the contrastive loss of DSH
-(the margin is twice their length), optionally with a classifier on each code (``classification``), without which a
-network that is not pretrained can fail to learn from pairs of images with several labels. The average CAM is the
-literal mean (``cam``; "signed" multiplies each CAM by the sign of its bit, "abs" takes absolute values). The region is
-the largest connected component above the mean (``region``, ``theta``, ``connectivity``), as in step 1 of the source,
-which its equation 2.4 contradicts. A constant map has no region; then all local bits count. The database stores both
-codes; only the query has a mask.
+non-negative maps every local bit would be 1). A local bit is the sign of its pooled map minus the running mean, and a
+global bit that of its linear map of the pooled maps minus the running mean, so that CAMs are exact; both are divided by
+their running deviation before tanh. Both codes are trained by the contrastive loss of DSH, divided by their length (the
+margin is twice the length), and by a classifier on each code (``classification``, 0 for none), without which a network
+that is not pretrained can fail to learn from pairs of images with several labels. The average CAM is the literal mean
+(``cam``; "signed" multiplies each CAM by the sign of its bit, "abs" takes absolute values). The region is the largest
+connected component above the mean (``region``, ``theta``, ``connectivity``), as in step 1 of the source, which its
+equation 2.4 contradicts. A constant map has no region; then all local bits count. The database stores both codes; only
+the query has a mask.
 
 Cite: song2017hierarchical
 """
@@ -113,18 +114,27 @@ class TwoLevel(Head):
         super().__init__()
         depth = maps.require("two-level", backbone, 1)[-1]
         self.maps = nn.Conv2d(depth, local_bits, 1)
-        self.norm = nn.BatchNorm1d(local_bits, affine=False)  # its running mean is the threshold of a local bit
-        self.hash = nn.Linear(local_bits, setting.bits)
+        # the running means are the thresholds of bits, and unit variances keep tanh away from saturation
+        self.norm = nn.BatchNorm1d(local_bits, affine=False)
+        self.hash = nn.Linear(local_bits, setting.bits, bias=False)
+        self.global_norm = nn.BatchNorm1d(setting.bits, affine=False)
 
     def forward(self, features: Features) -> Output:
         """``code`` (B, K) global, ``local`` (B, C), both in (-1, 1); ``maps`` (B, C, h, w)."""
         local = self.maps(features.maps[-1])
         g = local.mean((2, 3))
-        return Output(torch.tanh(self.hash(g)), extra={"local": torch.tanh(self.norm(g)), "maps": local})
+        code = torch.tanh(self.global_norm(self.hash(g)))
+        return Output(code, extra={"local": torch.tanh(self.norm(g)), "maps": local})
+
+    def weight(self) -> Tensor:
+        """(K, C) weights of the pooled maps in the global code, with the scale of its normalization."""
+        norm = self.global_norm
+        assert norm.running_var is not None  # noqa: S101  # for mypy: statistics are tracked
+        return self.hash.weight / (norm.running_var + norm.eps).sqrt()[:, None]
 
 
 class TwoLevelLoss(Loss):
-    """The contrastive loss of DSH for the global and the local code, each with a margin of twice its length.
+    """The contrastive loss of DSH for the global and the local code, each a bit and with a margin of twice its length.
 
     ``classification`` is the weight of the cross-entropy of a linear classifier on each code (0: no classifiers);
     ``local_bits`` is the length of the local code of the head.
@@ -146,8 +156,9 @@ class TwoLevelLoss(Loss):
         criterion = binary_cross_entropy_with_logits if self.multilabel else cross_entropy
         terms = {}
         for level, code in (("global", output.code), ("local", output.extra["local"])):
-            terms[f"{level} pair"] = upper(contrastive(code, batch.similar, 2.0 * code.shape[1])).mean() / 2
-            terms[f"{level} quantization"] = self.quantization * gap(code).abs().sum(1).mean()
+            pairs = upper(contrastive(code, batch.similar, 2.0 * code.shape[1])).mean() / 2
+            terms[f"{level} pair"] = pairs / code.shape[1]
+            terms[f"{level} quantization"] = self.quantization * gap(code).abs().mean()
             if level in self.classifiers:
                 scores = self.classifiers[level](code)
                 terms[f"{level} classification"] = self.classification * criterion(scores, batch.labels)
@@ -160,7 +171,7 @@ class TwoLevelCAM(Deep):
     head: TwoLevel
     card = Card(
         "deep",
-        "pairs",
+        "classes",
         paper="Song & Tan, Front. Comput. Sci. 2017",
         year=2017,
         beyond="a local code, 256 bits unless local_bits says otherwise, beside the global one",
@@ -179,7 +190,7 @@ class TwoLevelCAM(Deep):
         theta: Literal["mean", "max"] = "mean",
         connectivity: Literal[4, 8] = 8,
         quantization: float = 0.01,
-        classification: float = 0.0,
+        classification: float = 1.0,
     ) -> None:
         """``selected`` is the paper's L, the number of local bits that count (default half); ``depth`` its top K."""
         chosen = local_bits // 2 if selected is None else selected
@@ -193,7 +204,7 @@ class TwoLevelCAM(Deep):
 
     def average(self, output: Output) -> Tensor:
         """The average CAM (B, h, w) of the global bits."""
-        return average_cam(output.extra["maps"], self.head.hash.weight, output.code, self.cam)
+        return average_cam(output.extra["maps"], self.head.weight(), output.code, self.cam)
 
     def regions(self, output: Output) -> Tensor:
         """The attended region (B, h, w) of each image, bool."""
