@@ -16,7 +16,6 @@ from hashzoo.hamming.relevance import Relevance
 from hashzoo.hamming.values import bit_values, code_cure, few_values
 from hashzoo.types import Codes, Ranking
 
-
 ITEMS = 1 << 14  # items whose codes are unpacked at a time for distances that do not read packed bits
 
 

@@ -8,7 +8,6 @@ import torch
 
 from hashzoo.distance import Distance, Hamming
 from hashzoo.evaluation.metrics import score
-from hashzoo.evaluation.recall import RecallCurve
 from hashzoo.hamming.counting import distance_counts
 from hashzoo.hamming.packing import pack
 from hashzoo.hamming.relevance import neighbours
@@ -141,33 +140,34 @@ class Given(Distance):
         return query["distances"][:, database["row"]]
 
 
+@pytest.mark.parametrize("items", [2, 3, 5, 8, 12])
 @pytest.mark.parametrize("kind", ["real", "bits"])
-def test_expected_recall_is_the_mean_over_random_orders_of_ties_in_a_thousand_cases(kind):
-    rng = np.random.default_rng(0)
-    errors, spread = [], []
-    for _ in range(1000):
-        items, orders = int(rng.integers(2, 13)), 200
-        k = int(rng.integers(1, items))
-        cut = int(rng.integers(k, items + 1))
-        listed = rng.permutation(items)[:k]
-        if kind == "real":
-            distances = rng.choice(rng.normal(size=3).astype(np.float32), items)
-            index, query = Scan(Given()), {"distances": torch.from_numpy(distances)[None]}
-            index.add({"row": torch.arange(items)})
-        else:
-            bits = rng.random((items + 1, 4)) < 0.5
-            distances = (bits[1:] != bits[0]).sum(1)
-            index, query = Scan(Hamming("code")), {"code": torch.from_numpy(bits[:1])}
-            index.add({"code": torch.from_numpy(bits[1:])})
-        curve = RecallCurve(items)
-        curve.add(index.counts(query, neighbours([listed], items)))
-        order = np.lexsort((rng.random((orders, items)), np.broadcast_to(distances, (orders, items))), axis=1)
-        shares = np.isin(order[:, :cut], listed).sum(1) / k
-        errors.append(curve.values()[cut - 1] - shares.mean())
-        spread.append(shares.std() / np.sqrt(orders))
-    wrong = np.abs(errors) > 6 * np.array(spread) + 1e-9
-    assert not wrong.any()
-    assert abs(np.mean(errors)) < 4 * np.sqrt(np.square(spread).sum()) / len(errors) + 1e-12
+def test_expected_recall_is_the_mean_over_random_orders_of_ties(kind, items):
+    """With the other parameters, a thousand cases: each query has distances and neighbors of its own."""
+    rng, cases, orders = np.random.default_rng(items), 100, 200
+    k = int(rng.integers(1, items))
+    listed = rng.permuted(np.tile(np.arange(items), (cases, 1)), axis=1)[:, :k]
+    if kind == "real":
+        distances = rng.normal(size=(cases, 3)).astype(np.float32)[:, rng.integers(0, 3, items)]
+        index, query = Scan(Given()), {"distances": torch.from_numpy(distances)}
+        index.add({"row": torch.arange(items)})
+    else:
+        codes, asked = (rng.random((count, 4)) < 0.5 for count in (items, cases))
+        distances = (asked[:, None] != codes).sum(2)
+        index, query = Scan(Hamming("code")), {"code": torch.from_numpy(asked)}
+        index.add({"code": torch.from_numpy(codes)})
+    counts = index.counts(query, neighbours(listed, items))
+    noise = rng.random((orders, cases, items))
+    order = np.lexsort((noise, np.broadcast_to(distances, noise.shape)), axis=2)
+    relevant = np.zeros((cases, items), bool)
+    np.put_along_axis(relevant, listed, True, axis=1)
+    hits = np.take_along_axis(np.broadcast_to(relevant, noise.shape), order, axis=2).cumsum(2) / k
+    for factor in (1, 1.5, 3):
+        found = score(counts, [f"recall@{k}:f{factor}"])[f"recall@{k}:f{factor}"]
+        share = hits[:, :, min(items, int(np.ceil(k * factor))) - 1]  # (orders, cases)
+        error = share.std(0) / np.sqrt(orders)
+        assert (np.abs(found - share.mean(0)) <= 5 * error + 1e-9).all()
+        assert abs((found - share.mean(0)).mean()) <= 4 * np.sqrt(np.square(error).sum()) / cases + 1e-9
 
 
 def agrees_with_explicit_comparison(name, data, bits, orders):

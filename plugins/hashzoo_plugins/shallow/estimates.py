@@ -43,7 +43,8 @@ def rotated(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
     rotation = torch.linalg.qr(torch.randn(count, count, generator=generator)).Q.to(x)
     fewer = count < x.shape[1]
     axes = span.principal(x, count) if fewer else torch.eye(x.shape[1], count).to(x)
-    return axes @ rotation
+    turned: Tensor = axes @ rotation
+    return turned
 
 
 def coordinate_bits(bits: int, features: int, given: int, method: str) -> int:

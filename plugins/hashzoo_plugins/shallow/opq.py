@@ -51,12 +51,16 @@ def allocated(x: Tensor, places: Tensor) -> Tensor:
         given[part].append(direction)
         totals[part] += log
     order = torch.tensor([direction for held in given for direction in held], device=x.device)
-    return vectors.flip(1)[:, order].to(x)
+    rotation: Tensor = vectors.flip(1)[:, order].to(x)
+    return rotation
 
 
 class OPQ(Method):
     """Product quantization of features after a learned rotation (Ge et al., TPAMI 2014)."""
 
+    places: Tensor
+    rotation: Tensor
+    codebook: Tensor
     card = Card("shallow", "none", paper="Ge et al., TPAMI 2014", year=2014)
 
     def __init__(

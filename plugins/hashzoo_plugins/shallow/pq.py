@@ -118,6 +118,8 @@ def refusal(method: str, bits: int, features: int | None) -> str:
 class PQ(Method):
     """The nearest of 256 centroids of each part of the features (Jegou et al., TPAMI 2011)."""
 
+    places: Tensor
+    codebook: Tensor
     card = Card("shallow", "none", paper="Jegou et al., TPAMI 2011", year=2011)
 
     def __init__(self, setting: Setting, backbone: Backbone, *, iterations: int = 10, metric: Metric = "data") -> None:

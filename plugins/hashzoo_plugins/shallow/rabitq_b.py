@@ -72,15 +72,16 @@ class Estimate(Distance):
         q, norm, scale = query["query"].double(), database["norm"].double(), database["scale"].double()
         y = estimates.numbers(database["code"], self.width).double() - (2**self.width - 1) / 2  # (N, d)
         product = norm * (q @ y.T) / scale  # (Q, N) estimates of <v, q>
-        if self.metric == "ip":
-            return -product.float()
-        found: Tensor = norm.square() + q.square().sum(1, keepdim=True) - 2 * product
+        found: Tensor = -product
+        if self.metric != "ip":
+            found = norm.square() + q.square().sum(1, keepdim=True) - 2 * product
         return found.float()
 
 
 class RaBitQB(Method):
     """RaBitQ with several bits per dimension: the grid vector of the nearest direction (Gao et al., SIGMOD 2025)."""
 
+    projection: Tensor
     card = Card(
         "shallow", "none", paper="Gao et al., SIGMOD 2025", year=2025, beyond="two real numbers per image, 64 bits"
     )

@@ -55,6 +55,8 @@ def unpaired(code: Tensor, features: int) -> Tensor:
 class SQ(Method):
     """Each feature rounded to one of 256 or 16 values in its range (Shakir et al., Hugging Face 2024)."""
 
+    least: Tensor
+    range: Tensor
     card = Card(
         "shallow",
         "none",

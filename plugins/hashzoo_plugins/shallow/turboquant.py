@@ -60,6 +60,7 @@ def levels(width: int) -> Tensor:
 class TurboQuant(Method):
     """Rotated coordinates rounded to the levels of a Gaussian variable (Zandieh et al., arXiv 2025)."""
 
+    projection: Tensor
     card = Card(
         "shallow", "none", paper="Zandieh et al., arXiv 2025", year=2025, beyond="a real number per image, 32 bits"
     )
@@ -95,6 +96,7 @@ class TurboQuant(Method):
 
         def decode(stored: Codes) -> Tensor:
             values = grid[estimates.numbers(stored["code"], width)]
-            return values * (stored["norm"].double() / values.shape[1] ** 0.5)[:, None]
+            found: Tensor = values * (stored["norm"].double() / values.shape[1] ** 0.5)[:, None]
+            return found
 
         return Scan(estimates.Decoded(self.metric, ("code", "norm"), decode))
