@@ -16,6 +16,8 @@ from hashzoo.hamming.relevance import Relevance
 from hashzoo.hamming.values import bit_values, code_cure, few_values
 from hashzoo.types import Codes, Ranking
 
+ITEMS = 1 << 14  # items whose codes are unpacked at a time for distances that do not read packed bits
+
 
 class Index(ABC):
     """Base class of an index: it stores the codes of a database, searches them and counts items by distance."""
@@ -151,10 +153,19 @@ class Scan(Index):
         """K, the number of bits of a code."""
         return self._widths[name]
 
-    def _database(self) -> Codes:
-        codes = {name: torch.cat(parts) for name, parts in self._plain.items()}
-        codes |= {name: torch.from_numpy(unpack(self.packed(name), self._widths[name])) for name in self._packed}
-        return codes
+    def _distances(self, query: Codes) -> Tensor:
+        """(Q, N) distances of some queries: ``ITEMS`` items at a time, so that few codes are unpacked at once."""
+        for name, parts in self._plain.items():
+            if len(parts) > 1:
+                self._plain[name] = [torch.cat(parts)]
+        found = []
+        for start in range(0, max(1, self._rows), ITEMS):
+            rows = slice(start, start + ITEMS)
+            codes = {name: parts[0][rows] for name, parts in self._plain.items()}
+            for name, width in self._widths.items():
+                codes[name] = torch.from_numpy(unpack(self.packed(name)[rows], width))
+            found.append(self.distance(query, codes))
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def search(self, query: Codes, k: int) -> Ranking:
         """The k nearest items of each query, nearest first; items at equal distance are in database order."""
@@ -162,7 +173,7 @@ class Scan(Index):
         if isinstance(distance, PackedDistance):
             return distance.nearest(query, self.packed(distance.name), k)
         blocks = query_blocks(query, self._rows)
-        return concatenate_rankings([rank(distance(block, self._database()), k) for block in blocks])
+        return concatenate_rankings([rank(self._distances(block), k) for block in blocks])
 
     def counts(self, query: Codes, relevance: Relevance, graded: bool = False) -> Counts:
         """Counts by distance: a histogram for a :class:`PackedDistance`, a sort for any other distance."""
@@ -172,7 +183,7 @@ class Scan(Index):
             return distance.counts(query, self.packed(name), self._widths[name], relevance, graded)
         parts, start = list[Counts](), 0
         for block in query_blocks(query, self._rows):
-            distances = distance(block, self._database()).double().numpy()
+            distances = self._distances(block).double().numpy()
             parts.append(distance_counts(distances, relevance[start : start + len(distances)], graded))
             start += len(distances)
         return concatenate_counts(parts)

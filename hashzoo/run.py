@@ -175,7 +175,7 @@ class Run:
             split: N images.
             epochs: Passes over the images; by default those of the budget.
             views: Augmentations, one for each view of an image; by default the one of the budget. None is the image
-                itself.
+                itself. For vectors, any other view is :func:`hashzoo.data.vectors.noisy`.
             weights: (N,) sampling weights, if images are drawn with replacement.
             schedule: Schedule of the learning rate over all steps; by default that of the budget.
             size: Images per batch; by default that of the budget.
@@ -188,7 +188,8 @@ class Run:
             ValueError: If the split has fewer than two images, or if the number of weights is wrong.
         """
         epochs, size = epochs or self.train.epochs, size or self.train.batch
-        chosen = [augmentation(self.train.augment)] if views is None else list(views)
+        of_images = "none" if isinstance(split.images, Vectors) else self.train.augment
+        chosen = [augmentation(of_images)] if views is None else list(views)
         if weights is not None and len(weights) != len(split):
             raise ValueError(f"{len(weights)} weights for a split of {len(split)} images")
         if len(split) < 2:
@@ -370,14 +371,11 @@ class Run:
     def _load(
         self, split: Split, rows: Iterable[Tensor], seeds: Iterable[Tensor], views: Sequence[View | None]
     ) -> Iterator[tuple[Any, ...]]:
-        if isinstance(split.images, StoredFeatures):
+        if isinstance(split.images, StoredFeatures | Vectors):
             under_view = split.images.under_view
             groups = zip(rows, seeds, strict=True)
             # each view uses the next stored draw, as long as there are enough
             return (tuple(under_view(view, group, draw + i) for i, view in enumerate(views)) for group, draw in groups)
-        if isinstance(split.images, Vectors):  # they have no augmentations: every view is the vector itself
-            vectors = split.images
-            return ((vectors[group.numpy()],) * len(views) for group in rows)
         return load_views(split, rows, seeds, views, self._to, self._workers)
 
     def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...], ends_epoch: bool = False) -> Batch:

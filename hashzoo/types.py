@@ -36,6 +36,7 @@ class Setting:
         class_counts: (C,) int64, number of training images of each class.
         pool: Upper bound on image ids: a table with one row per image has ``pool`` rows and is indexed by
             ``Batch.ids``.
+        metric: How the vectors of the dataset are compared: ``"cosine"``, ``"ip"`` or ``"l2"``; empty for images.
     """
 
     bits: int
@@ -43,6 +44,7 @@ class Setting:
     multilabel: bool
     class_counts: Tensor
     pool: int
+    metric: str = ""
 
 
 class LazyTensors(Sequence[Any]):
@@ -257,6 +259,7 @@ class Splits:
             multilabel=self.multilabel,
             class_counts=self.train.labels.sum(0).long(),
             pool=1 + max(int(part.ids.max()) for part in self.parts().values() if len(part)),
+            metric=self.metric,
         )
 
 

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hashzoo.errors import EnvironmentFailure, printable
-from hashzoo.types import SupportsTake
+from hashzoo.types import SupportsTake, View
 
 #: How vectors are compared, by name.
 METRICS = ("cosine", "ip", "l2")
+
+DROPPED, NOISE = 0.2, 0.1  # of a view: share of numbers that are 0, and noise relative to those of the vector
 
 BLOCK = 1 << 24  # bytes of float32 vectors that are read at a time
 BFLOAT16 = "bfloat16"
@@ -175,6 +177,11 @@ class Vectors(SupportsTake):
         """Some rows, in the given order."""
         return Vectors(self.matrix, self.rows[rows.numpy()], unit=self.unit)
 
+    def under_view(self, view: View | None, rows: Tensor, seeds: Tensor) -> Tensor:
+        """Vectors (n, D) of some rows; under any view, a random one each, by dropout and noise: see :func:`noisy`."""
+        found: Tensor = self[rows.numpy()]
+        return found if view is None else noisy(found, torch.Generator().manual_seed(int(seeds[0])))
+
     def name(self, row: int) -> str:
         """The name of a row in messages."""
         return f"row {int(self.rows[row])} of {self.matrix.name}"
@@ -184,6 +191,21 @@ class Vectors(SupportsTake):
         step = max(1, BLOCK // (4 * max(1, self.dim)))
         for start in range(0, len(self), step):
             yield start, self.rows[start : start + step]
+
+
+def noisy(vectors: Tensor, generator: torch.Generator) -> Tensor:
+    """A random view of vectors (n, D): some numbers are 0, the others larger to keep the mean, and noise is added.
+
+    The standard deviation of the noise is a share of the root mean square of a vector. Images have crops and colors
+    instead, for methods that learn from two views.
+
+    >>> found = noisy(torch.ones(1, 10_000), torch.Generator().manual_seed(0))
+    >>> round(float(found.mean()), 1), round(float((found < 0.6).float().mean()), 1)
+    (1.0, 0.2)
+    """
+    left = torch.rand(vectors.shape, generator=generator) >= DROPPED
+    size = vectors.square().mean(1, keepdim=True).sqrt()
+    return vectors * left / (1 - DROPPED) + NOISE * size * torch.randn(vectors.shape, generator=generator)
 
 
 def holds_vectors(images: Any) -> bool:

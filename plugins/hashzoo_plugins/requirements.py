@@ -52,6 +52,37 @@ def directions_for_bits(method: str) -> Requirement:
     return check
 
 
+def bytes_for_parts(method: str) -> Requirement:
+    """Bits that are a multiple of 8, and a feature for each byte."""
+
+    def check(facts: TrainingFacts) -> str:
+        from hashzoo_plugins.shallow import pq  # the modules of methods import torch
+
+        return pq.refusal(method, facts.bits, facts.features)
+
+    return check
+
+
+def directions_for_coordinates(method: str) -> Requirement:
+    """At least as many training images as coordinates if there are more features than these."""
+
+    def check(facts: TrainingFacts) -> str:
+        from hashzoo_plugins.shallow import estimates
+
+        if facts.features is None or facts.images is None:
+            return ""
+        width = estimates.coordinate_bits(facts.bits, facts.features, facts.options["coordinate_bits"], method)
+        count = facts.bits // width
+        if count >= facts.features or facts.images >= count:
+            return ""
+        return (
+            f"{method} needs at least as many training images as coordinates: {count} of {width} bits, "
+            f"{facts.images} images; use fewer bits or more training images"
+        )
+
+    return check
+
+
 def all_of(*checks: Requirement) -> Requirement:
     """Several requirements; the first that is not met gives the reason."""
 
