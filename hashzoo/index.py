@@ -161,8 +161,8 @@ class Scan(Index):
         query, k, distance = on_cpu(query), min(k, self._rows), self.distance
         if isinstance(distance, PackedDistance):
             return distance.nearest(query, self.packed(distance.name), k)
-        blocks = query_blocks(query, self._rows)
-        return concatenate_rankings([rank(distance(block, self._database()), k) for block in blocks])
+        blocks, database = query_blocks(query, self._rows), self._database()
+        return concatenate_rankings([rank(distance(block, database), k) for block in blocks])
 
     def counts(self, query: Codes, relevance: Relevance, graded: bool = False) -> Counts:
         """Counts by distance: a histogram for a :class:`PackedDistance`, a sort for any other distance."""
@@ -170,9 +170,10 @@ class Scan(Index):
         if isinstance(distance, PackedDistance):
             name = distance.name
             return distance.counts(query, self.packed(name), self._widths[name], relevance, graded)
-        parts, start = list[Counts](), 0
+        parts, start, database = list[Counts](), 0, self._database()
         for block in query_blocks(query, self._rows):
-            distances = distance(block, self._database()).double().numpy()
+            computed = distance(block, database)
+            distances = (computed if computed.dtype == torch.float32 else computed.double()).numpy()
             parts.append(distance_counts(distances, relevance[start : start + len(distances)], graded))
             start += len(distances)
         return concatenate_counts(parts)
