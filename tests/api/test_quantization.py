@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import hashzoo
-from hashzoo.api.quantization import Choice, advise, choices_of, records_of
 from hashzoo.errors import UsageError
+from hashzoo.results.choices import Choice, advise, choices_of, records_of, winner
 
 
 def code(method, size, factor, **changes):
@@ -27,6 +27,26 @@ def test_the_smallest_codes_that_reach_the_target_are_named():
     assert "±0.010" in said
     assert "a of" not in said
     assert advise(choices, CELLS, 0.95, 20).startswith("b of 16 B reaches .95 at 5 times k candidates (")
+
+
+def test_the_winner_is_what_the_advice_names_first_when_recomputed_from_the_full_table():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        table = [code(f"m{n}", int(rng.integers(1, 6)), float(rng.integers(1, 16))) for n in range(6)]
+        budget = int(rng.integers(1, 7))
+        said, chosen = advise(table, CELLS, 0.95, budget), winner(table, budget)
+        allowed = [one for one in table if one.size <= budget]
+        reached = [one for one in allowed if one.factor <= 10]
+        if not allowed:
+            assert chosen is None
+            assert "no code of at most" in said
+        elif not reached:
+            assert chosen.factor == min(one.factor for one in allowed)
+            assert f"{chosen.name} of {chosen.size} B is nearest" in said
+        else:
+            least = min(one.size for one in reached)
+            assert (chosen.size, chosen.factor) == (least, min(o.factor for o in reached if o.size == least))
+            assert said.startswith(f"{chosen.name} of {chosen.size} B reaches .95 at {chosen.factor:g} times")
 
 
 def test_a_target_that_no_code_reaches_is_said_with_the_nearest():
@@ -52,7 +72,7 @@ def test_codes_of_vectors_are_measured_and_sorted_by_bytes(tmp_path):
         least = min(one.factor for one in found.choices if one.size <= size)
         assert any(one.front and one.factor == least for one in found.choices if one.size <= size)
     assert "30 queries among 270 vectors" in found.advice
-    assert choices_of(found.board, 3, 0.9) == list(found.choices)
+    assert choices_of(found.board.cells, found.board.folder, 3, 0.9) == list(found.choices)
     assert records_of(found.choices)[0]["bytes_1e6"] == 1e6
 
 
