@@ -23,6 +23,8 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.registry import saved_method
 from hashzoo.results import choices
 from hashzoo.results.choices import Choice
+from hashzoo.retrieval.encoder import CHOSEN
+from hashzoo.retrieval.vector_encoder import CHOICE
 from hashzoo.storage.files import disk_errors, expand_user, replace_bytes
 
 SAMPLE = 10_000  # rows that methods learn from: more hardly change the recall, and take minutes
@@ -31,8 +33,6 @@ LONGEST = 1024  # bits of the longest code that is added to those of the benchma
 
 #: Vectors: a file, or an array (N, D) of NumPy or torch.
 VectorsLike = Any
-
-SAVED, ABOUT = "method.json", "choice.json"  # files of a folder that :meth:`Quantization.save` writes
 
 
 class QuantizeOptions(TypedDict, total=False):
@@ -99,6 +99,7 @@ class Quantization:
         about = {
             **choices.records_of([chosen])[0],
             "asymmetric": chosen.asymmetric,
+            "factor_by_code": min(one.factor for one in self.choices if one.cell == chosen.cell and not one.asymmetric),
             "k": self.k,
             "target": self.target,
             "queries": facts.get("queries"),
@@ -109,9 +110,9 @@ class Quantization:
             target.mkdir(parents=True, exist_ok=True)
         with disk_errors("read", chosen.cell):
             cell, weights = chosen.cell.read_bytes(), saved_method.path_of(chosen.cell).read_bytes()
-        replace_bytes(saved_method.path_of(target / SAVED), weights)
-        replace_bytes(target / SAVED, cell)
-        replace_bytes(target / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+        replace_bytes(saved_method.path_of(target / CHOSEN), weights)
+        replace_bytes(target / CHOSEN, cell)
+        replace_bytes(target / CHOICE, (json.dumps(about, indent=1) + "\n").encode())
         return chosen
 
 
@@ -119,7 +120,7 @@ def check_folder(folder: Path) -> None:
     """Raise UsageError unless a winner can be written to a folder: a new or empty one, or that of an earlier winner."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, and the winner is written to a folder; name a new folder")
-    if folder.is_dir() and not (folder / ABOUT).is_file() and any(folder.iterdir()):
+    if folder.is_dir() and not (folder / CHOICE).is_file() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files; name a new folder")
 
 

@@ -1,4 +1,4 @@
-"""Codes to choose from: each a method at a length, its bytes and the candidates that it needs, and advice in a sentence."""
+"""Codes to choose from: a method at a length, its bytes, the candidates that it needs; and advice in a sentence."""
 
 from __future__ import annotations
 
