@@ -62,3 +62,9 @@ def embed(folder: Path, method: str = "itq", metric: str = "cosine") -> Embedded
     database, query = (Vectors(read_vectors(folder / name).matrix) for name in ("emb.npy", "queries.npy"))
     exact = exact_neighbours(query, database, K, metric)
     return Embedded(folder, cell, exact.rows, store.read(cell).metrics)
+
+
+def unit(file: Path) -> NDArray[np.float32]:
+    """The vectors of a file, divided by their lengths."""
+    vectors = np.load(file)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
