@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -68,7 +69,6 @@ class Quantization:
     k: int = 10
     target: float = 0.95
     budget: int | None = None
-    plugins: Sequence[str] = field(default=())
 
     @property
     def winner(self) -> Choice | None:
@@ -169,7 +169,7 @@ def quantize(
         reasons = [cell.reason for cell in board.cells if cell.reason] or ["there are no cells"]
         raise EnvironmentFailure(f"no method was measured: {reasons[0]}")
     advice = choices.advise(found, board.cells, target, budget)
-    return Quantization(board, found, advice, k, target, budget, tuple(options.get("plugins", ())))
+    return Quantization(board, found, advice, k, target, budget)
 
 
 def _request(vectors: VectorsLike, k: int, metrics: list[str], options: QuantizeOptions, stack: ExitStack) -> Request:
@@ -218,7 +218,7 @@ def _lengths(usual: Sequence[int], dim: int) -> list[int]:
 
 def _file(vectors: VectorsLike, name: str, stack: ExitStack) -> tuple[Path, VectorFile]:
     """A file of vectors, which is written for an array, and its content."""
-    if isinstance(vectors, str | Path):
+    if isinstance(vectors, str | os.PathLike):
         path = expand_user(Path(vectors))
         return path, read_vectors(path)
     matrix = array_matrix(vectors, name)

@@ -69,6 +69,7 @@ def quantize(
     found = api.quantize(file, budget=limit, progress=screen, **options)
     if as_json:
         print_json(records_of(found.choices))
+        click.echo(found.advice, err=True)
     else:
         _show(found)
     _keep(found, file, output, report, as_json)

@@ -1,4 +1,4 @@
-"""Every command of the page on embeddings, run as it stands there on a few vectors."""
+"""Every command of the pages on embeddings, run as it stands there on a few vectors."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pytest
 
 from tests.cli.command import hashzoo
 
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "embeddings.md"
+HOWTO = Path(__file__).parents[2] / "docs" / "howto"
+PAGE, SEARCH = HOWTO / "embeddings.md", HOWTO / "search-vectors.md"
 COMMANDS = re.findall(r"^    hashzoo (.*)$", PAGE.read_text(), re.M)
+EXPORTS = re.findall(r"`hashzoo (export .*?)`", SEARCH.read_text())
+NEEDS = {"faiss": "faiss", "lancedb": "lancedb", "parquet": "pyarrow", "onnx": "onnxscript"}
 FEWER = ["--bits", "8", "--jobs", "1", "--epochs", "1", "--no-baselines"]
 QUICK = ["--bits", "8", "--jobs", "1", "--methods", "lsh"]
 
@@ -25,6 +28,7 @@ def place(tmp_path_factory):
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     np.save(folder / "emb.npy", unit.astype(np.float32))
     np.save(folder / "queries.npy", unit[:20].astype(np.float16))
+    np.save(folder / "new.npy", unit[:5])
     np.save(folder / "classes.npy", classes)
     return folder
 
@@ -35,3 +39,36 @@ def test_every_command_of_the_page_runs(command, place):
     done = hashzoo(*words, *(FEWER if words[0] == "bench" else QUICK if words[0] == "quantize" else []), cwd=place)
     assert done.returncode == 0, done.stderr
     assert "recall@10" in done.stdout or "queries among" in done.stdout or "no findings to fix" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def searched(place):
+    """The folder after the commands of the page on search."""
+    for command in re.findall(r"^    hashzoo (.*)$", SEARCH.read_text(), re.M):
+        words = shlex.split(command)
+        done = hashzoo(*words, *(QUICK if words[0] == "quantize" else []), cwd=place)
+        assert done.returncode == 0, done.stderr
+    return place
+
+
+def test_the_commands_of_the_page_on_search_run(searched):
+    assert {"chosen", "codes.npz", "my.index", "my.index.npy", "small.index"} <= {
+        one.name for one in searched.iterdir()
+    }
+    moved = hashzoo("search", "my.index", "queries.npy", "--run", "chosen", cwd=searched)
+    assert "row 19 of queries.npy" in moved.stdout
+
+
+@pytest.mark.parametrize("command", EXPORTS)
+def test_every_export_of_the_page_on_search_runs(command, searched):
+    words = shlex.split(command)
+    pytest.importorskip(NEEDS.get(words[words.index("--to") + 1], "numpy"))
+    done = hashzoo(*words, cwd=searched)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [PAGE, SEARCH], ids=lambda page: page.stem)
+def test_the_python_of_the_pages_runs(page, searched, monkeypatch):
+    monkeypatch.chdir(searched)
+    for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
+        exec(compile(code, str(page), "exec"), {})  # noqa: S102 - our own page
