@@ -184,7 +184,6 @@ def search(
     html: bool,
     output: Path | None,
     as_json: bool,
-    factor: float | None,
     **opening: Any,
 ) -> None:
     """Find the images of an index that are nearest to each QUERY image, or the vectors nearest to each row of QUERY.
@@ -201,13 +200,10 @@ def search(
     if output and not html:
         raise UsageError(f"--output is the page of --html; add --html or leave out {output}")
     output = output or Path("found.html")
-    if folder := next((path for path in queries if path.is_dir()), None):
-        raise UsageError(f"{folder} is a folder; name the query images")
-    if missing := next((path for path in queries if not path.exists()), None):
-        raise UsageError(f"there is no file {missing}")
+    _check_queries(queries)
     check_root(opening["root"])
-    opening["device"] = resolve_device(opening["device"])
-    if code_file.read(index).of_vectors:
+    opening["device"], factor = resolve_device(opening["device"]), opening.pop("factor")
+    if code_file.holds_vectors(index):
         if html or operation or opening.pop("root"):
             raise UsageError(f"{index} holds vectors, so --html, --op and --root do not apply; leave them out")
         return search_vectors(index, queries, top, factor, as_json, opening)
@@ -232,6 +228,14 @@ def search(
         _print_results(found, what)
     if html:
         click.echo(f"written to {output}", err=as_json)
+
+
+def _check_queries(queries: tuple[Path, ...]) -> None:
+    """Raise UsageError for a query that is no file."""
+    if folder := next((path for path in queries if path.is_dir()), None):
+        raise UsageError(f"{folder} is a folder; name the query images")
+    if missing := next((path for path in queries if not path.exists()), None):
+        raise UsageError(f"there is no file {missing}")
 
 
 def _answers(opened: ImageIndex, queries: tuple[Path, ...], top: int, operation: Any) -> list[SearchResult]:

@@ -85,7 +85,7 @@ def _candidates(choices: Sequence[Choice], k: int) -> Markup:
     series = [
         Series(
             number,
-            f"{one.name} {one.size:g} B",
+            f"{one.name} {one.size:g}B",
             [(f, r) for f, r in zip(*one.curve, strict=True) if f <= LARGEST] or [(1.0, one.recall[1])],
         )
         for number, one in enumerate(choices)

@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -213,6 +214,15 @@ def read(path: Path) -> StoredCodes:
         raise UsageError(f"there is no file {path}; create it with hashzoo index build or hashzoo encode") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         raise EnvironmentFailure(f"{path} is damaged or not a file of codes ({error}); create it again") from error
+
+
+def holds_vectors(path: Path) -> bool:
+    """Whether a file of codes holds those of vectors. Only its metadata is read; False for a file that is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "vectors" in json.loads(file["about"].tobytes())
+    except (OSError, ValueError, LookupError, TypeError, EOFError, AttributeError, zipfile.BadZipFile):
+        return False
 
 
 def _parse(arrays: Mapping[str, np.ndarray[Any, Any]]) -> StoredCodes:
