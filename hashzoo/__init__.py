@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from hashzoo.results.cell import Cell, Identity
     from hashzoo.retrieval.encoder import Encoder, load_encoder
     from hashzoo.retrieval.image_index import Hit, ImageIndex, open_index
+    from hashzoo.retrieval.vector_encoder import VectorEncoder, load_vector_encoder
+    from hashzoo.retrieval.vector_index import VectorHits, VectorIndex, open_vector_index
     from hashzoo.run import Run
     from hashzoo.storage.cache import cache_folder
     from hashzoo.storage.offline import is_offline
@@ -135,6 +137,8 @@ _WHERE = {
     "results.cell": ("Cell", "Identity"),
     "retrieval.encoder": ("Encoder", "load_encoder"),
     "retrieval.image_index": ("Hit", "ImageIndex", "open_index"),
+    "retrieval.vector_encoder": ("VectorEncoder", "load_vector_encoder"),
+    "retrieval.vector_index": ("VectorHits", "VectorIndex", "open_vector_index"),
     "run": ("Run",),
     "storage.cache": ("cache_folder",),
     "storage.offline": ("is_offline",),
@@ -200,6 +204,8 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Cell", "Identity",
     "Encoder", "load_encoder",
     "Hit", "ImageIndex", "open_index",
+    "VectorEncoder", "load_vector_encoder",
+    "VectorHits", "VectorIndex", "open_vector_index",
     "Run",
     "cache_folder",
     "is_offline",

@@ -183,7 +183,8 @@ class Scan(Index):
             return distance.counts(query, self.packed(name), self._widths[name], relevance, graded)
         parts, start = list[Counts](), 0
         for block in query_blocks(query, self._rows):
-            distances = self._distances(block).double().numpy()
+            computed = self._distances(block)
+            distances = (computed if computed.dtype == torch.float32 else computed.double()).numpy()
             parts.append(distance_counts(distances, relevance[start : start + len(distances)], graded))
             start += len(distances)
         return concatenate_counts(parts)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -14,24 +17,33 @@ from hashzoo.api.bench import Request, observer_of, prepare, run
 from hashzoo.api.board import Board
 from hashzoo.api.watch import Callback, Screen
 from hashzoo.bench.benchmark_file import read
+from hashzoo.data.vector_checks import checked_numbers
+from hashzoo.data.vector_files import VectorFile, array_matrix, read_vectors
+from hashzoo.data.vectors import Vectors
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.results import store
-from hashzoo.results.cell import Cell
+from hashzoo.registry import saved_method
+from hashzoo.results import choices
+from hashzoo.results.choices import Choice
+from hashzoo.retrieval.encoder import CHOSEN
+from hashzoo.retrieval.vector_encoder import CHOICE
+from hashzoo.storage.files import disk_errors, expand_user, replace_bytes
 
-FACTORS = (1, 2, 3, 5, 10)  # of candidates, in the table
-HIGH = 0.99  # a recall whose factor is in the table beside that of the target
-MOST = 10.0  # the largest factor that is advised
-NAMED = 3  # codes in the advice
-ASYMMETRIC = "asym"
+SAMPLE = 10_000  # rows that methods learn from: more hardly change the recall, and take minutes
+QUERIES = 1000  # rows that can be left out as queries
+LONGEST = 1024  # bits of the longest code that is added to those of the benchmark
+
+#: Vectors: a file, or an array (N, D) of NumPy or torch.
+VectorsLike = Any
 
 
 class QuantizeOptions(TypedDict, total=False):
     """Further options of :func:`quantize`."""
 
-    queries: str | Path
+    queries: VectorsLike  # by default a tenth of the rows, at most 1,000, which are left out of the database
     metric: str  # "cosine", "ip" or "l2"
     methods: Sequence[str]
     bits: Sequence[int]
+    train: int  # rows that methods learn from
     results: str | Path
     plugins: Sequence[str]
     jobs: int
@@ -39,50 +51,81 @@ class QuantizeOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One code: a method at a length, with queries as codes or, ``asymmetric``, as real values.
+class Quantization:
+    """What :func:`quantize` found.
 
     Attributes:
-        method: The method.
-        bits: Bits requested.
-        size: Bytes per item.
-        asymmetric: Whether queries stay real.
-        recall: Mean recall of the k neighbors among F k candidates, by F.
-        interval: Half the width of the 95 % interval of the recall at F = 1, over queries.
-        factor: The F that the target needs.
-        factor_high: The F that a recall of .99 needs.
-        timings: ``fit_seconds``, ``encode_per_second``, ``search_per_second``.
-        front: Whether no other code takes as few bytes and as few candidates for the target.
+        board: The board of all cells.
+        choices: The codes, sorted by bytes.
+        advice: One sentence: the smallest codes that reach the target, and what it rests on.
+        k: Neighbors per query.
+        target: Recall that is wanted.
+        budget: Bytes per item at most; None for any.
     """
-
-    method: str
-    bits: int
-    size: float
-    asymmetric: bool
-    recall: Mapping[int, float]
-    interval: float
-    factor: float
-    factor_high: float
-    timings: Mapping[str, float]
-    front: bool = False
-
-    @property
-    def name(self) -> str:
-        """The method, and whether queries stay real."""
-        return f"{self.method}/{ASYMMETRIC}" if self.asymmetric else self.method
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """What :func:`quantize` found: the board, the codes by size, and one sentence of advice."""
 
     board: Board
     choices: Sequence[Choice]
     advice: str
+    k: int = 10
+    target: float = 0.95
+    budget: int | None = None
+
+    @property
+    def winner(self) -> Choice | None:
+        """The code that the advice names first; None if no code is within the budget."""
+        return choices.winner(self.choices, self.budget)
+
+    def save(self, folder: str | Path) -> Choice:
+        """Write the winner's fitted method and what was measured of it to a folder.
+
+        The folder can be given to ``hashzoo encode``, ``hashzoo index build`` and ``hashzoo export --to onnx``, and to
+        :func:`hashzoo.load_vector_encoder`. Files of an earlier winner are replaced.
+
+        Args:
+            folder: The folder; it is created.
+
+        Returns:
+            The winner.
+
+        Raises:
+            UsageError: If no code is within the budget, or the folder holds other files.
+            EnvironmentFailure: If the disk fails.
+        """
+        chosen, target = self.winner, expand_user(Path(folder))
+        if chosen is None:
+            raise UsageError(self.advice)
+        check_folder(target)
+        facts = next(cell.facts for cell in self.board.cells if cell.status == "ok")
+        about = {
+            **choices.records_of([chosen])[0],
+            "asymmetric": chosen.asymmetric,
+            "factor_by_code": min(one.factor for one in self.choices if one.cell == chosen.cell and not one.asymmetric),
+            "k": self.k,
+            "target": self.target,
+            "queries": facts.get("queries"),
+            "database": facts.get("database"),
+            "advice": self.advice,
+        }
+        with disk_errors("create", target):
+            target.mkdir(parents=True, exist_ok=True)
+        with disk_errors("read", chosen.cell):
+            cell, weights = chosen.cell.read_bytes(), saved_method.path_of(chosen.cell).read_bytes()
+        replace_bytes(saved_method.path_of(target / CHOSEN), weights)
+        replace_bytes(target / CHOSEN, cell)
+        replace_bytes(target / CHOICE, (json.dumps(about, indent=1) + "\n").encode())
+        return chosen
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError unless a winner can be written to a folder: a new or empty one, or that of an earlier winner."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, and the winner is written to a folder; name a new folder")
+    if folder.is_dir() and not (folder / CHOICE).is_file() and any(folder.iterdir()):
+        raise UsageError(f"{folder} holds other files; name a new folder")
 
 
 def quantize(
-    root: str | Path,
+    vectors: VectorsLike,
     *,
     k: int = 10,
     target: float = 0.95,
@@ -92,8 +135,11 @@ def quantize(
 ) -> Quantization:
     """Measure which code keeps the exact neighbors of your vectors.
 
+    Every method learns from the same ``train`` rows of the database, by default all rows or a seeded sample of 10,000.
+
     Args:
-        root: A file of vectors; see the dataset that the benchmark ``quantize`` names.
+        vectors: A file of vectors (``.npy``, ``.safetensors``, Parquet and others), or an array (N, D) of NumPy or
+            torch, one vector a row.
         k: Neighbors per query.
         target: Mean recall of these that is wanted after the candidates are compared again exactly.
         budget: Bytes per item at most, in the advice.
@@ -104,119 +150,83 @@ def quantize(
         The codes, sorted by bytes, and the advice.
 
     Raises:
-        UsageError: If an option or the file is wrong.
+        UsageError: If an option, the file or the array is wrong.
         EnvironmentFailure: If the file is damaged, or every cell failed.
+
+    Example:
+        >>> found = hashzoo.quantize(embeddings, target=0.9, bits=[64, 128])  # doctest: +SKIP
+        >>> print(found.advice)  # doctest: +SKIP
+        >>> found.save("chosen")  # doctest: +SKIP
     """
     if k < 1 or not 0 < target < 1:
         raise UsageError(f"k must be 1 or more and the target between 0 and 1, not k = {k} and target = {target}")
-    metrics = metrics_of(k, target)
-    given = {name: str(value) for name, value in options.items() if name in ("queries", "metric")}
-    kept = {name: value for name, value in options.items() if name in ("methods", "bits", "results", "plugins", "jobs")}
     observer = observer_of(progress)
-    (dataset,) = read("quantize").datasets
-    settings = {dataset: given} if given else {}
-    request = Request(
-        "quantize",
-        **kept,  # type: ignore[arg-type]
-        root=Path(root),
-        metrics=metrics,
-        settings=settings,
-        device=options.get("device", "auto"),
-    )
-    board = run(prepare(request, observer), observer)
-    found = choices_of(board, k, target)
+    with ExitStack() as stack:
+        request = _request(vectors, k, choices.metrics_of(k, target), options, stack)
+        board = run(prepare(request, observer), observer)
+    found = choices.choices_of(board.cells, board.folder, k, target)
     if not found:
         reasons = [cell.reason for cell in board.cells if cell.reason] or ["there are no cells"]
         raise EnvironmentFailure(f"no method was measured: {reasons[0]}")
-    return Quantization(board, found, advise(found, board.cells, target, budget))
+    advice = choices.advise(found, board.cells, target, budget)
+    return Quantization(board, found, advice, k, target, budget)
 
 
-def metrics_of(k: int, target: float) -> list[str]:
-    """The metrics that are measured.
-
-    >>> metrics_of(10, 0.95)[:3]
-    ['recall@10', 'recall@10:f2', 'recall@10:f3']
-    """
-    names = [_recall(k, factor) for factor in FACTORS] + [f"factor@{k}:{one}" for one in (target, HIGH)]
-    return [*names, *(f"{name}/{ASYMMETRIC}" for name in names)]
-
-
-def _recall(k: int, factor: int) -> str:
-    return f"recall@{k}" + (f":f{factor}" if factor > 1 else "")
-
-
-def choices_of(board: Board, k: int, target: float) -> list[Choice]:
-    """The measured codes, sorted by bytes, with the front marked."""
-    found = []
-    for cell in board.cells:
-        for part in ("", f"/{ASYMMETRIC}"):
-            first = cell.metrics.get(_recall(k, 1) + part)
-            if cell.status != "ok" or first is None or not math.isfinite(first):
-                continue
-            arrays = store.arrays(store.path(board.folder, cell.identity, cell.benchmark))
-            scores = arrays.get(_recall(k, 1) + part, np.zeros(0))
-            timings = {n: value for n, value in cell.timings.items() if not part or not n.startswith("search")}
-            found.append(
-                Choice(
-                    method=cell.identity.method,
-                    bits=cell.identity.bits,
-                    size=float(cell.facts["bytes_per_item"]),
-                    asymmetric=bool(part),
-                    recall={factor: cell.metrics[_recall(k, factor) + part] for factor in FACTORS},
-                    interval=1.96 * float(scores.std()) / math.sqrt(max(1, len(scores))) if len(scores) else math.nan,
-                    factor=cell.metrics[f"factor@{k}:{target}{part}"],
-                    factor_high=cell.metrics[f"factor@{k}:{HIGH}{part}"],
-                    timings=timings,
-                )
-            )
-    return sorted((_marked(one, found) for one in found), key=lambda one: (one.size, one.factor))
-
-
-def _marked(one: Choice, others: Sequence[Choice]) -> Choice:
-    beaten = any(
-        other.size <= one.size and other.factor <= one.factor and (other.size, other.factor) != (one.size, one.factor)
-        for other in others
-    )
-    return Choice(**{**vars(one), "front": not beaten})
-
-
-def advise(choices: Sequence[Choice], cells: Sequence[Cell], target: float, budget: int | None) -> str:
-    """One sentence: the smallest codes that reach the target, and what it rests on."""
-    within = [one for one in choices if budget is None or one.size <= budget]
-    size = "" if budget is None else f" of at most {budget} B"
-    goal = f"{target:g}".lstrip("0")
-    facts = next((cell.facts for cell in cells if cell.status == "ok"), {})
-    basis = f"{facts.get('queries', 0):,} queries among {facts.get('database', 0):,} vectors"
-    if not within:
-        return f"no code{size} was measured; give a larger budget or fewer bits"
-    good = [one for one in within if one.front and one.factor <= MOST]
-    if not good:
-        best = min(within, key=lambda one: one.factor)
-        return (
-            f"no code{size} reaches {goal} with {MOST:g} times k candidates; {best.name} of {best.size:g} B is "
-            f"nearest, at {best.factor:g} times; give more bits ({basis})"
+def _request(vectors: VectorsLike, k: int, metrics: list[str], options: QuantizeOptions, stack: ExitStack) -> Request:
+    """The sweep; arrays are in files until the stack is closed."""
+    path, file = _file(vectors, "the array of vectors", stack)
+    rows, dim = file.matrix.shape
+    given: dict[str, Any] = {"metric": options["metric"]} if "metric" in options else {}
+    held = 0 if file.queries is not None else min(QUERIES, max(1, rows // 10))
+    if "queries" in options:
+        given["queries"], held = str(_file(options["queries"], "the array of queries", stack)[0]), 0
+    if k >= rows - held:
+        raise UsageError(
+            f"{k} neighbors need more than {k:,} vectors in the database, and {file.matrix.name} has {rows:,} rows"
+            + (f", of which {held:,} are the queries" if held else "")
+            + "; give a smaller k or more vectors"
         )
-    told = [f"{one.name} of {one.size:g} B reaches {goal} at {one.factor:g} times k candidates" for one in good[:1]]
-    told += [f"{one.name} of {one.size:g} B at {one.factor:g} times" for one in good[1:NAMED]]
-    width = max(one.interval for one in good[:NAMED])
-    return f"{'; '.join(told)} ({basis}; the recall of one code is known to ±{width:.3f})"
+    if "train" in options or rows - held > SAMPLE:
+        given["train"] = options.get("train", SAMPLE)
+    jobs = {"jobs": options["jobs"]} if "jobs" in options else {}
+    benchmark = read("quantize")
+    (dataset,) = benchmark.datasets
+    return Request(
+        benchmark,
+        methods=options.get("methods"),
+        bits=options.get("bits") or _lengths(benchmark.bits, dim),
+        results=options.get("results"),
+        plugins=options.get("plugins", ()),
+        root=path,
+        metrics=metrics,
+        settings={dataset: given} if given else {},
+        device=options.get("device", "auto"),
+        save_weights=True,
+        **jobs,  # type: ignore[arg-type]
+    )
 
 
-def records_of(choices: Sequence[Choice]) -> list[dict[str, Any]]:
-    """The codes as plain dicts, for JSON and for tables."""
-    return [
-        {
-            "method": one.name,
-            "bits": one.bits,
-            "bytes": one.size,
-            **{f"{factor}x": one.recall[factor] for factor in FACTORS},
-            "interval": one.interval,
-            "factor": one.factor,
-            "factor_0.99": one.factor_high,
-            **{name: one.timings.get(name) for name in ("fit_seconds", "encode_per_second", "search_per_second")},
-            "bytes_1e6": one.size * 1e6,
-            "bytes_1e8": one.size * 1e8,
-            "front": one.front,
-        }
-        for one in choices
-    ]
+def _lengths(usual: Sequence[int], dim: int) -> list[int]:
+    """The usual code lengths that vectors of ``dim`` dimensions have room for, and one bit for each dimension.
+
+    >>> _lengths([64, 128, 256, 384], 768), _lengths([64, 128], 64), _lengths([64, 128], 5)
+    ([64, 128, 256, 384, 768], [64], [5])
+    """
+    own = min(dim, LONGEST)
+    return sorted({bits for bits in usual if bits <= dim} | {own - own % 8 or own})
+
+
+def _file(vectors: VectorsLike, name: str, stack: ExitStack) -> tuple[Path, VectorFile]:
+    """A file of vectors, which is written for an array, and its content."""
+    if isinstance(vectors, str | os.PathLike):
+        path = expand_user(Path(vectors))
+        return path, read_vectors(path)
+    matrix = array_matrix(vectors, name)
+    whole = Vectors(matrix)
+    for _, rows in whole.blocks():  # so that a message names the array and not the file
+        checked_numbers(whole, rows)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hashzoo-")))
+    path = folder / f"{name.split()[-1]}.npy"
+    with disk_errors("write", path):
+        np.save(path, matrix.read(np.arange(matrix.shape[0])), allow_pickle=False)
+    return path, VectorFile(matrix)

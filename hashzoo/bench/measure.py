@@ -146,7 +146,7 @@ def _measure(
     if keep is not None:
         setting, data = setup.data.setting(job.identity.bits), setup.data
         options, plugins = job.inputs.backbone_options, job.inputs.plugins
-        recipe = Recipe(job.identity.key, setting, data.class_names, setup.shape, options, plugins)
+        recipe = Recipe(job.identity.key, setting, data.class_names, setup.shape, options, plugins, data.metric)
         saved_method.write(keep, fitted.method, recipe)
     cell, arrays = _score(setup, fitted)
     cost = provenance.resource_usage(time.perf_counter() - begun, setup.run.device)

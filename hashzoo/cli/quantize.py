@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import file_path, numbers, plugin_option, size, split_list
+from hashzoo.cli.options import check_output, file_path, numbers, plugin_option, size, split_list
 from hashzoo.cli.output import json_option, print_json
+from hashzoo.errors import printable
+
+if TYPE_CHECKING:
+    from hashzoo.api import Quantization
 
 
 @click.command()
@@ -26,11 +30,20 @@ from hashzoo.cli.output import json_option, print_json
     help="Mean recall after candidates are compared again exactly.",
 )
 @click.option("--budget", metavar="32B", help="Bytes per item at most, in the advice.")
+@click.option(
+    "--train",
+    type=click.IntRange(min=1),
+    help="Rows that methods learn from  [default: at most 10,000, drawn from the database].",
+)
+@click.option("-o", "--output", type=file_path, metavar="DIR", help="Keep the winner, for hashzoo encode and index.")
+@click.option("--report", type=file_path, metavar="PAGE.html", help="Write the curves and the table as a page.")
 @click.option("--results", type=file_path, help="Folder [default: hashzoo-results/quantize].")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores].")
 @json_option
 @plugin_option
-def quantize(file: Path, budget: str | None, as_json: bool, **asked: Any) -> None:
+def quantize(
+    file: Path, budget: str | None, output: Path | None, report: Path | None, as_json: bool, **asked: Any
+) -> None:
     """Find the code for your vectors: how many bytes, and how many candidates to compare again exactly.
 
     FILE holds vectors, such as embeddings. A row of the table is a code: the recall of the k exact neighbors among k,
@@ -40,42 +53,45 @@ def quantize(file: Path, budget: str | None, as_json: bool, **asked: Any) -> Non
     from rich.console import Console
 
     from hashzoo import api
-    from hashzoo.api.quantization import records_of
+    from hashzoo.api.quantization import check_folder
+    from hashzoo.results.choices import records_of
 
     options = {name: value for name, value in asked.items() if value not in (None, ())}
     for name, read in (("methods", split_list), ("bits", numbers)):
         if name in options:
             options[name] = read(f"--{name}", options[name])
     limit = size(budget) if budget else None
+    if output:
+        check_folder(output)
+    if report:
+        check_output(report)
     screen = api.Screen(Console(stderr=True) if as_json else None)
     found = api.quantize(file, budget=limit, progress=screen, **options)
     if as_json:
-        return print_json(records_of(found.choices))
-    _show(records_of(found.choices), asked["target"])
+        print_json(records_of(found.choices))
+        click.echo(found.advice, err=True)
+    else:
+        _show(found)
+    _keep(found, file, output, report, as_json)
+
+
+def _show(found: Quantization) -> None:
+    """Print the codes as a table, and the advice."""
+    from hashzoo.report.quantize import NOTES, rows_of
+    from hashzoo.results import table
+
+    made = table.of_records(rows_of(found.choices, found.target), identifies="method")
+    table.show([made], list(NOTES))
     click.echo(found.advice)
 
 
-def _show(records: list[dict[str, Any]], target: float) -> None:
-    """Print the codes as a table."""
-    from hashzoo.results import table
-    from hashzoo.results.render import compact, duration
+def _keep(found: Quantization, file: Path, output: Path | None, report: Path | None, as_json: bool) -> None:
+    """Write the winner and the page, and print what was written."""
+    if report:
+        from hashzoo.report.quantize import write
 
-    rows = [
-        {
-            "method": one["method"] + ("*" if one["front"] else ""),
-            "bits": one["bits"],
-            "bytes": f"{one['bytes']:g}",
-            **{name: f"{one[name]:.3f}" for name in one if name.endswith("x")},
-            "±": f"{one['interval']:.3f}",
-            f"F({target:g})": f"{one['factor']:g}",
-            "F(0.99)": f"{one['factor_0.99']:g}",
-            "fit": duration(one["fit_seconds"] or 0),
-            "encode/s": compact(one["encode_per_second"] or 0),
-            "search/s": compact(one["search_per_second"]) if one["search_per_second"] else "",
-            "10^6 rows": f"{compact(one['bytes_1e6'])}B",
-            "10^8 rows": f"{compact(one['bytes_1e8'])}B",
-        }
-        for one in records
-    ]
-    made = table.of_records(rows, identifies="method")
-    table.show([made], ["*: no other code takes as few bytes and as few candidates", "/asym: the query stays real"])
+        write(report, file.name, found.choices, found.advice, found.k, found.target)
+        click.echo(f"written to {printable(report)}", err=as_json)
+    if output:
+        chosen = found.save(output)
+        click.echo(f"{chosen.name} of {chosen.size:g} B written to {printable(output)}", err=as_json)

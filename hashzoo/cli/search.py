@@ -48,16 +48,24 @@ bad_option = bad_image_option("skip")
 def encode(
     cell: Path, images: tuple[Path, ...], output: Path, on_bad_image: str, device: str, plugins: tuple[str, ...]
 ) -> None:
-    """Encode IMAGES, files or folders, with the trained method of a cell.
+    """Encode IMAGES, files or folders, or one file of vectors, with a trained method.
 
-    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`. Exit code 1: some images were left out.
+    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`, or a folder of `hashzoo quantize -o`. Exit
+    code 1: some images were left out.
     """
     from hashzoo.api.progress import bar
-    from hashzoo.retrieval.encoder import load_encoder
     from hashzoo.retrieval.image_index import encode_files
+    from hashzoo.retrieval.vector_encoder import VectorEncoder, load_any_encoder
+    from hashzoo.retrieval.vector_index import encode_vectors
 
     check_output(output)
-    encoder = load_encoder(cell, device=resolve_device(device), plugins=plugins)
+    encoder = load_any_encoder(cell, device=resolve_device(device), plugins=plugins)
+    if isinstance(encoder, VectorEncoder):
+        if len(images) > 1:
+            raise UsageError(f"{cell} encodes one file of vectors at a time, not {len(images)}; name one")
+        with bar("vectors") as tell:
+            stored = encode_vectors(encoder, encoder.open(images[0]), None, tell)
+        return _written(stored, [], output)
     with bar("images") as tell:
         stored, skipped = encode_files(encoder, images, None, tell, strict=on_bad_image == "error")
     _written(stored, skipped, output)
@@ -65,12 +73,18 @@ def encode(
 
 @click.group()
 def index() -> None:
-    """Build indexes of images."""
+    """Build indexes of images and of vectors."""
 
 
 @index.command()
 @cell_argument
-@images_argument
+@click.argument("images", nargs=-1, metavar="[IMAGES...]", type=file_path)
+@click.option("--vectors", type=file_path, metavar="FILE", help="Index a file of vectors instead of images.")
+@click.option(
+    "--rescore",
+    type=click.Choice(["float16", "int8", "none"]),
+    help="Numbers of the copy of the vectors that candidates are compared by  [default: float16].",
+)
 @click.option("-o", "--output", required=True, type=file_path, metavar="MY.index")
 @engine_option
 @bad_option
@@ -79,25 +93,37 @@ def index() -> None:
 def build(
     cell: Path,
     images: tuple[Path, ...],
+    vectors: Path | None,
+    rescore: Any,
     output: Path,
-    engine: str,
-    on_bad_image: str,
-    device: str,
-    plugins: tuple[str, ...],
+    **options: Any,
 ) -> None:
-    """Index IMAGES, files or folders, with the trained method of a cell, for `hashzoo search`.
+    """Index IMAGES, files or folders, or vectors, with a trained method, for `hashzoo search`.
 
-    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`; the index needs it to encode queries. The
-    images stay where they are. Exit code 1: some do not decode and were left out.
+    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`, or a folder of `hashzoo quantize -o`; the
+    index needs it to encode queries. Images stay where they are; of vectors, a copy MY.index.npy is written. Exit code
+    1: some images do not decode and were left out.
     """
     from hashzoo.api.progress import bar
     from hashzoo.retrieval.encoder import load_encoder
     from hashzoo.retrieval.image_index import build as built
+    from hashzoo.retrieval.vector_encoder import load_vector_encoder
+    from hashzoo.retrieval.vector_index import build_vectors
 
+    if (vectors is None) == (not images):
+        raise UsageError("name images or --vectors FILE, one of the two")
+    if rescore and vectors is None:
+        raise UsageError("--rescore is for --vectors; leave it out")
     check_output(output)
-    encoder = load_encoder(cell, device=resolve_device(device), plugins=plugins)
+    place, engine = {"device": resolve_device(options["device"]), "plugins": options["plugins"]}, options["engine"]
+    if vectors is not None:
+        coder = load_vector_encoder(cell, **place)
+        with bar("vectors") as tell:
+            stored = build_vectors(coder, coder.open(vectors), output, rescore or "float16", engine, tell)
+        return _report_codes(stored, [], output)
+    encoder = load_encoder(cell, **place)
     with bar("images") as tell:
-        stored, skipped = built(encoder, images, engine, tell, strict=on_bad_image == "error")
+        stored, skipped = built(encoder, images, engine, tell, strict=options["on_bad_image"] == "error")
     _written(stored, skipped, output)
 
 
@@ -106,6 +132,10 @@ def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
     from hashzoo.retrieval import code_file
 
     code_file.write(output, stored)
+    _report_codes(stored, skipped, output)
+
+
+def _report_codes(stored: StoredCodes, skipped: list[str], output: Path) -> None:
     for line in skipped:
         click.echo(f"left out: {printable(line)}", err=True)
     if passed_over := stored.metadata.get("passed_over"):
@@ -116,7 +146,10 @@ def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
         for name, code in stored.metadata["codes"].items()
     )
     gone = f", {len(skipped)} left out" if skipped else ""
-    click.echo(f"{len(stored)} image{'s' * (len(stored) != 1)}{gone}; {codes}; written to {printable(output)}")
+    noun = "vector" if stored.of_vectors else "image"
+    if stored.metadata.get("vectors", {}).get("copy", "none") != "none":
+        codes += f"; {stored.metadata['vectors']['copy']} vectors: {printable(output)}.npy"
+    click.echo(f"{len(stored)} {noun}{'s' * (len(stored) != 1)}{gone}; {codes}; written to {printable(output)}")
     if skipped:
         sys.exit(LEFT_OUT)
 
@@ -157,6 +190,11 @@ def _weights(_context: Any, _option: Any, grains: Sequence[str]) -> dict[str, fl
     metavar="CODE[=WEIGHT]",
     help="Rank by this code of a method that stores several, such as fine; can be repeated, such as code=1 fine=0.5.",
 )
+@click.option(
+    "--factor",
+    type=float,
+    help="Of an index of vectors: compare FACTOR times --top candidates exactly; 0: by code only.",
+)
 @engine_option
 @click.option("--html", is_flag=True, help="Also write the results with their images as one page.")
 @click.option("-o", "--output", type=file_path, metavar="FILE.html", help="The page of --html.  [default: found.html]")
@@ -175,10 +213,12 @@ def search(
     as_json: bool,
     **opening: Any,
 ) -> None:
-    """Find the images of an index that are nearest to each QUERY image.
+    """Find the images of an index that are nearest to each QUERY image, or the vectors nearest to each row of QUERY.
 
     For a method that does not rank by one Hamming distance, the score has no meaning except for the order.
     """
+    from hashzoo.cli.search_vectors import search_vectors
+    from hashzoo.retrieval import code_file
     from hashzoo.retrieval.image_index import open_index
     from hashzoo.storage.files import replace_bytes
 
@@ -187,12 +227,15 @@ def search(
     if output and not html:
         raise UsageError(f"--output is the page of --html; add --html or leave out {output}")
     output = output or Path("found.html")
-    if folder := next((path for path in queries if path.is_dir()), None):
-        raise UsageError(f"{folder} is a folder; name the query images")
-    if missing := next((path for path in queries if not path.exists()), None):
-        raise UsageError(f"there is no file {missing}")
+    _check_queries(queries)
     check_root(opening["root"])
-    opening["device"] = resolve_device(opening["device"])
+    opening["device"], factor = resolve_device(opening["device"]), opening.pop("factor")
+    if code_file.holds_vectors(index):
+        if html or operation or opening.pop("root") or opening.pop("weights"):
+            raise UsageError(f"{index} holds vectors, so --html, --op, --grain and --root do not apply; leave them out")
+        return search_vectors(index, queries, top, factor, as_json, opening)
+    if factor is not None:
+        raise UsageError(f"{index} holds images, and --factor is for vectors; leave it out")
     opened = open_index(index, **opening)
     found = _answers(opened, queries, top, operation)
     what = "distance" if opened.integer else "score"
@@ -212,6 +255,14 @@ def search(
         _print_results(found, what)
     if html:
         click.echo(f"written to {output}", err=as_json)
+
+
+def _check_queries(queries: tuple[Path, ...]) -> None:
+    """Raise UsageError for a query that is no file."""
+    if folder := next((path for path in queries if path.is_dir()), None):
+        raise UsageError(f"{folder} is a folder; name the query images")
+    if missing := next((path for path in queries if not path.exists()), None):
+        raise UsageError(f"there is no file {missing}")
 
 
 def _answers(opened: ImageIndex, queries: tuple[Path, ...], top: int, operation: Any) -> list[SearchResult]:
@@ -274,23 +325,28 @@ def export(
 ) -> None:
     """Export a trained method as ONNX, or the codes of an index for other programs, with a manifest.
 
-    `onnx` takes CELL, a cell's .json, and compares the result with torch on the queries of the cell's dataset, or on
+    An index of vectors is exported with its vectors, to re-score candidates there.
+
+    `onnx` takes CELL, a cell's .json or a folder of `hashzoo quantize -o`, and compares the result with torch on the
+    queries of the cell's dataset, on random vectors, or on
     the images of --check, on the CPU. The other targets take an index or codes of `hashzoo encode`.
     """
     require_cpu(options["device"], "hashzoo export computes")
     root, plugins = options["root"], options["plugins"]
     if target == "onnx":
         from hashzoo.export import onnx
-        from hashzoo.retrieval.encoder import load_encoder
+        from hashzoo.retrieval.vector_encoder import load_any_encoder
 
         if code:
             raise UsageError("--to onnx exports all codes; leave out --code")
         check_output(output)
         if source.suffix in (".npz", ".index"):
             raise UsageError(f"--to onnx exports a method: name a cell's .json, not {source}")
-        found = onnx.export(load_encoder(source, plugins=plugins), output, checked, root)
+        encoder = load_any_encoder(source, plugins=plugins)
+        found = onnx.export(encoder, output, checked, root)
         click.echo(
-            f"checked against torch with {found.images:,} images: {found.differing} of {found.bits:,} bits differ"
+            f"checked against torch with {found.images:,} {encoder.items}: "
+            f"{found.differing} of {found.bits:,} bits differ"
             + (f", none of them {onnx.TOLERANCE:g} or more from its threshold" if found.differing else "")
         )
         click.echo(f"written to {output}")
@@ -304,14 +360,28 @@ def export(
     stored = code_file.read(source)
     if root is not None:
         stored = code_file.relative_to(stored, root)
-    click.echo(f"written to {_exported(target, stored, output, code)}")
+    click.echo(f"written to {_exported(target, source, stored, output, code, plugins)}")
 
 
-def _exported(target: str, stored: StoredCodes, output: Path, code: str) -> str:
-    if target == "faiss":
+def _exported(target: str, source: Path, stored: StoredCodes, output: Path, code: str, plugins: tuple[str, ...]) -> str:
+    from hashzoo.retrieval.vector_index import open_copy
+
+    copy = open_copy(source, stored)
+    if target == "faiss" and copy is not None and not code:
+        from hashzoo.export import faiss_vectors
+        from hashzoo.retrieval.image_index import open_encoder
+        from hashzoo.retrieval.vector_encoder import VectorEncoder
+
+        encoder = open_encoder(VectorEncoder, stored, source, None, plugins=plugins)
+        files = faiss_vectors.export(encoder, stored, copy, output)
+    elif target == "faiss":
         from hashzoo.export import faiss
 
         files = faiss.export(stored, output, code)
+    elif target == "pgvector" and stored.of_vectors:
+        from hashzoo.export import postgresql_vectors
+
+        files = postgresql_vectors.export(stored, copy, output, code)
     elif target == "pgvector":
         from hashzoo.export import postgresql
 
@@ -321,5 +391,5 @@ def _exported(target: str, stored: StoredCodes, output: Path, code: str) -> str:
 
         if code:
             raise UsageError(f"--to {target} exports all codes; leave out --code")
-        files = (lancedb if target == "lancedb" else parquet).export(stored, output)
+        files = (lancedb if target == "lancedb" else parquet).export(stored, output, copy)
     return ", ".join(map(str, files))

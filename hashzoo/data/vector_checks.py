@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from hashzoo.data.vectors import Vectors
-from hashzoo.errors import UsageError
+from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.types import ProgressCallback, SourceFinding, Split, Splits
 
 EXAMPLES = 3  # of a finding
@@ -48,6 +48,19 @@ def _unusable(values: NDArray[Any], unit: bool) -> dict[int, str]:
         zero = np.flatnonzero(~values.any(axis=1)).tolist()
         found |= dict.fromkeys(zero, "is zero, which has no direction for the metric cosine")
     return found
+
+
+def checked_numbers(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(n, D) float32 numbers of some rows of the matrix of ``vectors``.
+
+    Raises:
+        EnvironmentFailure: If a row cannot be used; the message names its file.
+    """
+    values = vectors.numbers(rows)
+    if _unusable(values, vectors.unit):
+        place, reason = next(iter(_unusable(vectors.matrix.read(rows), vectors.unit).items()))
+        raise EnvironmentFailure(f"row {int(rows[place])} of {vectors.matrix.name} {reason}; correct or remove the row")
+    return np.asarray(values)
 
 
 class _Pass:

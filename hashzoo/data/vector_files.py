@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hashzoo.data.vectors import BFLOAT16, ArrayMatrix, FileMatrix, Matrix
@@ -84,6 +85,32 @@ def read_vectors(path: Path, key: str = "", names: Sequence[str] = VECTOR_NAMES)
         if not matrix.shape[0] or not matrix.shape[1]:
             raise UsageError(f"{matrix.name} has {matrix.shape[0]} rows of {matrix.shape[1]} numbers; it needs some")
     return found
+
+
+def array_matrix(given: Any, name: str) -> ArrayMatrix:
+    """Vectors in an array of NumPy or torch, or in anything that NumPy makes an array of.
+
+    >>> array_matrix(np.eye(3, dtype=np.float16), "the array").shape
+    (3, 3)
+
+    Args:
+        given: The array (N, D).
+        name: Its name in messages.
+
+    Raises:
+        UsageError: If it is no array of vectors.
+    """
+    if isinstance(given, torch.Tensor):
+        held = given.detach().cpu()
+        given = (held.float() if held.dtype == torch.bfloat16 else held).numpy()
+    try:
+        array = np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{name} is no array of numbers ({first_line(error)}); give an array (N, D)") from error
+    kind = _checked(name, array.shape, array.dtype)
+    if not array.size:
+        raise UsageError(f"{name} has {array.shape[0]} rows of {array.shape[1]} numbers; it needs some")
+    return ArrayMatrix(_plain(array, kind), name, kind)
 
 
 def _npy(path: Path, key: str, names: Sequence[str]) -> VectorFile:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashzoo.distance import SignedProduct
+from hashzoo.distance import PAIRS, SignedProduct
 from hashzoo.evaluation.metrics import ASYMMETRIC, Evaluation, Metric, parse, score
 from hashzoo.evaluation.truth import Truth
 from hashzoo.hamming.counting import Counts
@@ -25,7 +25,7 @@ from hashzoo.hamming.ties import Floats
 from hashzoo.index import Index, Scan
 from hashzoo.types import Codes
 
-CHUNK = 64  # queries counted at a time
+CHUNK = 64  # queries counted at a time at least
 WHOLE = 100  # factors 1..WHOLE are stored one by one, larger ones in steps of a constant ratio
 STEPS = 200  # of larger factors
 ROUNDING = 1e-9  # of a sum over all queries
@@ -120,8 +120,9 @@ def _scores(
     prepared, curve = truth.nearest(k), RecallCurve(truth.items)
     base = {metric.base: metric.name for metric in metrics if metric.target is None}
     parts = list[dict[str, Floats]]()
-    for start in range(0, len(prepared), CHUNK):
-        rows = slice(start, start + CHUNK)
+    step = max(CHUNK, PAIRS // max(1, truth.items))  # a distance can prepare all items for each part of the queries
+    for start in range(0, len(prepared), step):
+        rows = slice(start, start + step)
         counts = index.counts({name: values[rows] for name, values in query.items()}, prepared[rows])
         curve.add(counts)
         parts.append(score(counts, list(base)) if base else {})

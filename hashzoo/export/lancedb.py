@@ -10,19 +10,21 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export import manifest
 from hashzoo.export.parquet import build_table, import_pyarrow
 from hashzoo.retrieval.code_file import StoredCodes
+from hashzoo.retrieval.vector_index import VectorCopy
 from hashzoo.storage.files import disk_errors
 
-TABLE = "pictures"
+TABLE, TABLE_OF_VECTORS = "pictures", "vectors"
 
 
-def export(stored: StoredCodes, output: Path) -> list[Path]:
-    """Write a new database folder with the table ``pictures`` and the manifest, atomically.
+def export(stored: StoredCodes, output: Path, copy: VectorCopy | None = None) -> list[Path]:
+    """Write a new database folder with the table ``pictures`` or ``vectors`` and the manifest, atomically.
 
     Each code is a list of uint8, its packed bytes.
 
     Args:
         stored: The codes.
         output: The folder to create.
+        copy: The vectors, for a column ``vector``.
 
     Returns:
         The folder.
@@ -41,9 +43,11 @@ def export(stored: StoredCodes, output: Path) -> list[Path]:
     with disk_errors("write", output):
         work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.absolute().parent))
         try:
-            lancedb.connect(str(work)).create_table(TABLE, data=build_table(pyarrow, stored, bytes_as_lists=True))
+            table = TABLE_OF_VECTORS if stored.of_vectors else TABLE
+            data = build_table(pyarrow, stored, copy, bytes_as_lists=True)
+            lancedb.connect(str(work)).create_table(table, data=data)
             digests = manifest.code_digests(stored)
-            manifest.write(work / "manifest.json", "lancedb", stored.metadata, {}, table=TABLE, codes_sha256=digests)
+            manifest.write(work / "manifest.json", "lancedb", stored.metadata, {}, table=table, codes_sha256=digests)
             work.chmod(0o755)
             work.rename(output)
         finally:

@@ -16,23 +16,27 @@ from torch.overrides import TorchFunctionMode
 
 from hashzoo.data import image_paths
 from hashzoo.data.transforms import as_tensor, normalise, resize
+from hashzoo.data.vectors import Vectors
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line
 from hashzoo.export import manifest
 from hashzoo.registry.open_dataset import reload_data
 from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.retrieval.encoder import Encoder
+from hashzoo.retrieval.vector_encoder import VectorEncoder
 from hashzoo.storage.files import replace_bytes
 from hashzoo.types import Batch, Codes
 
 OPSET = 18
-INPUT = "pictures"  # name of the graph's input
+INPUT, VECTOR_INPUT = "pictures", "vectors"  # name of the graph's input
 TOLERANCE = 1e-5  # a bit whose value is nearer to its threshold can differ between ONNX and torch
 MAX_IMAGES = 1000  # compared
 BATCH_SIZE = 50
 
 
 class PackedEncoder(nn.Module):
-    """Encodes uint8 images (B, C, H, W) of the backbone's size; returns a tuple of packed bits or values per code.
+    """Encodes uint8 images (B, C, H, W) of the backbone's size, or float32 vectors (B, D).
+
+    It returns a tuple of packed bits or values per code.
 
     Args:
         trained: The method.
@@ -42,7 +46,7 @@ class PackedEncoder(nn.Module):
     def __init__(self, trained: TrainedMethod, names: Sequence[str]) -> None:
         super().__init__()
         self.method, self.names, self.input = trained.method, names, trained.input
-        self.classes = len(trained.class_names)
+        self.classes, self.metric = len(trained.class_names), trained.metric
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Packed bits (B, ceil(K / 8)) uint8 for a binary code, with bit 0 the highest of byte 0; else the values."""
@@ -53,7 +57,16 @@ class PackedEncoder(nn.Module):
         """The codes of the images, by name."""
         count = images.shape[0]  # len() would become a constant in the graph
         labels, ids = torch.zeros(count, self.classes), torch.full((count,), -1)
-        return self.method.encode(Batch((normalise(images, self.input),), labels, ids))
+        return self.method.encode(Batch((self.prepared(images),), labels, ids))
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """What the backbone takes: scaled images, or vectors, for ``cosine`` divided by their lengths."""
+        if not self.metric:
+            return normalise(images, self.input)
+        if self.metric != "cosine":
+            return images
+        length = images.square().sum(1, keepdim=True).sqrt()
+        return images / torch.where(length > 0, length, 1.0)
 
 
 def pack_bits(bits: Tensor) -> Tensor:
@@ -108,16 +121,19 @@ class Comparison:
     max_margin: float
 
 
-def export(encoder: Encoder, output: Path, images: Sequence[Path] = (), root: Path | None = None) -> Comparison:
-    """Write an encoder as ONNX with its manifest, if onnxruntime gives the codes of torch for real images.
+def export(
+    encoder: Encoder | VectorEncoder, output: Path, images: Sequence[Path] = (), root: Path | None = None
+) -> Comparison:
+    """Write an encoder as ONNX with its manifest, if onnxruntime gives the codes of torch for real items.
 
-    The graph takes images (B, C, H, W) uint8 that are upright, resized and cropped as the manifest says.
+    The graph takes images (B, C, H, W) uint8 that are upright, resized and cropped as the manifest says; or vectors
+    (B, D) float32 as they come from the embedding model.
 
     Args:
         encoder: The encoder, on the CPU.
         output: The ``.onnx`` file.
         images: Image files and folders, of which up to 1,000 images are compared. By default these are queries of the
-            dataset that the cell was measured on.
+            dataset that the cell was measured on. For vectors, one file of vectors; by default random ones.
         root: The folder of the dataset's files, if they were moved.
 
     Returns:
@@ -134,25 +150,27 @@ def export(encoder: Encoder, output: Path, images: Sequence[Path] = (), root: Pa
     trained = encoder.trained
     if trained.run.device.type != "cpu":
         raise UsageError("only an encoder on the CPU can be exported; leave out --device")
-    examples = _examples(encoder, images, root)
+    of_vectors = isinstance(encoder, VectorEncoder)
+    examples = _vectors(encoder, images) if isinstance(encoder, VectorEncoder) else _examples(encoder, images, root)
+    source = VECTOR_INPUT if of_vectors else INPUT
     names = trained.method.index().reads()
     with torch.no_grad():
         codes = PackedEncoder(trained, ()).codes(examples[:1])
     module = PackedEncoder(trained, tuple(codes) if names is None else names).eval()
-    data = _onnx_model(module, examples[:2], trained.cell.identity.method)
+    data = _onnx_model(module, examples[:2], trained.cell.identity.method, source)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    comparison = compare(module, examples, lambda batch: session.run(None, {INPUT: batch.numpy()}))
+    comparison = compare(module, examples, lambda batch: session.run(None, {source: batch.numpy()}))
     replace_bytes(output, data)
     manifest.write(
         manifest.manifest_path(output),
         "onnx",
         encoder.describe(),
         {output.name: data},
-        input=_input_spec(examples),
+        input=_vector_spec(trained) if of_vectors else _input_spec(examples),
         outputs={name: _output_spec(codes[name]) for name in module.names},
         opset=OPSET,
         checked={
-            "pictures": comparison.images,
+            encoder.items if of_vectors else "pictures": comparison.images,
             "bits": comparison.bits,
             "differing": comparison.differing,
             "farthest": comparison.max_margin,
@@ -168,6 +186,23 @@ def _input_spec(images: Tensor) -> dict[str, Any]:
         "shape": ["batch", *images.shape[1:]],
         "what": "upright, resized and cropped as under preprocessing; scale, mean and std are in the graph",
     }
+
+
+def _vector_spec(trained: TrainedMethod) -> dict[str, Any]:
+    divided = "; the graph divides them by their lengths" if trained.metric == "cosine" else ""
+    what = f"vectors as they come from the embedding model{divided}"
+    return {"name": VECTOR_INPUT, "type": "float32", "shape": ["batch", trained.shape[0]], "what": what}
+
+
+def _vectors(encoder: VectorEncoder, files: Sequence[Path]) -> Tensor:
+    """Vectors (N, D) to compare: the first of a file, or random ones."""
+    if len(files) > 1:
+        raise UsageError(f"--check takes one file of vectors, not {len(files)}; name one")
+    if not files:
+        return torch.randn(MAX_IMAGES, encoder.dim, generator=torch.Generator().manual_seed(0))
+    found = encoder.open(files[0])
+    rows = found.rows[:MAX_IMAGES]
+    return torch.from_numpy(Vectors(found.matrix).numbers(rows))
 
 
 def _output_spec(code: Tensor) -> dict[str, Any]:
@@ -194,9 +229,9 @@ def _examples(encoder: Encoder, images: Sequence[Path], root: Path | None) -> Te
     return torch.stack([resize(tensor, trained.input) for tensor in tensors])
 
 
-def _onnx_model(module: PackedEncoder, examples: Tensor, method: str) -> bytes:
+def _onnx_model(module: PackedEncoder, examples: Tensor, method: str, source: str = INPUT) -> bytes:
     """The serialized ONNX model. Raises EnvironmentFailure if torch cannot export the method."""
-    examples = examples if len(examples) > 1 else examples.repeat(2, 1, 1, 1)  # a batch of one becomes a constant
+    examples = examples if len(examples) > 1 else torch.cat([examples, examples])  # a batch of one becomes a constant
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -206,7 +241,7 @@ def _onnx_model(module: PackedEncoder, examples: Tensor, method: str) -> bytes:
             program = torch.onnx.export(
                 module,
                 (examples,),
-                input_names=[INPUT],
+                input_names=[source],
                 output_names=list(module.names),
                 opset_version=OPSET,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),

@@ -282,7 +282,7 @@ def _neighbour_counts(distances: NDArray[Any], relevance: Neighbours) -> Counts:
     for q, row in enumerate(distances):
         listed = relevance.rows[q]
         known, times = np.unique(row[listed[listed >= 0]], return_counts=True)
-        ordered = np.sort(row)
+        ordered = np.sort(row[row <= known[-1]]) if len(known) else row[:0]  # no edge lies among the farther items
         start, stop = (np.searchsorted(ordered, known, side=side) for side in ("left", "right"))
         edges = np.concatenate([np.stack([start, stop], axis=1).ravel(), [len(row)]])
         items[q, : len(edges)] = np.diff(edges, prepend=0)

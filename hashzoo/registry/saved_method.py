@@ -41,6 +41,7 @@ class TrainedMethod:
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]  # channels, height and width of the dataset's images
     input: Input  # of the backbone
+    metric: str = ""  # how vectors are compared; empty for images
 
     def to_tensor(self, image: Image.Image) -> Tensor:
         """Convert an image to uint8 (C, H, W) with the channels of the dataset.
@@ -75,6 +76,7 @@ class Recipe:
     shape: tuple[int, int, int]  # channels, height and width of the dataset's images
     backbone_options: Mapping[str, Any]
     plugins: tuple[str, ...]
+    metric: str = ""  # how vectors are compared; empty for images
 
 
 def write(path: Path, method: Method, recipe: Recipe) -> None:
@@ -143,7 +145,9 @@ def _build(
     method: Method = entry.factory(setting, run.place(backbone), **identity.hyperparameters)
     _load_tensors(method, tensors, f"{file} does not fit {identity.method}", frozen=budget.backbone != "full")
     method.to(run.device).eval()
-    return TrainedMethod(cell, method, run, tuple(fields["class_names"]), shape, backbone.input)
+    return TrainedMethod(
+        cell, method, run, tuple(fields["class_names"]), shape, backbone.input, fields.get("metric", "")
+    )
 
 
 def _read_setting(file: Path, fields: Mapping[str, Any]) -> tuple[Setting, tuple[int, int, int]]:

@@ -159,27 +159,31 @@ def _page(
 
 
 def _render(content: Mapping[str, Any]) -> str:
-    """The HTML, with a content security policy that allows only the page's own style and script."""
-    environment = Environment(
+    return environment().get_template("report.html").render(content, **style_and_policy("page.js"))
+
+
+def environment() -> Environment:
+    """The environment of the templates of pages."""
+    made = Environment(
         loader=PackageLoader("hashzoo.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(compact=compact, duration=duration)
-    static = {name: _static_text(name) for name in ("page.css", "page.js")}
-    hashes = {name: f"'sha256-{_base64_sha256(text)}'" for name, text in static.items()}
+    made.filters.update(compact=compact, duration=duration)
+    return made
+
+
+def style_and_policy(script: str = "") -> dict[str, Markup]:
+    """Style and script of a page, and a content security policy that allows only these."""
+    css, js = _static_text("page.css"), _static_text(script) if script else ""
+    scripts = f"'sha256-{_base64_sha256(js)}'" if script else "'none'"
     policy = (
-        f"default-src 'none'; style-src {hashes['page.css']}; script-src {hashes['page.js']}; img-src data:; "
+        f"default-src 'none'; style-src 'sha256-{_base64_sha256(css)}'; script-src {scripts}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template("report.html").render(
-        content,
-        policy=Markup(policy),  # nosec B704 # ours
-        css=Markup(static["page.css"]),  # nosec B704 # ours
-        js=Markup(static["page.js"]),  # nosec B704 # ours
-    )
+    return {name: Markup(text) for name, text in (("policy", policy), ("css", css), ("js", js))}  # nosec B704 # ours
 
 
 def _static_text(name: str) -> str:

@@ -1,10 +1,12 @@
-"""Files of image codes: packed bits, image paths, and the method that made them. Reading one never runs code.
+"""Files of codes of images or of vectors: packed bits, image paths, and the method that made them.
+
+Reading one never runs code.
 
 The file is an ``.npz`` with these arrays:
 
 - ``bits.NAME``: (N, ceil(K / 8)) uint8, a binary code of K bits. Bit 0 is the highest bit of byte 0.
 - ``values.NAME``: (N, ...), a code that is not binary.
-- ``paths``: the N paths in UTF-8, each followed by a zero byte.
+- ``paths``: the N paths in UTF-8, each followed by a zero byte; nothing for vectors, which are named by their rows.
 - ``about``: metadata as JSON.
 - ``schema``: the version of this format.
 - ``digest``: SHA-256 of the arrays above.
@@ -16,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -45,14 +48,33 @@ class PackedCode(NamedTuple):
     rows: NDArray[np.uint8]
 
 
+class RowNames(Sequence[str]):
+    """The names of N vectors: their rows.
+
+    >>> list(RowNames(3)), RowNames(3)[1:]
+    (['0', '1', '2'], ['1', '2'])
+    """
+
+    def __init__(self, count: int) -> None:
+        self._rows = range(count)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        found = self._rows[row]
+        return str(found) if isinstance(found, int) else [str(one) for one in found]
+
+
 @dataclass(frozen=True)
 class StoredCodes:
-    """Codes of N images.
+    """Codes of N images or vectors.
 
     Attributes:
         metadata: The description of the encoder (:meth:`hashzoo.Encoder.describe`), plus ``codes``, which maps the name
             of each code to its number of bits or to the shape of its values; ``pictures``, the number N; and ``root``,
-            the folder that ``paths`` are relative to.
+            the folder that ``paths`` are relative to. Of vectors, ``vectors`` says how they are compared, and ``root``
+            is their file.
         paths: The path of each image, in UTF-8 with ``/`` as separator.
         arrays: The arrays of the file that hold codes, and arrays that a search engine adds.
     """
@@ -63,6 +85,11 @@ class StoredCodes:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def of_vectors(self) -> bool:
+        """Whether these are codes of vectors, and not of images."""
+        return "vectors" in self.metadata
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """The stored array of a code: packed bits (N, ceil(K / 8)), or values (N, ...)."""
@@ -118,7 +145,7 @@ class CodeCollector:
             else:
                 self._values.setdefault(name, []).append(values)
 
-    def finish(self, metadata: Mapping[str, Any], root: Path, paths: Sequence[PurePath]) -> StoredCodes:
+    def finish(self, metadata: Mapping[str, Any], root: Path, paths: Sequence[PurePath] | RowNames) -> StoredCodes:
         """All codes that were added, with the description of their encoder and the paths of their images."""
         values = {name: np.concatenate(parts) for name, parts in self._values.items()}
         specs: dict[str, Any] = {
@@ -128,11 +155,14 @@ class CodeCollector:
         contents = {name: np.ascontiguousarray(packed.rows) for name, packed in self._bits.items()} | values
         arrays = {_array_name(name, specs[name]): array for name, array in contents.items()}
         metadata = {**metadata, "codes": specs, "pictures": len(paths), "root": str(root)}
-        return StoredCodes(metadata, [path.as_posix() for path in paths], arrays)
+        named = paths if isinstance(paths, RowNames) else [path.as_posix() for path in paths]
+        return StoredCodes(metadata, named, arrays)
 
 
 def relative_to(stored: StoredCodes, root: Path) -> StoredCodes:
     """The codes with paths relative to another folder. UsageError for an image that is not in it."""
+    if stored.of_vectors:
+        raise UsageError("--root is the folder of images, and these are codes of vectors; leave it out")
     old, new = PurePath(stored.metadata["root"]), PurePath(os.path.abspath(root))  # noqa: PTH100 - links stay
     paths = []
     for path in stored.paths:
@@ -150,9 +180,11 @@ def write(path: Path, stored: StoredCodes) -> None:
         UsageError: If an image path contains a zero byte.
         EnvironmentFailure: If the disk refuses the file.
     """
-    if invalid := next((name for name in stored.paths if "\0" in name), None):
+    if not stored.of_vectors and (invalid := next((name for name in stored.paths if "\0" in name), None)):
         raise UsageError(f"the path {invalid!r} contains a zero byte; rename the file")
-    text = "".join(f"{name}\0" for name in stored.paths).encode("utf-8", "surrogateescape")
+    text = "".join(f"{name}\0" for name in ([] if stored.of_vectors else stored.paths)).encode(
+        "utf-8", "surrogateescape"
+    )
     arrays = {
         **stored.arrays,
         "paths": np.frombuffer(text, np.uint8),
@@ -184,10 +216,22 @@ def read(path: Path) -> StoredCodes:
         raise EnvironmentFailure(f"{path} is damaged or not a file of codes ({error}); create it again") from error
 
 
+def holds_vectors(path: Path) -> bool:
+    """Whether a file of codes holds those of vectors. Only its metadata is read; False for a file that is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "vectors" in json.loads(file["about"].tobytes())
+    except (OSError, ValueError, LookupError, TypeError, EOFError, AttributeError, zipfile.BadZipFile):
+        return False
+
+
 def _parse(arrays: Mapping[str, np.ndarray[Any, Any]]) -> StoredCodes:
     """The codes in the arrays of a file. Raises an error of Python if an array is missing or inconsistent."""
     metadata = json.loads(arrays["about"].tobytes())
-    paths = arrays["paths"].tobytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
+    paths: Sequence[str] = arrays["paths"].tobytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
+    if "vectors" in metadata:
+        paths = RowNames(int(metadata["pictures"]))
+        metadata["vectors"]["metric"], metadata["vectors"]["dim"]
     for name, spec in metadata["codes"].items():
         array = arrays[_array_name(name, spec)]
         packed = array.dtype == np.uint8 and "bits" in spec and array.shape[1:] == (-(-spec["bits"] // 8),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from hashzoo.bench.benchmark_file import VECTOR_BACKBONE
 from hashzoo.data import image_paths
 from hashzoo.data.image_files import DECODER
 from hashzoo.data.transforms import prepare
-from hashzoo.errors import EnvironmentFailure, NonFiniteError, UsageError, first_line
+from hashzoo.errors import EnvironmentFailure, NonFiniteError, UsageError, first_line, printable
 from hashzoo.registry import saved_method
 from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.retrieval.heatmaps import compute_heatmaps
@@ -36,6 +37,8 @@ UnreadableCallback = Callable[[int, str], None]
 
 BATCH_SIZE = 64  # images encoded at a time; the next batch is decoded meanwhile
 DECODER_THREADS = 4
+
+CHOSEN = "method.json"  # the cell in a folder that hashzoo quantize -o writes
 
 
 def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[str] = ()) -> Encoder:
@@ -54,23 +57,29 @@ def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: S
         EnvironmentFailure: If a file is damaged, the code of the method has changed since the cell was measured, or the
             device is not available.
     """
+    trained, cell = read_trained(run, device, plugins)
+    if trained.cell.identity.backbone == VECTOR_BACKBONE:
+        raise UsageError(f"{printable(run)} was trained on vectors, and this encodes images; name a cell of images")
+    return Encoder(trained, cell, plugins)
+
+
+def read_trained(
+    run: str | os.PathLike[str], device: str = "cpu", plugins: Sequence[str] = ()
+) -> tuple[TrainedMethod, Path]:
+    """The trained method of a cell, or of a folder that ``hashzoo quantize -o`` wrote, and the path of its JSON."""
     cell = Path(run)
     device = resolve_device(device)
+    if cell.is_dir() and (cell / CHOSEN).is_file():
+        cell = cell / CHOSEN
     if cell.is_dir():
         raise UsageError(f"{cell} is a folder; name one cell, a .json of {cell / 'cells'}")
     if not cell.with_suffix(".json").is_file():
         raise UsageError(f"there is no cell {cell}; name a .json in the folder cells of a results folder")
-    trained = saved_method.read(cell, device, plugins)
-    if trained.cell.identity.backbone == VECTOR_BACKBONE:
-        raise UsageError(f"{cell} was trained on vectors, and only images can be encoded; name a cell of images")
-    return Encoder(trained, cell.with_suffix(".json"), plugins)
+    return saved_method.read(cell, device, plugins), cell.with_suffix(".json")
 
 
-@final
-class Encoder:
-    """A trained method that encodes images and composes codes. Created by :func:`hashzoo.load_encoder`.
-
-    Shapes in this class: Q queries, N images, K bits, (C, H, W) the image size of the backbone.
+class TrainedEncoder(ABC):
+    """A trained method that encodes items and composes codes: the base class of encoders of images and of vectors.
 
     Attributes:
         trained: The method with its cell.
@@ -78,10 +87,89 @@ class Encoder:
         plugins: The plugins loaded for the method.
     """
 
+    #: What one item and several are called in messages.
+    item, items = "an image", "images"
+
     def __init__(self, trained: TrainedMethod, cell: Path, plugins: Sequence[str] = ()) -> None:
         self.plugins = tuple(plugins)
         self.trained = trained
         self.cell = Path(os.path.abspath(cell))  # noqa: PTH100 - does not follow links, unlike resolve
+
+    def batch(self, images: Tensor) -> Batch:
+        """Prepared images (B, C, H, W), or vectors (B, D), as a batch without labels on the device of the method."""
+        count, device = len(images), self.trained.run.device
+        return Batch(
+            views=(images.to(device),),
+            labels=torch.zeros(count, len(self.trained.class_names), device=device),
+            ids=torch.full((count,), -1, device=device),
+            progress=self.trained.run.progress,
+        )
+
+    def _encode_tensors(self, images: Tensor) -> Codes:
+        """The codes of prepared images (B, C, H, W), or of vectors (B, D)."""
+        trained = self.trained
+        method, device = trained.cell.identity.method, trained.run.device
+        batch = self.batch(images)
+        try:
+            with torch.no_grad(), cpu_fallback(device):
+                codes = {name: value.detach().cpu() for name, value in trained.method.encode(batch).items()}
+        except NonFiniteError as error:
+            raise EnvironmentFailure(f"{method} cannot encode {self.item}: {error}") from error
+        for name, value in codes.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise EnvironmentFailure(f"{method} returns values that are not finite in the code {name!r}")
+        return codes
+
+    def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
+        """Combine the codes of two items, row by row, into codes of composed queries.
+
+        Args:
+            operation: ``"union"`` looks for what either image shows, ``"intersection"`` for what both show, and
+                ``"difference"`` for what only the first shows.
+            a: Codes of Q images, as :meth:`encode` returns them.
+            b: Codes of Q images.
+
+        Returns:
+            The composed codes, with the shapes of ``a``.
+        """
+        device = self.trained.run.device
+        with torch.no_grad(), cpu_fallback(device):
+            sides = [{name: value.to(device) for name, value in codes.items()} for codes in (a, b)]
+            composed = self.trained.method.compose(operation, *sides)
+        return {name: value.detach().cpu() for name, value in composed.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """What distinguishes this encoder from others and how it prepares images, as JSON values."""
+        identity = self.trained.cell.identity
+        return {
+            "method": identity.method,
+            "hyperparameters": identity.hyperparameters,
+            "bits": identity.bits,
+            "seed": identity.seed,
+            "dataset": identity.dataset,
+            "backbone": identity.backbone,
+            "preprocessing": self._preprocessing(),
+            "run": {"cell": str(self.cell), "key": identity.key, "state": state_digest(self.trained.method)},
+            "made_with": {
+                "hashzoo": __version__,
+                "torch": torch.__version__,
+                "pillow": PIL.__version__,
+                "decoder": DECODER,
+            },
+        }
+
+    @abstractmethod
+    def _preprocessing(self) -> dict[str, Any]:
+        """The steps from an item to the input of the backbone, in words and numbers."""
+
+
+@final
+class Encoder(TrainedEncoder):
+    """A trained method that encodes images and composes codes. Created by :func:`hashzoo.load_encoder`.
+
+    Shapes in this class: Q queries, N images, K bits, (C, H, W) the image size of the backbone. Attributes are those of
+    the base class: ``trained``, ``cell`` and ``plugins``.
+    """
 
     def encode(self, images: ImageLike | Sequence[ImageLike]) -> Codes:
         """Encode images.
@@ -166,26 +254,6 @@ class Encoder:
             raise EnvironmentFailure(f"an image does not decode: {first_line(error)}") from error
         return prepare(self.trained.to_tensor(image), self.trained.input)
 
-    def _encode_tensors(self, images: Tensor) -> Codes:
-        """The codes of prepared images (B, C, H, W)."""
-        trained, count = self.trained, len(images)
-        method, device = trained.cell.identity.method, trained.run.device
-        batch = Batch(
-            views=(images.to(device),),
-            labels=torch.zeros(count, len(trained.class_names), device=device),
-            ids=torch.full((count,), -1, device=device),
-            progress=trained.run.progress,
-        )
-        try:
-            with torch.no_grad(), cpu_fallback(device):
-                codes = {name: value.detach().cpu() for name, value in trained.method.encode(batch).items()}
-        except NonFiniteError as error:
-            raise EnvironmentFailure(f"{method} cannot encode an image: {error}") from error
-        for name, value in codes.items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise EnvironmentFailure(f"{method} returns values that are not finite in the code {name!r}")
-        return codes
-
     def search(
         self,
         queries: ImageLike | Sequence[ImageLike] | Codes,
@@ -208,24 +276,6 @@ class Encoder:
         index.add(database if isinstance(database, dict) else self.encode(database))
         return index.search(queries if isinstance(queries, dict) else self.encode(queries), k)
 
-    def compose(self, operation: Operation, a: Codes, b: Codes) -> Codes:
-        """Combine the codes of two images, row by row, into codes of composed queries.
-
-        Args:
-            operation: ``"union"`` looks for what either image shows, ``"intersection"`` for what both show, and
-                ``"difference"`` for what only the first shows.
-            a: Codes of Q images, as :meth:`encode` returns them.
-            b: Codes of Q images.
-
-        Returns:
-            The composed codes, with the shapes of ``a``.
-        """
-        device = self.trained.run.device
-        with torch.no_grad(), cpu_fallback(device):
-            sides = [{name: value.to(device) for name, value in codes.items()} for codes in (a, b)]
-            composed = self.trained.method.compose(operation, *sides)
-        return {name: value.detach().cpu() for name, value in composed.items()}
-
     def heatmaps(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Compute where the method looks in images: its attention, or else Grad-CAM of its code.
 
@@ -241,26 +291,6 @@ class Encoder:
         """
         with cpu_fallback(self.trained.run.device):
             return compute_heatmaps(self.trained, images)
-
-    def describe(self) -> dict[str, Any]:
-        """What distinguishes this encoder from others and how it prepares images, as JSON values."""
-        identity = self.trained.cell.identity
-        return {
-            "method": identity.method,
-            "hyperparameters": identity.hyperparameters,
-            "bits": identity.bits,
-            "seed": identity.seed,
-            "dataset": identity.dataset,
-            "backbone": identity.backbone,
-            "preprocessing": self._preprocessing(),
-            "run": {"cell": str(self.cell), "key": identity.key, "state": state_digest(self.trained.method)},
-            "made_with": {
-                "hashzoo": __version__,
-                "torch": torch.__version__,
-                "pillow": PIL.__version__,
-                "decoder": DECODER,
-            },
-        }
 
     def _preprocessing(self) -> dict[str, Any]:
         """The steps from an image file to the input of the backbone, in words and numbers."""

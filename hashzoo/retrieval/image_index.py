@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -16,11 +16,14 @@ from hashzoo.data import image_paths
 from hashzoo.distance import PackedDistance, hamming_of
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.hamming.packing import pack
-from hashzoo.index import Scan
+from hashzoo.index import Index, Scan
 from hashzoo.retrieval import code_file, engines
 from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
-from hashzoo.retrieval.encoder import Encoder, ImageLike, load_encoder
+from hashzoo.retrieval.encoder import Encoder, ImageLike, TrainedEncoder
+from hashzoo.retrieval.vector_encoder import load_any_encoder
 from hashzoo.types import Codes, Operation, ProgressCallback, Ranking
+
+E = TypeVar("E", bound=TrainedEncoder)
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,65 @@ def open_index(
         EnvironmentFailure: If the file is damaged, or the method is not the one that built the index.
     """
     stored = code_file.read(Path(file))
+    if stored.of_vectors:
+        raise UsageError(
+            f"{file} holds codes of vectors, not of images; use hashzoo search or hashzoo.open_vector_index"
+        )
+    encoder = open_encoder(Encoder, stored, file, run, device=device, plugins=plugins)
+    return ImageIndex(stored, encoder, None if root is None else Path(root), engine, weights)
+
+
+def open_encoder(
+    kind: type[E],
+    stored: StoredCodes,
+    file: str | os.PathLike[str],
+    run: str | os.PathLike[str] | None,
+    *,
+    device: str = "cpu",
+    plugins: Sequence[str] = (),
+) -> E:
+    """The encoder, of a kind, that made the codes of a file; arguments as for :func:`open_index`."""
     builder = stored.metadata["run"]
     if run is None and not Path(builder["cell"]).is_file():
         raise UsageError(f"the cell {builder['cell']} of {file} does not exist; name its new path with --run")
-    encoder = load_encoder(builder["cell"] if run is None else run, device=device, plugins=plugins)
+    encoder = load_any_encoder(builder["cell"] if run is None else run, device=device, plugins=plugins)
     current = encoder.describe()["run"]
-    if (current["key"], current["state"]) != (builder["key"], builder["state"]):
+    if not isinstance(encoder, kind) or (current["key"], current["state"]) != (builder["key"], builder["state"]):
         raise EnvironmentFailure(
             f"{file} was built with another method than that of {encoder.cell}, so codes cannot be compared; name the "
             "cell that built it with --run, or build the index again"
         )
-    return ImageIndex(stored, encoder, None if root is None else Path(root), engine, weights)
+    return encoder
+
+
+def searcher(
+    stored: StoredCodes, index: Index, engine: str, listed: str
+) -> tuple[str, Callable[[Codes, int], Ranking]]:
+    """The name of the engine, and a function that finds the k nearest rows of encoded queries.
+
+    Args:
+        stored: The codes.
+        index: The empty index that ranks.
+        engine: A name as for :func:`open_index`.
+        listed: The name of the code that stored lists are of.
+
+    Raises:
+        UsageError: If the engine cannot search the index.
+    """
+    code = engines.hamming_code(index)
+    # an index that holds lists is searched through them by default
+    lists_fit = "ivf.of" in stored.arrays and code == listed
+    name = engines.select_engine(engine, engines.IVF_MIN_CODES if lists_fit else 0, code)
+    if name == "faiss-ivf" and code != listed:
+        raise UsageError(f"faiss-ivf searches the lists of the code {listed!r}, not {code!r}; use exact")
+    if name == "exact":
+        for part in stored.chunks():
+            index.add(part)
+        return name, index.search
+    if name == "faiss-flat":
+        return name, partial(_search_packed, engines.FlatEngine(stored.packed_code(code).rows), code)
+    lists = engines.IVFEngine(stored.packed_code(code).rows, stored_lists(stored, code))
+    return name, partial(_search_packed, lists, code)
 
 
 @final
@@ -115,23 +166,8 @@ class ImageIndex:
                 stored.packed_code(name)  # refuses a name that is not that of a binary code
             index = Scan(hamming_of(weights))
         self.integer = isinstance(index, Scan) and isinstance(index.distance, PackedDistance)
-        code = self.code = engines.hamming_code(index)
-        # an index that holds lists is searched through them by default
-        lists_fit = "ivf.of" in stored.arrays and code == own
-        self.engine = engines.select_engine(engine, engines.IVF_MIN_CODES if lists_fit else 0, code)
-        if self.engine == "faiss-ivf" and code != own:
-            raise UsageError(f"faiss-ivf searches the lists of the code {own!r}, not {code!r}; use exact")
-        self._search: Callable[[Codes, int], Ranking]
-        if self.engine == "exact":
-            for part in stored.chunks():
-                index.add(part)
-            self._search = index.search
-        elif self.engine == "faiss-flat":
-            flat = engines.FlatEngine(stored.packed_code(code).rows)
-            self._search = partial(_search_packed, flat, code)
-        else:
-            lists = engines.IVFEngine(stored.packed_code(code).rows, stored_lists(stored, code))
-            self._search = partial(_search_packed, lists, code)
+        self.code = engines.hamming_code(index)
+        self.engine, self._search = searcher(stored, index, engine, own)
 
     def __len__(self) -> int:
         return len(self._stored)

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from hashzoo.errors import DiskError, UsageError
 
@@ -44,11 +44,21 @@ def replace_bytes(path: Path, data: bytes) -> None:
 
     Raises DiskError, which names the path and the fix, and leaves no temporary file behind.
     """
+    with replace_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write in parts that replaces ``path`` at the end, as :func:`replace_bytes` does.
+
+    If the block raises, ``path`` keeps its content.
+    """
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(6)}.tmp")
     try:
         with disk_errors("write", path):
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -29,6 +29,8 @@ from hashzoo.registry import zoo
 from hashzoo.retrieval import code_file
 from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
 from hashzoo.retrieval.encoder import load_encoder
+from hashzoo.retrieval.vector_encoder import load_vector_encoder
+from tests.embedded import FACTOR, K, embed, unit
 from tests.measured import cell_of
 
 COUNT, BITS, NEAREST = 500, 20, 30
@@ -191,6 +193,23 @@ def test_postgresql_finds_the_same_neighbours_with_the_example_of_the_file(kept,
     assert path == f"{kept.paths[3]}\ncaf\\xe9.jpg\n"
     vector = psql(output, "-c", "SELECT vector[1] FROM pictures WHERE id = 2").strip()
     assert float(vector) == pytest.approx(float(kept.arrays["values.vector"][2, 0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("psql", list(filter(has_pgvector, SERVERS)), indirect=True)
+def test_pgvector_orders_candidates_by_their_vectors(psql, tmp_path):
+    made, output = embed(tmp_path), tmp_path / "pg"
+    main(["export", str(made.index), "--to", "pgvector", "-o", str(output)])
+    psql(output, "-c", "DROP TABLE IF EXISTS vectors")
+    psql(output, "-f", "pgvector.sql")
+    codes, asked = load_vector_encoder(made.cell).encode(made.queries)["code"].int().tolist(), []
+    for bits, query in zip(codes, unit(made.queries).tolist(), strict=True):
+        near = f"SELECT id, embedding FROM vectors ORDER BY code <~> B'{''.join(map(str, bits))}' LIMIT {FACTOR * K}"
+        asked.append(f"SELECT id FROM ({near}) AS candidates ORDER BY embedding <=> '{query}' LIMIT {K};")
+    (output / "queries.sql").write_text("SET hnsw.ef_search = 200;\n" + "\n".join(asked))
+    rows = np.array(psql(output, "-f", "queries.sql").split(), np.int64).reshape(-1, K)
+    assert abs(made.recall(rows) - made.metrics[f"recall@{K}:f{FACTOR}"]) < 0.03
+    example = (output / "pgvector.sql").read_text().rpartition("-- SELECT")[2]
+    assert psql(output, "-c", f"SELECT {example}").split()[0] == "0"  # row 0 is the nearest to itself
 
 
 def some_rows(kept: StoredCodes, rows: slice, root: str, **changes) -> StoredCodes:
