@@ -68,36 +68,71 @@ def index() -> None:
 
 
 @index.command()
-@cell_argument
-@images_argument
+@click.argument("images", nargs=-1, required=True, metavar="[CELL] IMAGES...", type=file_path)
 @click.option("-o", "--output", required=True, type=file_path, metavar="MY.index")
+@click.option("--backbone", metavar="B", help="Without CELL: the backbone whose features are hashed.")
 @engine_option
 @bad_option
 @device_option
 @plugin_option
 def build(
-    cell: Path,
     images: tuple[Path, ...],
     output: Path,
+    backbone: str | None,
     engine: str,
     on_bad_image: str,
     device: str,
     plugins: tuple[str, ...],
 ) -> None:
-    """Index IMAGES, files or folders, with the trained method of a cell, for `hashzoo search`.
+    """Index IMAGES, files or folders, for `hashzoo search`.
 
-    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`; the index needs it to encode queries. The
-    images stay where they are. Exit code 1: some do not decode and were left out.
+    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`; the index needs it to encode queries.
+    Without CELL, a hash of 128 bits is learned from IMAGES without labels and written beside the index, as
+    MY.index.json and MY.index.safetensors. The images stay where they are. Exit code 1: some do not decode and were
+    left out.
     """
     from hashzoo.api.progress import bar
     from hashzoo.retrieval.encoder import load_encoder
     from hashzoo.retrieval.image_index import build as built
 
     check_output(output)
-    encoder = load_encoder(cell, device=resolve_device(device), plugins=plugins)
+    resolved = resolve_device(device)
+    cell, images = _cell_and_images(images)
+    if cell and backbone:
+        raise UsageError(f"--backbone cannot be combined with a cell; leave out {cell} or --backbone")
+    cell = cell or _fitted(images, output, backbone, resolved, plugins)
+    encoder = load_encoder(cell, device=resolved, plugins=plugins)
     with bar("images") as tell:
         stored, skipped = built(encoder, images, engine, tell, strict=on_bad_image == "error")
     _written(stored, skipped, output)
+
+
+def _cell_and_images(given: tuple[Path, ...]) -> tuple[Path | None, tuple[Path, ...]]:
+    """The cell, if the first path is one, and the images."""
+    first = given[0]
+    known = first.suffix in ("", ".safetensors") and not first.exists() and first.with_suffix(".json").is_file()
+    if first.suffix != ".json" and not known:
+        return None, given
+    if len(given) == 1:
+        raise UsageError(f"{first} is a cell; name the images to index too")
+    return first, given[1:]
+
+
+def _fitted(
+    images: tuple[Path, ...], output: Path, backbone: str | None, device: str, plugins: tuple[str, ...]
+) -> Path:
+    """The cell of a hash that is learned from the images, beside the index."""
+    from hashzoo.api.progress import bar
+    from hashzoo.retrieval import own_images
+
+    def note(text: str) -> None:
+        click.echo(text, err=True)
+
+    target = output.with_name(f"{output.name}.json")
+    with bar("images to learn from") as tell:
+        return own_images.fit(
+            images, target, backbone=backbone, device=device, plugins=plugins, note=note, progress=tell
+        )
 
 
 def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:

@@ -139,6 +139,12 @@ def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) 
     return target
 
 
+def write_file(path: Path, cell: Cell) -> Path:
+    """Write a cell without arrays to a file of any name, and return its path. Raises EnvironmentFailure."""
+    write_content(path, {"schema": SCHEMA, "arrays": None, "cell": _stored(cell)}, None)
+    return path
+
+
 def read(path: Path) -> Cell:
     """Read the cell in a JSON file.
 
