@@ -13,6 +13,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from hashzoo.api.board import Board, method_name
 from hashzoo.api.watch import Callback, Progress, Screen
 from hashzoo.bench.benchmark_file import Benchmark, read
+from hashzoo.bench.fallback import require_same_backbone
 from hashzoo.bench.job import Execution, Job
 from hashzoo.bench.measure import measure
 from hashzoo.bench.overrides import Overrides
@@ -186,6 +187,7 @@ def prepare(request: Request, observer: Observer | None = None) -> Plan:
     device = resolve_device(request.options.get("device", "auto"), request.options.get("devices", 1))
     jobs = _jobs(request, device, observer or Silent())
     require_feasible(jobs, request.named)
+    request.require_same_backbone(store.peek_all(request.folder), [job.identity for job in jobs])
     how = partial(_sweep, request, device)
     return Plan(request.zoo, request.of_shard(jobs), request.folder, how, request.unused(job.identity for job in jobs))
 
@@ -244,6 +246,11 @@ class Request:
         """The cells of the shard that was requested; all without one."""
         part, parts = self.options.get("shard", (1, 1))
         return list(cells[part - 1 :: parts])
+
+    def require_same_backbone(self, measured: Iterable[Cell], planned: Iterable[Identity]) -> None:
+        """Raise UsageError if the results folder is on another backbone and no backbone was named."""
+        if self.file.fallback and self.overrides.backbone is None:
+            require_same_backbone(self.file, self.zoo, self.folder, measured, planned)
 
     def unused(self, identities: Iterable[Identity]) -> list[str]:
         """A line for each name whose settings reach no cell: ``dhn.weight`` is not an option of ``tanh+dhn``."""

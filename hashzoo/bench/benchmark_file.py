@@ -28,6 +28,9 @@ class Quick(BaseModel):
 #: What ``unlabelled`` can change.
 UNLABELLED = {"methods", "baselines", "controls", "metrics", "truth"}
 
+#: What ``fallback`` can change.
+FALLBACK = {"backbone", "set", "train"}
+
 #: The backbone of vectors, which are features already.
 VECTOR_BACKBONE = "identity"
 
@@ -58,6 +61,7 @@ class Benchmark(BaseModel):
         budget: ``"equal"`` or ``"paper"``: whether all methods share one budget.
         train: The training budget.
         truth: The truth of ``recall@k`` for images.
+        fallback: Changes where the package of ``backbone`` is not installed: backbone, set, train.
         unlabelled: Changes for data without labels: methods, baselines, controls, metrics, truth.
         quick: The changes of ``--quick``.
         set: Options by name of a plugin, as ``[set.dhn] weight = 0.2``.
@@ -80,6 +84,7 @@ class Benchmark(BaseModel):
     budget: Literal["equal", "paper"] = "equal"
     train: Budget = Budget()  # type: ignore[call-arg]
     truth: TruthTable = TruthTable()
+    fallback: dict[str, Any] = {}
     unlabelled: dict[str, Any] = {}
     quick: Quick = Quick()  # type: ignore[call-arg]
     set: dict[str, dict[str, Any]] = {}
@@ -153,6 +158,12 @@ def read(given: str) -> Benchmark:
         raise UsageError(f"{given}: on.{name}: {unknown_name('dataset of this benchmark', name, benchmark.datasets)}")
     for fixed in sorted(benchmark.unlabelled.keys() - UNLABELLED):
         raise UsageError(f"{given}: unlabelled: {unknown_name('key', fixed, UNLABELLED)}")
+    for fixed in sorted(benchmark.fallback.keys() - FALLBACK):
+        raise UsageError(f"{given}: fallback: {unknown_name('key', fixed, FALLBACK)}")
+    if benchmark.fallback:
+        if not benchmark.backbone or "backbone" not in benchmark.fallback:
+            raise UsageError(f"{given}: fallback needs a backbone of its own, and one of the benchmark to stand in for")
+        checked(merged(benchmark.model_dump(exclude_unset=True), benchmark.fallback), f"{given}: fallback")
     benchmark.for_data(False, False)  # raises for a wrong change, as each does
     benchmark.each()
     return benchmark

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hashzoo.bench.benchmark_file import Benchmark, checked, merged
+from hashzoo.bench.fallback import choose_backbone
 from hashzoo.errors import HashzooError, UsageError
 from hashzoo.factory import options
 from hashzoo.registry.zoo import Zoo
@@ -58,6 +59,7 @@ class Overrides:
         """
         if self.quick and not file.quick.model_fields_set:
             raise UsageError(f"{file.name} has no quick form; add a [quick] table to it")
+        file = choose_backbone(file, zoo, self.backbone, note)
         own = set[str]().union(*(_used(part, zoo) for part in file.each()))
         datasets = self.datasets or (file.quick.dataset if self.quick else None)
         if datasets:

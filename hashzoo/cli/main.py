@@ -20,6 +20,7 @@ from hashzoo.cli.bench import bench
 from hashzoo.cli.cite import cite
 from hashzoo.cli.data import data
 from hashzoo.cli.develop import check, new_plugin
+from hashzoo.cli.encode import encode, index
 from hashzoo.cli.options import (
     device_option,
     file_path,
@@ -34,7 +35,7 @@ from hashzoo.cli.output import json_option, print_json
 from hashzoo.cli.quantize import quantize
 from hashzoo.cli.report import plot, report
 from hashzoo.cli.results import compare, merge, show
-from hashzoo.cli.search import encode, export, index, search
+from hashzoo.cli.search import export, search
 from hashzoo.cli.serve import serve
 from hashzoo.cli.streams import closed_pipe_is_no_error, replace_unprintable
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, printable

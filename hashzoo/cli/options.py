@@ -74,6 +74,12 @@ class ChoiceWithAliases(click.Choice[str]):
         return super().convert(self.aliases.get(value, value), param, ctx)
 
 
+#: Search engines of ``--engine``.
+ENGINES = ("auto", "exact", "faiss-flat", "faiss-ivf")
+engine_option = click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
+cell_argument = click.argument("cell", metavar="CELL", type=file_path)
+
+
 def bad_image_option(default: str) -> Callable[[F], F]:
     """The option ``--on-bad-image``, which decides what happens to images that do not decode."""
     return click.option(

@@ -320,17 +320,22 @@ def _common_metric(
 @click.command()
 @click.argument("results", type=file_path, nargs=-1, required=True, metavar="DIR...")
 @click.option("-o", "--output", required=True, type=file_path, metavar="DIR", help="The new results folder.")
+@click.option("--pack", is_flag=True, help="Write all cells to one file, cells.jsonl; one folder is enough.")
+@click.option("--float16", "half", is_flag=True, help="With --pack: round the scores of single queries to float16.")
 @plugin_option
-def merge(results: tuple[Path, ...], output: Path, plugins: tuple[str, ...]) -> None:
+def merge(results: tuple[Path, ...], output: Path, pack: bool, half: bool, plugins: tuple[str, ...]) -> None:
     """Write one results folder with the cells of several, such as those of `hashzoo bench --shard`.
 
     The folders must be of one benchmark, with the same protocol and splits. A cell that several have with the same
-    results is written once; with different results, nothing is written.
+    results is written once; with different results, nothing is written. With --pack, DIR can be one of the folders:
+    new cells beside its packed file are moved into it. Saved methods and output of processes are not packed.
     """
     from hashzoo.registry.installed import installed_code
-    from hashzoo.results.merge import merge_folders
+    from hashzoo.results.merge import Packing, merge_folders
 
-    if len(results) < 2:
-        raise UsageError("name two results folders or more")
-    cells, rows = merge_folders(results, output, installed_code(plugins))
+    if half and not pack:
+        raise UsageError("--float16 requires --pack")
+    if len(results) < 2 and not pack:
+        raise UsageError("name two results folders or more, or write one as a packed file with --pack")
+    cells, rows = merge_folders(results, output, installed_code(plugins), Packing(half) if pack else None)
     click.echo(f"{cells} cells in {rows} rows; written to {output}")

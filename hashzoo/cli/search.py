@@ -1,9 +1,8 @@
-"""Commands that use a trained method: encode, index, search, export. Imports torch only when a command runs."""
+"""Commands that use codes and a trained method: search, export. Imports torch only when a command runs."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hashzoo.cli.options import (
-    bad_image_option,
     check_output,
     check_root,
     device_option,
+    engine_option,
     file_path,
     plugin_option,
     require_cpu,
@@ -28,130 +27,7 @@ if TYPE_CHECKING:
     from hashzoo.retrieval.image_index import ImageIndex
     from hashzoo.retrieval.results_page import SearchResult
 
-LEFT_OUT = 1
-ENGINES = ("auto", "exact", "faiss-flat", "faiss-ivf")
 TARGETS = ("onnx", "faiss", "parquet", "pgvector", "lancedb")
-
-cell_argument = click.argument("cell", metavar="CELL", type=file_path)
-images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGES...", type=file_path)
-engine_option = click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
-bad_option = bad_image_option("skip")
-
-
-@click.command()
-@cell_argument
-@images_argument
-@click.option("-o", "--output", required=True, type=file_path, metavar="CODES.npz")
-@bad_option
-@device_option
-@plugin_option
-def encode(
-    cell: Path, images: tuple[Path, ...], output: Path, on_bad_image: str, device: str, plugins: tuple[str, ...]
-) -> None:
-    """Encode IMAGES, files or folders, or one file of vectors, with a trained method.
-
-    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`, or a folder of `hashzoo quantize -o`. Exit
-    code 1: some images were left out.
-    """
-    from hashzoo.api.progress import bar
-    from hashzoo.retrieval.image_index import encode_files
-    from hashzoo.retrieval.vector_encoder import VectorEncoder, load_any_encoder
-    from hashzoo.retrieval.vector_index import encode_vectors
-
-    check_output(output)
-    encoder = load_any_encoder(cell, device=resolve_device(device), plugins=plugins)
-    if isinstance(encoder, VectorEncoder):
-        if len(images) > 1:
-            raise UsageError(f"{cell} encodes one file of vectors at a time, not {len(images)}; name one")
-        with bar("vectors") as tell:
-            stored = encode_vectors(encoder, encoder.open(images[0]), None, tell)
-        return _written(stored, [], output)
-    with bar("images") as tell:
-        stored, skipped = encode_files(encoder, images, None, tell, strict=on_bad_image == "error")
-    _written(stored, skipped, output)
-
-
-@click.group()
-def index() -> None:
-    """Build indexes of images and of vectors."""
-
-
-@index.command()
-@cell_argument
-@click.argument("images", nargs=-1, metavar="[IMAGES...]", type=file_path)
-@click.option("--vectors", type=file_path, metavar="FILE", help="Index a file of vectors instead of images.")
-@click.option(
-    "--rescore",
-    type=click.Choice(["float16", "int8", "none"]),
-    help="Numbers of the copy of the vectors that candidates are compared by  [default: float16].",
-)
-@click.option("-o", "--output", required=True, type=file_path, metavar="MY.index")
-@engine_option
-@bad_option
-@device_option
-@plugin_option
-def build(
-    cell: Path,
-    images: tuple[Path, ...],
-    vectors: Path | None,
-    rescore: Any,
-    output: Path,
-    **options: Any,
-) -> None:
-    """Index IMAGES, files or folders, or vectors, with a trained method, for `hashzoo search`.
-
-    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`, or a folder of `hashzoo quantize -o`; the
-    index needs it to encode queries. Images stay where they are; of vectors, a copy MY.index.npy is written. Exit code
-    1: some images do not decode and were left out.
-    """
-    from hashzoo.api.progress import bar
-    from hashzoo.retrieval.encoder import load_encoder
-    from hashzoo.retrieval.image_index import build as built
-    from hashzoo.retrieval.vector_encoder import load_vector_encoder
-    from hashzoo.retrieval.vector_index import build_vectors
-
-    if (vectors is None) == (not images):
-        raise UsageError("name images or --vectors FILE, one of the two")
-    if rescore and vectors is None:
-        raise UsageError("--rescore is for --vectors; leave it out")
-    check_output(output)
-    place, engine = {"device": resolve_device(options["device"]), "plugins": options["plugins"]}, options["engine"]
-    if vectors is not None:
-        coder = load_vector_encoder(cell, **place)
-        with bar("vectors") as tell:
-            stored = build_vectors(coder, coder.open(vectors), output, rescore or "float16", engine, tell)
-        return _report_codes(stored, [], output)
-    encoder = load_encoder(cell, **place)
-    with bar("images") as tell:
-        stored, skipped = built(encoder, images, engine, tell, strict=options["on_bad_image"] == "error")
-    _written(stored, skipped, output)
-
-
-def _written(stored: StoredCodes, skipped: list[str], output: Path) -> None:
-    """Write codes, and print what was written and which images were left out."""
-    from hashzoo.retrieval import code_file
-
-    code_file.write(output, stored)
-    _report_codes(stored, skipped, output)
-
-
-def _report_codes(stored: StoredCodes, skipped: list[str], output: Path) -> None:
-    for line in skipped:
-        click.echo(f"left out: {printable(line)}", err=True)
-    if passed_over := stored.metadata.get("passed_over"):
-        folders = ", ".join(f"{name} ({count})" for name, count in passed_over.items())
-        click.echo(f"passed over thumbnails and copies of other programs: {folders}", err=True)
-    codes = ", ".join(
-        f"{name}: {code['bits']} bits" if "bits" in code else f"{name}: {code['type']} {code['shape']}"
-        for name, code in stored.metadata["codes"].items()
-    )
-    gone = f", {len(skipped)} left out" if skipped else ""
-    noun = "vector" if stored.of_vectors else "image"
-    if stored.metadata.get("vectors", {}).get("copy", "none") != "none":
-        codes += f"; {stored.metadata['vectors']['copy']} vectors: {printable(output)}.npy"
-    click.echo(f"{len(stored)} {noun}{'s' * (len(stored) != 1)}{gone}; {codes}; written to {printable(output)}")
-    if skipped:
-        sys.exit(LEFT_OUT)
 
 
 def _weights(_context: Any, _option: Any, grains: Sequence[str]) -> dict[str, float] | None:

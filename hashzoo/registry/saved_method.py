@@ -79,11 +79,16 @@ class Recipe:
     metric: str = ""  # how vectors are compared; empty for images
 
 
-def write(path: Path, method: Method, recipe: Recipe) -> None:
-    """Write a method's tensors and its recipe, all or nothing. Raises EnvironmentFailure if the disk fails."""
+def write(path: Path, method: Method, recipe: Recipe, *, frozen: bool = False) -> None:
+    """Write a method's tensors and its recipe, all or nothing. Raises EnvironmentFailure if the disk fails.
+
+    With ``frozen``, the tensors of the backbone are left out: it is built again with its own weights.
+    """
     setting = {**vars(recipe.setting), "class_counts": recipe.setting.class_counts.tolist()}
     fields = {"schema": SCHEMA, **vars(recipe), "setting": setting}
-    replace_bytes(path, tensor_bytes(json.dumps(fields), method.state_dict()))
+    state = method.state_dict()
+    tensors = {name: value for name, value in state.items() if not (frozen and "backbone." in name)}
+    replace_bytes(path, tensor_bytes(json.dumps(fields), tensors))
 
 
 def contents(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

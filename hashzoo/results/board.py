@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pandas import DataFrame
 
-from hashzoo.errors import UsageError, unknown_name
-from hashzoo.results import leaderboard, store
+from hashzoo.errors import EnvironmentFailure, UsageError, unknown_name
+from hashzoo.results import leaderboard, packed, store
 from hashzoo.results.cell import Cell
 from hashzoo.results.csv_file import read_csv, write_csv
 from hashzoo.results.leaderboard import PLACE, InstalledCode
@@ -124,7 +124,7 @@ def _matching(path: Path, kind: str, wanted: Sequence[str], names: Sequence[str]
 
 
 def read_board(path: Path, installed: InstalledCode | None = None, *, skip_damaged: bool = False) -> StoredBoard:
-    """Read the cells of a results folder; without cells its ``leaderboard.csv``; or a CSV file.
+    """Read the cells of a results folder or packed file; without cells its ``leaderboard.csv``; or a CSV file.
 
     Args:
         path: The folder or file.
@@ -135,7 +135,9 @@ def read_board(path: Path, installed: InstalledCode | None = None, *, skip_damag
         EnvironmentFailure: If there is no board, or it cannot be read.
         NewerSchemaError: If a later hashzoo wrote it.
     """
-    files = sorted((path / "cells").glob("*.json"))
+    files = store.files(path)
+    if not files and path.suffix == packed.SUFFIX and path.is_file():
+        raise EnvironmentFailure(f"{path} has no cells; write it again with hashzoo merge --pack")
     if not files:
         return StoredBoard(path, read_csv(path / "leaderboard.csv" if path.is_dir() else path))
     cells, faults = list[Cell](), list[str]()

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.results import leaderboard, store
+from hashzoo.results import leaderboard, packed, store
 from hashzoo.results.board import StoredBoard, read_board, write_board
 from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode
 from hashzoo.results.store import DamagedError
-from hashzoo.storage.files import disk_errors, replace_bytes
+from hashzoo.storage.files import disk_errors, replace_bytes, sha256
 
 # The facts of the protocol that all cells of a dataset must share, with their names in messages.
 _PROTOCOL: dict[str, tuple[str, Callable[[Cell], Any]]] = {
@@ -101,7 +101,7 @@ def _resolved(folders: Iterable[Path]) -> list[Path]:
 
 
 def _members(folder: Path, skip_damaged: bool) -> tuple[list[Member], list[str]]:
-    files = sorted((folder / "cells").glob("*.json"))
+    files = store.files(folder)
     if not files:
         raise EnvironmentFailure(
             f"{folder} has no cells; name results folders of hashzoo bench, since only their cells can be merged"
@@ -166,15 +166,33 @@ def _require_one_protocol(members: Iterable[Member]) -> None:
                 )
 
 
-def merge_folders(folders: Sequence[Path], output: Path, installed: InstalledCode | None = None) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Packing:
+    """How cells are written to one packed file.
+
+    Attributes:
+        half: Whether scores of single queries are rounded to float16.
+    """
+
+    half: bool = False
+
+
+def merge_folders(
+    folders: Sequence[Path],
+    output: Path,
+    installed: InstalledCode | None = None,
+    packing: Packing | None = None,
+) -> tuple[int, int]:
     """Write one results folder with the cells of several.
 
     The folder is written beside its place and renamed when it is complete, so that it exists as a whole or not at all.
 
     Args:
-        folders: The results folders.
-        output: The new folder; it must not exist or must be empty.
+        folders: The results folders or packed files.
+        output: The new folder; it must not exist or must be empty. With ``packing`` it can be one of the folders: its
+            packed file is replaced, then the files of cells are deleted.
         installed: The digests of the installed code, for the column ``stale``.
+        packing: Write one packed file instead of a file for each cell.
 
     Returns:
         The number of cells and of rows.
@@ -185,6 +203,8 @@ def merge_folders(folders: Sequence[Path], output: Path, installed: InstalledCod
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; name a new folder")
+    if packing and output.resolve() in _resolved(folders):
+        return _pack_in_place(folders, output, installed, packing)
     with disk_errors("read", output):
         if output.is_dir() and any(output.iterdir()):
             raise UsageError(f"{output} is not empty; name a new folder")
@@ -193,9 +213,11 @@ def merge_folders(folders: Sequence[Path], output: Path, installed: InstalledCod
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(6)}.tmp")
     try:
         with disk_errors("create", target):
-            (temporary / "cells").mkdir(parents=True)
+            (temporary if packing else temporary / "cells").mkdir(parents=True)
         _copy_splits(folders, temporary / "splits")
-        for member in members:
+        if packing:
+            _pack(members, temporary, packing)
+        for member in members if not packing else ():
             _copy_cell(member, temporary / "cells")
         board = write_board(temporary, [member.cell for member in members], installed)
         with disk_errors("create", target):
@@ -207,9 +229,55 @@ def merge_folders(folders: Sequence[Path], output: Path, installed: InstalledCod
     return len(members), len(board)
 
 
+def _pack(members: Sequence[Member], folder: Path, packing: Packing) -> None:
+    """Write the packed file of a folder. Saved methods and output of processes are no part of it."""
+    contents, arrays = list[dict[str, Any]](), dict[str, bytes]()
+    for member in members:
+        content, stored = store.content(member.file)
+        if stored is not None:
+            if packing.half:
+                exact = content.get("measured_arrays") or content["arrays"]
+                stored = packed.in_half_precision(stored, member.cell.metrics)
+                content |= {"arrays": sha256(stored), "measured_arrays": exact}
+            arrays[content["arrays"]] = stored
+        cell = member.cell
+        contents.append(content | {"name": store.path(folder, cell.identity, cell.benchmark).name})
+    packed.write(folder / packed.NAME, sorted(contents, key=lambda content: str(content["name"])), arrays)
+
+
+def _pack_in_place(
+    folders: Sequence[Path], output: Path, installed: InstalledCode | None, packing: Packing
+) -> tuple[int, int]:
+    """Write the packed file of one of the folders, then delete the files that its lines replace."""
+    if lease := next((output / "cells").glob("*.lease"), None):
+        raise UsageError(f"{lease} says that a sweep measures a cell there; wait for it, or name a new folder with -o")
+    members, _ = gather(folders)
+    own = [member.file for member in members if member.file.parent.parent.resolve() == output.resolve()]
+    if kept := next((one for one in own if one.with_suffix(".safetensors").is_file()), None):
+        raise UsageError(
+            f"{kept.with_suffix('.safetensors')} is a saved method, which a packed file does not hold; name a new "
+            "folder with -o"
+        )
+    _copy_splits([one for one in folders if one.resolve() != output.resolve()], output / "splits")
+    _pack(members, output, packing)
+    for file in own:
+        for beside in _beside(file):  # with the JSON file itself
+            beside.unlink(missing_ok=True)
+    with suppress(OSError):
+        (output / "cells").rmdir()  # unless something else is in it
+    return len(members), len(write_board(output, [member.cell for member in members], installed))
+
+
+def _beside(file: Path) -> list[Path]:
+    return [found for found in file.parent.glob(f"{_escaped(file.stem)}.*") if found.is_file()]
+
+
 def _copy_cell(member: Member, folder: Path) -> None:
     """Copy a cell with all files beside it: arrays, weights, output. Its JSON file is the last one."""
-    beside = [file for file in member.file.parent.glob(f"{_escaped(member.file.stem)}.*") if file.is_file()]
+    if not member.file.exists():  # the line of a packed file
+        store.write_content(folder / member.file.name, *store.content(member.file))
+        return
+    beside = _beside(member.file)
     skipped = re.compile(r"\.(bad|tmp|checkpoint|lease)$")
     for file in sorted(beside, key=member.file.__eq__):
         if not skipped.search(file.name):

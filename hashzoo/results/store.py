@@ -1,15 +1,21 @@
-"""One JSON file for each cell; all tables are made from these files.
+"""One JSON file for each cell, or one line of a packed file; all tables are made from these.
 
 A file is named after the key of its cell, the digest of the identity, so a benchmark that runs again finds the cells
 that it has measured already. Scores of single queries are in an ``.npz`` file next to the JSON. Files are replaced
 atomically and contain a checksum, so a file that can be read has the content that was written.
+
+The path of a cell is that of its own file, whether it has one or is a line of the folder's packed file
+(:mod:`hashzoo.results.packed`). A file of its own is newer than the line. Where a folder is expected, a packed file can
+be given too.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -21,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.results import packed
 from hashzoo.results.cell import Cell, Identity, plain
 from hashzoo.storage import npz
 from hashzoo.storage.files import canonical_json, disk_errors, replace_bytes, sha256
@@ -38,7 +45,10 @@ class DamagedError(EnvironmentFailure):
     """The file of a cell does not have the content that was written; ``reason`` says what is wrong."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} is damaged ({reason}); delete it and run the benchmark again")
+        what = f"{path} is damaged ({reason}); delete it"
+        if packed.fault(path):
+            what = f"{path.parent}, line {path.name}, is damaged ({reason}); delete the line"
+        super().__init__(f"{what} and run the benchmark again")
         self.reason = reason
 
 
@@ -53,7 +63,8 @@ def path(folder: Path, identity: Identity, benchmark: str) -> Path:
     """
     # shortened, since a file name has at most 255 bytes; the key makes it unique
     names = [re.sub(r"[^A-Za-z0-9+_-]", "_", name)[:80] for name in (benchmark, identity.method)]
-    return folder / "cells" / f"{'.'.join(names)}.{identity.bits}.{identity.seed}.{identity.key}.json"
+    place = folder if folder.suffix == packed.SUFFIX else folder / "cells"
+    return place / f"{'.'.join(names)}.{identity.bits}.{identity.seed}.{identity.key}.json"
 
 
 def place(cell: Cell) -> tuple[str, str]:
@@ -62,16 +73,49 @@ def place(cell: Cell) -> tuple[str, str]:
 
 
 def digest(path: Path) -> str:
-    """The digest of the arrays of the cell in a JSON file; empty if it has none. Raises DamagedError."""
-    return str(_content(path)["arrays"] or "")
+    """The digest of the arrays of a cell as they were measured; empty if it has none. Raises DamagedError."""
+    content = _content(path)
+    return str(content.get("measured_arrays") or content["arrays"] or "")
 
 
 def has_arrays(path: Path) -> bool:
-    """Whether the arrays of the cell in a JSON file are beside it; they can be left out of results that are passed on.
+    """Whether the arrays of a cell are there; they can be left out of results that are passed on.
 
     Raises DamagedError.
     """
-    return bool(found := digest(path)) and _arrays_path(path, found).exists()
+    return _stored_arrays(path, _content(path)["arrays"]) is not None
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a cell of this path: a file of its own, or a line of a packed file."""
+    return path.exists() or packed.line(path) is not None
+
+
+def files(folder: Path) -> list[Path]:
+    """The paths of the cells of a results folder or packed file, and of damaged lines, in a fixed order."""
+    own = set[Path]()
+    if folder.suffix != packed.SUFFIX:
+        with disk_errors("read", folder / "cells"), suppress(FileNotFoundError, NotADirectoryError):
+            own = {file for file in (folder / "cells").iterdir() if file.suffix == ".json"}
+    return sorted(own | set(packed.files(folder)))
+
+
+def content(path: Path) -> tuple[dict[str, Any], bytes | None]:
+    """The content of a cell's JSON file, without its checksum, and the file of its arrays, if it is there.
+
+    Raises DamagedError, NewerSchemaError, or EnvironmentFailure if the cell cannot be read.
+    """
+    found = _content(path)
+    found.pop("name", None)  # of a packed line
+    return found, _checked(path, found["arrays"])
+
+
+def write_content(target: Path, content: Mapping[str, Any], arrays: bytes | None) -> None:
+    """Write the file of a cell with this content, and that of its arrays. Raises EnvironmentFailure."""
+    if arrays is not None:
+        replace_bytes(_arrays_path(target, content["arrays"]), arrays)
+    whole = {**content, "checksum": packed.checksum(content)}
+    replace_bytes(target, json.dumps(whole, indent=1, sort_keys=True, allow_nan=False).encode())
 
 
 def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Path:
@@ -86,17 +130,19 @@ def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) 
     previous = None
     with suppress(EnvironmentFailure):
         previous = _arrays_path(target, _content(target)["arrays"])
-    content: dict[str, Any] = {"schema": SCHEMA, "arrays": None, "cell": _stored(cell)}
-    if arrays:
-        packed = _pack(arrays)
-        content["arrays"] = sha256(packed)
-        replace_bytes(_arrays_path(target, content["arrays"]), packed)
-    content["checksum"] = sha256(canonical_json(content).encode())
-    replace_bytes(target, json.dumps(content, indent=1, sort_keys=True, allow_nan=False).encode())
+    stored = _pack(arrays) if arrays else None
+    content = {"schema": SCHEMA, "arrays": sha256(stored) if stored else None, "cell": _stored(cell)}
+    write_content(target, content, stored)
     if previous and previous != _arrays_path(target, content["arrays"]):
         with suppress(OSError):  # a file that remains is harmless
             previous.unlink(missing_ok=True)
     return target
+
+
+def write_file(path: Path, cell: Cell) -> Path:
+    """Write a cell without arrays to a file of any name, and return its path. Raises EnvironmentFailure."""
+    write_content(path, {"schema": SCHEMA, "arrays": None, "cell": _stored(cell)}, None)
+    return path
 
 
 def read(path: Path) -> Cell:
@@ -106,8 +152,7 @@ def read(path: Path) -> Cell:
     NewerSchemaError, or EnvironmentFailure if the file cannot be read.
     """
     content = _content(path)
-    if _arrays_path(path, content["arrays"]).exists():
-        _packed(path, content["arrays"])
+    _checked(path, content["arrays"])
     return _cell(path, content["cell"])
 
 
@@ -118,8 +163,11 @@ def arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """
     if not (digest := _content(path)["arrays"]):
         return {}
+    if (stored := _checked(path, digest)) is None:
+        with disk_errors("read", _arrays_path(path, digest)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     try:
-        return npz.read(io.BytesIO(_packed(path, digest)))
+        return npz.read(io.BytesIO(stored))
     except ValueError as error:
         raise DamagedError(path, f"the arrays cannot be read: {error}") from None
 
@@ -127,10 +175,11 @@ def arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 def read_all(folder: Path) -> tuple[list[Cell], list[str]]:
     """Read the cells of a results folder, in a fixed order, with a line for each file that is not counted.
 
-    A damaged cell is renamed to ``<name>.bad``, and so are its arrays. Raises NewerSchemaError.
+    A damaged cell is renamed to ``<name>.bad``, and so are its arrays; a damaged line stays where it is. Raises
+    NewerSchemaError.
     """
     found, messages = [], []
-    for file in _files(folder):
+    for file in files(folder):
         cell, message = _read_or_set_aside(file)
         if cell is not None and file.name != path(folder, cell.identity, cell.benchmark).name:
             cell, message = None, f"{file} is a copy of another cell and is not counted; delete it"
@@ -144,7 +193,7 @@ def read_all(folder: Path) -> tuple[list[Cell], list[str]]:
 def peek_all(folder: Path) -> list[Cell]:
     """The readable cells of a results folder, which is not changed; empty if there is none."""
     found = []
-    for file in _files(folder):
+    for file in files(folder):
         with suppress(EnvironmentFailure):
             found.append(read(file))
     return found
@@ -153,7 +202,7 @@ def peek_all(folder: Path) -> list[Cell]:
 def find(folder: Path, identity: Identity, benchmark: str) -> tuple[Cell | None, list[str]]:
     """The cell of an identity, or None, with a line if a damaged file was set aside."""
     file = path(folder, identity, benchmark)
-    cell, message = _read_or_set_aside(file) if file.exists() else (None, "")
+    cell, message = _read_or_set_aside(file) if exists(file) else (None, "")
     if cell is not None and (cell.identity.key, cell.benchmark) != (identity.key, benchmark):
         cell = None
     return cell, [message] if message else []
@@ -162,29 +211,50 @@ def find(folder: Path, identity: Identity, benchmark: str) -> tuple[Cell | None,
 def prepare(folder: Path) -> None:
     """Create a results folder, and check that it can be written to before anything is measured.
 
-    Raises EnvironmentFailure if it cannot, and NewerSchemaError if a later hashzoo wrote cells there.
+    Raises EnvironmentFailure if it cannot, NewerSchemaError if a later hashzoo wrote cells there, and UsageError if it
+    has the name of a packed file.
     """
+    if folder.suffix == packed.SUFFIX:
+        raise UsageError(f"{folder} is the name of a packed file; name the results folder, {folder.parent}")
     with disk_errors("create", folder / "cells"):
         (folder / "cells").mkdir(parents=True, exist_ok=True)
     probe = folder / "cells" / f".probe-{secrets.token_hex(6)}"
     replace_bytes(probe, b"hashzoo")
     probe.unlink(missing_ok=True)
-    for file in _files(folder):
+    for file in files(folder):
         with suppress(DamagedError):
             _content(file)
 
 
 def _bytes(path: Path) -> bytes:
+    if reason := packed.fault(path):
+        raise DamagedError(path, reason)
     with disk_errors("read", path):
-        return path.read_bytes()
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            if (line := packed.line(path)) is None:
+                raise
+            return line
 
 
-def _packed(path: Path, digest: str) -> bytes:
-    beside = _arrays_path(path, digest)
-    packed = _bytes(beside)
-    if sha256(packed) != digest:
-        raise DamagedError(path, f"the arrays in {beside.name} are not those of the cell")
-    return packed
+def _stored_arrays(path: Path, digest: str | None) -> bytes | None:
+    """The file of the arrays of a cell as it is, beside the cell or beside the packed file; None if it is not there."""
+    if not digest:
+        return None
+    with disk_errors("read", _arrays_path(path, digest)), suppress(FileNotFoundError, NotADirectoryError):
+        return _arrays_path(path, digest).read_bytes()
+    return packed.arrays(path, digest)
+
+
+def _checked(path: Path, digest: str | None) -> bytes | None:
+    """As ``_stored_arrays``. Raises DamagedError if the content is not that of the cell."""
+    found = _stored_arrays(path, digest)
+    if found is not None and sha256(found) != digest:
+        beside = _arrays_path(path, digest)
+        place = beside.name if beside.exists() else "the .zip file beside the packed file"
+        raise DamagedError(path, f"the arrays in {place} are not those of the cell")
+    return found
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -242,16 +312,12 @@ def _arrays_path(path: Path, digest: Any) -> Path:
     return path.with_name(f"{path.stem}.{str(digest)[:12]}.npz")
 
 
-def _files(folder: Path) -> list[Path]:
-    with disk_errors("read", folder / "cells"), suppress(FileNotFoundError):
-        return sorted(file for file in (folder / "cells").iterdir() if file.suffix == ".json")
-    return []
-
-
 def _read_or_set_aside(file: Path) -> tuple[Cell | None, str]:
     try:
         return read(file), ""
     except DamagedError as error:
+        if not file.exists():
+            return None, f"{str(error).partition(';')[0]}: not counted; run the benchmark again to measure it again"
         outcome = f"renamed to {file.name}.bad and not counted"
         try:
             for other in [file, *file.parent.glob(f"{file.stem}.*.npz")]:

@@ -9,7 +9,7 @@ from hashzoo.registry import zoo
 from tests.shared_data import SHARED
 
 HOUSE = zoo.load_plugins()
-IN_FILES = ("cifar10", "imagenette")
+IN_FILES = ("cifar10", "imagenette", "miml")
 DIGESTS = {
     "cifar10.disjoint": "87cf20fab6c1",
     "cifar10.inside": "965c2d69af38",
@@ -20,6 +20,10 @@ DIGESTS = {
     "cifar10.seen-all": "ed5de34806ba",
     "cifar10.unseen": "1227379df9a7",
     "cifar10.unseen-all": "4a3e9b011a5e",
+    "cifar10.unseen-pair2": "80317cb09126",
+    "cifar10.unseen-pair3": "d1d8b84e92c9",
+    "cifar10.unseen-pair4": "78f04c3a83e5",
+    "cifar10.unseen-pair5": "c7a481f5d567",
     "digits.inside": "d5925785e507",
     "digits.lt10": "624bd8158b0d",
     "digits.lt100": "5e878475f55c",
@@ -33,6 +37,11 @@ DIGESTS = {
     "imagenette.lt100": "cf6d4289b969",
     "imagenette.lt50": "81f7a3a008f0",
     "imagenette.standard": "e62b88cf7c46",
+    "miml.split1": "df81e2fb3b15",
+    "miml.split2": "9ac9080ac583",
+    "miml.split3": "05534ff0a5f1",
+    "miml.split4": "3686a2a25d3b",
+    "miml.split5": "79477d255c53",
     "scenes.difference": "fa1104b32877",
     "scenes.intersection": "2d3bc2dfd661",
     "scenes.small": "5c1fd5ffb626",

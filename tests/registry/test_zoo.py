@@ -16,7 +16,15 @@ SHIPPED = ROOT / "results" / "zoo" / "leaderboard.csv"
 
 #: Not yet on the shipped board, as results/README.md says: each cell of the first three computes the features of 30,000
 #: views; the others are for vectors.
-UNMEASURED = {"crovca", "crovca-s", "nsh", "swin-dual-stream-c"} | {"float16", "float32", "opq", "pq", "rabitq-b", "sq", "turboquant"}
+UNMEASURED = {"crovca", "crovca-s", "nsh", "swin-dual-stream-c"} | {
+    "float16",
+    "float32",
+    "opq",
+    "pq",
+    "rabitq-b",
+    "sq",
+    "turboquant",
+}
 
 #: Below itq, or lsh, on digits at 32 bits, each with the figures that say why on its page.
 EXPLAINED = {"multigrain", "pcah", "s3plh", "sh", "ssh"}

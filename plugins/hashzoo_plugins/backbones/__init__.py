@@ -3,7 +3,7 @@
 from typing import Any
 
 from hashzoo import Family, hookimpl
-from hashzoo_plugins.backbones import dual_stream, fully_connected, outlines, timm, torchvision
+from hashzoo_plugins.backbones import dual_stream, efficientnet_lite, fully_connected, outlines, timm, torchvision
 from hashzoo_plugins.backbones.hub import with_one_attempt
 from hashzoo_plugins.backbones.identity import Identity
 from hashzoo_plugins.backbones.own_weights import timm_classifier, torchvision_classifier, with_own_weights
@@ -22,6 +22,7 @@ def hashzoo_backbones() -> dict[str, Any]:
         "tiny": Tiny,
         "dual-stream": dual_stream.build,
         "dual-stream.small": dual_stream.small,
+        **efficientnet_lite.backbones(),
         "timm/*": Family(
             with_own_weights(with_one_attempt(timm.build), timm_classifier),
             timm.names,
@@ -48,4 +49,5 @@ def hashzoo_outlines() -> dict[str, Any]:
         "torchvision-fc/*": outlines.torchvision,
         "timm/*": outlines.timm,
         "dual-stream": outlines.dual_stream,
+        **dict.fromkeys(efficientnet_lite.NAMES, efficientnet_lite.outline),
     }

@@ -12,6 +12,7 @@ from hashzoo_plugins.datasets import (
     imagenette,
     lists,
     longtail,
+    miml,
     mnist,
     outlines,
     published,
@@ -39,6 +40,7 @@ def hashzoo_datasets() -> dict[str, Callable[..., Splits]]:
         "fashion-mnist.disjoint": mnist.fashion_disjoint,
         "fashion-mnist.official": mnist.fashion_official,
         "imagenette.standard": imagenette.standard,
+        **miml.protocols(),
         "mnist.disjoint": mnist.disjoint,
         "mnist.official": mnist.official,
         "lists": lists.lists,
@@ -51,6 +53,7 @@ def hashzoo_datasets() -> dict[str, Callable[..., Splits]]:
             "digits", lambda seed, _: digits.base_splits(seed), unseen=3, train=500, queries=80, rooted=False
         ),
         **unseen.protocols("cifar10", cifar10.base_splits, unseen=2, train=4000, queries=1000),
+        **unseen.pairs("cifar10", cifar10.base_splits, count=5, train=4000, queries=1000),
         **composed.protocols("scenes", lambda seed, _: scenes.standard(seed=seed), rooted=False),
         **composed.protocols("coco", published.coco),
     }

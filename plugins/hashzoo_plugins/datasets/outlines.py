@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hashzoo import Download, Outline
-from hashzoo_plugins.datasets import cifar10, cifar100, mnist, published
+from hashzoo_plugins.datasets import cifar10, cifar100, miml, mnist, published
 from hashzoo_plugins.datasets.archives import ARCHIVES
 from hashzoo_plugins.datasets.cifar_files import CIFAR10, CIFAR100
 from hashzoo_plugins.datasets.download import Remote, data_folder
@@ -84,6 +84,10 @@ def outlines() -> dict[str, Facts]:
             sizes(learn, 70_000 - learn - asked, asked, 10, shape=big), idx.name, parts
         )
         found[f"{idx.name}.official"] = fixed(sizes(60_000, 60_000, 10_000, 10, shape=big), idx.name, parts)
+    for pair in range(2, 6):
+        found[f"cifar10.unseen-pair{pair}"] = fixed(sizes(4000, 10_000, 1000, 10, shape=small), "cifar10", remote)
+    for number in range(1, miml.SPLITS + 1):
+        found[f"miml.split{number}"] = fixed(sizes(miml.TRAIN, 800, miml.QUERIES, 5, multilabel=True))
     found["imagenette.standard"] = fixed(sizes(9469, 9469, 3925, 10), "imagenette", ARCHIVES["imagenette"])
     return found | dict.fromkeys(published.BENCHMARKS, published_outline) | _composed()
 

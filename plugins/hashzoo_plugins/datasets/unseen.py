@@ -30,23 +30,26 @@ DESCRIPTIONS: dict[Variant, str] = {
 }
 
 
-def unseen_classes(name: str, count: int, classes: int, seed: int) -> list[int]:
-    """The classes that are excluded from the training set, drawn by seed.
+def unseen_classes(name: str, count: int, classes: int, seed: int, group: int = 0) -> list[int]:
+    """The classes that are excluded from the training set, drawn by seed; groups of one seed share no class.
 
-    >>> unseen_classes("cifar10", 2, 10, 0)
-    [1, 7]
+    >>> [unseen_classes("cifar10", 2, 10, 0, pair) for pair in range(5)]
+    [[1, 7], [2, 4], [0, 3], [5, 8], [6, 9]]
     """
-    return sorted(Shuffle(f"{name} unseen", seed).permutation(np.arange(classes))[:count].tolist())
+    order = Shuffle(f"{name} unseen", seed).permutation(np.arange(classes))
+    return sorted(order[group * count : (group + 1) * count].tolist())
 
 
-def draw(data: Splits, name: str, variant: Variant, unseen: int, train: int, queries: int, seed: int) -> Splits:
+def draw(
+    data: Splits, name: str, variant: Variant, unseen: int | list[int], train: int, queries: int, seed: int
+) -> Splits:
     """Draw the splits of a variant.
 
     Args:
         data: Splits of a single-label dataset whose training split is also its database.
         name: The name of the dataset; the draw depends on it and on ``seed``.
         variant: "unseen", "unseen-all" or "seen-all", see ``DESCRIPTIONS``.
-        unseen: The number of classes that are excluded from the training set.
+        unseen: The number of classes that are excluded from the training set, or these classes.
         train: The number of training images, which are not in the database.
         queries: The number of queries.
         seed: The seed of the draw.
@@ -60,9 +63,10 @@ def draw(data: Splits, name: str, variant: Variant, unseen: int, train: int, que
     if data.multilabel:
         raise ValueError("unseen classes need images with one label each; this dataset has several labels per image")
     total = data.train.labels.shape[1]
-    if not 0 < unseen < total - 1:
-        raise ValueError(f"of {total} classes 1 to {total - 2} can be left out, not {unseen}")
-    out = unseen_classes(name, unseen, total, seed)
+    count = unseen if isinstance(unseen, int) else len(unseen)
+    if not 0 < count < total - 1:
+        raise ValueError(f"of {total} classes 1 to {total - 2} can be left out, not {count}")
+    out = unseen_classes(name, unseen, total, seed) if isinstance(unseen, int) else unseen
     order = torch.tensor([c for c in range(total) if c not in out] + out)
     shuffle = Shuffle(f"{name} {variant}", seed)
 
@@ -89,11 +93,11 @@ def draw(data: Splits, name: str, variant: Variant, unseen: int, train: int, que
     names = tuple(data.class_names[c] for c in order.tolist())
     return replace(
         data,
-        train=reordered(data.train, train_rows, total - unseen),
+        train=reordered(data.train, train_rows, total - count),
         database=reordered(data.train, database),
         query=reordered(data.query, query_rows),
         class_names=names,
-        notes={"unseen classes": ", ".join(names[-unseen:])},
+        notes={"unseen classes": ", ".join(names[-count:])},
     )
 
 
@@ -142,4 +146,37 @@ def protocols(
         title = TITLES.get(name, name.capitalize())
         protocol.__doc__ = f"{title}, {unseen} of the classes left out of training: {text}."
         found[f"{name}.{variant}"] = protocol
+    return found
+
+
+def pairs(
+    name: str, files: Callable[[int, Path | None], Splits], *, count: int, train: int, queries: int
+) -> dict[str, Callable[..., Splits]]:
+    """The protocols ``NAME.unseen-pair2`` to ``NAME.unseen-pairN``, N = ``count``, with these defaults.
+
+    The classes of the dataset, in an order drawn by seed, are shared out in pairs; ``NAME.unseen`` leaves out the
+    first pair, and each of these protocols leaves out another.
+    """
+    defaults = train, queries
+
+    def of_pair(
+        group: int,
+        *,
+        root: Path | None = None,
+        seed: int = 0,
+        train: int = defaults[0],
+        queries: int = defaults[1],
+        validation: float = 0.0,
+    ) -> Splits:
+        data = files(seed, root)
+        out = unseen_classes(name, 2, data.train.labels.shape[1], seed, group)
+        data = draw(data, name, "unseen", out, train, queries, seed)
+        return hold_out(data, validation, Shuffle(f"{name} validation", seed))
+
+    found: dict[str, Callable[..., Splits]] = {}
+    for group in range(1, count):
+        protocol = partial(of_pair, group)
+        title = TITLES.get(name, name.capitalize())
+        protocol.__doc__ = f"{title}, pair {group + 1} of {count} of the classes left out: {DESCRIPTIONS['unseen']}."
+        found[f"{name}.unseen-pair{group + 1}"] = protocol
     return found

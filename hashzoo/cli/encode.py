@@ -1,0 +1,182 @@
+"""Commands that encode images and vectors: encode, index. Imports torch only when a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hashzoo.cli.options import (
+    bad_image_option,
+    cell_argument,
+    check_output,
+    device_option,
+    engine_option,
+    file_path,
+    plugin_option,
+    resolve_device,
+)
+from hashzoo.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from hashzoo.retrieval.code_file import StoredCodes
+
+LEFT_OUT = 1
+
+images_argument = click.argument("images", nargs=-1, required=True, metavar="IMAGES...", type=file_path)
+bad_option = bad_image_option("skip")
+
+
+@click.command()
+@cell_argument
+@images_argument
+@click.option("-o", "--output", required=True, type=file_path, metavar="CODES.npz")
+@bad_option
+@device_option
+@plugin_option
+def encode(
+    cell: Path, images: tuple[Path, ...], output: Path, on_bad_image: str, device: str, plugins: tuple[str, ...]
+) -> None:
+    """Encode IMAGES, files or folders, or one file of vectors, with a trained method.
+
+    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`, or a folder of `hashzoo quantize -o`. Exit
+    code 1: some images were left out.
+    """
+    from hashzoo.api.progress import bar
+    from hashzoo.retrieval.image_index import encode_files
+    from hashzoo.retrieval.vector_encoder import VectorEncoder, load_any_encoder
+    from hashzoo.retrieval.vector_index import encode_vectors
+
+    check_output(output)
+    encoder = load_any_encoder(cell, device=resolve_device(device), plugins=plugins)
+    if isinstance(encoder, VectorEncoder):
+        if len(images) > 1:
+            raise UsageError(f"{cell} encodes one file of vectors at a time, not {len(images)}; name one")
+        with bar("vectors") as tell:
+            stored = encode_vectors(encoder, encoder.open(images[0]), None, tell)
+        return write_codes(stored, [], output)
+    with bar("images") as tell:
+        stored, skipped = encode_files(encoder, images, None, tell, strict=on_bad_image == "error")
+    write_codes(stored, skipped, output)
+
+
+@click.group()
+def index() -> None:
+    """Build indexes of images and of vectors."""
+
+
+@index.command()
+@click.argument("given", nargs=-1, metavar="[CELL] [IMAGES...]", type=file_path)
+@click.option("--vectors", type=file_path, metavar="FILE", help="Index a file of vectors instead of images.")
+@click.option(
+    "--rescore",
+    type=click.Choice(["float16", "int8", "none"]),
+    help="Numbers of the copy of the vectors that candidates are compared by  [default: float16].",
+)
+@click.option("-o", "--output", required=True, type=file_path, metavar="MY.index")
+@click.option("--backbone", metavar="B", help="Without CELL: the backbone whose features are hashed.")
+@engine_option
+@bad_option
+@device_option
+@plugin_option
+def build(
+    given: tuple[Path, ...], vectors: Path | None, rescore: Any, output: Path, backbone: str | None, **options: Any
+) -> None:
+    """Index IMAGES, files or folders, or vectors, with a trained method, for `hashzoo search`.
+
+    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`, or a folder of `hashzoo quantize -o`; the
+    index needs it to encode queries. Without CELL, a hash of 128 bits is learned from IMAGES without labels and written
+    beside the index, as MY.index.json and MY.index.safetensors. Images stay where they are; of vectors, a copy
+    MY.index.npy is written. Exit code 1: some images do not decode and were left out.
+    """
+    from hashzoo.api.progress import bar
+    from hashzoo.retrieval.encoder import load_encoder
+    from hashzoo.retrieval.image_index import build as built
+
+    if rescore and vectors is None:
+        raise UsageError("--rescore is for --vectors; leave it out")
+    if len(given) != 1 if vectors else not given:
+        raise UsageError("name images, or a CELL and --vectors FILE")
+    check_output(output)
+    place, engine = {"device": resolve_device(options["device"]), "plugins": options["plugins"]}, options["engine"]
+    if vectors is not None:
+        return _build_vectors(given[0], vectors, output, rescore or "float16", engine, backbone, place)
+    cell, images = _cell_and_images(given)
+    if cell and backbone:
+        raise UsageError(f"--backbone cannot be combined with a cell; leave out {cell} or --backbone")
+    encoder = load_encoder(cell or _fitted(images, output, backbone, **place), **place)
+    with bar("images") as tell:
+        stored, skipped = built(encoder, images, engine, tell, strict=options["on_bad_image"] == "error")
+    write_codes(stored, skipped, output)
+
+
+def _build_vectors(
+    cell: Path, vectors: Path, output: Path, rescore: Any, engine: Any, backbone: str | None, place: dict[str, Any]
+) -> None:
+    from hashzoo.api.progress import bar
+    from hashzoo.retrieval.vector_encoder import load_vector_encoder
+    from hashzoo.retrieval.vector_index import build_vectors
+
+    if backbone:
+        raise UsageError("--backbone is for images; leave it out")
+    coder = load_vector_encoder(cell, **place)
+    with bar("vectors") as tell:
+        stored = build_vectors(coder, coder.open(vectors), output, rescore, engine, tell)
+    _report_codes(stored, [], output)
+
+
+def _cell_and_images(given: tuple[Path, ...]) -> tuple[Path | None, tuple[Path, ...]]:
+    """The cell, if the first path is one, and the images."""
+    first = given[0]
+    known = first.suffix in ("", ".safetensors") and not first.exists() and first.with_suffix(".json").is_file()
+    if first.suffix != ".json" and not known:
+        return None, given
+    if len(given) == 1:
+        raise UsageError(f"{first} is a cell; name the images to index, or --vectors FILE, too")
+    return first, given[1:]
+
+
+def _fitted(
+    images: tuple[Path, ...], output: Path, backbone: str | None, device: str, plugins: tuple[str, ...]
+) -> Path:
+    """The cell of a hash that is learned from the images, beside the index."""
+    from hashzoo.api.progress import bar
+    from hashzoo.retrieval import own_images
+
+    def note(text: str) -> None:
+        click.echo(text, err=True)
+
+    target = output.with_name(f"{output.name}.json")
+    with bar("images to learn from") as tell:
+        return own_images.fit(
+            images, target, backbone=backbone, device=device, plugins=plugins, note=note, progress=tell
+        )
+
+
+def write_codes(stored: StoredCodes, skipped: list[str], output: Path) -> None:
+    """Write codes, and print what was written and which images were left out."""
+    from hashzoo.retrieval import code_file
+
+    code_file.write(output, stored)
+    _report_codes(stored, skipped, output)
+
+
+def _report_codes(stored: StoredCodes, skipped: list[str], output: Path) -> None:
+    for line in skipped:
+        click.echo(f"left out: {printable(line)}", err=True)
+    if passed_over := stored.metadata.get("passed_over"):
+        folders = ", ".join(f"{name} ({count})" for name, count in passed_over.items())
+        click.echo(f"passed over thumbnails and copies of other programs: {folders}", err=True)
+    codes = ", ".join(
+        f"{name}: {code['bits']} bits" if "bits" in code else f"{name}: {code['type']} {code['shape']}"
+        for name, code in stored.metadata["codes"].items()
+    )
+    gone = f", {len(skipped)} left out" if skipped else ""
+    noun = "vector" if stored.of_vectors else "image"
+    if stored.metadata.get("vectors", {}).get("copy", "none") != "none":
+        codes += f"; {stored.metadata['vectors']['copy']} vectors: {printable(output)}.npy"
+    click.echo(f"{len(stored)} {noun}{'s' * (len(stored) != 1)}{gone}; {codes}; written to {printable(output)}")
+    if skipped:
+        sys.exit(LEFT_OUT)
