@@ -65,7 +65,7 @@ def test_a_board_goes_on_with_the_backbone_that_it_has():
     require(cells("scattering"), "identity")  # vectors have no other
     with pytest.raises(UsageError, match=r"board was measured on network; .* pip install 'hashzoo\[weights\]', or"):
         require(cells("network"), "scattering", "network")
-    with pytest.raises(UsageError, match="board was measured on scattering.* add --backbone scattering to go on"):
+    with pytest.raises(UsageError, match=r"board was measured on scattering.* add --backbone scattering to go on"):
         require(cells("scattering"), "network")
 
 

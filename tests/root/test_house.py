@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_core_names_no_method():
     plugins = zoo.load_plugins()
     words = {name for kind in ("methods", "datasets") for name in plugins.catalogue(kind)}
-    words -= {"chance", "folder", "lists", "vectors"}  # words of statistics, of files and of geometry
+    words -= {"chance", "folder", "lists", "vectors", "float16", "float32"}  # words of statistics, files and types
     pattern = re.compile(r"(?<![\w.-])(" + "|".join(map(re.escape, sorted(words))) + r")(?![\w-])")
     hits = []
     files = sorted((ROOT / "hashzoo").rglob("*.py"))

@@ -55,8 +55,8 @@ def protocols() -> dict[str, Callable[..., Splits]]:
     for number in range(1, SPLITS + 1):
         protocol = partial(split, number)
         protocol.__doc__ = (
-            f"MIML scenes, several labels, split {number} of {SPLITS}: 200 queries, 1,000 training images, the 800 other "
-            "images as the database."
+            f"MIML scenes, several labels, split {number} of {SPLITS}: 200 queries, 1,000 training images, the 800 "
+            "other images as the database."
         )
         found[f"miml.split{number}"] = protocol
     return found
