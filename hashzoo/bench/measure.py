@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from hashzoo.backbone import Backbone
+from hashzoo.bench.dropout import add_dropout
 from hashzoo.bench.examples import samples
 from hashzoo.bench.facts import marks, split_facts
 from hashzoo.bench.frozen_features import Freezer, about
@@ -216,6 +217,7 @@ def _fit(setup: Setup, checkpoints: Checkpoints | None, group: ProcessGroup) -> 
     method = build_method(setup.entry, setting, setup.backbone, identity.hyperparameters, setup.budget)
     method.to(run.device)
     quantization = add_quantization(method, identity.method, setup.budget, setup.zoo, setting)
+    dropout = add_dropout(method, identity.method, setup.budget)
     selects = bool(setup.budget.select) and group.rank == 0 and data.validation is not None
     best = BestState(method, run, data, setup.extra) if selects else None
     shared = checkpoints if setup.budget.nested else None  # with the cells of the other lengths
@@ -227,8 +229,8 @@ def _fit(setup: Setup, checkpoints: Checkpoints | None, group: ProcessGroup) -> 
     with group.sync_batch_norm():
         method.fit(data.train, run)
     group.finish(method)
-    if quantization:
-        quantization.require_use()
+    for added in filter(None, (quantization, dropout)):
+        added.require_use()
     seconds = time.perf_counter() - started + (checkpoints.seconds if checkpoints else 0.0)
     seconds -= (setup.freezer.seconds if setup.freezer else 0.0) + (best.seconds if best else 0.0)
     if shared and group.rank == 0:

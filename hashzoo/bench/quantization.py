@@ -18,9 +18,11 @@ from hashzoo.types import Batch, Output, Setting
 
 
 def own_budget(budget: Budget, entry: Entry) -> Budget:
-    """The budget of a method: without ``quantization`` if the method has no loss of codes."""
+    """The budget of a method: without ``quantization`` if it has no loss of codes, or ``dropout`` if it is shallow."""
     function = FactoryInfo(entry.factory).function
-    if entry.card.kind == "deep" and not (inspect.isclass(function) and not issubclass(function, Deep)):
+    if entry.card.kind != "deep":
+        return budget.model_copy(update={"quantization": "", "dropout": 0.0})
+    if not (inspect.isclass(function) and not issubclass(function, Deep)):
         return budget
     return budget.model_copy(update={"quantization": ""})
 

@@ -48,6 +48,8 @@ class Budget(BaseModel):
         quantization: Name of a loss such as ``"hswd"`` whose terms are added to those of every deep method. Empty for
             none.
         quantization_weight: Weight of that loss.
+        dropout: Probability with which each feature is set to 0 in training before the head reads it, stored features
+            too; methods without training by gradient ignore it.
         nested: ``"conflict"`` or ``"equal"``: one training serves all code lengths of a benchmark, and the shorter
             codes are prefixes of the longest. The losses of the lengths are weighted by the conflict of their
             gradients, or equally; see ``hashzoo.training.nested``. Empty trains each length by itself.
@@ -81,6 +83,7 @@ class Budget(BaseModel):
     patience: int = Field(0, ge=0)
     quantization: str = ""
     quantization_weight: float = Field(0.1, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
     nested: str = Field("", pattern=r"^((conflict|equal)(:\d+(/\d+)+)?)?$")  # with the lengths in keys of cells
     nested_distillation: float = Field(0.1, ge=0)
 
@@ -103,7 +106,7 @@ class Budget(BaseModel):
     def recorded(self) -> dict[str, Any]:
         """The values that a cell's key contains. Fields added later are omitted if unused, which preserves old keys."""
         later: dict[str, Any] = {"draws": 0, "select": "", "warmup": 0.0, "patience": 0, "accumulate": 1, "freeze": ""}
-        later |= {"quantization": "", "nested": ""}
+        later |= {"quantization": "", "nested": "", "dropout": 0.0}
         if not self.nested:
             later["nested_distillation"] = self.nested_distillation
         if not self.quantization:
