@@ -229,8 +229,10 @@ def _fit(setup: Setup, checkpoints: Checkpoints | None, group: ProcessGroup) -> 
     with group.sync_batch_norm():
         method.fit(data.train, run)
     group.finish(method)
-    for added in filter(None, (quantization, dropout)):
-        added.require_use()
+    if quantization:
+        quantization.require_use()
+    if dropout:
+        dropout.require_use()
     seconds = time.perf_counter() - started + (checkpoints.seconds if checkpoints else 0.0)
     seconds -= (setup.freezer.seconds if setup.freezer else 0.0) + (best.seconds if best else 0.0)
     if shared and group.rank == 0:
