@@ -167,21 +167,43 @@ class Hamming(PackedDistance):
         name: Name of the code to compare: bool (B, K).
         mask: Name of a second code of each query, bool (Q, K). If given, only bits set in the query's mask count.
         beside: Names of further codes that an index stores but this distance does not compare, for searches by them.
+        prefix: Number of bits at the start of the code that count; 0 counts all. A prefix of a nested code is a code
+            itself, which :class:`hashzoo.Cascade` can search first without storing it a second time.
+
+    >>> query, item = ({"code": torch.tensor([row])} for row in ([True, True, True], [True, False, False]))
+    >>> Hamming("code")(query, item).item(), Hamming("code", prefix=2)(query, item).item()
+    (2, 1)
     """
 
-    def __init__(self, name: str, mask: str = "", beside: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, mask: str = "", beside: Sequence[str] = (), prefix: int = 0) -> None:
         super().__init__(name)
-        self.mask, self.stored = mask, (name, *beside)
+        self.mask, self.stored, self.prefix = mask, (name, *beside), prefix
 
     def largest(self, bits: int) -> int:
-        """The code length."""
-        return bits
+        """The code length, or that of the prefix."""
+        return min(bits, self.prefix) if self.prefix else bits
+
+    def _first(self, query: Codes, name: str) -> NDArray[np.uint8]:
+        """(Q, B) packed bits of a code of the queries that count."""
+        codes = query[name].detach().cpu()
+        if codes.shape[1] < self.prefix:
+            raise ValueError(f"{name!r} has {codes.shape[1]} bits and cannot be compared by its first {self.prefix}")
+        return pack((codes[:, : self.prefix] if self.prefix else codes).numpy())
+
+    def _stored(self, database: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(N, B) packed bits of the items that count; the padding is zero."""
+        if not self.prefix:
+            return database
+        first = database[:, : -(-self.prefix // 8)].copy()
+        first[:, -1] &= (0xFF << -self.prefix % 8) & 0xFF
+        return first
 
     def packed(self, query: Codes, database: NDArray[np.uint8]) -> Tensor:
         """(Q, N) int32 distances to packed codes (N, ceil(K / 8))."""
-        codes = query[self.name].detach().cpu()
-        mask = query[self.mask].detach().cpu() if self.mask else torch.ones_like(codes)
-        return torch.from_numpy(masked_distances(pack(codes.numpy()), pack(mask.numpy()), database))
+        codes = self._first(query, self.name)
+        ones = {self.name: torch.ones_like(query[self.name])}
+        mask = self._first(query, self.mask) if self.mask else self._first(ones, self.name)
+        return torch.from_numpy(masked_distances(codes, mask, self._stored(database)))
 
     def counts(
         self, query: Codes, database: NDArray[np.uint8], bits: int, relevance: Relevance, graded: bool = False
@@ -189,13 +211,15 @@ class Hamming(PackedDistance):
         """Count in compiled loops, without storing the distances; without a mask, group g holds distance g."""
         if self.mask:
             return super().counts(query, database, bits, relevance, graded)
-        return hamming_counts(pack(query[self.name].numpy()), database, bits, relevance, graded)
+        return hamming_counts(
+            self._first(query, self.name), self._stored(database), self.largest(bits), relevance, graded
+        )
 
     def nearest(self, query: Codes, database: NDArray[np.uint8], k: int) -> Ranking:
         """Search by compiled loops that hold no distances."""
         if self.mask:
             return super().nearest(query, database, k)
-        rows, distances = nearest(pack(query[self.name].numpy()), database, k)
+        rows, distances = nearest(self._first(query, self.name), self._stored(database), k)
         return Ranking(torch.from_numpy(rows), torch.from_numpy(distances))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack
 
 from hashzoo.api.board import Board, method_name
 from hashzoo.api.watch import Callback, Progress, Screen
@@ -16,6 +16,7 @@ from hashzoo.bench.benchmark_file import Benchmark, read
 from hashzoo.bench.fallback import require_same_backbone
 from hashzoo.bench.job import Execution, Job
 from hashzoo.bench.measure import measure
+from hashzoo.bench.nested import training_identity
 from hashzoo.bench.overrides import Overrides
 from hashzoo.bench.plan import plan, require_feasible
 from hashzoo.errors import UsageError, unknown_name
@@ -31,7 +32,15 @@ from hashzoo.results.durations import Durations
 from hashzoo.storage.files import expand_user
 from hashzoo.training.devices import resolve_device
 
-T = TypeVar("T")
+
+class _Identified(Protocol):
+    """A cell before it is measured."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+
+T = TypeVar("T", bound=_Identified)
 
 #: Methods by name, pattern, ``head+loss``, class or factory; or a table of names and factories.
 Methods = Sequence[str | MethodFactory] | Mapping[str, MethodFactory]
@@ -49,6 +58,7 @@ class Options(TypedDict, total=False):
     metrics: Sequence[str]
     epochs: int
     precision: str
+    nested: bool  # one training for all code lengths
     settings: Mapping[str, Mapping[str, Any]]  # by method, dataset, backbone, launcher or tracker, or "train"
     jobs: int
     launcher: str
@@ -238,14 +248,20 @@ class Request:
             metrics=options.get("metrics"),
             epochs=options.get("epochs"),
             precision=options.get("precision"),
+            nested=options.get("nested", False),
             settings={name: table for name, table in settings.items() if name not in services},
             quick=options.get("quick", False),
         )
 
     def of_shard(self, cells: Sequence[T]) -> list[T]:
-        """The cells of the shard that was requested; all without one."""
+        """The cells of the shard that was requested; all without one. Cells of one training are in one shard."""
         part, parts = self.options.get("shard", (1, 1))
-        return list(cells[part - 1 :: parts])
+        trainings: dict[tuple[str, int], list[T]] = {}
+        for place, cell in enumerate(cells):
+            identity = cell.identity
+            nested = identity.budget.get("nested")
+            trainings.setdefault((training_identity(identity).key, 0 if nested else place), []).append(cell)
+        return [cell for own in list(trainings.values())[part - 1 :: parts] for cell in own]
 
     def require_same_backbone(self, measured: Iterable[Cell], planned: Iterable[Identity]) -> None:
         """Raise UsageError if the results folder is on another backbone and no backbone was named."""

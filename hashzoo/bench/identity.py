@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.job import PROTOCOL
+from hashzoo.bench.nested import nested_budget
 from hashzoo.bench.quantization import own_budget, record_quantization
 from hashzoo.bench.truth import recorded_truth
 from hashzoo.registry.source import code_digest
@@ -52,6 +53,7 @@ def identify(
         dataset: The dataset.
         backbone: The backbone.
     """
+    budget = nested_budget(own_budget(benchmark.train, entry), entry, benchmark.bits)
     return Identity(
         dataset=dataset.name,
         dataset_options=recorded_truth(dataset.recorded, benchmark.truth.neighbours),
@@ -61,7 +63,7 @@ def identify(
         hyperparameters=dict(values),
         bits=0,
         seed=0,
-        budget=record_quantization(own_budget(benchmark.train, entry), zoo).recorded(),
+        budget=record_quantization(budget, zoo).recorded(),
         protocol=PROTOCOL,
         code=code_digest(entry.factory, backbone.entry.factory),
         data=dataset.fingerprint,

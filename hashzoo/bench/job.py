@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hashzoo.bench.nested import training_identity
 from hashzoo.data.integrity import Inspection, drop_bad_images, inspect_splits
 from hashzoo.registry.build import load_data
 from hashzoo.registry.zoo import Entry, Zoo, load_plugins
@@ -120,9 +121,19 @@ class Job:
         return f"{self.identity.method} {self.identity.bits} bits seed {self.identity.seed}"
 
     @property
+    def nested(self) -> bool:
+        """Whether cells of other code lengths share the training of this one."""
+        return bool(self.identity.budget.get("nested"))
+
+    @property
+    def training(self) -> Identity:
+        """The identity that names the training: that of the longest of several nested lengths, which share it."""
+        return training_identity(self.identity)
+
+    @property
     def checkpoint_facts(self) -> dict[str, Any]:
         """What must be the same for a checkpoint of this cell to be used."""
-        return {"key": self.identity.key, "device": self.execution.device, "devices": self.execution.devices}
+        return {"key": self.training.key, "device": self.execution.device, "devices": self.execution.devices}
 
     def on(self, device: str) -> Job:
         """The same job on another kind of device."""

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hashzoo.backbone import Backbone
+from hashzoo.bench.dropout import add_dropout
 from hashzoo.bench.examples import samples
+from hashzoo.bench.facts import marks, split_facts
 from hashzoo.bench.frozen_features import Freezer, about
 from hashzoo.bench.job import Job, blank, load_job_data, load_zoo, uses_stored_features
 from hashzoo.bench.quantization import add_quantization
 from hashzoo.bench.selection import BestState
 from hashzoo.bench.truth import largest_k, truth_facts, truth_for
 from hashzoo.data.integrity import Inspection
-from hashzoo.data.split_file import split_digest
 from hashzoo.data.vectors import holds_vectors
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.evaluation.chance import expected_scores, has_chance, largest_error, standard_error
@@ -45,6 +45,7 @@ from hashzoo.index import Index
 from hashzoo.method import Method, values_of_bits
 from hashzoo.registry import saved_method
 from hashzoo.registry.build import build_backbone, image_shape
+from hashzoo.registry.nested import build_method, keep_prefix
 from hashzoo.registry.saved_method import Recipe
 from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Entry, Zoo
@@ -63,7 +64,6 @@ from hashzoo.types import Codes, Report, Splits
 
 NEIGHBOURS = 100  # of each query in the search that is timed
 TIMED = 100  # queries of that search
-IDS = 1 << 18  # ids looked up at a time
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -214,11 +214,16 @@ def _fit(setup: Setup, checkpoints: Checkpoints | None, group: ProcessGroup) -> 
     for seed in (torch.manual_seed, np.random.seed, random.seed):  # a plugin can draw from any of them
         seed(identity.seed % 2**32)
     setting = data.setting(identity.bits)
-    method: Method = setup.entry.factory(setting, setup.backbone, **identity.hyperparameters)
+    method = build_method(setup.entry, setting, setup.backbone, identity.hyperparameters, setup.budget)
     method.to(run.device)
     quantization = add_quantization(method, identity.method, setup.budget, setup.zoo, setting)
+    dropout = add_dropout(method, identity.method, setup.budget)
     selects = bool(setup.budget.select) and group.rank == 0 and data.validation is not None
     best = BestState(method, run, data, setup.extra) if selects else None
+    shared = checkpoints if setup.budget.nested else None  # with the cells of the other lengths
+    if shared and shared.restore_finished(run, method):
+        keep_prefix(method, identity.bits)
+        return Fitted(method, best, shared.seconds)
     started = time.perf_counter()
     method.train()
     with group.sync_batch_norm():
@@ -226,8 +231,13 @@ def _fit(setup: Setup, checkpoints: Checkpoints | None, group: ProcessGroup) -> 
     group.finish(method)
     if quantization:
         quantization.require_use()
+    if dropout:
+        dropout.require_use()
     seconds = time.perf_counter() - started + (checkpoints.seconds if checkpoints else 0.0)
     seconds -= (setup.freezer.seconds if setup.freezer else 0.0) + (best.seconds if best else 0.0)
+    if shared and group.rank == 0:
+        shared.save_finished(run, method, seconds)
+    keep_prefix(method, identity.bits)
     return Fitted(method, best, seconds)
 
 
@@ -362,39 +372,3 @@ def _relevance(setup: Setup, name: str) -> Relevance:
     if metric.by_neighbours and setup.truth is not None:
         return setup.truth.nearest(metric.cut or 1)
     return split_relevance(setup.data)
-
-
-def split_facts(data: Splits) -> dict[str, int | str]:
-    """What a row says about its data: sizes, overlaps, and the digest of the split."""
-    found: dict[str, int | str] = {part: len(split) for part, split in data.parts().items()}
-    found["queries"] = found.pop("query") if data.pairs is None else len(data.pairs)
-    unlabelled = int((data.query.labels.sum(1) == 0).sum())
-    inside = int(among(data.train.ids.numpy(), data.database.ids.numpy()).sum())
-    return {
-        **found,
-        "train_in_database": inside,
-        "unlabelled_queries": unlabelled,
-        "split": split_digest(data),
-        "source": data.source,
-    }
-
-
-def among(few: NDArray[np.int64], many: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) which of a few ids are among many, in blocks, so that no large copy is made.
-
-    >>> among(np.array([3, 1, 3]), np.array([5, 3, 2])).tolist()
-    [True, False, True]
-    """
-    known, which = np.unique(few, return_inverse=True)
-    found = np.zeros(len(known), bool)
-    for start in range(0, len(many) if len(known) else 0, IDS):
-        ids = many[start : start + IDS]
-        at = np.searchsorted(known, ids).clip(max=len(known) - 1)
-        found[at[known[at] == ids]] = True
-    return found[which]
-
-
-def marks(method: Method, saw_database: bool, data: Splits) -> str:
-    """The marks of a row: the method's own, and whether it learned the codes of database images from their labels."""
-    learned = saw_database and bool(among(data.train.ids.numpy(), data.database.ids.numpy()).any())
-    return ", ".join(filter(None, [method.mark, "learned database codes" if learned else ""]))

@@ -30,6 +30,7 @@ class Overrides:
         metrics: Names of metrics.
         epochs: Epochs of the budget.
         precision: Precision of the budget.
+        nested: Whether one training serves all code lengths, weighted by conflict unless the file says otherwise.
         settings: Options by the name of a method, dataset or backbone; under ``"train"``, of the budget.
         quick: Whether the file's quick form is used.
     """
@@ -43,6 +44,7 @@ class Overrides:
     metrics: Sequence[str] | None = None
     epochs: int | None = None
     precision: str | None = None
+    nested: bool = False
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     quick: bool = False
 
@@ -116,7 +118,8 @@ class Overrides:
         changes: dict[str, Any] = {name: list(value) for name, value in given.items() if value is not None}
         if file.unlabelled:  # what the command line says holds for data without labels too
             values["unlabelled"] = {name: own for name, own in file.unlabelled.items() if name not in changes}
-        budget = {"epochs": self.epochs, "precision": self.precision}
+        budget: dict[str, Any] = {"epochs": self.epochs, "precision": self.precision}
+        budget["nested"] = (file.train.nested or "conflict") if self.nested else None
         changes["train"] = {name: value for name, value in budget.items() if value}
         return checked(merged(values, changes), "command line")
 

@@ -15,6 +15,7 @@ from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import VECTOR_BACKBONE, Benchmark
 from hashzoo.bench.identity import identify
 from hashzoo.bench.job import Execution, Inputs, Job, Row, uses_stored_features
+from hashzoo.bench.nested import nested_budget, nested_refusals, weighs_gradients
 from hashzoo.bench.quantization import own_budget, record_quantization
 from hashzoo.bench.suitability import (
     MetricFacts,
@@ -269,11 +270,13 @@ def _jobs(
         stored=uses_stored_features(benchmark.train, entry),
         notes=dataset.notes,
     )
-    if not FactoryInfo(entry.factory).distributed:
+    if not FactoryInfo(entry.factory).distributed or weighs_gradients(base_identity):
         execution = replace(execution, devices=1)
-    for bits in dict.fromkeys(benchmark.bits):
+    reasons = dict[int, str]()
+    for bits in benchmark.bits:
         facts = training_facts(bits, values, benchmark.train, dataset.data, trunk.network.dim)
-        reason = _refusal(entry, dataset, trunk, bits, values) or unmet(zoo, entry, facts)
+        reasons[bits] = _refusal(entry, dataset, trunk, bits, values) or unmet(zoo, entry, facts)
+    for bits, reason in nested_refusals(benchmark, entry, reasons).items():
         for seed in dict.fromkeys(benchmark.seeds):
             identity = replace(base_identity, bits=bits, seed=seed)
             yield Job(identity, row, tuple(dict.fromkeys(benchmark.metrics)), inputs, execution, reason, origin)
@@ -385,6 +388,7 @@ def _settings(
         value = dataset.recorded.get(name)
         if value and value != dataset.data.source:
             yield f"{dataset.name}.{name}={value}"
-    for name, value in own_budget(benchmark.train, entry).model_dump().items() if base is not None else ():
+    budget = nested_budget(own_budget(benchmark.train, entry), entry, benchmark.bits)
+    for name, value in budget.model_dump().items() if base is not None else ():
         if base is not None and value != base.model_dump()[name]:
             yield f"{name}={value}"

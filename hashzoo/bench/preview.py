@@ -12,6 +12,7 @@ import torch
 from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.identity import identify
+from hashzoo.bench.nested import nested_refusals
 from hashzoo.bench.plan import check_names, trial, unfit, unmet
 from hashzoo.bench.suitability import (
     MetricFacts,
@@ -191,8 +192,8 @@ class _Trunk:
 def _cells(benchmark: Benchmark, zoo: Zoo, entry: Entry, dataset: _Files, trunk: _Trunk) -> Iterator[PreviewCell]:
     values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
     base = identify(benchmark, zoo, entry, values, dataset, trunk)
-    for bits in dict.fromkeys(benchmark.bits):
-        reason = _refusal(benchmark, zoo, entry, dataset, trunk, bits, values)
+    reasons = {bits: _refusal(benchmark, zoo, entry, dataset, trunk, bits, values) for bits in benchmark.bits}
+    for bits, reason in nested_refusals(benchmark, entry, reasons).items():
         for seed in dict.fromkeys(benchmark.seeds):
             yield PreviewCell(replace(base, bits=bits, seed=seed), entry.card.kind, reason)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -13,13 +13,16 @@ from hashzoo.method import Deep, Method
 from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.training.budget import Budget
+from hashzoo.training.nested import NestedLoss
 from hashzoo.types import Batch, Output, Setting
 
 
 def own_budget(budget: Budget, entry: Entry) -> Budget:
-    """The budget of a method: without ``quantization`` if the method has no loss of codes."""
+    """The budget of a method: without ``quantization`` if it has no loss of codes, or ``dropout`` if it is shallow."""
     function = FactoryInfo(entry.factory).function
-    if entry.card.kind == "deep" and not (inspect.isclass(function) and not issubclass(function, Deep)):
+    if entry.card.kind != "deep":
+        return budget.model_copy(update={"quantization": "", "dropout": 0.0})
+    if not (inspect.isclass(function) and not issubclass(function, Deep)):
         return budget
     return budget.model_copy(update={"quantization": ""})
 
@@ -59,11 +62,11 @@ class AddedLoss:
         return terms | {f"added {name}": value for name, value in self.loss(*inputs).items()}
 
 
-def add_loss(method: Deep, name: str, loss: nn.Module) -> AddedLoss:
+def add_loss(to: nn.Module, name: str, loss: nn.Module) -> AddedLoss:
     """Add the terms of another loss to those of a method's loss, whenever the training calls it.
 
     Args:
-        method: The method.
+        to: The loss of the method.
         name: Name of the loss.
         loss: A loss without parameters and buffers, since the state of the method remains as it is.
 
@@ -76,13 +79,13 @@ def add_loss(method: Deep, name: str, loss: nn.Module) -> AddedLoss:
     if [*loss.parameters(), *loss.buffers()]:
         raise ValueError(f"loss {name!r} has parameters or buffers, so it cannot be added to that of another method")
     added = AddedLoss(name, loss)
-    method.loss.register_forward_hook(added)
+    to.register_forward_hook(added)
     return added
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """The loss that was added to the one of a method."""
+    """The loss that was added to the one of a method, or to that of each nested length."""
 
     method: str
     added: AddedLoss
@@ -115,5 +118,9 @@ def add_quantization(method: Method, name: str, budget: Budget, zoo: Zoo, settin
             f"the code of the loss {loss} changed after the sweep was planned; run the command again, with the same "
             "hashzoo and plugins on every machine"
         )
-    built = zoo.losses[loss].factory(setting, weight=budget.quantization_weight)
-    return Quantization(name, add_loss(method, loss, built))
+    own = method.loss.losses if isinstance(method.loss, NestedLoss) else {setting.bits: method.loss}
+    added = [
+        add_loss(one, loss, zoo.losses[loss].factory(replace(setting, bits=bits), weight=budget.quantization_weight))
+        for bits, one in own.items()
+    ]
+    return Quantization(name, added[0])

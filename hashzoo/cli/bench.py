@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     type=ChoiceWithAliases(["fp32", "bf16", "fp16"], {"32": "fp32", "16": "fp16"}),
     help="Precision of the backbone; fp16 scales the loss.",
 )
+@click.option("--nested", is_flag=True, help="Train once for all code lengths: shorter codes are prefixes.")
 @click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
 @click.option("--results", type=file_path, help="Folder [default: hashzoo-results/NAME].")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores].")
@@ -122,7 +123,7 @@ def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
         name: asked[name]
         for name in (
             *("root", "backbone", "epochs", "results", "jobs", "launcher", "timeout", "plugins", "quick", "rerun"),
-            *("precision", "save_weights", "deterministic", "on_bad_image", "device", "devices", "workers"),
+            *("precision", "nested", "save_weights", "deterministic", "on_bad_image", "device", "devices", "workers"),
         )
     }
     parsed = {

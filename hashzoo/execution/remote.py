@@ -64,7 +64,8 @@ def measure_to_files(job: Job, limits: Limits) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="hashzoo-") as place:
         store.prepare(Path(place))
         measure_claimed(job, Path(place), limits)
-        return {file.name: file.read_bytes() for file in sorted((Path(place) / "cells").iterdir())}
+        found = sorted((Path(place) / "cells").iterdir())
+        return {file.name: file.read_bytes() for file in found if file.suffix != ".checkpoint"}
 
 
 def store_files(job: Job, folder: Path, files: Mapping[str, bytes]) -> None:

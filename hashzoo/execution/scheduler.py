@@ -58,6 +58,7 @@ class Queue:
     def release(self, job: Job) -> None:
         """Release the lease of a cell."""
         self.leases.release(_lease(job))
+        self._next.clear()  # another length of the same training can follow at once
 
     def _done(self, job: Job) -> Cell | None:
         """The cell if its file appeared after the sweep began; it is removed from the queue."""
@@ -87,7 +88,8 @@ def incomplete(found: Cell, job: Job, folder: Path) -> bool:
 
 
 def _lease(job: Job) -> str:
-    return store.path(Path(), job.identity, job.benchmark).with_suffix(".lease").name
+    """The lease of a cell; cells of one training have one, so that the others wait for it."""
+    return store.path(Path(), job.training, job.benchmark).with_suffix(".lease").name
 
 
 def run_cells(

@@ -17,6 +17,7 @@ from hashzoo.errors import UsageError
 from hashzoo.execution import prefetch, scheduler
 from hashzoo.execution.base import Launcher, Limits, Observer, Silent
 from hashzoo.execution.trackers import TrackerThreads
+from hashzoo.execution.worker import checkpoint_of
 from hashzoo.hookspecs import Tracker
 from hashzoo.results import store
 from hashzoo.results.board import write_board
@@ -66,6 +67,7 @@ def sweep(
             if how.launcher is None or how.launcher.here:
                 prefetch.extract_features(todo, observer.features)
             done += _measured(todo, folder, how, observer)
+        _remove_trainings(jobs, done, folder)
     finally:  # also after Ctrl-C or on a full disk: finished cells are on the board
         cells, messages = store.read_all(folder)
         board = write_board(folder, cells, how.installed)
@@ -96,15 +98,28 @@ def _sorted_out(
 
 def _measured(todo: Sequence[Job], folder: Path, how: Sweep, observer: Observer) -> list[Cell]:
     with observer.cells(todo), TrackerThreads(how.trackers, observer.note) as trackers:
+        nested, finished = [job for job in todo if job.nested], list[Cell]()
 
         def event(job: Job, kind: str, value: Any) -> None:
             observer.event(job, kind, value)
+            if kind in ("done", "elsewhere") and job.nested:
+                finished.append(value)
+                _remove_trainings([one for one in nested if one.training == job.training], finished, folder)
             if kind == "done":
                 trackers.finished(value)
             elif kind == "progress":
                 trackers.progress(job, value[1])
 
         return scheduler.run_cells(todo, folder, launcher=how.launcher, limits=how.limits, event=event)
+
+
+def _remove_trainings(jobs: Sequence[Job], done: Sequence[Cell], folder: Path) -> None:
+    """Remove the trainings that several nested lengths shared, except those that a cell still needs."""
+    over = {cell.identity.key for cell in done if cell.status in ("ok", "nan", "skipped")}
+    needed = {job.training.key for job in jobs if job.identity.key not in over}
+    for job in jobs:
+        if job.nested and job.training.key not in needed:
+            checkpoint_of(job, folder).unlink(missing_ok=True)
 
 
 def keep_splits(jobs: Sequence[Job], folder: Path) -> None:

@@ -57,13 +57,14 @@ def work(job: Job, folder: Path, memory: int | None, pipe: Connection, environme
                 os._exit(1)
 
         saved_method.path_of(log).unlink(missing_ok=True)  # of an earlier measurement
-        former = Checkpoints(checkpoints.checkpoint_path(log), job.checkpoint_facts)
+        former = Checkpoints(checkpoint_of(job, folder), job.checkpoint_facts)
         keep = saved_method.path_of(log) if job.execution.save_weights else None
         try:
             cell, arrays = _measure_safely(job, report, keep, former, memory)
             store.write(folder, cell, arrays)
             pipe.send(("written", None))
-            if cell.status in ("ok", "nan"):  # after any other status, the next attempt resumes from it
+            # after any other status, the next attempt resumes from it; a sweep removes one that several cells share
+            if cell.status in ("ok", "nan") and not job.nested:
                 former.remove()
         except EnvironmentFailure as error:
             pipe.send(("disk error", str(error)))
@@ -105,6 +106,11 @@ def limit_memory(allowed: int | None) -> None:
 def log_of(job: Job, folder: Path) -> Path:
     """The log of a cell: the output of its process, tracebacks included."""
     return store.path(folder, job.identity, job.benchmark).with_suffix(".log")
+
+
+def checkpoint_of(job: Job, folder: Path) -> Path:
+    """The checkpoint of the training of a cell, which several nested lengths share."""
+    return checkpoints.checkpoint_path(store.path(folder, job.training, job.benchmark))
 
 
 SETTLE = 3.0  # seconds in which other processes can still report, once one has failed

@@ -17,6 +17,7 @@ from hashzoo.data.transforms import pil_to_tensor
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line
 from hashzoo.method import Method
 from hashzoo.registry.build import build_backbone
+from hashzoo.registry.nested import build_method, keep_prefix
 from hashzoo.registry.source import code_digest
 from hashzoo.registry.zoo import Zoo, load_plugins
 from hashzoo.results import store
@@ -147,8 +148,9 @@ def _build(
         raise EnvironmentFailure(f"the weights of {identity.backbone} have changed since {name} was made")
     budget = Budget.model_validate(identity.budget)
     run = Run(budget, identity.seed, to=backbone.input, device=device)
-    method: Method = entry.factory(setting, run.place(backbone), **identity.hyperparameters)
+    method = build_method(entry, setting, run.place(backbone), identity.hyperparameters, budget)
     _load_tensors(method, tensors, f"{file} does not fit {identity.method}", frozen=budget.backbone != "full")
+    keep_prefix(method, setting.bits)
     method.to(run.device).eval()
     return TrainedMethod(
         cell, method, run, tuple(fields["class_names"]), shape, backbone.input, fields.get("metric", "")

@@ -36,6 +36,7 @@ _SPREAD = "\u00b1: sample standard deviation over seeds"
 _MARKS = {
     "control": "control: not a hashing method; it is never the best",
     "contaminated": "contaminated: the backbone was trained with labels of this dataset",
+    "nested": "nested: one training serves all its code lengths, and fit is the time of that training",
     "stale": STALE,
 }
 

@@ -48,6 +48,12 @@ class Budget(BaseModel):
         quantization: Name of a loss such as ``"hswd"`` whose terms are added to those of every deep method. Empty for
             none.
         quantization_weight: Weight of that loss.
+        dropout: Probability with which each feature is set to 0 in training before the head reads it, stored features
+            too; methods without training by gradient ignore it.
+        nested: ``"conflict"`` or ``"equal"``: one training serves all code lengths of a benchmark, and the shorter
+            codes are prefixes of the longest. The losses of the lengths are weighted by the conflict of their
+            gradients, or equally; see ``hashzoo.training.nested``. Empty trains each length by itself.
+        nested_distillation: Weight of the term that draws the similarities of each length to those of the next longer.
 
     Raises:
         pydantic.ValidationError: A value is out of range, or a name is unknown.
@@ -77,6 +83,9 @@ class Budget(BaseModel):
     patience: int = Field(0, ge=0)
     quantization: str = ""
     quantization_weight: float = Field(0.1, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    nested: str = Field("", pattern=r"^((conflict|equal)(:\d+(/\d+)+)?)?$")  # with the lengths in keys of cells
+    nested_distillation: float = Field(0.1, ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> Budget:
@@ -85,14 +94,21 @@ class Budget(BaseModel):
             raise ValueError(f"freeze = {self.freeze!r} is for backbone = 'full'; this one is not trained at all")
         if self.patience and not self.select:
             raise ValueError("patience needs select, the metric whose validation score ends the training")
+        if self.nested.startswith("conflict") and self.accumulate > 1:
+            raise ValueError(
+                f"nested = 'conflict' reads gradients of the head, which accumulate = {self.accumulate} computes too "
+                "late; use nested = 'equal'"
+            )
         if self.warmup > self.epochs:
             raise ValueError(f"warmup of {self.warmup:g} epochs is longer than the training of {self.epochs}")
         return self
 
     def recorded(self) -> dict[str, Any]:
         """The values that a cell's key contains. Fields added later are omitted if unused, which preserves old keys."""
-        later = {"draws": 0, "select": "", "warmup": 0.0, "patience": 0, "accumulate": 1, "freeze": ""}
-        later["quantization"] = ""
+        later: dict[str, Any] = {"draws": 0, "select": "", "warmup": 0.0, "patience": 0, "accumulate": 1, "freeze": ""}
+        later |= {"quantization": "", "nested": "", "dropout": 0.0}
+        if not self.nested:
+            later["nested_distillation"] = self.nested_distillation
         if not self.quantization:
             later["quantization_weight"] = self.quantization_weight
         return {name: value for name, value in self.model_dump().items() if later.get(name, ...) != value}

@@ -38,6 +38,7 @@ class TrainingRun(Protocol):
     """The part of a :class:`hashzoo.Run` that a checkpoint saves and restores."""
 
     epochs: int
+    stopped: bool
     optimizers: list[torch.optim.Optimizer]
     generator: torch.Generator
     device: torch.device
@@ -84,13 +85,35 @@ class Checkpoints:
         now = time.monotonic()
         if now - self._last < self.every:
             return
+        self._save(run, method, {"seconds": self.seconds + now - self._started})
+        self._last = time.monotonic()
+
+    def save_finished(self, run: TrainingRun, method: nn.Module, seconds: float) -> None:
+        """Write the state after a training of some seconds, for other cells that the same training serves."""
+        with_optimizers, run.optimizers = run.optimizers, []  # no step follows
+        self._save(run, method, {"seconds": seconds, "finished": True, "stopped": run.stopped})
+        run.optimizers = with_optimizers
+
+    def restore_finished(self, run: TrainingRun, method: nn.Module) -> bool:
+        """Restore what :meth:`save_finished` wrote; False, and nothing changes, if the training is not finished."""
+        try:
+            content = self._read()
+            if content is None or not content[1].get("finished"):
+                return False
+            restore_state(run, method, *content)
+        except (ValueError, KeyError) as error:
+            print(f"{self.path.name} ignored: {error}; training starts from the beginning", flush=True)
+            return False
+        self.seconds, run.stopped = content[1]["seconds"], content[1]["stopped"]
+        return True
+
+    def _save(self, run: TrainingRun, method: nn.Module, more: Mapping[str, Any]) -> None:
         tensors, values = capture_state(run, method)
-        values |= {"about": self.about, "seconds": self.seconds + now - self._started}
+        values |= {"about": self.about, **more}
         try:
             replace_bytes(self.path, tensor_bytes(json.dumps(values), tensors))
         except EnvironmentFailure as error:  # the scores, which are small, can still fit on the disk
             print(f"no checkpoint after epoch {run.epochs}: {error}", flush=True)
-        self._last = time.monotonic()
 
     def remove(self) -> None:
         """Delete the checkpoint."""

@@ -113,7 +113,7 @@ def test_a_name_that_is_no_loss_with_a_weight_is_refused(name):
 def test_a_loss_that_learns_cannot_be_added():
     method, _ = built()
     with pytest.raises(ValueError, match="loss 'linear' has parameters or buffers"):
-        add_loss(method, "linear", nn.Linear(1, 1))
+        add_loss(method.loss, "linear", nn.Linear(1, 1))
 
 
 def test_code_that_changed_after_the_plan_is_refused():

@@ -12,7 +12,7 @@ from hashzoo_plugins.pairwise.triplets import triplets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hashzoo.bench.measure import marks
+from hashzoo.bench.facts import marks
 from hashzoo.evaluation.scoring import encode
 from hashzoo.run import Run
 from hashzoo.testing import Probe, synthetic_splits
@@ -119,6 +119,32 @@ def test_pair_losses_equal_plain_loops(seed, count, bits, several):
     found = terms(dpsh.DPSH(about), code, labels)
     near(found["pair"], loop_pairs(code, labels, lambda u, v, s: logistic(dot(u, v) / 2, s)), 1e-9)
     near(found["quantization"], 10 / 6 * float((code.abs() - 1).square().sum(1).mean()), 1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@given(SEEDS, st.integers(2, 7), st.integers(1, 6))
+def test_balanced_dpsh_weights_similar_and_other_pairs_alike(seed, count, bits):
+    code, labels, _ = made(seed, count, bits, multilabel=False)
+    found = terms(dpsh.DPSH(setting(bits), similar="balanced"), code, labels)
+    apart = {True: [], False: []}
+    for i, j in combinations(range(count), 2):
+        similar = dot(labels[i].tolist(), labels[j].tolist()) > 0
+        apart[similar].append(logistic(dot(code[i].tolist(), code[j].tolist()) / 2, similar))
+    means = [sum(one) / len(one) for one in apart.values() if one]
+    near(found["pair"], sum(means), 1e-9)
+
+
+def test_dpsh_balances_pairs_where_few_are_similar_and_only_there():
+    def loss(counts, **options):
+        return dpsh.DPSH(Setting(8, len(counts), False, torch.tensor(counts), sum(counts)), **options).balanced
+
+    assert [loss(counts) for counts in ([50] * 10, [30] * 100, [900, *[1] * 100], [0] * 3)] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert (loss([50] * 10, similar="balanced"), loss([30] * 100, similar="equal")) == (True, False)
 
 
 @settings(deadline=None, max_examples=30)

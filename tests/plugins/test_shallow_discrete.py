@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -51,6 +52,7 @@ def near(found, expected, places=1e-6):
         (lambda: SDH(SETTING, Probe(), weight=0.0), "weight > 0"),
         (lambda: FSDH(SETTING, Probe(), rho=0.0), "rho > 0"),
         (lambda: COSDISH(SETTING, Probe(), rounds=0), "rounds >= 1"),
+        (lambda: COSDISH(SETTING, Probe(), drawn=-1), "drawn >= 0"),
         (lambda: IMH(SETTING, Probe(), anchors=16, embedding="laplacian"), "16 bits, 16 anchors"),
         (lambda: IMH(SETTING, Probe(), nearest=0), "nearest=0"),
         (lambda: IMH(SETTING, Probe(), iterations=0), "iterations=0"),
@@ -274,6 +276,16 @@ def test_with_the_default_weight_all_images_of_a_label_set_share_a_code_of_fsdh(
 
 
 # --- COSDISH ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("columns", "alike"), [(0, False), (8, True)])
+def test_more_classes_than_bits_get_codes_of_their_own_only_if_columns_of_most_are_drawn(columns, alike, monkeypatch):
+    split = replace(synthetic_splits().train, labels=torch.eye(40)[torch.arange(240) % 40])
+    setting, found = Setting(8, 40, False, torch.full((40,), 6), 240), []
+    monkeypatch.setattr(cosdish, "ridge", lambda c, b, weight: found.append(b) or c.new_zeros(c.shape[1], 8))
+    COSDISH(setting, Probe(), rounds=3, drawn=columns).fit(split, Run(Budget(backbone="frozen"), 0))
+    commonest = int(found[0].unique(dim=0, return_counts=True)[1].max())
+    assert (commonest > 120) is alike
 
 
 def test_codes_of_h_and_minus_h_fit_two_classes_exactly_and_are_not_left():

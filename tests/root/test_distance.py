@@ -318,3 +318,47 @@ def test_a_distance_that_returns_an_array_is_named_with_the_fix():
     index.add({"code": torch.ones(3, 8, dtype=torch.bool)})
     with pytest.raises(TypeError, match=r"Wrong\.packed returned ndarray; return a tensor"):
         index.counts({"code": torch.ones(2, 8, dtype=torch.bool)}, relevance([0, 1], [0, 1, 1]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.data())
+def test_a_prefix_of_a_code_ranks_as_the_shorter_code(length, data):
+    first = data.draw(st.integers(1, length))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    query, items = (torch.rand(n, length, generator=generator) < 0.5 for n in (3, 12))
+    labels = torch.rand(15, 2, generator=generator).round()
+    judged = relevance(labels[:3], labels[3:])
+    whole, short = Scan(Hamming("code", prefix=first)), Scan(Hamming("code"))
+    whole.add({"code": items})
+    short.add({"code": items[:, :first]})
+    asked = ({"code": query}, {"code": query[:, :first]})
+    rankings = [index.search(codes, 5) for index, codes in zip((whole, short), asked, strict=True)]
+    counts = [index.counts(codes, judged) for index, codes in zip((whole, short), asked, strict=True)]
+    assert torch.equal(rankings[0].rows, rankings[1].rows)
+    assert torch.equal(rankings[0].distances, rankings[1].distances)
+    assert np.array_equal(counts[0].items, counts[1].items)
+    assert np.array_equal(counts[0].relevant, counts[1].relevant)
+    by_hand = (query[:, None, :first] != items[None, :, :first]).sum(2)
+    assert torch.equal(Hamming("code", prefix=first)({"code": query}, {"code": items}).long(), by_hand)
+
+
+def test_a_mask_and_a_prefix_both_limit_the_bits_that_count():
+    one = {"code": torch.tensor([[True] * 10]), "mask": torch.tensor([[True, False] * 5])}
+    zero = {"code": torch.zeros(1, 10, dtype=torch.bool)}
+    assert Hamming("code", "mask", prefix=7)(one, zero).item() == 4
+
+
+def test_a_cascade_with_a_prefix_as_coarse_code_stores_the_code_once():
+    generator = torch.Generator().manual_seed(0)
+    query, items = ({"code": torch.rand(n, 24, generator=generator) < 0.5} for n in (4, 50))
+    cascade, twice = (Cascade(coarse, Hamming("code"), 10) for coarse in (Hamming("code", prefix=9), Hamming("short")))
+    cascade.add(items)
+    twice.add(items | {"short": items["code"][:, :9]})
+    assert torch.equal(cascade.ranks(query), twice.ranks(query | {"short": query["code"][:, :9]}))
+    assert (cascade.stored_bits(), twice.stored_bits()) == (24, 33)
+
+
+def test_a_prefix_longer_than_the_code_is_refused():
+    code = {"code": torch.ones(1, 8, dtype=torch.bool)}
+    with pytest.raises(ValueError, match="has 8 bits and cannot be compared by its first 9"):
+        Hamming("code", prefix=9)(code, code)

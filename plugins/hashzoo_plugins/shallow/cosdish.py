@@ -16,17 +16,19 @@ images and those of all others.
            z the features with mean 0 and variance 1
     10 rounds of 3 alternations
 
-Resolved: r is the number of similar pairs divided by that of dissimilar pairs, at most 1 (``dissimilar =
-"balanced"``), as in ADSH, instead of 1 (``"opposite"``), as the paper is quoted. With r = 1 and ten classes, nine
-tenths of the votes on a bit are against the sum of the drawn codes, so that nearly all other images take the opposite
-bit, whatever their class: the mean of map@all over three seeds, on a validation part of digits.standard at 32 bits, is
-then 0.305 (random hyperplanes 0.505), and 0.827 with r near 1/9. The step for the drawn images never raises the
-objective: its residual is that of all other bits, and the quadratic program starts from the old bits and from the
-leading eigenvector of its form, then flips one bit at a time while the objective improves. The paper's solver, a
-clustering after a shift of 1e4, approximates the shifted form, which the shift dominates. The step for the other
-images need not lower the squared objective; it maximizes sum_ij S_ij <b_i, b_j>, which for r = 1 minimizes
-sum_ij |K S_ij - <b_i, b_j>|. It comes last, so that these codes fit the final codes of the drawn images. In multi-label
-data a shared label makes a pair similar.
+Resolved: r is the number of similar pairs divided by that of dissimilar pairs, at most 1 (``dissimilar = "balanced"``),
+as in ADSH, instead of 1 (``"opposite"``), as the paper is quoted. With r = 1 and ten classes, nine tenths of the votes
+on a bit are against the sum of the drawn codes, so that nearly all other images take the opposite bit, whatever their
+class: the mean of map@all over three seeds, on a validation part of digits.standard at 32 bits, is then 0.305 (random
+hyperplanes 0.505), and 0.827 with r near 1/9. The step for the drawn images never raises the objective: its residual is
+that of all other bits, and the quadratic program starts from the old bits and from the leading eigenvector of its form,
+then flips one bit at a time while the objective improves. The paper's solver, a clustering after a shift of 1e4,
+approximates the shifted form, which the shift dominates. The step for the other images need not lower the squared
+objective; it maximizes sum_ij S_ij <b_i, b_j>, which for r = 1 minimizes sum_ij |K S_ij - <b_i, b_j>|. It comes last,
+so that these codes fit the final codes of the drawn images. The paper draws K columns. An image of whose class no
+column is drawn has only votes against it, the same for all such classes; with 100 classes and 32 columns this gave one
+code to 79 % of the training images. Where there are more classes than bits, two columns are drawn for each class on
+average, at most 500 (``drawn = 0``). In multi-label data a shared label makes a pair similar.
 
 Public code: one port gives dissimilar pairs the weight +r, which pulls their codes together (0.724 as measured above),
 and builds the residual of a bit only from the bits before it. The authors' code was not available.
@@ -46,6 +48,7 @@ from hashzoo_plugins.shallow import labelled, projection, similarity, span
 from hashzoo_plugins.shallow.discrete import kept
 from hashzoo_plugins.shallow.ridge import cross, ridge
 
+MOST = 500  # columns that are drawn: a quadratic program of each bit takes their cube
 SMALL = 1e-5  # votes and gains below this are rounding errors
 
 
@@ -91,6 +94,16 @@ def columns(s: Tensor, b: Tensor, drawn: Tensor) -> Tensor:
     return own.to(b.dtype)
 
 
+def columns_for(setting: Setting) -> int:
+    """How many columns are drawn: one for each bit, or two for each class with images if these are more than bits.
+
+    >>> [columns_for(Setting(k, c, False, torch.ones(c), c)) for k, c in ((32, 10), (32, 100), (32, 1000))]
+    [32, 200, 500]
+    """
+    classes = int((setting.class_counts > 0).sum())
+    return setting.bits if classes <= setting.bits else min(2 * classes, MOST)
+
+
 class COSDISH(Method):
     """Discrete codes whose inner products are the similarities of pairs (Kang et al., AAAI 2016)."""
 
@@ -105,12 +118,16 @@ class COSDISH(Method):
         alternations: int = 3,
         dissimilar: Literal["balanced", "opposite"] = "balanced",
         weight: float = 1.0,
+        drawn: int = 0,
     ) -> None:
         super().__init__()
+        if drawn < 0:
+            raise ValueError(f"cosdish needs drawn >= 0, not {drawn}")
         if rounds < 1 or alternations < 1 or weight <= 0:
             raise ValueError("cosdish needs rounds >= 1, alternations >= 1 and weight > 0")
         self.backbone, self.bits = backbone, setting.bits
         self.rounds, self.alternations, self.dissimilar, self.weight = rounds, alternations, dissimilar, weight
+        self.drawn = drawn or columns_for(setting)
         self.register_buffer("mean", torch.zeros(backbone.dim))
         self.register_buffer("projection", torch.zeros(backbone.dim, setting.bits))
 
@@ -120,7 +137,7 @@ class COSDISH(Method):
         labels = train.labels.to(x)
         b = signs(torch.randn(len(x), self.bits, generator=run.generator)).to(x)  # (N, K)
         for _ in range(self.rounds):
-            drawn = labelled.sample(len(x), self.bits, run.generator).to(x.device)  # (n,)
+            drawn = labelled.sample(len(x), self.drawn, run.generator).to(x.device)  # (n,)
             s = similarity.signed(labels, labels[drawn])  # (N, n)
             s = similarity.balanced(s) if self.dissimilar == "balanced" else s
             for _ in range(self.alternations):
