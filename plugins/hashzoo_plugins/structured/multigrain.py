@@ -20,7 +20,20 @@ the first to the last stage) has a code of that many bits too, stored beside the
 bits. ``hashzoo search --grain`` ranks by one of them, or by several with weights. Each has its own hash layer and the
 same loss, whose gradient stops at the pooled features, so that the joint code is the same as without grains.
 
-MEASURED
+Measured: map@all at 32 bits, mean of three splits that no shipped board has (``seed`` 11 to 13), of ``relax = "tanh"``
+and ``norm = "none"`` with the code before, and of the defaults: ``digits.standard`` with the backbone ``tiny`` 0.601
+and 0.973 (``itq`` 0.627, ``classifier`` 0.937), with frozen scattering features 0.510 and 0.845; ``digits.lt50`` 0.433
+and 0.839 (scattering 0.452 and 0.697). One cause was the loss: tanh codes saturate before the classes are separated.
+The other was that bits repeat each other: z without normalization lets all of them follow one direction, with a mean
+correlation of two bits of 0.54, after normalization 0.23. Of the changes alone, on splits 11 and 12 of
+``digits.standard``, normalization gives 0.935 and 0.955, the sign without it 0.354 and 0.340, both 0.974 and 0.974, and
+both without the estimated statistics 0.969 and 0.963.
+
+With frozen ImageNet features and little data the defaults are worse: on 1,000 photographs of ten classes (MobileNetV2,
+one split, 16, 32 and 64 bits), the options before give 0.890, 0.915 and 0.929, the defaults 0.834, 0.848 and 0.858, and
+tanh with normalization 0.852 and 0.874 at 16 and 32 bits; on multi-label photographs of landscapes 0.779 and 0.804
+became 0.757 and 0.780 at 16 and 32 bits. For such features set ``relax = "tanh"`` and ``norm = "none"``. Networks that
+are fine-tuned were not compared.
 """
 
 from __future__ import annotations
