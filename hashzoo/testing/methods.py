@@ -213,7 +213,7 @@ class _Check:
         for multilabel, bits, rate in SHORT:
             if not (self.card.multilabel if multilabel else self.card.single):
                 continue
-            share = share_of_one_code(self.factory, bits, multilabel, rate, epochs=1 if self.card.views else 2)
+            share = share_of_one_code(self.factory, bits, multilabel, rate)
             if share > MOST:
                 labels = "several labels" if multilabel else "one label"
                 return (
@@ -239,7 +239,7 @@ def fit_and_encode(factory: Callable[..., Method], data: Splits, bits: int, devi
 
 
 def share_of_one_code(
-    factory: Callable[..., Method], bits: int, multilabel: bool, rate: float, epochs: int = 2
+    factory: Callable[..., Method], bits: int, multilabel: bool, rate: float, epochs: int = 4
 ) -> float:
     """The share of the images that have the most frequent code, after a training on the small synthetic dataset."""
     data = synthetic_splits(multilabel)

@@ -183,8 +183,9 @@ def method_for(name, multilabel):
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("name", sorted(HOUSE.methods))
 def test_every_built_in_method_passes_the_contract(name, multilabel, monkeypatch):
-    short = (True, 16, 1e-4) if multilabel else (False, 16, 1e-2)  # one training each; hashzoo check has all four
-    monkeypatch.setattr(methods, "SHORT", (short,))
+    # one short training a method, which takes a second; hashzoo check has four
+    short = ((True, 16, 1e-4),) if multilabel else () if HOUSE.method(name).card.multilabel else ((False, 16, 1e-2),)
+    monkeypatch.setattr(methods, "SHORT", short)
     assert failures(method_for(name, multilabel), multilabel=multilabel) == {}
 
 
