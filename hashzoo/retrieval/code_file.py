@@ -219,8 +219,8 @@ def read(path: Path) -> StoredCodes:
 def holds_vectors(path: Path) -> bool:
     """Whether a file of codes holds those of vectors. Only its metadata is read; False for a file that is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return "vectors" in json.loads(file["about"].tobytes())
+        with path.open("rb") as stream:  # numpy leaves a damaged file open
+            return "vectors" in json.loads(np.load(stream, allow_pickle=False)["about"].tobytes())
     except (OSError, ValueError, LookupError, TypeError, EOFError, AttributeError, zipfile.BadZipFile):
         return False
 
