@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hashzoo.bench.fallback import missing_package
+from hashzoo.bench.benchmark_file import read
+from hashzoo.bench.fallback import choose_backbone
 from hashzoo.bench.job import PROTOCOL
+from hashzoo.bench.plan import unmet
 from hashzoo.data import image_paths
 from hashzoo.data.transforms import resize
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.factory import options
+from hashzoo.hookspecs import TrainingFacts
 from hashzoo.registry import saved_method
 from hashzoo.registry.build import build_backbone, convert_options
 from hashzoo.registry.saved_method import Recipe, TrainedMethod
 from hashzoo.registry.source import code_digest
-from hashzoo.registry.zoo import Zoo, load_plugins
+from hashzoo.registry.zoo import Entry, Zoo, load_plugins
 from hashzoo.results import store
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.run import Run
@@ -29,10 +33,9 @@ from hashzoo.training.budget import Budget
 from hashzoo.training.process_state import limit_threads
 from hashzoo.types import ProgressCallback, Setting, Split
 
-#: The backbone, and the one where the package of its weights is not installed.
-BACKBONES = ("efficientnet-lite0", "scattering")
+#: The benchmark file that names the methods, the number of bits and the backbones.
+FILE = "index"
 
-BITS = 128
 MOST = 2000  # images to learn from: enough for the covariance of features, and 300 MB of pixels
 SIDES = {True: 224, False: 96}  # of square images, for networks that resize them themselves, and for others
 NAME = "index"  # of the benchmark and the dataset of the cell
@@ -50,13 +53,13 @@ def fit(
 ) -> Path:
     """Learn a hash from images, and save it as a cell.
 
-    The method is ``itq``, or ``lsh`` for fewer images than bits, which is learned from evenly spaced images of the
-    folder, 2,000 at most. Images that do not decode are passed over.
+    The method is the first one of the benchmark file ``index`` that the images suffice for. It is learned from evenly
+    spaced images, 2,000 at most. Images that do not decode are passed over.
 
     Args:
         images: Image files and folders.
         target: The JSON file of the cell; its weights lie beside it.
-        backbone: The backbone; by default EfficientNet-Lite0 if its weights are installed, else wavelet scattering.
+        backbone: The backbone; by default that of the benchmark file, or its fallback.
         device: Where features are computed.
         plugins: Plugin files or modules to load.
         note: Receives a line about the backbone if its weights are not installed.
@@ -70,7 +73,8 @@ def fit(
         EnvironmentFailure: If no image decodes, or the weights of the backbone cannot be read.
     """
     zoo = load_plugins(plugins)
-    name = backbone or _default_backbone(zoo, note)
+    chosen = choose_backbone(read(FILE), zoo, backbone, note)
+    name, bits = backbone or chosen.backbone or "", chosen.bits[0]
     factory = zoo.backbone(name).factory
     own = {"size": SIDES[True]} if "size" in options(factory) else {}
     values = convert_options("backbone", name, factory, own)
@@ -80,31 +84,31 @@ def fit(
     network = build_backbone(zoo, name, (3, side, side), values, 0)
     run = Run(budget, 0, to=network.input, device=device)
     pixels = _read(images, _converter(run, network.input, side), progress)
-    method_name = "itq" if len(pixels) >= BITS else "lsh"
-    entry = zoo.method(method_name)
-    hyperparameters = convert_options("method", method_name, entry.factory, {})
+    entry, hyperparameters = _choose_method(zoo, chosen.methods, TrainingFacts(bits, budget.batch, {}, len(pixels)))
     recorded = values | {option: network.weights for option in values if option.endswith("weights")}
     identity = Identity(
-        dataset=NAME, dataset_options={}, backbone=name, backbone_options=recorded, method=method_name,
-        hyperparameters=hyperparameters, bits=BITS, seed=0, budget=budget.recorded(), protocol=PROTOCOL,
+        dataset=NAME, dataset_options={}, backbone=name, backbone_options=recorded, method=entry.name,
+        hyperparameters=hyperparameters, bits=bits, seed=0, budget=budget.recorded(), protocol=PROTOCOL,
         code=code_digest(entry.factory, factory), data=sha256(pixels.numpy().tobytes())[:16],
     )  # fmt: skip
     count = len(pixels)
-    setting = Setting(BITS, 1, False, torch.tensor([count]), count)
+    setting = Setting(bits, 1, False, torch.tensor([count]), count)
     method = entry.factory(setting, run.place(network), **hyperparameters)
     method.fit(Split(pixels, torch.zeros(count, 1), torch.arange(count)), run)
     recipe = Recipe(identity.key, setting, (NAME,), (3, side, side), values, tuple(plugins))
     saved_method.write(saved_method.path_of(target), method.eval(), recipe, frozen=True)
-    facts: dict[str, Any] = {"train": count, "stored_bits": BITS}
+    facts: dict[str, Any] = {"train": count, "stored_bits": bits}
     return store.write_file(target, Cell(identity=identity, benchmark=NAME, status="ok", facts=facts))
 
 
-def _default_backbone(zoo: Zoo, note: Callable[[str], None]) -> str:
-    first, other = BACKBONES
-    if missing := missing_package(zoo, first):
-        note(f"{missing} to search by what is on images; {other} compares texture and shape")
-        return other
-    return first
+def _choose_method(zoo: Zoo, names: Sequence[str], known: TrainingFacts) -> tuple[Entry, dict[str, Any]]:
+    """The first method that the images suffice for, else the last one, with its hyperparameters."""
+    for name in names:
+        entry = zoo.method(name)
+        values = convert_options("method", name, entry.factory, {})
+        if not unmet(zoo, entry, replace(known, options=values)):
+            break
+    return entry, values
 
 
 def _converter(run: Run, to: Any, side: int) -> Callable[[Path], Tensor]:
