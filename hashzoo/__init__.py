@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from hashzoo.retrieval.encoder import Encoder, load_encoder
     from hashzoo.retrieval.image_index import Hit, ImageIndex, open_index
     from hashzoo.run import Run
+    from hashzoo.space import Choice, Integer, Log, Uniform
     from hashzoo.storage.cache import cache_folder
     from hashzoo.storage.offline import is_offline
     from hashzoo.testing import (
@@ -136,6 +137,7 @@ _WHERE = {
     "retrieval.encoder": ("Encoder", "load_encoder"),
     "retrieval.image_index": ("Hit", "ImageIndex", "open_index"),
     "run": ("Run",),
+    "space": ("Choice", "Integer", "Log", "Uniform"),
     "storage.cache": ("cache_folder",),
     "storage.offline": ("is_offline",),
     "testing": (
@@ -201,6 +203,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Encoder", "load_encoder",
     "Hit", "ImageIndex", "open_index",
     "Run",
+    "Choice", "Integer", "Log", "Uniform",
     "cache_folder",
     "is_offline",
     "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",
