@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hashzoo._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from hashzoo.api import Board, Quantization, benchmark, quantize, run_cell
+    from hashzoo.api import Board, Quantization, Study, benchmark, quantize, run_cell, tune
     from hashzoo.backbone import Backbone
     from hashzoo.bench.job import Job
     from hashzoo.data.class_names import similar_names
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
 
 #: Module below hashzoo -> the names that it gives to this package.
 _WHERE = {
-    "api": ("Board", "Quantization", "benchmark", "quantize", "run_cell"),
+    "api": ("Board", "Quantization", "Study", "benchmark", "quantize", "run_cell", "tune"),
     "backbone": ("Backbone",),
     "bench.job": ("Job",),
     "data.image_files": ("ImageFiles",),
@@ -171,7 +171,7 @@ _WHERE = {
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the modules above
-    "Board", "Quantization", "benchmark", "quantize", "run_cell",
+    "Board", "Quantization", "Study", "benchmark", "quantize", "run_cell", "tune",
     "Backbone",
     "Job",
     "ImageFiles",

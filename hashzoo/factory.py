@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from torch import nn
 
 from hashzoo.backbone import Backbone
+from hashzoo.data.held_out import HeldOutDataset
 from hashzoo.errors import ComposeError
 from hashzoo.hookspecs import Family
 from hashzoo.method import Card, Deep, Method
@@ -99,6 +100,8 @@ class FactoryInfo:
     @property
     def function(self) -> Any:
         """The class or function that is called: that of a partial, or the factory itself."""
+        if isinstance(self.factory, HeldOutDataset):
+            return FactoryInfo(self.factory.factory).function
         return self.factory.func if isinstance(self.factory, partial) else self.factory
 
     @property
@@ -122,6 +125,8 @@ class FactoryInfo:
         """The hyperparameters by name; see :func:`options`."""
         if self.composition:
             return self.composition.options()
+        if isinstance(self.factory, HeldOutDataset):
+            return options(self.factory.factory)
         function = self.function
         hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
         return {

@@ -144,7 +144,8 @@ class Integer(Space):
     def at(self, place: float) -> int:
         """The whole number at a place."""
         if self.log:
-            return min(self.high, max(self.low, int(round(self.low * (self.high / self.low) ** place))))
+            value: float = self.low * (self.high / self.low) ** place
+            return min(self.high, max(self.low, round(value)))
         return min(self.high, self.low + int(place * (self.high - self.low + 1)))
 
     def place(self, value: Any) -> float | None:

@@ -251,8 +251,9 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
         nor ids. ``inputs``: neither the training set nor batches are changed in place. ``level``: retrieval is better
         than chance on images that are easy to distinguish. ``accelerator``: ``fit`` and ``encode`` run on a GPU, which
         :func:`hashzoo.testing.accelerator.pretended_accelerator` pretends. ``process state``: no global setting
-        changes. ``ranges``, if it declares any: a range holds its default. ``card``: a note if the method has no card. Only ``fit and encode`` if the method cannot be fitted. No
-        exception of the method is raised, and the global state of the process is restored.
+        changes. ``ranges``, if it declares any: a range holds its default. ``card``: a note if the method has no card.
+        Only ``fit and encode`` if the method cannot be fitted. No exception of the method is raised, and the global
+        state of the process is restored.
     """
     threads = torch.get_num_threads()
     set_threads(threads)  # the first use of numba would change the number of torch's threads

@@ -1,0 +1,98 @@
+"""What a study says without more training: who profits from tuning, and how much of the choice is luck.
+
+Pure functions of the scores of trials, of which higher ones are better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+
+def expected_best(scores: Sequence[float], trials: int) -> float:
+    """The expected best score of the default and ``trials - 1`` of the other trials, drawn without replacement.
+
+    In closed form, so nothing is trained or drawn: with m others in ascending order, the best of n drawn ones is the
+    i-th with probability C(i - 1, n - 1) / C(m, n).
+
+    Args:
+        scores: The score of the default, then those of the other trials.
+        trials: Number of trials, from 1 to all.
+
+    >>> [expected_best([0.5, 0.4, 0.6, 0.8], n) for n in (1, 2, 4)]
+    [0.5, 0.6333333333333333, 0.8]
+    """
+    if not 1 <= trials <= len(scores):
+        raise ValueError(f"{trials} of {len(scores)} trials cannot be drawn")
+    default, others, drawn = scores[0], sorted(scores[1:]), trials - 1
+    if not drawn:
+        return default
+    every = math.comb(len(others), drawn)
+    chances = (math.comb(place, drawn - 1) / every for place in range(len(others)))
+    return sum(chance * max(default, score) for chance, score in zip(chances, others, strict=True))
+
+
+def selection_spread(scores: Sequence[float]) -> float:
+    """The standard deviation of the chosen score if the trials are drawn again, with replacement.
+
+    In closed form: the best of N draws out of N scores in ascending order is at most the i-th with probability
+    (i / N)^N. The default is drawn like any other trial.
+
+    >>> round(selection_spread([0.4, 0.5, 0.6, 0.8]), 4), selection_spread([0.5, 0.5])
+    (0.1057, 0.0)
+    """
+    ordered = np.sort(np.asarray(scores, dtype=float))
+    count = len(ordered)
+    reached = (np.arange(count + 1) / count) ** count
+    chances = np.diff(reached)
+    mean = float(chances @ ordered)
+    return math.sqrt(max(0.0, float(chances @ np.square(ordered - mean))))
+
+
+def budgets(trials: int) -> list[int]:
+    """The numbers of trials that a report shows.
+
+    >>> budgets(20), budgets(4), budgets(1)
+    ([1, 2, 5, 10, 20], [1, 2, 4], [1])
+    """
+    return sorted({*(n for n in (1, 2, 5, 10, 20, 50, 100) if n < trials), trials})
+
+
+def ranks_by_budget(studies: Mapping[str, Sequence[Sequence[float]]], trials: Sequence[int]) -> dict[str, list[float]]:
+    """The mean rank of each method at numbers of trials, over its blocks; 1 is the best.
+
+    Args:
+        studies: For each method the scores of its trials in every block, a dataset and code length, the default first.
+        trials: Numbers of trials. A method with fewer trials has used all of its own.
+
+    Returns:
+        A mean rank by method and number of trials. Equal scores share the mean of their ranks.
+
+    >>> ranks_by_budget({"steady": [[0.6, 0.5]], "late": [[0.4, 0.9]]}, [1, 2])
+    {'steady': [1.0, 2.0], 'late': [2.0, 1.0]}
+    """
+    from scipy.stats import rankdata
+
+    names = list(studies)
+    columns = []
+    for count in trials:
+        scores = [[expected_best(one, min(count, len(one))) for one in studies[name]] for name in names]
+        columns.append(np.mean(rankdata(-np.asarray(scores), axis=0), axis=1))
+    return {name: [float(column[place]) for column in columns] for place, name in enumerate(names)}
+
+
+def crossings(ranks: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
+    """The pairs of methods of which the first leads with one trial and the second with all of them.
+
+    >>> crossings({"steady": [1.0, 2.0], "late": [2.0, 1.0]})
+    [('steady', 'late')]
+    """
+    ordered = sorted(ranks, key=lambda name: (ranks[name][0], name))
+    return [
+        (first, second)
+        for first, second in combinations(ordered, 2)
+        if ranks[first][0] < ranks[second][0] and ranks[first][-1] > ranks[second][-1]
+    ]
