@@ -90,7 +90,7 @@ def parse(name: str) -> tuple[str, HeldOut | None]:
     found = _NAME.match(name)
     if not found:
         return name, None
-    fraction = float(found["percent"] or 0) / 100
+    fraction = float(f"{float(found['percent'] or 0) / 100:.10g}")
     return found["dataset"], HeldOut(int(found["folds"] or 0), int(found["fold"] or 0), fraction, int(found["seed"]))
 
 

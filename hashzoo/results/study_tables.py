@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +13,8 @@ from hashzoo.errors import UsageError
 from hashzoo.results import store
 from hashzoo.results.board import Filter
 from hashzoo.results.cell import Cell
-from hashzoo.results.study import budgets, crossings, expected_best, ranks_by_budget, selection_spread
+from hashzoo.results.significance import holm
+from hashzoo.results.study import budgets, crossings, expected_best, luck_test, ranks_by_budget, selection_spread
 from hashzoo.results.table import Column, Entry, TextTable
 from hashzoo.results.tuned import Tuned, TunedMethod
 from hashzoo.storage.files import canonical_json
@@ -29,6 +30,8 @@ class Row:
         study: Its trials.
         spread: The standard deviation of the chosen validation score if the trials are drawn again.
         failed: Number of trials that failed.
+        luck: The p value that the chosen score differs from the best one of its dataset and bits by the luck of the
+            trials, corrected for all methods; None for the best one.
         test_default: The mean test score of the default over its seeds; None if no board has it.
         test_tuned: The same of the chosen settings.
         seeds: Number of seeds of the chosen settings.
@@ -37,6 +40,7 @@ class Row:
     study: TunedMethod
     spread: float | None
     failed: int
+    luck: float | None = None
     test_default: float | None = None
     test_tuned: float | None = None
     seeds: int = 0
@@ -80,7 +84,7 @@ def rows(tuned: Tuned, boards: Sequence[Path] = ()) -> list[Row]:
             f"{', '.join(map(str, boards))} has no test score of this study; run hashzoo bench {tuned.benchmark} "
             "--tuned FILE with --results of that folder"
         )
-    return found
+    return _with_luck(tuned, found)
 
 
 def _row(tuned: Tuned, study: TunedMethod, cells: Iterable[Cell]) -> Row:
@@ -102,10 +106,25 @@ def _row(tuned: Tuned, study: TunedMethod, cells: Iterable[Cell]) -> Row:
         study,
         selection_spread(scores) if len(scores) > 1 else None,
         sum(one.score is None and one.status != "pruned" for one in study.trials),
-        _mean([cell.metrics[tuned.metric] for cell in plain]),
-        _mean([cell.metrics[tuned.metric] for cell in chosen]),
-        len(chosen),
+        test_default=_mean([cell.metrics[tuned.metric] for cell in plain]),
+        test_tuned=_mean([cell.metrics[tuned.metric] for cell in chosen]),
+        seeds=len(chosen),
     )
+
+
+def _with_luck(tuned: Tuned, found: Sequence[Row]) -> list[Row]:
+    """The rows with the tests of the chosen scores against the best one of the same dataset and bits."""
+    blocks: dict[tuple[str, int], list[Row]] = {}
+    for row in found:
+        if row.study.chosen >= 0:
+            blocks.setdefault((row.study.dataset, row.study.bits), []).append(row)
+    known: dict[tuple[str, str, int], float] = {}
+    for rows_of in blocks.values():
+        best, *others = sorted(rows_of, key=lambda row: -_rank(row, tuned.higher))
+        scores = best.study.scores(tuned.higher)
+        raw = [luck_test(scores, row.study.scores(tuned.higher)) for row in others]
+        known |= {row.study.place: float(p) for row, p in zip(others, holm(raw), strict=True)}
+    return [replace(row, luck=known.get(row.study.place)) for row in found]
 
 
 def _place(cell: Cell) -> tuple[str, str, int]:
@@ -130,6 +149,7 @@ def records(found: Sequence[Row]) -> list[dict[str, Any]]:
         {
             **{"dataset": row.study.dataset, "bits": row.study.bits, "method": row.study.method},
             **{"default": row.study.default, "tuned": row.study.score, "gain": row.gain, "spread": row.spread},
+            "p luck": row.luck,
             **{"trials": len(row.study.trials), "failed": row.failed, "chosen": row.study.chosen},
             **{"test default": row.test_default, "test tuned": row.test_tuned, "test gain": row.test_gain},
             **{"optimism": row.optimism, "seeds": row.seeds, "edges": ", ".join(row.study.edges)},
@@ -151,7 +171,7 @@ def _settings_table(tuned: Tuned, found: Sequence[Row]) -> TextTable:
     order = sorted(found, key=lambda row: (row.study.dataset, row.study.bits, -_rank(row, tuned.higher)))
     lines = records(order)
     tested = any(row.test_tuned is not None or row.test_default is not None for row in order)
-    names = ["method", "bits", "default", "tuned", "gain", "spread", "chosen"]
+    names = ["method", "bits", "default", "tuned", "gain", "spread", "p luck", "chosen"]
     names += ["test default", "test tuned", "test gain", "optimism"] if tested else []
     names += ["failed"] if any(row.failed for row in order) else []
     several = len({row.study.dataset for row in order}) > 1
@@ -179,6 +199,8 @@ def _entry(name: str, value: Any) -> Entry:
         return Entry("")
     if not isinstance(value, float):
         return Entry(str(value))
+    if name == "p luck":
+        return Entry("<.001" if value < 0.001 else f"{value:.3f}")
     return Entry(f"{value:+.4f}" if name in _SIGNED else f"{value:.4f}")
 
 
@@ -188,6 +210,7 @@ def _notes(tuned: Tuned, found: Sequence[Row], tested: bool) -> list[str]:
         f"default, tuned: {tuned.metric} of training images held out ({held}), the best of {tuned.trials} trials "
         f"({tuned.sampler}); the test split was not used",
         "spread: standard deviation of the chosen score if the trials are drawn again",
+        "p luck: of a difference to the best method by the luck of the trials alone; Holm for all methods",
         "chosen: the number of the trial; 0 is the default",
     ]
     if tested:
