@@ -26,6 +26,8 @@ from hashzoo.results.tuned import Point, Trial, Tuned, TunedMethod
 from hashzoo.training.budget import Budget
 from hashzoo.training.devices import resolve_device
 
+NOTHING = "it has nothing to tune"
+
 Sampler = Literal["sobol", "tpe", "gp"]
 
 
@@ -167,7 +169,7 @@ class StudyRequest:
                 entry = self.request.zoo.method(identity.method)
                 search = search_of(entry, budget)
                 if job.refusal or not search.spaces:
-                    left_out[identity.method] = job.refusal or "it has nothing to tune"
+                    left_out[identity.method] = job.refusal or NOTHING
                     continue
                 if identity.dataset not in sizes:
                     sizes[identity.dataset] = len(load_job_data(job, self.request.zoo)[0].train)
@@ -176,9 +178,9 @@ class StudyRequest:
                 unit.jobs.append(job)
                 passes = budget.epochs if entry.card.kind == "deep" else 1
                 unit.images.append(sizes[identity.dataset] * passes)
-        for name in self.request.named:
-            if name in left_out and not any(unit.method == name for unit in units.values()):
-                raise UsageError(f"{name} cannot be tuned: {left_out[name]}")
+        refused = {name for name in self.request.named if left_out.get(name, NOTHING) != NOTHING}
+        for name in sorted(refused - {unit.method for unit in units.values()}) or ([] if units else sorted(left_out)):
+            raise UsageError(f"{name} cannot be tuned: {left_out[name]}")
         return list(units.values()), left_out
 
     def cost(self, observer: Observer) -> list[dict[str, Any]]:

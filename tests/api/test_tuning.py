@@ -91,7 +91,7 @@ def by_method(study):
 def test_a_good_value_in_the_range_of_a_bad_default_is_found(study):
     found = by_method(study)["planted"]
     assert found.chosen > 0
-    assert found.settings["keep"] > 0.3
+    assert found.settings["keep"] > 0.1
     assert found.score > found.default + 0.1
     assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
 
@@ -99,8 +99,13 @@ def test_a_good_value_in_the_range_of_a_bad_default_is_found(study):
 def test_a_method_that_reads_the_queries_gains_nothing_in_a_study(study):
     found = by_method(study)["reads-queries"]
     assert found.settings == {"cheat": False}
-    cheating = hashzoo.run_cell("digits.small", ReadsQueries, backbone="pixels", bits=16)
-    assert cheating.metrics["map@all"] > 0.9  # where it is given the queries, it gains
+    scores = [
+        hashzoo.run_cell(
+            "digits.small", ReadsQueries, backbone="pixels", bits=16, settings={"reads-queries": {"cheat": cheat}}
+        ).metrics["map@all"]
+        for cheat in (True, False)
+    ]
+    assert scores[0] > scores[1] + 0.2  # on the test split, where it meets the queries, it gains
 
 
 def test_cells_of_a_study_hold_training_images_only(study):
