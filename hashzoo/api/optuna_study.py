@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hashzoo.api.trials import Unit, record
 from hashzoo.bench.job import Job
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.results.cell import Cell
@@ -18,29 +20,38 @@ from hashzoo.results.tuned import Trial
 from hashzoo.space import Choice, Integer, Log, Space, Uniform
 from hashzoo.storage.files import disk_errors
 
-if TYPE_CHECKING:
-    from hashzoo.api.tuning import StudyRequest, Unit
-
 #: The file of Optuna's storage in a results folder: ``optuna-dashboard RESULTS/optuna.log``.
 STORAGE = "optuna.log"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How settings are tried and chosen: see :class:`hashzoo.api.tuning.TuneOptions`."""
+
+    trials: int
+    sampler: str
+    prune: bool
+    seed: int
+    metric: str
+    higher: bool
 
 
 class OptunaStudies:
     """One Optuna study for each unit. Each runs a trial at a time; all units run side by side.
 
     Args:
-        request: The study.
+        rules: How settings are tried.
         units: What is tuned.
 
     Raises:
         EnvironmentFailure: If Optuna is not installed.
     """
 
-    def __init__(self, request: StudyRequest, units: Sequence[Unit]) -> None:
+    def __init__(self, rules: Rules, units: Sequence[Unit]) -> None:
         optuna = import_optuna()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.request, self._optuna = request, optuna
-        self._running = {id(unit): _Running(optuna, request, unit) for unit in units}
+        self._optuna = optuna
+        self._running = {id(unit): _Running(optuna, rules, unit) for unit in units}
 
     def jobs(self) -> list[Job]:
         """The cells that are needed next; none if every unit has used its budget."""
@@ -82,13 +93,13 @@ def import_optuna() -> Any:
 class _Running:
     """The study of one unit: the trial in progress, and those that are done."""
 
-    def __init__(self, optuna: Any, request: StudyRequest, unit: Unit) -> None:
-        self.optuna, self.request, self.unit = optuna, request, unit
-        self.direction = "maximize" if request.higher else "minimize"
+    def __init__(self, optuna: Any, rules: Rules, unit: Unit) -> None:
+        self.optuna, self.rules, self.unit = optuna, rules, unit
+        self.direction = "maximize" if rules.higher else "minimize"
         self.study = optuna.create_study(
             direction=self.direction,
-            sampler=_sampler(optuna, request.sampler, request.seed),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4) if request.prune else optuna.pruners.NopPruner(),
+            sampler=_sampler(optuna, rules.sampler, rules.seed),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4) if rules.prune else optuna.pruners.NopPruner(),
         )
         self.done = list[Trial]()
         self.used = 0  # images of trials that are done
@@ -102,14 +113,14 @@ class _Running:
     @property
     def budget(self) -> int:
         """The images that all trials may see together, so that pruned trials make room for others."""
-        return self.request.trials * sum(self.unit.images)
+        return self.rules.trials * sum(self.unit.images)
 
     def jobs(self) -> list[Job]:
         """The cells that are needed next: of the next fold if trials are pruned, else of the whole trial."""
         if self.trial is None and not self._ask():
             return []
         jobs = self.unit.cells(self.point)[len(self.cells) :]
-        if not self.request.prune:
+        if not self.rules.prune:
             return jobs
         return [job for job in jobs if job.identity.dataset == jobs[0].identity.dataset]
 
@@ -129,15 +140,15 @@ class _Running:
             return
         self.cells += [cells[job.identity.key] for job in self.jobs()]
         complete = len(self.cells) == len(self.unit.jobs)
-        found = self.request.trial(self.unit, len(self.done), self.point, self.cells)
+        found = record(self.unit, len(self.done), self.point, self.cells, self.rules.metric)
         pruned = False
-        if self.trial != "default" and found.score is not None and self.request.prune:
+        if self.trial != "default" and found.score is not None and self.rules.prune:
             self.trial.report(found.score, len(self.cells))
             pruned = not complete and self.trial.should_prune()
         if not complete and not pruned and found.score is not None:
             return
         if pruned:
-            found = self.request.trial(self.unit, len(self.done), self.point, self.cells, pruned=True)
+            found = record(self.unit, len(self.done), self.point, self.cells, self.rules.metric, pruned=True)
         self._finish(found)
 
     def _finish(self, found: Trial) -> None:

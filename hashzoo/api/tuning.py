@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from hashzoo._version import __version__
 from hashzoo.api.bench import Methods, Options, Request, check_names, list_jobs, observer_of, sweep_of
+from hashzoo.api.trials import Unit, record
 from hashzoo.api.watch import Callback, Screen
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.job import Job, load_job_data
-from hashzoo.bench.search import Search, search_of, vary
+from hashzoo.bench.search import search_of
 from hashzoo.data.held_out import HeldOut, parse
 from hashzoo.errors import UsageError
 from hashzoo.evaluation.metrics import higher_is_better
@@ -66,28 +66,6 @@ class Study:
     def failed(self) -> list[TunedMethod]:
         """The methods of which every trial failed."""
         return [one for one in self.tuned.methods if one.chosen < 0] if self.tuned else []
-
-
-@dataclass
-class Unit:
-    """One method on one dataset at one code length, with the cells of a trial: one for each held-out part and seed.
-
-    Attributes:
-        jobs: The cells of the default.
-        search: The ranges.
-        images: The training images that each cell sees.
-    """
-
-    dataset: str
-    method: str
-    bits: int
-    search: Search
-    jobs: list[Job] = field(default_factory=list)
-    images: list[int] = field(default_factory=list)
-
-    def cells(self, point: Point) -> list[Job]:
-        """The cells of a trial."""
-        return [vary(job, point) for job in self.jobs]
 
 
 def tune(
@@ -234,20 +212,6 @@ class StudyRequest:
         cells, _ = sweep(single, self.request.folder, sweep_of(self.request, device), observer)
         return {cell.identity.key: cell for cell in cells}
 
-    def trial(self, unit: Unit, number: int, point: Point, cells: Sequence[Cell], pruned: bool = False) -> Trial:
-        """The record of a trial from its cells."""
-        scores = [cell.metrics.get(self.metric, math.nan) for cell in cells]
-        bad = next((cell.status for cell in cells if cell.status != "ok"), "")
-        status = bad or ("pruned" if pruned else "ok" if all(map(math.isfinite, scores)) else "nan")
-        return Trial(
-            number=number,
-            status=status,
-            score=math.fsum(scores) / len(scores) if status == "ok" else None,
-            images=sum(unit.images[: len(cells)]),
-            cells=[cell.identity.key for cell in cells],
-            settings=dict(point),
-        )
-
     def chosen(self, unit: Unit, trials: list[Trial]) -> TunedMethod:
         """The best of the trials of a method; the first of equal ones."""
         sign = 1.0 if self.higher else -1.0
@@ -285,12 +249,13 @@ class StudyRequest:
 
     def _trials(self, unit: Unit, points: Sequence[Point], cells: dict[str, Cell]) -> Iterator[Trial]:
         for number, point in enumerate(points):
-            yield self.trial(unit, number, point, [cells[job.identity.key] for job in unit.cells(point)])
+            yield record(unit, number, point, [cells[job.identity.key] for job in unit.cells(point)], self.metric)
 
     def _with_optuna(self, units: list[Unit], observer: Observer) -> list[TunedMethod]:
-        from hashzoo.api.optuna_study import OptunaStudies  # here, since Optuna is optional
+        from hashzoo.api.optuna_study import OptunaStudies, Rules  # here, since Optuna is optional
 
-        studies = OptunaStudies(self, units)
+        rules = Rules(self.trials, self.sampler, self.prune, self.seed, self.metric, self.higher)
+        studies = OptunaStudies(rules, units)
         while jobs := studies.jobs():
             studies.tell(self.measured(jobs, observer))
         studies.write(self.request.folder)
