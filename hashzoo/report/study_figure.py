@@ -49,5 +49,5 @@ def _draw(tuned: Tuned, places: dict[str, int]) -> Figure:
             for name, line in lines.items()
         ]
         figures.draw_lines(axes, series, "trials", f"expected best validation {tuned.metric}", markers=True)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
     return figure
