@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SWAPS = 9999
+FEWEST = 6  # pairs of trials: with n of them, the least p value is 2 / 2^n
 
 
 def expected_best(scores: Sequence[float], trials: int) -> float:
@@ -56,26 +57,28 @@ def selection_spread(scores: Sequence[float]) -> float:
     return math.sqrt(max(0.0, float(chances @ np.square(ordered - mean))))
 
 
-def luck_test(first: Sequence[float], second: Sequence[float]) -> float:
+def luck_test(first: Sequence[float], second: Sequence[float]) -> float | None:
     """The p value of a two-sided permutation test that the best scores of two methods differ by the luck of trials.
 
     Trials of one number are a pair: they share the values that all methods share. If the methods are equal, the two
     scores of a pair can be swapped. The statistic is the difference of the best scores; 9,999 draws of swaps, the same
     for all tests, and the observed scores (Phipson & Smyth 2010). A test of the trained models alone does not account
-    for this luck: it tells the two chosen settings apart, not the methods. Without the default of each, which was
-    chosen by hand.
+    for this luck: it tells the two chosen settings apart, not the methods.
 
     Args:
-        first: The scores of the trials of a method, the default first.
+        first: The scores of the trials of a method, in the order of their numbers.
         second: Those of the other method.
 
-    >>> luck_test([0.5, *[0.8] * 9], [0.5, *[0.6] * 9]) < 0.05, luck_test([0.5, 0.9, 0.2], [0.6, 0.1, 0.7])
-    (True, 1.0)
+    Returns:
+        The p value; None for fewer than ``FEWEST`` pairs, since no result of so few is below 0.05.
+
+    >>> luck_test([0.8] * 9, [0.6] * 9) < 0.05, luck_test([0.9, *[0.1] * 8], [0.2] * 9) < 0.05
+    (True, False)
     """
-    count = min(len(first), len(second)) - 1
-    if count < 1:
-        return 1.0
-    pairs = np.asarray([first[1 : count + 1], second[1 : count + 1]], dtype=float)  # (2, N)
+    count = min(len(first), len(second))
+    if count < FEWEST:
+        return None
+    pairs = np.asarray([first[:count], second[:count]], dtype=float)  # (2, N)
     observed = abs(pairs[0].max() - pairs[1].max())
     swapped = _swaps(count)
     ours = np.where(swapped, pairs[1], pairs[0]).max(1)

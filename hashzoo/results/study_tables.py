@@ -31,7 +31,7 @@ class Row:
         spread: The standard deviation of the chosen validation score if the trials are drawn again.
         failed: Number of trials that failed.
         luck: The p value that the chosen score differs from the best one of its dataset and bits by the luck of the
-            trials, corrected for all methods; None for the best one.
+            trials, corrected for all methods; None for the best one, and with too few trials.
         test_default: The mean test score of the default over its seeds; None if no board has it.
         test_tuned: The same of the chosen settings.
         seeds: Number of seeds of the chosen settings.
@@ -122,8 +122,10 @@ def _with_luck(tuned: Tuned, found: Sequence[Row]) -> list[Row]:
     for rows_of in blocks.values():
         best, *others = sorted(rows_of, key=lambda row: -_rank(row, tuned.higher))
         scores = best.study.scores(tuned.higher)
-        raw = [luck_test(scores, row.study.scores(tuned.higher)) for row in others]
-        known |= {row.study.place: float(p) for row, p in zip(others, holm(raw), strict=True)}
+        tests = [(row, luck_test(scores, row.study.scores(tuned.higher))) for row in others]
+        tested = [(row, p) for row, p in tests if p is not None]
+        found_p = holm([p for _, p in tested])
+        known |= {row.study.place: float(p) for (row, _), p in zip(tested, found_p, strict=True)}
     return [replace(row, luck=known.get(row.study.place)) for row in found]
 
 
@@ -171,7 +173,16 @@ def _settings_table(tuned: Tuned, found: Sequence[Row]) -> TextTable:
     order = sorted(found, key=lambda row: (row.study.dataset, row.study.bits, -_rank(row, tuned.higher)))
     lines = records(order)
     tested = any(row.test_tuned is not None or row.test_default is not None for row in order)
-    names = ["method", "bits", "default", "tuned", "gain", "spread", "p luck", "chosen"]
+    names = [
+        "method",
+        "bits",
+        "default",
+        "tuned",
+        "gain",
+        "spread",
+        *(["p luck"] if any(row.luck is not None for row in order) else []),
+        "chosen",
+    ]
     names += ["test default", "test tuned", "test gain", "optimism"] if tested else []
     names += ["failed"] if any(row.failed for row in order) else []
     several = len({row.study.dataset for row in order}) > 1
@@ -210,9 +221,10 @@ def _notes(tuned: Tuned, found: Sequence[Row], tested: bool) -> list[str]:
         f"default, tuned: {tuned.metric} of training images held out ({held}), the best of {tuned.trials} trials "
         f"({tuned.sampler}); the test split was not used",
         "spread: standard deviation of the chosen score if the trials are drawn again",
-        "p luck: of a difference to the best method by the luck of the trials alone; Holm for all methods",
         "chosen: the number of the trial; 0 is the default",
     ]
+    if any(row.luck is not None for row in found):
+        notes.append("p luck: of a difference to the best method by the luck of the trials alone; Holm for all methods")
     if tested:
         notes.append("optimism: tuned minus test tuned; the two search different databases")
     if any(row.study.edges for row in found):

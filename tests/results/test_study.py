@@ -60,6 +60,11 @@ def test_equal_methods_are_told_apart_in_at_most_five_percent_of_studies_and_oth
     assert least <= apart <= most
 
 
+def test_few_trials_cannot_tell_methods_apart():
+    assert luck_test([0.9] * 5, [0.1] * 5) is None
+    assert luck_test([0.9] * 6, [0.1] * 6) < 0.05
+
+
 def method(name: str, scores: list[float | None], **more) -> TunedMethod:
     trials = [
         Trial(number=n, status="nan" if score is None else "ok", score=score, settings={"train.lr": 0.1} if n else {})
