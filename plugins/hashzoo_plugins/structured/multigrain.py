@@ -20,12 +20,12 @@ Measured: on stored scattering features of ``digits.standard`` map@all at 32 bit
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Log, Loss, Output, Run, Setting, Split, Uniform
 from hashzoo_plugins.pairwise.pairs import contrastive, require, upper
 from hashzoo_plugins.quantization import gap, straight_through
 from hashzoo_plugins.structured import maps
@@ -113,8 +113,8 @@ class MultiGrainHashing(Deep):
         margin: float | None = None,
         reduction: Literal["mean", "sum"] = "mean",
         quantization: float = 0.0,
-        warmup: float = 0.2,
-        tune: float = 0.1,
+        warmup: Annotated[float, Uniform(0, 0.5)] = 0.2,
+        tune: Annotated[float, Log(0.01, 1)] = 0.1,
         sampler: Literal["balanced", "uniform"] = "balanced",
     ) -> None:
         if not 0 <= warmup <= 1:
