@@ -107,9 +107,10 @@ def page(house: Zoo, name: str, scores: Sequence[tuple[str, dict[str, Any]]] = (
     parts = [f"# {escaped(name)}", escaped(entry.doc), facts(house, entry), text_of_module(source)]
     parts.append(markdown(without_citation("\n\n".join((inspect.getdoc(source) or "").split("\n\n")[1:]))))
     if rows := [
-        [code(o.name), code(repr(o.default)), code(spelt(o.annotation))] for o in options(entry.factory).values()
+        [code(o.name), code(repr(o.default)), code(spelt(o.annotation)), str(o.space or "")]
+        for o in options(entry.factory).values()
     ]:
-        parts += ["## Hyperparameters", table(["name", "default", "type"], rows)]
+        parts += ["## Hyperparameters", table(["name", "default", "type", "range of `hashzoo tune`"], rows)]
         first = next(iter(options(entry.factory).values()))
         parts.append(
             f"Set one with `--set {name}.{first.name}=VALUE` or in the table `[set.{name}]` of a benchmark file."

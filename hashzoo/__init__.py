@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hashzoo._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from hashzoo.api import Board, Quantization, benchmark, quantize, run_cell
+    from hashzoo.api import Board, Quantization, Study, benchmark, quantize, run_cell, tune
     from hashzoo.backbone import Backbone
     from hashzoo.bench.job import Job
     from hashzoo.data.class_names import similar_names
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from hashzoo.retrieval.vector_encoder import VectorEncoder, load_vector_encoder
     from hashzoo.retrieval.vector_index import VectorHits, VectorIndex, open_vector_index
     from hashzoo.run import Run
+    from hashzoo.space import Choice, Integer, Log, Uniform
     from hashzoo.storage.cache import cache_folder
     from hashzoo.storage.offline import is_offline
     from hashzoo.testing import (
@@ -97,7 +98,7 @@ if TYPE_CHECKING:
 
 #: Module below hashzoo -> the names that it gives to this package.
 _WHERE = {
-    "api": ("Board", "Quantization", "benchmark", "quantize", "run_cell"),
+    "api": ("Board", "Quantization", "Study", "benchmark", "quantize", "run_cell", "tune"),
     "backbone": ("Backbone",),
     "bench.job": ("Job",),
     "data.image_files": ("ImageFiles",),
@@ -140,6 +141,7 @@ _WHERE = {
     "retrieval.vector_encoder": ("VectorEncoder", "load_vector_encoder"),
     "retrieval.vector_index": ("VectorHits", "VectorIndex", "open_vector_index"),
     "run": ("Run",),
+    "space": ("Choice", "Integer", "Log", "Uniform"),
     "storage.cache": ("cache_folder",),
     "storage.offline": ("is_offline",),
     "testing": (
@@ -173,7 +175,7 @@ _WHERE = {
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [  # noqa: RUF022 - in the order of the modules above
-    "Board", "Quantization", "benchmark", "quantize", "run_cell",
+    "Board", "Quantization", "Study", "benchmark", "quantize", "run_cell", "tune",
     "Backbone",
     "Job",
     "ImageFiles",
@@ -207,6 +209,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "VectorEncoder", "load_vector_encoder",
     "VectorHits", "VectorIndex", "open_vector_index",
     "Run",
+    "Choice", "Integer", "Log", "Uniform",
     "cache_folder",
     "is_offline",
     "Finding", "Probe", "check_backbone", "check_dataset", "check_head", "check_loss", "check_method",

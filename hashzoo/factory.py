@@ -8,14 +8,16 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
 from hashzoo.backbone import Backbone
+from hashzoo.data.held_out import HeldOutDataset
 from hashzoo.errors import ComposeError
 from hashzoo.hookspecs import Family
 from hashzoo.method import Card, Deep, Method
+from hashzoo.space import Space
 from hashzoo.types import Setting
 
 MethodFactory = Callable[..., Method]  # (setting, backbone, *, hyperparameters)
@@ -37,6 +39,7 @@ class Option:
     default: Any
     annotation: Any
     added: bool = False  # whether it has the mark ADDED
+    space: Space | None = None  # the range that `hashzoo tune` searches
 
 
 def options(factory: Callable[..., Any]) -> dict[str, Option]:
@@ -56,9 +59,13 @@ def options(factory: Callable[..., Any]) -> dict[str, Option]:
 
 
 def _option(name: str, default: Any, annotation: Any) -> Option:
-    if ADDED not in getattr(annotation, "__metadata__", ()):
-        return Option(name, default, annotation)
-    return Option(name, default, annotation.__origin__, added=True)
+    marks = getattr(annotation, "__metadata__", ())
+    space = next((mark for mark in marks if isinstance(mark, Space)), None)
+    plain = annotation.__origin__ if ADDED in marks or space is not None else annotation
+    others = tuple(mark for mark in marks if mark != ADDED and mark is not space)
+    if others and plain is not annotation:
+        plain = Annotated[(plain, *others)]  # such as a limit of pydantic
+    return Option(name, default, plain, ADDED in marks, space)
 
 
 def without_markup(text: str) -> str:
@@ -93,6 +100,8 @@ class FactoryInfo:
     @property
     def function(self) -> Any:
         """The class or function that is called: that of a partial, or the factory itself."""
+        if isinstance(self.factory, HeldOutDataset):
+            return FactoryInfo(self.factory.factory).function
         return self.factory.func if isinstance(self.factory, partial) else self.factory
 
     @property
@@ -116,6 +125,8 @@ class FactoryInfo:
         """The hyperparameters by name; see :func:`options`."""
         if self.composition:
             return self.composition.options()
+        if isinstance(self.factory, HeldOutDataset):
+            return options(self.factory.factory)
         function = self.function
         hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
         return {

@@ -19,6 +19,8 @@ from hashzoo.bench.measure import measure
 from hashzoo.bench.nested import training_identity
 from hashzoo.bench.overrides import Overrides
 from hashzoo.bench.plan import plan, require_feasible
+from hashzoo.bench.search import held_out, with_tuned
+from hashzoo.data.held_out import HeldOut
 from hashzoo.errors import UsageError, unknown_name
 from hashzoo.execution.base import Limits, Observer, Silent
 from hashzoo.execution.local import gpus
@@ -26,7 +28,7 @@ from hashzoo.execution.sweep import Sweep, sweep
 from hashzoo.factory import MethodFactory
 from hashzoo.registry.build import convert_options
 from hashzoo.registry.zoo import Entry, Zoo, load_plugins
-from hashzoo.results import store
+from hashzoo.results import store, tuned
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.results.durations import Durations
 from hashzoo.storage.files import expand_user
@@ -76,6 +78,7 @@ class Options(TypedDict, total=False):
     device: str
     devices: int
     workers: int
+    tuned: str | Path  # the tuned.toml of a study, or its folder
 
 
 class CellOptions(TypedDict, total=False):
@@ -172,7 +175,7 @@ def run_cell(
     Raises:
         UsageError: If a name or an option is wrong, or the method cannot serve the setting.
     """
-    _check_names(options, CellOptions)
+    check_names(options, CellOptions)
     zoo = load_plugins(options.get("plugins", ()))
     (name,) = _names([method], zoo)
     file = Benchmark(
@@ -195,10 +198,14 @@ def run_cell(
 def prepare(request: Request, observer: Observer | None = None) -> Plan:
     """Check a benchmark and list its cells; train nothing."""
     device = resolve_device(request.options.get("device", "auto"), request.options.get("devices", 1))
-    jobs = _jobs(request, device, observer or Silent())
+    jobs = list_jobs(request, device, observer or Silent())
     require_feasible(jobs, request.named)
     request.require_same_backbone(store.peek_all(request.folder), [job.identity for job in jobs])
-    how = partial(_sweep, request, device)
+    if (path := request.options.get("tuned")) is not None:
+        jobs, notes = with_tuned(jobs, tuned.read(expand_user(Path(path))))
+        for note in notes:
+            (observer or Silent()).note(note)
+    how = partial(sweep_of, request, device)
     return Plan(request.zoo, request.of_shard(jobs), request.folder, how, request.unused(job.identity for job in jobs))
 
 
@@ -227,7 +234,7 @@ class Request:
         results: str | Path | None = None,
         **options: Unpack[Options],
     ) -> None:
-        _check_names(options, Options)
+        check_names(options, Options)
         _check_memory(options.get("mem_limit"))
         self.file = benchmark if isinstance(benchmark, Benchmark) else read(str(benchmark))
         self.folder = expand_user(Path(results)) if results is not None else Path("hashzoo-results") / self.file.name
@@ -316,7 +323,8 @@ def _names(methods: Sequence[str | MethodFactory], zoo: Zoo) -> list[str]:
     return names
 
 
-def _jobs(request: Request, device: str, observer: Observer) -> list[Job]:
+def list_jobs(request: Request, device: str, observer: Observer, held: HeldOut | None = None) -> list[Job]:
+    """The jobs of a benchmark, or of the training sets of its datasets, of which a part is held out."""
     options, zoo = request.options, request.zoo
     execution = Execution(
         device=device,
@@ -327,6 +335,7 @@ def _jobs(request: Request, device: str, observer: Observer) -> list[Job]:
     )
     jobs = list[Job]()
     for part, base in request.overrides.apply(request.file, zoo, observer.note):
+        part = part if held is None else held_out(part, held)
         (dataset,) = part.datasets
         with observer.features(f"images of {dataset}") as progress:
             jobs += plan(
@@ -343,7 +352,7 @@ def _jobs(request: Request, device: str, observer: Observer) -> list[Job]:
     return jobs
 
 
-def _check_names(options: Mapping[str, object], kind: type) -> None:
+def check_names(options: Mapping[str, object], kind: type) -> None:
     """Raise UsageError for an option that is not one of a TypedDict, which Python itself does not check."""
     for name in sorted(options.keys() - kind.__annotations__.keys()):
         raise UsageError(unknown_name("option", name, kind.__annotations__))
@@ -359,7 +368,7 @@ def _check_memory(limit: int | None) -> None:
         )
 
 
-def _sweep(request: Request, device: str) -> Sweep:
+def sweep_of(request: Request, device: str) -> Sweep:
     """Limits, launcher and trackers of a sweep."""
     options, zoo, settings, folder = request.options, request.zoo, request.services, request.folder
     devices = options.get("devices", 1)

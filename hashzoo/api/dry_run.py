@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hashzoo.api.bench import MOST, Request
 from hashzoo.bench.plan import require_feasible
-from hashzoo.bench.preview import Preview, preview
+from hashzoo.bench.preview import Preview, PreviewCell, masked_key, preview
 from hashzoo.execution.base import Observer, Silent
 from hashzoo.factory import FactoryInfo
-from hashzoo.results import store
+from hashzoo.registry.zoo import Zoo
+from hashzoo.results import store, tuned
 from hashzoo.results.cell import Cell
+from hashzoo.results.tuned import Tuned, vary_identity
+from hashzoo.storage.files import expand_user
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,12 @@ def dry_run(request: Request, observer: Observer | None = None) -> DryRun:
         preview(part, zoo, baselines=options.get("baselines", True), measured=measured)
         for part, _ in request.overrides.apply(request.file, zoo, (observer or Silent()).note)
     ]
+    if (path := options.get("tuned")) is not None:
+        study, name = tuned.read(expand_user(Path(path))), request.file.name
+        known = {masked_key(cell.identity, zoo): cell for cell in measured if cell.benchmark == name}
+        previews = [
+            replace(one, cells=[_with_tuned(cell, study, known, zoo) for cell in one.cells]) for one in previews
+        ]
     cells = [cell for one in previews for cell in one.cells]
     require_feasible(cells, request.named)
     request.require_same_backbone(measured, [cell.identity for cell in cells])
@@ -58,3 +68,13 @@ def dry_run(request: Request, observer: Observer | None = None) -> DryRun:
     parallel = options.get("jobs") or min(MOST, os.cpu_count() or 1)
     unused = request.unused(cell.identity for cell in cells)
     return DryRun(previews, request.folder, measured, parallel, unused, alone)
+
+
+def _with_tuned(cell: PreviewCell, tuned: Tuned, known: Mapping[str, Cell], zoo: Zoo) -> PreviewCell:
+    """A cell with the settings that a study chose for it, if it did."""
+    identity = cell.identity
+    study = tuned.find(identity.dataset, identity.method, identity.bits)
+    if study is None or not study.settings:
+        return cell
+    identity = vary_identity(identity, study.settings)
+    return replace(cell, identity=identity, found=known.get(masked_key(identity, zoo)), lacks=False)

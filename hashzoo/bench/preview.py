@@ -95,7 +95,7 @@ def preview(benchmark: Benchmark, zoo: Zoo, *, baselines: bool = True, measured:
     multilabel = dataset.outline.multilabel
     facts = MetricFacts("validation" in dataset.values, multilabel, held_out, None, known_labels, exact)
     check_metrics(benchmark, zoo, facts)
-    known = {_masked(cell.identity, zoo): cell for cell in measured if cell.benchmark == benchmark.name}
+    known = {masked_key(cell.identity, zoo): cell for cell in measured if cell.benchmark == benchmark.name}
     trunks: dict[str, _Trunk] = {}
     cells = list[PreviewCell]()
     for name, entry in methods.items():
@@ -103,7 +103,7 @@ def preview(benchmark: Benchmark, zoo: Zoo, *, baselines: bool = True, measured:
         if wanted not in trunks:
             trunks[wanted] = _Trunk(benchmark, zoo, wanted, dataset.outline)
         for cell in _cells(benchmark, zoo, entry, dataset, trunks[wanted]):
-            found = None if dataset.outline.missing else known.get(_masked(cell.identity, zoo))
+            found = None if dataset.outline.missing else known.get(masked_key(cell.identity, zoo))
             lacks = found is not None and found.status == "ok" and not set(benchmark.metrics) <= found.metrics.keys()
             cells.append(replace(cell, found=found, lacks=lacks))
     return Preview(dataset.name, dataset.outline, {name: trunk.outline for name, trunk in trunks.items()}, cells)
@@ -230,7 +230,7 @@ def _unlabelled(entry: Entry, dataset: _Files, setting: Setting, values: Options
     return reason if not reason or entry.name in reason else f"{entry.name}: {reason}"
 
 
-def _masked(identity: Identity, zoo: Zoo) -> str:
+def masked_key(identity: Identity, zoo: Zoo) -> str:
     """The key of an identity without what only files tell: the fingerprint of data, paths and digests of weights."""
     paths = path_options(zoo.datasets[identity.dataset].factory) if identity.dataset in zoo.datasets else set()
     own = {name: "" if name in paths else value for name, value in identity.dataset_options.items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,54 +27,70 @@ if TYPE_CHECKING:
     from hashzoo.api import Board
     from hashzoo.results.cell import Cell
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+#: The options that `bench` and `tune` share, in the order of their help texts.
+_OPTIONS = (
+    click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss."),
+    click.option("--dataset", metavar="D,...", help="Replace the datasets of the file."),
+    click.option("--root", type=file_path, help="The folder of the images of datasets that require it."),
+    click.option("--backbone", metavar="B", help="One backbone for every kind of method."),
+    click.option("--bits", metavar="16,32", help="Code lengths."),
+    click.option("--seeds", metavar="0,1,2", help="Seeds."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the budget."),
+    click.option(
+        "--precision",
+        type=ChoiceWithAliases(["fp32", "bf16", "fp16"], {"32": "fp32", "16": "fp16"}),
+        help="Precision of the backbone; fp16 scales the loss.",
+    ),
+    click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin."),
+    click.option("--results", type=file_path, help="Folder [default: hashzoo-results/NAME]."),
+    click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores]."),
+    click.option("--launcher", default="local", show_default=True, metavar="NAME", help="Where cells run."),
+    click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the cells, such as 1/4."),
+    click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Time limit of a cell in seconds."
+    ),
+    click.option("--mem-limit", metavar="SIZE", help="Memory limit of a cell, such as 4G."),
+    click.option("--track", metavar="T,...", help="Trackers that receive finished cells."),
+    plugin_option,
+    click.option("--no-baselines", is_flag=True, help="Leave out the file's baselines and controls."),
+    click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, images."),
+    click.option("--deterministic", is_flag=True, help="Raise an error for nondeterministic operations."),
+    click.option(
+        "--rerun",
+        type=click.Choice(["failed", "versions", "all", "stale"]),  # stale: the older name of versions
+        metavar="[failed|versions|all]",
+        help="Measure finished cells again: those that failed, those of other library versions, or all.",
+    ),
+    bad_image_option("error"),
+    click.option("--device", type=DeviceName(), default="auto", show_default=True),
+    click.option("--devices", type=click.IntRange(min=1), default=1, help="Devices that train each cell together."),
+    click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read images from disk."),
+)
+
+
+def benchmark_options(command: F) -> F:
+    """The options of a sweep over a benchmark: what is measured, where, and within which limits."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
 
 @click.command()
 @click.argument("benchmark", default="first", metavar="[NAME|FILE.toml]")
-@click.option("--methods", metavar="A,B,'p*'", help="Methods, patterns, or head+loss.")
-@click.option("--dataset", metavar="D,...", help="Replace the datasets of the file.")
-@click.option("--root", type=file_path, help="The folder of the images of datasets that require it.")
-@click.option("--backbone", metavar="B", help="One backbone for every kind of method.")
-@click.option("--bits", metavar="16,32", help="Code lengths.")
-@click.option("--seeds", metavar="0,1,2", help="Seeds.")
+@benchmark_options
 @click.option("--metrics", metavar="M,...", help="Metrics, such as map@all,p@h2.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of the budget.")
-@click.option(
-    "--precision",
-    type=ChoiceWithAliases(["fp32", "bf16", "fp16"], {"32": "fp32", "16": "fp16"}),
-    help="Precision of the backbone; fp16 scales the loss.",
-)
 @click.option("--nested", is_flag=True, help="Train once for all code lengths: shorter codes are prefixes.")
-@click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of a plugin.")
-@click.option("--results", type=file_path, help="Folder [default: hashzoo-results/NAME].")
-@click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores].")
-@click.option("--launcher", default="local", show_default=True, metavar="NAME", help="Where cells run.")
-@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the cells, such as 1/4.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Time limit of a cell in seconds."
-)
-@click.option("--mem-limit", metavar="SIZE", help="Memory limit of a cell, such as 4G.")
-@click.option("--track", metavar="T,...", help="Trackers that receive finished cells.")
-@plugin_option
-@click.option("--no-baselines", is_flag=True, help="Leave out the file's baselines and controls.")
 @click.option(
     "--dry-run",
     is_flag=True,
     help="Check what is known and list cells, downloads and time; read no image, download nothing.",
 )
-@click.option("--quick", is_flag=True, help="The file's quick form: fewer bits, epochs, images.")
 @click.option("--save-weights", is_flag=True, help="Save each trained method with its cell.")
-@click.option("--deterministic", is_flag=True, help="Raise an error for nondeterministic operations.")
-@click.option(
-    "--rerun",
-    type=click.Choice(["failed", "versions", "all", "stale"]),  # stale: the older name of versions
-    metavar="[failed|versions|all]",
-    help="Measure finished cells again: those that failed, those of other library versions, or all.",
-)
-@bad_image_option("error")
-@click.option("--device", type=DeviceName(), default="auto", show_default=True)
-@click.option("--devices", type=click.IntRange(min=1), default=1, help="Devices that train each cell together.")
+@click.option("--tuned", type=file_path, metavar="TUNED.toml", help="Measure the settings that hashzoo tune chose.")
 @json_option
-@click.option("--workers", type=click.IntRange(min=0), default=0, help="Processes that read images from disk.")
 def bench(benchmark: str, **asked: Any) -> None:
     """Train and measure methods, and write a leaderboard.
 
@@ -84,7 +101,7 @@ def bench(benchmark: str, **asked: Any) -> None:
 
     from hashzoo import api
 
-    as_json, arguments = asked.pop("as_json"), _arguments(asked)
+    as_json, arguments = asked.pop("as_json"), bench_arguments(asked)
     screen = api.Screen(Console(stderr=True) if as_json else None)
     request = api.Request(benchmark, **arguments)
     if asked["dry_run"]:
@@ -112,18 +129,21 @@ def _show(board: Board, as_json: bool) -> None:
     click.echo(f"{board.folder / 'leaderboard.csv'}  {board.folder / 'cells.csv'}")
 
 
-def _arguments(asked: dict[str, Any]) -> dict[str, Any]:
+def bench_arguments(asked: dict[str, Any]) -> dict[str, Any]:
     """The arguments of :func:`hashzoo.benchmark` for the options of the command; an option left out is left out."""
     for name, value in asked.items():
         if value == "":
             raise UsageError(f"--{name.replace('_', '-')} is empty; give a value, or leave it out")
-    lists = {name: split_list(f"--{name}", asked[name]) or None for name in ("methods", "dataset", "metrics", "track")}
+    lists = {
+        name: split_list(f"--{name}", asked.get(name)) or None for name in ("methods", "dataset", "metrics", "track")
+    }
     numeric = {name: numbers(f"--{name}", asked[name]) for name in ("bits", "seeds") if asked[name] is not None}
     plain = {
-        name: asked[name]
+        name: asked.get(name)
         for name in (
             *("root", "backbone", "epochs", "results", "jobs", "launcher", "timeout", "plugins", "quick", "rerun"),
             *("precision", "nested", "save_weights", "deterministic", "on_bad_image", "device", "devices", "workers"),
+            "tuned",
         )
     }
     parsed = {

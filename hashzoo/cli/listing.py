@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from hashzoo.bench.benchmark_file import read, shipped
+from hashzoo.bench.search import describe_shared
 from hashzoo.errors import HashzooError, UsageError, printable
-from hashzoo.factory import FactoryInfo
+from hashzoo.factory import FactoryInfo, options
 from hashzoo.method import Card
 from hashzoo.registry.zoo import Zoo
 from hashzoo.results import table
@@ -69,6 +70,35 @@ def rows(kind: str, zoo: Zoo, pattern: str | None) -> list[dict[str, Any]]:
         if family and pattern and pattern.startswith(prefix):
             found += [{**row, "name": prefix + one, "what": ""} for one in family.names()]
     return found
+
+
+def spaces(kind: str, zoo: Zoo, names: Sequence[str]) -> list[dict[str, Any]]:
+    """A line for each range of a method, loss or head that a study searches. Raises UsageError for other kinds."""
+    if kind not in ("methods", "losses", "heads"):
+        raise UsageError(f"--space applies to methods, losses and heads, not {kind}; leave it out")
+    found: list[dict[str, Any]] = []
+    for name in names:
+        entry = zoo.method(name) if kind == "methods" else zoo.catalogue(kind)[name]
+        for one in options(entry.factory).values():
+            if one.space is not None:
+                default = "by rule" if one.default is None else str(one.default)
+                line = {"name": name, "option": one.name, "default": default, "range": str(one.space)}
+                found.append({**line, "source": getattr(one.space, "source", "")})
+    deep = [name for name in names if kind == "methods" and zoo.method(name).card.kind == "deep"]
+    shared = describe_shared().items() if deep else ()
+    every, default = "(every deep method)", "of the benchmark"
+    return found + [
+        {"name": every, "option": option, "default": default, "range": text, "source": "ours"}
+        for option, text in shared
+    ]
+
+
+def show_spaces(found: list[dict[str, Any]]) -> None:
+    """Print ranges, fitted to the width of the terminal."""
+    if found:
+        table.show(
+            [table.of_records(found, identifies="name", advice="a wider terminal, | less -S or --json shows all")]
+        )
 
 
 def _title(name: str) -> str:

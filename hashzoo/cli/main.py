@@ -38,6 +38,7 @@ from hashzoo.cli.results import compare, merge, show
 from hashzoo.cli.search import export, search
 from hashzoo.cli.serve import serve
 from hashzoo.cli.streams import closed_pipe_is_no_error, replace_unprintable
+from hashzoo.cli.tune import tune
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, printable
 
 KINDS = (
@@ -98,6 +99,7 @@ def main(debug: bool) -> None:
 
 for _command in (
     bench,
+    tune,
     quantize,
     data,
     show,
@@ -124,9 +126,12 @@ for _command in (
 @click.option("--supervision", metavar="none|pairs|classes", help="Only methods with this supervision.")
 @click.option("--labels", metavar="single|multi", help="Only methods for single-label or multi-label images.")
 @click.option("--year", metavar="Y|Y-Y", help="Only methods of a year, or a range such as 2015-2018.")
+@click.option("--space", is_flag=True, help="The ranges of methods, losses or heads that hashzoo tune searches.")
 @json_option
 @plugin_option
-def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, ...], **cards: str | None) -> None:
+def list_(
+    listed: str, pattern: str | None, space: bool, as_json: bool, plugins: tuple[str, ...], **cards: str | None
+) -> None:
     """List methods, backbones, heads, losses, datasets, metrics, and everything else that plugins provide."""
     from fnmatch import fnmatchcase
 
@@ -138,8 +143,12 @@ def list_(listed: str, pattern: str | None, as_json: bool, plugins: tuple[str, .
     if pattern:
         glob = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
         found = [row for row in found if fnmatchcase(str(row["name"]), glob)]
+    if space:
+        found = listing.spaces(listed, zoo.load_plugins(plugins), [str(row["name"]) for row in found])
     if as_json:
         print_json(found)
+    elif space:
+        listing.show_spaces(found)
     else:
         listing.show(listed, found)
 

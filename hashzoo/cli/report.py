@@ -88,7 +88,7 @@ def _page_options(
 
 @click.command()
 @click.argument(
-    "kind", type=click.Choice(["pr", "bits", "cost", "distances", "balance", "classes", "ranks", "training"])
+    "kind", type=click.Choice(["pr", "bits", "cost", "distances", "balance", "classes", "ranks", "training", "tuning"])
 )
 @_results
 @click.option("-o", "--output", required=True, type=file_path, metavar="FILE.png|svg|pdf")
@@ -102,8 +102,9 @@ def plot(kind: str, results: tuple[Path, ...], output: Path, plugins: tuple[str,
     """Draw one chart of results, with a panel for each dataset or method.
 
     Precision-recall curves, scores by bits or by cost, distances and balance of codes, training images of each class,
-    mean ranks, loss and validation scores by epoch. Of several code lengths, the middle one is drawn where one is
-    needed. Requires `pip install 'hashzoo[plots]'`.
+    mean ranks, loss and validation scores by epoch; of a study of `hashzoo tune`, validation scores by number of
+    trials. Of several code lengths, the middle one is drawn where one is needed. Requires
+    `pip install 'hashzoo[plots]'`.
     """
     from hashzoo.registry.zoo import load_plugins
     from hashzoo.report import figures, plots
@@ -114,6 +115,14 @@ def plot(kind: str, results: tuple[Path, ...], output: Path, plugins: tuple[str,
     check_root(options["root"])
     style = style_of(**{name: options.pop(name) for name in ("size", "font_size", "font")})
     wanted = row_filter(**{name: options.pop(name) for name in ("methods", "bits", "dataset")})
+    if kind == "tuning":
+        from hashzoo.report.study_figure import plot_study
+        from hashzoo.results import study_tables, tuned
+
+        study = study_tables.selected(tuned.read(results[0]), wanted)
+        figure = plot_study(study, split_list("--highlight", options["highlight"]), style)
+        figures.save(figure, output, partial(click.echo, err=True))
+        return click.echo(f"written to {output}")
     extra = load_plugins(plugins).metric_functions()
     selection = plots.select(
         read(results, options["metric"], extra, wanted=wanted),

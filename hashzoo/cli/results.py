@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("results", type=file_path, nargs=-1, required=True, metavar="DIR|CSV|CELL.json...")
+@click.argument("results", type=file_path, nargs=-1, required=True, metavar="DIR|CSV|CELL.json|TUNED.toml...")
 @click.option("--sort", metavar="COLUMN", help="Sort by this column.")
 @click.option("--columns", metavar="A,B", help="Only the method and these columns.")
 @click.option(
@@ -41,11 +41,12 @@ if TYPE_CHECKING:
 @json_option
 @plugin_option
 def show(results: tuple[Path, ...], plugins: tuple[str, ...], **options: Any) -> None:
-    """Show leaderboards, with the best value of each column marked, or everything recorded about single cells.
+    """Show leaderboards, with the best value of each column marked, a study, or everything recorded about single cells.
 
     `--by stored` groups methods that store the same number of bits. `--rank` can combine several results folders.
     Columns that do not fit into the terminal are left out and named. `--format latex` and `markdown` also mark the rows
-    that do not differ significantly from the best one.
+    that do not differ significantly from the best one. A study of `hashzoo tune` (its folder or TUNED.toml) is shown
+    with the test scores of the results folders that follow it.
     """
     from hashzoo.registry.installed import installed_code
 
@@ -54,6 +55,8 @@ def show(results: tuple[Path, ...], plugins: tuple[str, ...], **options: Any) ->
     installed = installed_code(plugins)
     if any(path.suffix == ".json" for path in results):
         return _show_cells(results, chosen, installed)
+    if is_study(results[0]):
+        return _show_study(results[0], results[1:], chosen)
     from hashzoo.results.board import read_board
 
     wanted = row_filter(chosen.methods, chosen.bits, chosen.dataset)
@@ -68,6 +71,24 @@ def show(results: tuple[Path, ...], plugins: tuple[str, ...], **options: Any) ->
         lambda: [table for one in boards for table in _tables(one, arguments, by, extra, chosen.format)],
         lambda: [record for one in boards for record in _records(one, arguments, by, extra, chosen.format)],
     )
+
+
+def is_study(path: Path) -> bool:
+    """Whether a path is the result of a study, or a folder with one."""
+    return path.suffix == ".toml" or (path / "tuned.toml").is_file()
+
+
+def _show_study(path: Path, boards: Sequence[Path], chosen: _ShowOptions) -> None:
+    """The tables of a study; with the test scores of results folders, if some are given."""
+    from hashzoo.results import study_tables, tuned
+
+    for option, value in (("--sort", chosen.sort), ("--columns", chosen.columns), ("--rank", chosen.rank)):
+        if value:
+            raise UsageError(f"{option} shows boards, and {path} is a study; leave it out")
+    wanted = row_filter(chosen.methods, chosen.bits, chosen.dataset)
+    study = study_tables.selected(tuned.read(path), wanted)
+    rows = study_tables.rows(study, boards)
+    print_tables(chosen.format, lambda: study_tables.tables(study, rows), lambda: study_tables.records(rows))
 
 
 @dataclass(frozen=True)

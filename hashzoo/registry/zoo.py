@@ -21,6 +21,8 @@ from typing import Any
 import pluggy
 
 from hashzoo import hookspecs
+from hashzoo.data import held_out
+from hashzoo.data.held_out import HeldOutDataset
 from hashzoo.errors import ComposeError, EnvironmentFailure, HashzooError, UsageError, first_line, unknown_name
 from hashzoo.factory import Composition, FactoryInfo, deep, options, without_markup
 from hashzoo.hookspecs import Outline, TrainingFacts
@@ -128,8 +130,10 @@ class Zoo:
         return replace(entry, name=name, factory=partial(family.build, member))
 
     def dataset(self, name: str) -> Entry:
-        """The dataset of this name. Raises UsageError if there is none."""
-        return self._find("dataset", name, self.datasets)
+        """The dataset of this name, of which training images can be held out. Raises UsageError if there is none."""
+        plain, held = held_out.parse(name)
+        entry = self._find("dataset", plain, self.datasets)
+        return replace(entry, name=name, factory=HeldOutDataset(entry.factory, held)) if held else entry
 
     def method(self, name: str) -> Entry:
         """The method of this name, or the composition ``head+loss``. Raises UsageError if there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from hashzoo.factory import FactoryInfo
 from hashzoo.types import Features, Input, Split, Splits
 
 SIDE, CLASSES = 12, 6
+MOST_RANGES = 3  # of a method, head or loss
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,23 @@ def build(factory: Callable[..., Any], names: tuple[str, ...], *arguments: Any) 
     except (Exception, SystemExit) as error:
         signature = problem if isinstance(error, TypeError | AttributeError) else ""
         return None, [Finding("build", False, signature or status_of(error)[1])]
+
+
+def range_findings(factory: Callable[..., Any]) -> list[Finding]:
+    """The finding ``ranges``, if a factory declares ranges for ``hashzoo tune``; see :mod:`hashzoo.space`."""
+    declared = [option for option in FactoryInfo(factory).options.values() if option.space is not None]
+    why = ""
+    for option in declared:
+        space, default = option.space, option.default
+        if default is inspect.Parameter.empty:
+            why = f"{option.name} has a range and no default: give a default, which a study tries first"
+        elif space is not None and default is not None and space.place(default) is None:
+            why = f"the default {default!r} of {option.name} is outside its range, {space}: widen the range"
+    most = MOST_RANGES * (1 if FactoryInfo(factory).composition is None else 2)
+    if len(declared) > most:
+        names = ", ".join(option.name for option in declared)
+        why = f"{len(declared)} hyperparameters have a range ({names}): keep the {most} that matter most"
+    return [Finding("ranges", not why, why)] if declared else []
 
 
 def run_checks(checks: Mapping[str, Callable[[], str]]) -> list[Finding]:

@@ -24,7 +24,7 @@ from hashzoo.index import Index
 from hashzoo.method import Card, Method
 from hashzoo.run import Run
 from hashzoo.testing.accelerator import problem_on_accelerator
-from hashzoo.testing.fixtures import Finding, Probe, run_checks, signature_problem, synthetic_splits
+from hashzoo.testing.fixtures import Finding, Probe, range_findings, run_checks, signature_problem, synthetic_splits
 from hashzoo.training.budget import Budget
 from hashzoo.training.process_state import preserve_process_state
 from hashzoo.types import Codes, Splits
@@ -297,9 +297,10 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
         nor ids. ``inputs``: neither the training set nor batches are changed in place. ``level``: retrieval is better
         than chance on images that are easy to distinguish. ``accelerator``: ``fit`` and ``encode`` run on a GPU, which
         :func:`hashzoo.testing.accelerator.pretended_accelerator` pretends. ``process state``: no global setting
-        changes. ``collapse``: no code is that of more than half of the images, also after short trainings. ``card``: a
-        note if the method has no card. Only ``fit and encode`` if the method cannot be fitted. No exception of the
-        method is raised, and the global state of the process is restored.
+        changes. ``collapse``: no code is that of more than half of the images, also after short trainings. ``ranges``,
+        if it declares any: a range holds its default. ``card``: a note if the method has no card. Only ``fit and
+        encode`` if the method cannot be fitted. No exception of the method is raised, and the global state of the
+        process is restored.
     """
     threads = torch.get_num_threads()
     set_threads(threads)  # the first use of numba would change the number of torch's threads
@@ -322,6 +323,7 @@ def check_method(factory: Callable[..., Method], *, bits: int = 16, multilabel: 
     findings.append(Finding("process state", not changed, why))
     card = getattr(factory, "card", None)
     has_card = isinstance(card, Card) and card is not Method.card
+    findings += range_findings(factory)
     return findings if has_card else [*findings, Finding("card", True, NO_CARD)]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hashzoo.backbone import Backbone
 from hashzoo.errors import status_of
 from hashzoo.testing.accelerator import problem_on_accelerator
-from hashzoo.testing.fixtures import CLASSES, Finding, Probe, build, run_checks, synthetic_splits
+from hashzoo.testing.fixtures import CLASSES, Finding, Probe, build, range_findings, run_checks, synthetic_splits
 from hashzoo.training.process_state import preserve_process_state
 from hashzoo.types import Batch, Features, Output
 
@@ -31,7 +31,8 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         bits: The length of the codes.
 
     Returns:
-        A finding per check. ``build``: the factory returns a head. ``shape``: the code is finite, (B, bits).
+        A finding per check. ``build``: the factory returns a head. ``ranges``, if it declares any: a range holds its
+        default. ``shape``: the code is finite, (B, bits).
         ``gradient``: a gradient reaches the backbone. ``single``: in eval mode, the code of an image does not depend
         on its batch. ``accelerator``: forward and backward run on a pretended GPU. If ``build`` or ``shape`` fails, the
         checks after it are omitted. No exception of the head is raised.
@@ -42,6 +43,7 @@ def check_head(factory: Callable[..., nn.Module], *, bits: int = 16) -> list[Fin
         head, findings = build(factory, ("setting", "backbone"), data.setting(bits), backbone)
         if head is None:
             return findings
+        findings += range_findings(factory)
         check = _HeadCheck(head, backbone, data.train.images[:24].float() / 128 - 1, bits)
         findings += run_checks({"shape": check.shape})
         if not findings[-1].ok:  # the other checks would repeat the problem
@@ -118,7 +120,8 @@ def check_loss(
         extra: Makes ``output.extra`` from codes (B, bits). Entries that it does not contain are the codes themselves.
 
     Returns:
-        A finding per check. ``build``: the factory returns a loss. ``terms``: the loss returns a dict of finite
+        A finding per check. ``build``: the factory returns a loss. ``ranges``, if it declares any: a range holds its
+        default. ``terms``: the loss returns a dict of finite
         scalars. ``gradient``: a finite gradient reaches the code. ``order``: the order of the batch does not matter.
         ``twice``: two calls agree and leave their inputs unchanged. ``corners``: the loss is finite for batches of one
         class, of distinct classes, and for codes of zero. ``accelerator``: the terms and their gradient are computed
@@ -132,6 +135,7 @@ def check_loss(
         loss, findings = build(factory, ("setting",), synthetic_splits().setting(bits))
         if loss is None:
             return findings
+        findings += range_findings(factory)
         check = _LossCheck(loss, bits, extra)
         findings += run_checks({"terms": check.terms})
         if not findings[-1].ok:  # the other checks would repeat the problem

@@ -17,6 +17,7 @@ from hashzoo.report import figures, plots, series
 from hashzoo.report.style import COLOURS, LINES, MARKERS, Style, fonts_for, parse_size
 from hashzoo.results import store
 from hashzoo.results.by_dataset import read
+from tests.results.test_study import method, study
 
 CAT = "\u732b"
 
@@ -149,3 +150,15 @@ def test_the_board_in_python_has_the_same_style(results):
     figure = board.plot("pr", methods=["itq"], bits=8, style=Style((2, 2)))
     assert figure.get_size_inches().tolist() == [2, 2]
     assert [line.get_label() for line in figure.axes[0].get_lines()] == ["itq"]
+
+
+def test_a_study_is_drawn_with_a_line_for_each_method_and_the_best_in_color():
+    from hashzoo.report.study_figure import plot_study
+
+    figure = plot_study(study(method("late", [0.4, 0.9, 0.2]), method("steady", [0.6, 0.5, 0.5])))
+    (axes,) = figure.axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert list(lines["late"]) == pytest.approx([0.4, 0.65, 0.9])
+    assert list(lines["steady"]) == [0.6, 0.6, 0.6]
+    with pytest.raises(UsageError, match="no method of this study 'stead'"):
+        plot_study(study(method("steady", [0.6, 0.5])), ["stead"])

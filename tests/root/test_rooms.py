@@ -13,7 +13,7 @@ CORE = ROOT / "hashzoo"
 
 #: The rooms and root modules of the core, bottom to top: a module imports from its own room and from those before it.
 ORDER = (
-    *("_version", "errors", "types", "backbone", "storage", "hamming", "data", "training"),
+    *("_version", "errors", "types", "space", "backbone", "storage", "hamming", "data", "training"),
     *("distance", "index", "run", "method", "hookspecs", "factory", "evaluation", "results", "registry"),
     *("testing", "bench", "retrieval", "execution", "export", "serve", "report", "api", "cli", "__init__"),
 )

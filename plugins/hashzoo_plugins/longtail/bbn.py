@@ -30,12 +30,13 @@ Cite: zhou2020bbn
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Log, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.longtail import sampling
 from hashzoo_plugins.longtail.hashing import quantization, require_one_label
 
@@ -78,7 +79,7 @@ class Bilateral(Head):
 class Classification(Loss):
     """Cross-entropy of a linear classifier of codes, and the quantization term."""
 
-    def __init__(self, setting: Setting, *, quantization: float = 0.1) -> None:
+    def __init__(self, setting: Setting, *, quantization: Annotated[float, Log(1e-3, 10)] = 0.1) -> None:
         super().__init__()
         require_one_label("bbn", setting)
         self.quantization = quantization
@@ -98,7 +99,9 @@ class BBN(Deep):
     card = Card("deep", "classes", multilabel=False, paper="Zhou et al., CVPR 2020", year=2020)
     head: Bilateral
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, quantization: float = 0.1) -> None:
+    def __init__(
+        self, setting: Setting, backbone: Backbone, *, quantization: Annotated[float, Log(1e-3, 10)] = 0.1
+    ) -> None:
         super().__init__(backbone, Bilateral(setting, backbone), Classification(setting, quantization=quantization))
         self.probabilities = sampling.inverse(setting.class_counts)
 

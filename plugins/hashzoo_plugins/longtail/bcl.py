@@ -29,11 +29,13 @@ Cite: zhu2022bcl
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Log, Loss, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import two_views
 from hashzoo_plugins.longtail.contrast import contrast
@@ -65,9 +67,9 @@ class BalancedContrast(Loss):
         setting: Setting,
         *,
         classification: float = 1.0,
-        contrast: float = 0.35,
-        temperature: float = 0.07,
-        quantization: float = 0.1,
+        contrast: Annotated[float, Log(0.01, 10)] = 0.35,
+        temperature: Annotated[float, Log(0.02, 1)] = 0.07,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
     ) -> None:
         super().__init__()
         require_one_label("bcl", setting)
@@ -105,9 +107,9 @@ class BCL(Deep):
         backbone: Backbone,
         *,
         classification: float = 1.0,
-        contrast: float = 0.35,
-        temperature: float = 0.07,
-        quantization: float = 0.1,
+        contrast: Annotated[float, Log(0.01, 10)] = 0.35,
+        temperature: Annotated[float, Log(0.02, 1)] = 0.07,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
         strength: float = 1.0,
         flip: bool = True,
         crop: float = 0.08,

@@ -31,13 +31,13 @@ Cite: wang2021hybrid
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Log, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import sampling, two_views
 from hashzoo_plugins.longtail.contrast import contrast, same
@@ -64,8 +64,8 @@ class Hybrid(Loss):
         setting: Setting,
         *,
         contrast: Literal["pictures", "prototypes"] = "pictures",
-        temperature: float = 0.1,
-        quantization: float = 0.1,
+        temperature: Annotated[float, Log(0.02, 1)] = 0.1,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
     ) -> None:
         super().__init__()
         require_one_label("hybrid-sc", setting)
@@ -112,8 +112,8 @@ class HybridSC(Deep):
         backbone: Backbone,
         *,
         contrast: Literal["pictures", "prototypes"] = "pictures",
-        temperature: float = 0.1,
-        quantization: float = 0.1,
+        temperature: Annotated[float, Log(0.02, 1)] = 0.1,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
         strength: float = 1.0,
         flip: bool = True,
         crop: float = 0.08,

@@ -31,11 +31,13 @@ Cite: chen2021lthnet
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Choice, Deep, Features, Head, Integer, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.longtail.hashing import require_one_label
 
 
@@ -65,7 +67,9 @@ class Memory(Head):
 
     prototypes: Tensor
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, width: int = 2000) -> None:
+    def __init__(
+        self, setting: Setting, backbone: Backbone, *, width: Annotated[int, Integer(250, 4000, log=True)] = 2000
+    ) -> None:
         super().__init__()
         self.direct_layer = nn.Linear(backbone.dim, width)
         self.mixture = nn.Linear(width, setting.classes)  # T_h
@@ -92,7 +96,7 @@ class ClassBalanced(Loss):
 
     weights: Tensor
 
-    def __init__(self, setting: Setting, *, beta: float = 0.0) -> None:
+    def __init__(self, setting: Setting, *, beta: Annotated[float, Choice(0.0, 0.9, 0.99, 0.999)] = 0.0) -> None:
         super().__init__()
         require_one_label("lthnet", setting)
         if not 0 <= beta < 1:
@@ -115,7 +119,14 @@ class LTHNet(Deep):
     card = Card("deep", "classes", multilabel=False, paper="Chen et al., SIGIR 2021", year=2021)
     head: Memory
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, width: int = 2000, beta: float = 0.0) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        width: Annotated[int, Integer(250, 4000, log=True)] = 2000,
+        beta: Annotated[float, Choice(0.0, 0.9, 0.99, 0.999)] = 0.0,
+    ) -> None:
         super().__init__(backbone, Memory(setting, backbone, width=width), ClassBalanced(setting, beta=beta))
 
     def fit(self, train: Split, run: Run) -> None:

@@ -35,11 +35,13 @@ Cite: li2022tsc
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Log, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.longtail import two_views
 from hashzoo_plugins.longtail.contrast import contrast, k_positive
@@ -102,11 +104,11 @@ class TSC(Deep):
         backbone: Backbone,
         *,
         k: int = 6,
-        temperature: float = 0.07,
-        pull: float = 0.2,
+        temperature: Annotated[float, Log(0.02, 1)] = 0.07,
+        pull: Annotated[float, Log(0.01, 10)] = 0.2,
         momentum: float = 0.9,
         steps: int = 10_000,
-        quantization: float = 0.1,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
         strength: float = 1.0,
         flip: bool = True,
         crop: float = 0.08,

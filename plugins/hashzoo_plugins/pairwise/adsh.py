@@ -28,10 +28,12 @@ Cite: jiang2018adsh
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Deep, Loss, Output, Run, Setting, Split, bits, signs
+from hashzoo import Backbone, Batch, Card, Codes, Deep, Log, Loss, Output, Run, Setting, Split, bits, signs
 from hashzoo_plugins.heads.linear import Tanh
 
 CHUNK = 4096  # rows of the matrix of pairs that are counted at once
@@ -103,7 +105,14 @@ class ADSH(Deep):
     loss: Asymmetric
     card = Card("deep", "pairs", paper="Jiang & Li, AAAI 2018", year=2018, saw_database=True)
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, gamma: float = 200.0, sample: int = 2000) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        gamma: Annotated[float, Log(1, 10_000)] = 200.0,
+        sample: int = 2000,
+    ) -> None:
         super().__init__(backbone, Tanh(setting, backbone), Asymmetric(setting, gamma=gamma))
         self.gamma, self.sample = gamma, sample
 

@@ -20,13 +20,15 @@ Cite: xia2014cnnh
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Integer, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import Linear
 
 
@@ -89,7 +91,14 @@ class CNNH(Deep):
     loss: Given
     card = Card("deep", "pairs", paper="Xia et al., AAAI 2014", year=2014)
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, sweeps: int = 10, sample: int = 5000) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        sweeps: Annotated[int, Integer(2, 30, log=True)] = 10,
+        sample: int = 5000,
+    ) -> None:
         super().__init__(backbone, Linear(setting, backbone), Given(setting))
         self.bits, self.sweeps, self.sample = setting.bits, sweeps, sample
 

@@ -22,10 +22,12 @@ Cite: cao2018dch
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.hashnet import pair_weights
 
@@ -45,7 +47,13 @@ def cross_entropy(distance: Tensor, similar: Tensor, gamma: float) -> Tensor:
 class DCH(Loss):
     """Cauchy cross-entropy of balanced pairs and Cauchy quantization (Cao et al., CVPR 2018)."""
 
-    def __init__(self, setting: Setting, *, gamma: float = 20.0, quantization: float = 0.1) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        gamma: Annotated[float, Log(1, 100)] = 20.0,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
+    ) -> None:
         super().__init__()
         self.gamma, self.weight, self.multilabel = gamma, quantization, setting.multilabel
 

@@ -26,10 +26,12 @@ Cite: zhu2016dhn
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Deep, Distance, Index, Loss, Output, Scan, Setting, deep
+from hashzoo import Backbone, Batch, Card, Codes, Deep, Distance, Index, Log, Loss, Output, Scan, Setting, deep
 from hashzoo_plugins.heads.linear import Tanh
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.pairs import upper
@@ -41,7 +43,7 @@ PAPER = "Zhu et al., AAAI 2016"
 class DHN(Loss):
     """Pairwise cross-entropy and a smooth quantization term (Zhu et al., AAAI 2016)."""
 
-    def __init__(self, setting: Setting, *, weight: float = 0.1) -> None:
+    def __init__(self, setting: Setting, *, weight: Annotated[float, Log(1e-5, 100, source="paper")] = 0.1) -> None:
         super().__init__()
         self.weight = weight
 
@@ -66,7 +68,13 @@ def without_quantization(setting: Setting) -> DHN:
 class DHNE(Loss):
     """Squared error of the inner products, and the quantization term (DHN-E of Zhu et al., AAAI 2016)."""
 
-    def __init__(self, setting: Setting, *, weight: float = 0.1, dissimilar: float = -1.0) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        weight: Annotated[float, Log(1e-5, 100, source="paper")] = 0.1,
+        dissimilar: float = -1.0,
+    ) -> None:
         super().__init__()
         self.weight, self.dissimilar = weight, dissimilar
 
@@ -93,7 +101,9 @@ class DHNB(Deep):
 
     card = Card("deep", "pairs", paper=PAPER, year=2016, beyond="the real-valued code, 32 bits a number")
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, weight: float = 0.1) -> None:
+    def __init__(
+        self, setting: Setting, backbone: Backbone, *, weight: Annotated[float, Log(1e-5, 100, source="paper")] = 0.1
+    ) -> None:
         super().__init__(backbone, Tanh(setting, backbone), DHN(setting, weight=weight))
 
     def encode(self, batch: Batch) -> Codes:

@@ -22,10 +22,12 @@ Cite: lai2015dnnh
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
-from hashzoo import Backbone, Batch, Card, Features, Head, Loss, Output, Setting, deep
+from hashzoo import Backbone, Batch, Card, Features, Head, Integer, Loss, Output, Setting, Uniform, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.triplets import triplets
 
@@ -43,7 +45,14 @@ def step(v: Tensor, epsilon: float) -> Tensor:
 class DivideAndEncode(Head):
     """One slice of the features per bit (Lai et al., CVPR 2015)."""
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, slice: int = 50, epsilon: float = 0.25) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        slice: Annotated[int, Integer(10, 100, log=True)] = 50,
+        epsilon: Annotated[float, Uniform(0, 0.5)] = 0.25,
+    ) -> None:
         super().__init__()
         if slice < 1 or not 0 <= epsilon <= 0.5:
             raise ValueError(f"divide-and-encode needs slice >= 1 and epsilon in 0..0.5, not {slice} and {epsilon}")

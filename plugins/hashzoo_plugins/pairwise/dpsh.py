@@ -23,11 +23,11 @@ Cite: li2016dpsh
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.quantization import gap
 
@@ -38,7 +38,11 @@ class DPSH(Loss):
     """Likelihood of pairs by half the inner product, squared quantization error (Li et al., IJCAI 2016)."""
 
     def __init__(
-        self, setting: Setting, *, eta: float = 10.0, similar: Literal["auto", "equal", "balanced"] = "auto"
+        self,
+        setting: Setting,
+        *,
+        eta: Annotated[float, Log(0.01, 1000)] = 10.0,
+        similar: Literal["auto", "equal", "balanced"] = "auto",
     ) -> None:
         super().__init__()
         self.weight = quantization_weight(eta, setting)

@@ -21,6 +21,7 @@ Cite: cao2016dqn
 from __future__ import annotations
 
 import warnings
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ from hashzoo import (
     Features,
     Head,
     Index,
+    Integer,
+    Log,
     Loss,
     NonFiniteError,
     Output,
@@ -140,9 +143,9 @@ class DQN(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        width: int = 300,
+        width: Annotated[int, Integer(64, 1024, log=True)] = 300,
         word_bits: int = 8,
-        quantization: float = 1e-4,
+        quantization: Annotated[float, Log(1e-6, 0.01)] = 1e-4,
     ) -> None:
         if word_bits < 1 or setting.bits % word_bits:
             raise ValueError(

@@ -28,10 +28,12 @@ Cite: li2017dsdh
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Deep, Log, Loss, Output, Run, Setting, Split, signs
 from hashzoo_plugins.heads.linear import Linear
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.dpsh import half_likelihood
@@ -81,9 +83,9 @@ class DSDH(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        mu: float = 0.01,
-        nu: float = 1.0,
-        eta: float = 0.01,
+        mu: Annotated[float, Log(1e-4, 1)] = 0.01,
+        nu: Annotated[float, Log(0.01, 100)] = 1.0,
+        eta: Annotated[float, Log(1e-4, 1)] = 0.01,
         sweeps: int = 10,
     ) -> None:
         super().__init__(backbone, Linear(setting, backbone), TowardCodes(setting, eta=eta))

@@ -19,9 +19,11 @@ Cite: liu2016dsh
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.quantization import gap
 
@@ -29,7 +31,9 @@ from hashzoo_plugins.quantization import gap
 class DSH(Loss):
     """Contrastive loss with a margin and an L1 pull to +-1 (Liu et al., CVPR 2016)."""
 
-    def __init__(self, setting: Setting, *, margin: float | None = None, alpha: float = 0.01) -> None:
+    def __init__(
+        self, setting: Setting, *, margin: float | None = None, alpha: Annotated[float, Log(1e-4, 1)] = 0.01
+    ) -> None:
         super().__init__()
         self.margin = 2.0 * setting.bits if margin is None else margin
         self.alpha = alpha

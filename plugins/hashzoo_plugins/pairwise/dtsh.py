@@ -20,10 +20,12 @@ Cite: wang2016dtsh
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.dpsh import quantization_weight
 from hashzoo_plugins.pairwise.triplets import triplets
@@ -39,7 +41,9 @@ def disorder(code: Tensor, query: Tensor, near: Tensor, far: Tensor, alpha: floa
 class DTSH(Loss):
     """Likelihood of triplets with a margin of K / 2, squared quantization error (Wang et al., ACCV 2016)."""
 
-    def __init__(self, setting: Setting, *, alpha: float | None = None, quantization: float = 100.0) -> None:
+    def __init__(
+        self, setting: Setting, *, alpha: float | None = None, quantization: Annotated[float, Log(0.1, 1000)] = 100.0
+    ) -> None:
         super().__init__()
         self.alpha = setting.bits / 2 if alpha is None else alpha
         self.weight = quantization_weight(quantization, setting)

@@ -24,10 +24,12 @@ Cite: cao2017hashnet
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 
 
@@ -43,7 +45,9 @@ def pair_weights(similar: Tensor, labels: Tensor, multilabel: bool) -> Tensor:
 class HashNet(Loss):
     """Balanced likelihood of pairs under a tanh of increasing slope (Cao et al., ICCV 2017)."""
 
-    def __init__(self, setting: Setting, *, alpha: float | None = None, growth: float = 50.0) -> None:
+    def __init__(
+        self, setting: Setting, *, alpha: float | None = None, growth: Annotated[float, Log(1, 500)] = 50.0
+    ) -> None:
         super().__init__()
         self.alpha = 10 / setting.bits if alpha is None else alpha
         self.growth, self.multilabel = growth, setting.multilabel

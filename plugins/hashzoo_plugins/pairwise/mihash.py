@@ -21,10 +21,12 @@ Cite: cakir2017mihash, cakir2019mihash
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 
 
@@ -61,7 +63,9 @@ def information(phi: Tensor, similar: Tensor, bins: int) -> Tensor:
 class MIHash(Loss):
     """Negative mutual information of distance and neighborhood (Cakir et al., ICCV 2017)."""
 
-    def __init__(self, setting: Setting, *, bins: int | None = None, slope: float = 1.0) -> None:
+    def __init__(
+        self, setting: Setting, *, bins: int | None = None, slope: Annotated[float, Log(0.1, 10)] = 1.0
+    ) -> None:
         super().__init__()
         self.bins = max(1, setting.bits // 2) if bins is None else bins
         if self.bins < 1:

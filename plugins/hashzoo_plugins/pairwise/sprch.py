@@ -28,11 +28,13 @@ Cite: lu2024sprch
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Choice, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.pairs import SMALL, cosines
 
@@ -43,7 +45,13 @@ NEVER = float("-inf")
 class SPRCH(Loss):
     """Contrast with codes and class prototypes, easy pairs weighted down (Lu et al., IEEE TMM 2024)."""
 
-    def __init__(self, setting: Setting, *, temperature: float = 0.3, paced: bool = True) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        temperature: Annotated[float, Log(0.05, 2)] = 0.3,
+        paced: Annotated[bool, Choice(True, False)] = True,
+    ) -> None:
         super().__init__()
         self.temperature, self.paced = temperature, paced
         self.prototypes = nn.Parameter(torch.empty(setting.classes, setting.bits))

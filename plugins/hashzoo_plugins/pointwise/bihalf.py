@@ -20,12 +20,12 @@ Cite: li2021bihalf
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.features import mismatch, read
 
@@ -62,7 +62,7 @@ def halves(z: Tensor, gamma: float) -> Tensor:
 class BiHalf(Loss):
     """Match cosines of balanced codes to those of features, without labels (Li & van Gemert, AAAI 2021)."""
 
-    def __init__(self, setting: Setting, *, gamma: float = 6.0, center: bool = True) -> None:
+    def __init__(self, setting: Setting, *, gamma: Annotated[float, Log(0.1, 100)] = 6.0, center: bool = True) -> None:
         super().__init__()
         self.gamma, self.center = gamma, center
 

@@ -36,13 +36,13 @@ Cite: moummad2025crovca
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Log, Loss, Output, Setting
 from hashzoo_plugins.pairwise.pairs import SMALL
 from hashzoo_plugins.pointwise.views import Views
 
@@ -121,12 +121,16 @@ class CrossView(Loss):
         }
 
 
-def unsupervised(setting: Setting, *, gamma: float = 0.1, eps: float = 0.05) -> CrossView:
+def unsupervised(
+    setting: Setting, *, gamma: Annotated[float, Log(1e-3, 10)] = 0.1, eps: Annotated[float, Log(5e-3, 0.5)] = 0.05
+) -> CrossView:
     """The bits of one view are the targets of the other, and codes spread out, no labels (Moummad et al., 2025)."""
     return CrossView(setting, False, gamma=gamma, eps=eps)
 
 
-def supervised(setting: Setting, *, gamma: float = 0.1, eps: float = 0.05) -> CrossView:
+def supervised(
+    setting: Setting, *, gamma: Annotated[float, Log(1e-3, 10)] = 0.1, eps: Annotated[float, Log(5e-3, 0.5)] = 0.05
+) -> CrossView:
     """The bits of class means are the targets of both views, and codes spread out (Moummad et al., 2025)."""
     return CrossView(setting, True, gamma=gamma, eps=eps)
 
@@ -141,8 +145,8 @@ class CroVCA(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        gamma: float = 0.1,
-        eps: float = 0.05,
+        gamma: Annotated[float, Log(1e-3, 10)] = 0.1,
+        eps: Annotated[float, Log(5e-3, 0.5)] = 0.05,
         size: Size = "small",
         flip: bool = True,
         crop: float = 0.4,
@@ -161,8 +165,8 @@ class CroVCASupervised(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        gamma: float = 0.1,
-        eps: float = 0.05,
+        gamma: Annotated[float, Log(1e-3, 10)] = 0.1,
+        eps: Annotated[float, Log(5e-3, 0.5)] = 0.05,
         size: Size = "small",
         flip: bool = True,
         crop: float = 0.4,

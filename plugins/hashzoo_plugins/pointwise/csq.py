@@ -24,12 +24,12 @@ Cite: yuan2020csq
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Choice, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pointwise.centers import random_rows, require_labels, vote
 from hashzoo_plugins.pointwise.mds import Kind, centers
 from hashzoo_plugins.quantization import gap, log_cosh
@@ -47,8 +47,8 @@ class CSQ(Loss):
         self,
         setting: Setting,
         *,
-        quantization: float = 0.05,
-        quantizer: Literal["squared", "log-cosh"] = "squared",
+        quantization: Annotated[float, Log(1e-4, 10)] = 0.05,
+        quantizer: Annotated[Literal["squared", "log-cosh"], Choice("squared", "log-cosh")] = "squared",
         center: Kind = "auto",
     ) -> None:
         super().__init__()

@@ -25,11 +25,13 @@ Cite: jang2022dhd
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, log_softmax, normalize
 
-from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Log, Loss, Output, Setting
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pointwise.centers import shares
 from hashzoo_plugins.pointwise.views import Views
@@ -63,10 +65,10 @@ class DHD(Loss):
         self,
         setting: Setting,
         *,
-        temperature: float = 0.2,
+        temperature: Annotated[float, Log(0.05, 1)] = 0.2,
         deviation: float = 0.5,
-        distillation: float = 0.1,
-        quantization: float = 0.1,
+        distillation: Annotated[float, Log(1e-3, 10)] = 0.1,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
     ) -> None:
         super().__init__()
         self.temperature, self.deviation = temperature, deviation
@@ -96,10 +98,10 @@ class DeepHashDistillation(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        temperature: float = 0.2,
+        temperature: Annotated[float, Log(0.05, 1)] = 0.2,
         deviation: float = 0.5,
-        distillation: float = 0.1,
-        quantization: float = 0.1,
+        distillation: Annotated[float, Log(1e-3, 10)] = 0.1,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
         weak: float = 0.5,
         strong: float = 1.0,
         flip: bool = True,

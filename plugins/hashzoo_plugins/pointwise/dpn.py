@@ -21,9 +21,11 @@ Cite: fan2020dpn
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pointwise.centers import random_rows, require_labels, vote
 from hashzoo_plugins.pointwise.mds import Kind, centers
 
@@ -44,7 +46,9 @@ class DPN(Loss):
     targets: Tensor
     ties: Tensor
 
-    def __init__(self, setting: Setting, *, margin: float = 1.0, targets: Kind = "random") -> None:
+    def __init__(
+        self, setting: Setting, *, margin: Annotated[float, Log(0.1, 10)] = 1.0, targets: Kind = "random"
+    ) -> None:
         super().__init__()
         self.margin = margin
         self.register_buffer("targets", centers(targets, setting.classes, setting.bits))

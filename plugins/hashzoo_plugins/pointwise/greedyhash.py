@@ -22,10 +22,12 @@ Cite: su2018greedyhash
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.features import mismatch, read
 from hashzoo_plugins.quantization import gap, straight_through
@@ -41,7 +43,7 @@ def cubic(code: Tensor) -> Tensor:
 class GreedyHash(Loss):
     """A classifier on the sign of the code, its gradient passed straight through (Su et al., NeurIPS 2018)."""
 
-    def __init__(self, setting: Setting, *, alpha: float = 0.1) -> None:
+    def __init__(self, setting: Setting, *, alpha: Annotated[float, Log(1e-3, 10)] = 0.1) -> None:
         super().__init__()
         self.alpha, self.multilabel = alpha, setting.multilabel
         self.classifier = nn.Linear(setting.bits, setting.classes)
@@ -56,7 +58,7 @@ class GreedyHash(Loss):
 class Unsupervised(Loss):
     """Match cosines of codes to those of features, without labels (Su et al., NeurIPS 2018)."""
 
-    def __init__(self, setting: Setting, *, alpha: float = 0.1, center: bool = True) -> None:
+    def __init__(self, setting: Setting, *, alpha: Annotated[float, Log(1e-3, 10)] = 0.1, center: bool = True) -> None:
         super().__init__()
         self.alpha, self.center = alpha, center
 

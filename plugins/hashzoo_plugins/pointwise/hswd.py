@@ -23,12 +23,12 @@ Cite: doan2022hswd
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from hashzoo import Batch, Loss, Output, Setting
+from hashzoo import Batch, Log, Loss, Output, Setting
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.centers import random_rows
 
@@ -60,7 +60,9 @@ def sorted_signs(target: Target, count: int, bits: int) -> Tensor:
 class HSWD(Loss):
     """The distance of the values of each bit to fair signs, sorted (Doan et al., CVPR 2022)."""
 
-    def __init__(self, setting: Setting, *, weight: float = 0.1, target: Target = "expected") -> None:
+    def __init__(
+        self, setting: Setting, *, weight: Annotated[float, Log(1e-3, 10)] = 0.1, target: Target = "expected"
+    ) -> None:
         super().__init__()
         self.weight, self.target = weight, target
 

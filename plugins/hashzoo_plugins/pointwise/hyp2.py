@@ -25,11 +25,13 @@ Cite: xu2022hyp2
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise.pairs import SMALL, cosines
 
 #: Distances of the best known linear codes by length and dimension, where they are below :func:`griesmer`.
@@ -65,7 +67,9 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
 class HyP2(Loss):
     """Class proxies with a margin, and a push between images without a common label (Xu et al., ACM MM 2022)."""
 
-    def __init__(self, setting: Setting, *, beta: float = 0.5, margin: float | None = None) -> None:
+    def __init__(
+        self, setting: Setting, *, beta: Annotated[float, Log(0.01, 10)] = 0.5, margin: float | None = None
+    ) -> None:
         super().__init__()
         self.beta = beta
         self.margin = threshold(setting.classes, setting.bits) if margin is None else margin

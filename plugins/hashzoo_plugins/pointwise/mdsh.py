@@ -29,13 +29,14 @@ Cite: wang2023mdsh
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, normalize, softplus
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Log, Loss, Output, Run, Setting, Split
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pairwise.pairs import SMALL
 from hashzoo_plugins.pointwise.mds import Kind, centers
@@ -66,8 +67,8 @@ class MDSHLoss(Loss):
         self,
         setting: Setting,
         *,
-        beta: float = 1.0,
-        quantization: float = 1e-4,
+        beta: Annotated[float, Log(0.01, 100)] = 1.0,
+        quantization: Annotated[float, Log(1e-6, 0.1)] = 1e-4,
         start: float = 0.09,
         centers: Kind = "mds",
     ) -> None:
@@ -110,8 +111,8 @@ class MDSH(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        beta: float = 1.0,
-        quantization: float = 1e-4,
+        beta: Annotated[float, Log(0.01, 100)] = 1.0,
+        quantization: Annotated[float, Log(1e-6, 0.1)] = 1e-4,
         start: float = 0.09,
         momentum: float = 0.9,
         centers: Kind = "mds",

@@ -32,12 +32,13 @@ Cite: yu2022nsh
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Integer, Log, Loss, Output, Setting
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.views import Views
 from hashzoo_plugins.quantization import gap
@@ -85,10 +86,10 @@ class NSH(Loss):
         self,
         setting: Setting,
         *,
-        positives: int = 2,
-        temperature: float = 0.3,
+        positives: Annotated[int, Integer(1, 8)] = 2,
+        temperature: Annotated[float, Log(0.05, 2)] = 0.3,
         tau: float = 0.0,
-        quantization: float = 1.0,
+        quantization: Annotated[float, Log(0.01, 100)] = 1.0,
     ) -> None:
         super().__init__()
         self.positives, self.temperature = positives, temperature
@@ -122,10 +123,10 @@ class NaturallySorted(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        positives: int = 2,
-        temperature: float = 0.3,
+        positives: Annotated[int, Integer(1, 8)] = 2,
+        temperature: Annotated[float, Log(0.05, 2)] = 0.3,
         tau: float = 0.0,
-        quantization: float = 1.0,
+        quantization: Annotated[float, Log(0.01, 100)] = 1.0,
         latent: int = 1024,
         flip: bool = True,
         crop: float = 0.2,

@@ -24,13 +24,13 @@ Cite: hoe2021orthohash
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, Uniform, deep
 from hashzoo_plugins.pairwise.pairs import SMALL
 from hashzoo_plugins.pointwise.centers import shares
 from hashzoo_plugins.pointwise.mds import Kind, centers
@@ -57,8 +57,8 @@ class OrthoHash(Loss):
         self,
         setting: Setting,
         *,
-        scale: float = 8.0,
-        margin: float = 0.2,
+        scale: Annotated[float, Log(1, 100)] = 8.0,
+        margin: Annotated[float, Uniform(0, 0.6)] = 0.2,
         codebook: Kind = "random",
         kind: Literal["cos", "arc"] = "cos",
     ) -> None:
@@ -73,7 +73,13 @@ class OrthoHash(Loss):
         return {"codeword": -(target * log_softmax(self.scale * found, 1)).sum(1).mean()}
 
 
-def arc(setting: Setting, *, scale: float = 8.0, margin: float = 0.2, codebook: Kind = "random") -> OrthoHash:
+def arc(
+    setting: Setting,
+    *,
+    scale: Annotated[float, Log(1, 100)] = 8.0,
+    margin: Annotated[float, Uniform(0, 0.6)] = 0.2,
+    codebook: Kind = "random",
+) -> OrthoHash:
     """Cross-entropy of angles with a fixed codebook, with a margin (OrthoArc of Hoe et al., NeurIPS 2021)."""
     return OrthoHash(setting, scale=scale, margin=margin, codebook=codebook, kind="arc")
 

@@ -29,13 +29,14 @@ Cite: ng2023sdc
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from hashzoo import Batch, Card, Loss, Output, Setting, deep, signs
+from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep, signs
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.features import read
 
@@ -56,7 +57,14 @@ def quantiles(count: int, shape: float) -> Tensor:
 class SDC(Loss):
     """Cosines of codes, in the order of those of features, with a beta distribution (Ng et al., BMVC 2023)."""
 
-    def __init__(self, setting: Setting, *, shape: float = 5.0, quantization: float = 1.0, floor: bool = True) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        *,
+        shape: Annotated[float, Log(0.5, 50)] = 5.0,
+        quantization: Annotated[float, Log(0.01, 100)] = 1.0,
+        floor: bool = True,
+    ) -> None:
         super().__init__()
         if shape <= 0:
             raise ValueError(f"sdc needs a beta distribution with shape > 0, not {shape}")

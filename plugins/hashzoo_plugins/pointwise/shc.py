@@ -28,12 +28,13 @@ Cite: chen2025shc
 from __future__ import annotations
 
 import copy
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from hashzoo import Backbone, Batch, Card, Deep, Loss, Output, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Deep, Log, Loss, Output, Run, Setting, Split, Uniform
 from hashzoo_plugins.heads.linear import Tanh
 from hashzoo_plugins.pointwise.centers import require_labels
 from hashzoo_plugins.pointwise.csq import CSQ
@@ -111,9 +112,9 @@ class SHC(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        share: float = 0.5,
-        mu: float = 0.625e-4,
-        quantization: float = 1e-4,
+        share: Annotated[float, Uniform(0.1, 0.9)] = 0.5,
+        mu: Annotated[float, Log(1e-6, 0.01)] = 0.625e-4,
+        quantization: Annotated[float, Log(1e-6, 0.1)] = 1e-4,
     ) -> None:
         if not 0 <= share < 1:
             raise ValueError(

@@ -22,9 +22,11 @@ Cite: shakir2024binary
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits
+from hashzoo import Backbone, Batch, Card, Choice, Codes, Method, Run, Setting, Split, bits
 from hashzoo_plugins.shallow import projection
 
 
@@ -33,7 +35,9 @@ class BQ(Method):
 
     card = Card("shallow", "none", paper="Shakir et al., Hugging Face 2024", year=2024)
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, center: bool = True) -> None:
+    def __init__(
+        self, setting: Setting, backbone: Backbone, *, center: Annotated[bool, Choice(True, False)] = True
+    ) -> None:
         super().__init__()
         projection.require_dimensions("bq", setting, backbone)
         self.backbone, self.bits, self.center = backbone, setting.bits, center

@@ -28,6 +28,8 @@ Cite: kulis2009bre
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import torch
 from numba import njit
@@ -35,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Choice, Codes, Integer, Method, Run, Setting, Split, signs
 from hashzoo_plugins.shallow import projection, similarity
 from hashzoo_plugins.shallow.labelled import sample
 
@@ -146,10 +148,10 @@ class BRE(Method):
         backbone: Backbone,
         *,
         points: int = 1000,
-        anchors: int = 20,
-        sweeps: int = 5,
+        anchors: Annotated[int, Integer(5, 100, log=True)] = 20,
+        sweeps: Annotated[int, Integer(1, 10)] = 5,
         supervised: bool = False,
-        halved: bool = False,
+        halved: Annotated[bool, Choice(False, True)] = False,
     ) -> None:
         super().__init__()
         if points < 2 or anchors < 1 or sweeps < 1:

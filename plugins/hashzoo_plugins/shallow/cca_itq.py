@@ -26,11 +26,13 @@ Cite: gong2011itq, gong2013itq
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Codes, Integer, Log, Method, Run, Setting, Split
 from hashzoo_plugins.shallow import projection, span
 from hashzoo_plugins.shallow.itq import rotations
 
@@ -57,7 +59,14 @@ class CCAITQ(Method):
 
     card = Card("shallow", "classes", paper="Gong & Lazebnik, CVPR 2011", year=2011)
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, ridge: float = 1e-4, iterations: int = 50) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        ridge: Annotated[float, Log(1e-6, 100)] = 1e-4,
+        iterations: Annotated[int, Integer(5, 200, log=True)] = 50,
+    ) -> None:
         super().__init__()
         projection.require_dimensions("cca-itq", setting, backbone)
         if ridge <= 0 or iterations < 1:

@@ -38,12 +38,12 @@ Cite: kang2016cosdish
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Codes, Integer, Log, Method, Run, Setting, Split, signs
 from hashzoo_plugins.shallow import labelled, projection, similarity, span
 from hashzoo_plugins.shallow.discrete import kept
 from hashzoo_plugins.shallow.ridge import cross, ridge
@@ -114,10 +114,10 @@ class COSDISH(Method):
         setting: Setting,
         backbone: Backbone,
         *,
-        rounds: int = 10,
-        alternations: int = 3,
+        rounds: Annotated[int, Integer(2, 40, log=True)] = 10,
+        alternations: Annotated[int, Integer(1, 10)] = 3,
         dissimilar: Literal["balanced", "opposite"] = "balanced",
-        weight: float = 1.0,
+        weight: Annotated[float, Log(1e-3, 1000)] = 1.0,
         drawn: int = 0,
     ) -> None:
         super().__init__()

@@ -35,12 +35,12 @@ Cite: shen2013imh
 from __future__ import annotations
 
 import warnings
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits
+from hashzoo import Backbone, Batch, Card, Codes, Integer, Method, Run, Setting, Split, bits
 from hashzoo_plugins.shallow import anchors, span
 
 PERPLEXITY, COMPONENTS, NEIGHBOURS, FLOOR = 10.0, 20, 20, 1e-3
@@ -131,8 +131,8 @@ class IMH(Method):
         setting: Setting,
         backbone: Backbone,
         *,
-        anchors: int = 400,
-        nearest: int = 5,
+        anchors: Annotated[int, Integer(50, 1000, log=True)] = 400,
+        nearest: Annotated[int, Integer(2, 20, log=True)] = 5,
         embedding: Literal["tsne", "laplacian"] = "tsne",
         iterations: int = 20,
     ) -> None:

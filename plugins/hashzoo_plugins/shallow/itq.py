@@ -20,10 +20,12 @@ Cite: gong2011itq, gong2013itq
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, signs
+from hashzoo import Backbone, Batch, Card, Codes, Integer, Method, Run, Setting, Split, signs
 from hashzoo_plugins.shallow import projection, span
 
 
@@ -48,7 +50,9 @@ class ITQ(Method):
 
     card = Card("shallow", "none", paper="Gong & Lazebnik, CVPR 2011", year=2011)
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, iterations: int = 50) -> None:
+    def __init__(
+        self, setting: Setting, backbone: Backbone, *, iterations: Annotated[int, Integer(5, 200, log=True)] = 50
+    ) -> None:
         super().__init__()
         projection.require_dimensions("itq", setting, backbone)
         if iterations < 1:

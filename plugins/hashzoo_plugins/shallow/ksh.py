@@ -29,13 +29,14 @@ Cite: liu2012ksh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits, signs
+from hashzoo import Backbone, Batch, Card, Codes, Integer, Method, Run, Setting, Split, bits, signs
 from hashzoo_plugins.shallow import anchors, labelled, similarity
 
 GAIN = 0.01  # the descent ends when a step lowers the smooth objective by less than this times l
@@ -103,7 +104,13 @@ class KSH(Method):
     card = Card("shallow", "pairs", paper="Liu et al., CVPR 2012", year=2012)
 
     def __init__(
-        self, setting: Setting, backbone: Backbone, *, anchors: int = 300, sample: int = 2000, iterations: int = 500
+        self,
+        setting: Setting,
+        backbone: Backbone,
+        *,
+        anchors: Annotated[int, Integer(50, 1000, log=True)] = 300,
+        sample: int = 2000,
+        iterations: Annotated[int, Integer(100, 1000, log=True)] = 500,
     ) -> None:
         super().__init__()
         if anchors < 1 or sample < 2 or iterations < 1:

@@ -16,9 +16,11 @@ Cite: charikar2002similarity
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Choice, Codes, Method, Run, Setting, Split
 from hashzoo_plugins.shallow import projection
 
 
@@ -27,7 +29,9 @@ class LSH(Method):
 
     card = Card("shallow", "none", paper="Charikar, STOC 2002", year=2002)
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, center: bool = True) -> None:
+    def __init__(
+        self, setting: Setting, backbone: Backbone, *, center: Annotated[bool, Choice(True, False)] = True
+    ) -> None:
         super().__init__()
         self.backbone, self.bits, self.center = backbone, setting.bits, center
         self.register_buffer("mean", torch.zeros(backbone.dim))

@@ -33,10 +33,12 @@ Cite: wang2010s3plh
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Codes, Log, Method, Run, Setting, Split
 from hashzoo_plugins.shallow import projection, similarity, span
 from hashzoo_plugins.shallow.labelled import sample
 
@@ -61,7 +63,9 @@ class S3PLH(Method):
 
     card = Card("shallow", "pairs", paper="Wang et al., ICML 2010", year=2010)
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, labelled: int = 1000, eta: float = 0.2) -> None:
+    def __init__(
+        self, setting: Setting, backbone: Backbone, *, labelled: int = 1000, eta: Annotated[float, Log(0.01, 10)] = 0.2
+    ) -> None:
         super().__init__()
         if labelled < 2:
             raise ValueError(f"s3plh learns from pairs: labelled must be at least 2, not {labelled}")

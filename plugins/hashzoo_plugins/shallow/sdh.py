@@ -26,11 +26,13 @@ Cite: shen2015sdh
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split, bits, signs
+from hashzoo import Backbone, Batch, Card, Codes, Integer, Log, Method, Run, Setting, Split, bits, signs
 from hashzoo_plugins.shallow import anchors
 from hashzoo_plugins.shallow.discrete import descent
 from hashzoo_plugins.shallow.ridge import factor, ridge, solve
@@ -51,11 +53,11 @@ class SDH(Method):
         setting: Setting,
         backbone: Backbone,
         *,
-        anchors: int = 1000,
-        width: float = 0.4,
+        anchors: Annotated[int, Integer(50, 2000, log=True)] = 1000,
+        width: Annotated[float, Log(0.05, 4)] = 0.4,
         weight: float = 1.0,
         rho: float = 1e-2,
-        nu: float = 1e-5,
+        nu: Annotated[float, Log(1e-7, 0.1)] = 1e-5,
         iterations: int = 5,
         sweeps: int = 10,
     ) -> None:

@@ -29,10 +29,12 @@ Cite: wang2010ssh, wang2012ssh
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from hashzoo import Backbone, Batch, Card, Codes, Method, Run, Setting, Split
+from hashzoo import Backbone, Batch, Card, Codes, Log, Method, Run, Setting, Split
 from hashzoo_plugins.shallow import projection, similarity, span
 from hashzoo_plugins.shallow.labelled import sample
 
@@ -47,7 +49,9 @@ class SSH(Method):
 
     card = Card("shallow", "pairs", paper="Wang et al., CVPR 2010", year=2010)
 
-    def __init__(self, setting: Setting, backbone: Backbone, *, labelled: int = 1000, eta: float = 1.0) -> None:
+    def __init__(
+        self, setting: Setting, backbone: Backbone, *, labelled: int = 1000, eta: Annotated[float, Log(0.01, 100)] = 1.0
+    ) -> None:
         super().__init__()
         projection.require_dimensions("ssh", setting, backbone)
         if labelled < 2:

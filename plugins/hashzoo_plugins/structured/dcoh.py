@@ -28,7 +28,7 @@ Cite: song2020conet
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ from hashzoo import (
     Deep,
     Features,
     Head,
+    Log,
     Loss,
     Operation,
     Output,
@@ -204,8 +205,8 @@ class MultiLevel(Loss):
         setting: Setting,
         *,
         margin: float | None = None,
-        semantic: float = 1.0,
-        quantization: float = 0.1,
+        semantic: Annotated[float, Log(0.01, 100)] = 1.0,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
         similarity: Literal["jaccard", "count"] = "jaccard",
     ) -> None:
         super().__init__()
@@ -241,9 +242,9 @@ class DCOH(Deep):
         *,
         hidden: int | None = None,
         margin: float | None = None,
-        semantic: float = 1.0,
-        adversarial: float = 0.1,
-        quantization: float = 0.1,
+        semantic: Annotated[float, Log(0.01, 100)] = 1.0,
+        adversarial: Annotated[float, Log(1e-3, 10)] = 0.1,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
         similarity: Literal["jaccard", "count"] = "jaccard",
         anchors: int = 32,
         warmup: float = 0.1,

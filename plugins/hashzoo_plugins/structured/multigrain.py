@@ -39,7 +39,7 @@ are fine-tuned were not compared.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +55,14 @@ from hashzoo import (
     Hamming,
     Head,
     Index,
+    Log,
     Loss,
     Output,
     Run,
     Scan,
     Setting,
     Split,
+    Uniform,
     bits,
 )
 from hashzoo_plugins.pairwise.pairs import contrastive, require, upper
@@ -218,8 +220,8 @@ class MultiGrainHashing(Deep):
         margin: float | None = None,
         reduction: Literal["mean", "sum"] = "mean",
         quantization: float = 0.0,
-        warmup: float = 0.2,
-        tune: float = 0.1,
+        warmup: Annotated[float, Uniform(0, 0.5)] = 0.2,
+        tune: Annotated[float, Log(0.01, 1)] = 0.1,
         sampler: Literal["balanced", "uniform"] = "balanced",
     ) -> None:
         if not 0 <= warmup <= 1:

@@ -15,13 +15,13 @@ Cipolla, CVPR 2018) or ``dwa`` (Liu, Johns & Davison, CVPR 2019; temperature 2).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from hashzoo import Backbone, Batch, Card, Features, Head, Loss, Output, Setting, deep
+from hashzoo import Backbone, Batch, Card, Features, Head, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.structured import maps
 
 LOCAL = 16  # channels of the local branch
@@ -84,9 +84,9 @@ class SFDH(Loss):
         setting: Setting,
         *,
         similarity: float = 1.0,
-        quantization: float = 0.1,
-        classification: float = 0.5,
-        center: float = 0.01,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
+        classification: Annotated[float, Log(0.01, 10)] = 0.5,
+        center: Annotated[float, Log(1e-4, 1)] = 0.01,
         weighting: Literal["fixed", "uncertainty", "dwa"] = "fixed",
         dissimilar_target: float = 0.0,
         diagonal: bool = True,

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 from torch.nn.functional import softmax
 
-from hashzoo import Backbone, Batch, Card, Codes, Deep, Distance, Hamming, Index, Operation, Scan, Setting, bits
+from hashzoo import Backbone, Batch, Card, Codes, Deep, Distance, Hamming, Index, Log, Operation, Scan, Setting, bits
 from hashzoo_plugins.heads.linear import NormTanh
 from hashzoo_plugins.pointwise.dhd import DHD, proxy_scores
 from hashzoo_plugins.pointwise.views import Views
@@ -65,10 +65,10 @@ class SwinDualStream(Deep):
         backbone: Backbone,
         *,
         norm: Literal["batch", "layer"] = "batch",
-        temperature: float = 0.2,
+        temperature: Annotated[float, Log(0.05, 1)] = 0.2,
         deviation: float = 0.5,
-        distillation: float = 0.1,
-        quantization: float = 0.1,
+        distillation: Annotated[float, Log(1e-3, 10)] = 0.1,
+        quantization: Annotated[float, Log(1e-3, 10)] = 0.1,
         weak: float = 0.5,
         strong: float = 1.0,
         flip: bool = True,

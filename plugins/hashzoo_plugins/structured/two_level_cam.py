@@ -20,7 +20,7 @@ Cite: song2017hierarchical
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from hashzoo import (
     Hamming,
     Head,
     Index,
+    Log,
     Loss,
     Operation,
     Output,
@@ -141,7 +142,12 @@ class TwoLevelLoss(Loss):
     """
 
     def __init__(
-        self, setting: Setting, *, quantization: float = 0.01, classification: float = 0.0, local_bits: int = 256
+        self,
+        setting: Setting,
+        *,
+        quantization: Annotated[float, Log(1e-4, 1)] = 0.01,
+        classification: float = 0.0,
+        local_bits: int = 256,
     ) -> None:
         super().__init__()
         self.quantization, self.classification, self.multilabel = quantization, classification, setting.multilabel
@@ -189,7 +195,7 @@ class TwoLevelCAM(Deep):
         region: Literal["largest", "full"] = "largest",
         theta: Literal["mean", "max"] = "mean",
         connectivity: Literal[4, 8] = 8,
-        quantization: float = 0.01,
+        quantization: Annotated[float, Log(1e-4, 1)] = 0.01,
         classification: float = 1.0,
     ) -> None:
         """``selected`` is the paper's L, the number of local bits that count (default half); ``depth`` its top K."""
