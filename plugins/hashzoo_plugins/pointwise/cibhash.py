@@ -85,7 +85,7 @@ class CIBHash(Deep):
         paper="Qiu et al., IJCAI 2021",
         year=2021,
         views=True,
-        collapses="at a rate of 1e-2, ten times that of the paper, all small images of the check get one code of 16 bits",
+        collapses="at a rate of 1e-2, ten times the paper's, all small images of the check get one code of 16 bits",
     )
 
     def __init__(
