@@ -19,13 +19,11 @@ Cite: qiu2021cibhash
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Log, Loss, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Setting
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.views import Views
 from hashzoo_plugins.quantization import straight_through
@@ -87,7 +85,7 @@ class CIBHash(Deep):
         paper="Qiu et al., IJCAI 2021",
         year=2021,
         views=True,
-        collapses="at a rate of 1e-2, ten times that of the paper, the images of the check get one code of 16 bits",
+        collapses="at a rate of 1e-2, ten times the paper's, all small images of the check get one code of 16 bits",
     )
 
     def __init__(
@@ -95,8 +93,8 @@ class CIBHash(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        temperature: Annotated[float, Log(0.05, 2)] = 0.3,
-        beta: Annotated[float, Log(1e-5, 0.1)] = 0.001,
+        temperature: float = 0.3,
+        beta: float = 0.001,
         hidden: int = 1024,
         flip: bool = True,
         crop: float = 0.5,
