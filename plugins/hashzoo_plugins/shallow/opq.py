@@ -55,6 +55,20 @@ def allocated(x: Tensor, places: Tensor) -> Tensor:
     return rotation
 
 
+def means(parts: Tensor, code: Tensor, words: Tensor) -> Tensor:
+    """(M, 256, w) the mean of the rows of parts (M, n, w) that name a centroid; a centroid without rows stays.
+
+    >>> means(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[1], [1]]), torch.zeros(1, 3, 1))[0].T
+    tensor([[0., 2., 0.]])
+    """
+    found = words.clone()
+    for m, part in enumerate(parts):
+        counts = torch.bincount(code[:, m], minlength=words.shape[1])[:, None]
+        sums = torch.zeros_like(words[m]).index_add_(0, code[:, m], part)
+        found[m] = torch.where(counts > 0, sums / counts.clamp(min=1), words[m])
+    return found
+
+
 class OPQ(Method):
     """Product quantization of features after a learned rotation (Ge et al., TPAMI 2014)."""
 
@@ -89,11 +103,12 @@ class OPQ(Method):
         order = torch.randperm(len(x), generator=run.generator).to(x.device)
         few = x[order[: self.train_images]]
         rotation = allocated(few, self.places)
-        words: Tensor | None = None
+        words = pq.centroids(pq.parted(few @ rotation, self.places), 1, run.generator)
         for _ in range(self.iterations):
             parts = pq.parted(few @ rotation, self.places)
-            words = pq.centroids(parts, 1, run.generator, words)
-            near = pq.joined(pq.words_of(pq.nearest(parts, words), words), self.places)  # (n, D)
+            code = pq.nearest(parts, words)
+            words = means(parts, code, words)
+            near = pq.joined(pq.words_of(code, words), self.places)  # (n, D)
             run.log({"quantization": float((few @ rotation - near).square().sum(1).mean())})
             u, _, vh = torch.linalg.svd(few.double().T @ near.double())
             rotation = (u @ vh).to(x)
