@@ -19,11 +19,13 @@ Cite: qiu2021cibhash
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Loss, Output, Setting
+from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Log, Loss, Output, Setting
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pointwise.views import Views
 from hashzoo_plugins.quantization import straight_through
@@ -93,8 +95,8 @@ class CIBHash(Deep):
         setting: Setting,
         backbone: Backbone,
         *,
-        temperature: float = 0.3,
-        beta: float = 0.001,
+        temperature: Annotated[float, Log(0.05, 2)] = 0.3,
+        beta: Annotated[float, Log(1e-5, 0.1)] = 0.001,
         hidden: int = 1024,
         flip: bool = True,
         crop: float = 0.5,
