@@ -185,7 +185,7 @@ class ImageIndex:
         return self._stored.codes(row, row + 1)
 
     def by(self, weights: Mapping[str, float]) -> ImageIndex:
-        """The same images, ranked by other codes that the method stores, such as those of ``multigrain.grain_bits``.
+        """The same images, ranked by other codes that the method stores, such as those of grains.
 
         Args:
             weights: Weight of each code, by name. With one code, distances are numbers of differing bits; with several,
