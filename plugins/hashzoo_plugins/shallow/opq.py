@@ -13,7 +13,8 @@ parts, largest first, each to the part with the least product of variances that 
 rotation. ``iterations`` steps use at most ``train`` training images; the centroids are then learned anew as for ``pq``.
 The features are not centered, which changes neither distances nor codes. Bits are a multiple of 8.
 
-Measured: see ``pq``, with which it shares all but the rotation.
+Measured: on 300 of 5,000 sentence embeddings (384 features), recall@10 is .449 and .559 at 64 and 128 bits, for ``pq``
+.415 and .525.
 
 Public code: the authors' code and faiss keep the centroids of the last rotation but one or learn them anew; the codes
 must be those of the stored rotation.

@@ -4,7 +4,7 @@ The features are split into parts, and a code names the nearest of 256 centroids
 compared with the centroids: the asymmetric distance.
 
     f = (f^1, ..., f^M),  M = K / 8
-    c^m_1, ..., c^m_256: the k-means centroids of part m of the training features
+    c^m_1, ..., c^m_256: k-means centroids of part m of the training set
     code^m = argmin over i of |f^m - c^m_i|,  8 bits each
     |q - f|^2 is estimated by sum over m of |q^m - c^m_code|^2
 

@@ -6,7 +6,8 @@ for ``rabitq``.
 
     v = R' (f - mean)  (d,),  o = v / |v|,  R a random rotation
     grid: y in {-(2^B - 1) / 2, ..., -1/2, 1/2, ..., (2^B - 1) / 2}^d
-    y maximizes <y, o> / |y|; for a scale t, y = sgn(o) (floor(t |o|) + 1/2) within the grid
+    y maximizes <y, o> / |y|;
+        for a scale t, y = sgn(o) (floor(t |o|) + 1/2) within the grid
     stored: y with B bits a coordinate, |v| and s = <y, o>,  d = K / B
     <o, q> is estimated by <y, q> / s
 

@@ -7,7 +7,8 @@ nearest level of the best quantizer of a Gaussian variable.
     v = R' (f - mean)  (d,),  o = v / |v|,  R a random rotation
     levels l_1 < ... < l_(2^b) of Lloyd and Max for N(0, 1)
     code_k = argmin over i of |sqrt d o_k - l_i|,  b bits each, d = K / b
-    stored: code and |v|;  v is read as |v| / sqrt d (l_code_1, ..., l_code_d)
+    stored: code and |v|
+    v is read as |v| / sqrt d (l_code_1, ..., l_code_d)
 
 Resolved: this is the variant of least squared error; that for inner products adds the signs of projections of the
 remainder. The paper stores all D features with b bits; here K is given, and b (``coordinate_bits``) is by default one
