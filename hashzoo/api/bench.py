@@ -202,6 +202,8 @@ def prepare(request: Request, observer: Observer | None = None) -> Plan:
     require_feasible(jobs, request.named)
     request.require_same_backbone(store.peek_all(request.folder), [job.identity for job in jobs])
     if (path := request.options.get("tuned")) is not None:
+        if request.options.get("nested"):
+            raise UsageError("--tuned has settings for each code length; leave out --nested")
         jobs, notes = with_tuned(jobs, tuned.read(expand_user(Path(path))))
         for note in notes:
             (observer or Silent()).note(note)

@@ -112,6 +112,8 @@ class StudyRequest:
         own = {name: asked.pop(name) for name in TuneOptions.__annotations__ if name in asked and name not in _SHARED}
         if "tuned" in asked or "metrics" in asked:
             raise UsageError("a study has no tuned settings and one metric; leave out tuned, and give metric")
+        if asked.get("nested"):
+            raise UsageError("a study tunes each code length by itself; leave out nested")
         self.metric: str = own.get("metric", "map@all")
         self.trials: int = own.get("trials", 20)
         self.sampler: str = own.get("sampler", "sobol")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,8 @@ from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.job import Job
 from hashzoo.data.held_out import HeldOut
 from hashzoo.errors import UsageError
-from hashzoo.factory import options
+from hashzoo.factory import FactoryInfo, options
+from hashzoo.method import Deep
 from hashzoo.registry.zoo import Entry
 from hashzoo.results.tuned import TRAIN, Point, Tuned, vary_identity
 from hashzoo.space import Log, Space, Uniform
@@ -60,9 +62,22 @@ def search_of(entry: Entry, budget: Budget) -> Search:
     if len(own) > OWN:
         raise UsageError(f"{entry.name} declares {len(own)} ranges; at most {OWN} can be searched")
     shared = shared_spaces(budget) if entry.card.kind == "deep" else {}
+    if not _drops_features(entry):
+        shared.pop(f"{TRAIN}dropout", None)
     columns = {name: SHARED.index(name.removeprefix(TRAIN)) for name in shared}
     columns |= {name: len(SHARED) + place for place, name in enumerate(own)}
     return Search({**shared, **own}, columns)
+
+
+def _drops_features(entry: Entry) -> bool:
+    """Whether the training of a method is known to read features by a head, which ``[train] dropout`` requires.
+
+    A loop of its own may not, and all of its trials with dropout would fail.
+    """
+    method = FactoryInfo(entry.factory).function
+    if FactoryInfo(entry.factory).composition is not None:
+        return True
+    return inspect.isclass(method) and issubclass(method, Deep) and method.fit is Deep.fit
 
 
 def shared_spaces(budget: Budget) -> dict[str, Space]:

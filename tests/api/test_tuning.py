@@ -174,6 +174,7 @@ def test_the_file_is_plain_toml_with_every_trial(study):
         ({"trials": 0}, "needs 1 trial or more"),
         ({"validation": 1.5}, "must be above 0 and below 1"),
         ({"prune": True}, "--sampler tpe or gp"),
+        ({"nested": True}, "leave out nested"),
         ({"trails": 3}, "did you mean 'trials'"),
         ({"metric": "map@al"}, "map@al"),
     ],

@@ -93,6 +93,12 @@ def test_a_frozen_backbone_has_no_rate_of_its_own():
     assert search_of(ZOO.method("itq"), Budget()).spaces.keys() == {"iterations"}
 
 
+def test_dropout_is_searched_where_training_is_known_to_read_features_by_a_head():
+    frozen = Budget(backbone="frozen")
+    found = {name: "train.dropout" in search_of(ZOO.method(name), frozen).spaces for name in ("csq", "dhd", "adsh")}
+    assert found == {"csq": True, "dhd": True, "adsh": False}
+
+
 def test_the_listing_of_ranges_has_those_of_methods_and_of_the_budget():
     found = listing.spaces("methods", ZOO, ["dhn", "itq"])
     assert {
