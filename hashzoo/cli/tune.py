@@ -62,7 +62,7 @@ def tune(benchmark: str, as_json: bool, dry_run: bool, **asked: Any) -> None:
     if dry_run:
         return _plan(request, screen, as_json)
     study = request.run(screen)
-    _show(study, as_json)
+    _show(study, benchmark, as_json)
     for failed in study.failed:
         reason = failed.trials[0].status if failed.trials else "failed"
         click.echo(f"{failed.method} {failed.bits} bits on {failed.dataset}: every trial failed ({reason})", err=True)
@@ -70,7 +70,7 @@ def tune(benchmark: str, as_json: bool, dry_run: bool, **asked: Any) -> None:
         sys.exit(1)
 
 
-def _show(study: Study, as_json: bool) -> None:
+def _show(study: Study, benchmark: str, as_json: bool) -> None:
     """Print the tables of a study and its file."""
     from hashzoo.results import study_tables
 
@@ -83,7 +83,7 @@ def _show(study: Study, as_json: bool) -> None:
         lambda: study_tables.tables(tuned, rows),
         lambda: study_tables.records(rows),
     )
-    click.echo(f"{study.file}  (hashzoo bench {tuned.benchmark} --tuned {study.file})", err=as_json)
+    click.echo(f"{study.file}  (hashzoo bench {benchmark} --tuned {study.file})", err=as_json)
 
 
 def _plan(request: StudyRequest, observer: Observer, as_json: bool) -> None:
