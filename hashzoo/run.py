@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from hashzoo.backbone import Backbone
 from hashzoo.data.transforms import Workers, augmentation, load_views
 from hashzoo.data.vectors import Vectors
+from hashzoo.training.averaging import WeightAverage
 from hashzoo.training.budget import Budget, Schedule, rate
 from hashzoo.training.curve import Curve, flatten
 from hashzoo.training.distributed import ProcessGroup
@@ -72,6 +74,7 @@ class Run:
         self.progress = 0.0
         self.epochs = 0
         self.after_epoch: Callable[[], None] | None = None
+        self.average: WeightAverage | None = None
         self.companion: Stateful | None = None  # saved in checkpoints with the method
         self.stopped = False  # set after an epoch to end this call of batches
         self.phase_start = 0  # the value of epochs when this call of batches began
@@ -81,7 +84,7 @@ class Run:
         self.scaler = LossScaler(self.device, train.precision == "fp16")
         self._logged: dict[str, Any] = {}
         self._to = to or Input()
-        self._workers = Workers(workers)
+        self._workers = Workers(workers, pinned=self.device.type == "cuda")
         self.report: Report = lambda progress, values: None
         self._schedule: Schedule = train.schedule
         self._warm = 1.0
@@ -231,7 +234,8 @@ class Run:
         self._finite.verify()
         recorded = self.curve.end_epoch()
         if self.after_epoch:
-            self.after_epoch()
+            with self.average.applied() if self.average else nullcontext():
+                self.after_epoch()
         values = self.logged
         if recorded:
             values |= {**flatten(self.curve.epochs[-1]), "epoch": float(len(self.curve.epochs))}
@@ -304,6 +308,8 @@ class Run:
         if self.train.clip is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.train.clip)
         self.scaler.step(optimizer)
+        if self.average is not None:
+            self.average.update()
         self._logged |= detached
         self.curve.add("loss", detached)
 
@@ -328,12 +334,8 @@ class Run:
             with torch.no_grad():
                 found = Features(torch.cat([backbone(batch.images).pooled for batch in self.blank(split)]))
             backbone.train(training)
-            self._features[key] = (
-                version,
-                backbone,
-                split,
-                found,
-            )  # both are referenced, so that their ids are not reused
+            # both are referenced, so that their ids are not reused
+            self._features[key] = version, backbone, split, found
         return self._features[key][-1]
 
     def prepared(self, split: Split, rows: NDArray[np.int64], seeds: NDArray[np.int64], view: View | None) -> Tensor:
@@ -380,7 +382,10 @@ class Run:
 
     def _batch(self, split: Split, rows: Tensor, ready: tuple[Any, ...], ends_epoch: bool = False) -> Batch:
         return Batch(
-            views=tuple(view.to(self.device) for view in ready),
+            views=tuple(
+                view.to(self.device, non_blocking=True) if isinstance(view, Tensor) else view.to(self.device)
+                for view in ready
+            ),
             labels=split.labels[rows].to(self.device),
             ids=split.ids[rows].to(self.device),
             progress=self.progress,

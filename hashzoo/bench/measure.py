@@ -53,6 +53,7 @@ from hashzoo.results import provenance
 from hashzoo.results.cell import Cell
 from hashzoo.results.warnings import CLASSES, COMMONEST, DISTINCT, MARGIN, chance_facts
 from hashzoo.run import Run
+from hashzoo.training.averaging import WeightAverage
 from hashzoo.training.budget import Budget
 from hashzoo.training.checkpoints import Checkpoints
 from hashzoo.training.cpu_fallback import cpu_fallback
@@ -188,6 +189,8 @@ def _set_up(job: Job, report: Report | None, checkpoints: Checkpoints | None, gr
             side = to.size or shape[1]
             image = torch.zeros(1, to.channels or shape[0], side, side if to.size else shape[2])
             freeze_stages(backbone, int(budget.freeze.partition(":")[2]), image)
+        if budget.compile and budget.backbone == "full":  # cached features must not depend on it
+            backbone.compile()
         backbone = run.place(backbone)
         backbone = backbone if budget.backbone == "full" else FrozenBackbone(backbone, budget.maps)
     setup = Setup(job, budget, entry, data, shape, inspection, backbone, weights, run, freezer, zoo)
@@ -224,10 +227,13 @@ def _fit(setup: Setup, checkpoints: Checkpoints | None, group: ProcessGroup) -> 
     if shared and shared.restore_finished(run, method):
         keep_prefix(method, identity.bits)
         return Fitted(method, best, shared.seconds)
+    run.average = WeightAverage(method, setup.budget.ema) if setup.budget.ema else None
     started = time.perf_counter()
     method.train()
     with group.sync_batch_norm():
         method.fit(data.train, run)
+    if run.average is not None:
+        run.average.load()
     group.finish(method)
     if quantization:
         quantization.require_use()

@@ -18,13 +18,19 @@ from hashzoo.types import Batch, Output, Setting
 
 
 def own_budget(budget: Budget, entry: Entry) -> Budget:
-    """The budget of a method: without ``quantization`` if it has no loss of codes, or ``dropout`` if it is shallow."""
+    """The budget of a method, without what it cannot take.
+
+    That is ``quantization`` without a loss of codes, ``dropout`` of shallow methods, and ``ema`` without the training
+    loop of :class:`Deep`: a loop can keep state that belongs to the weights of the last step.
+    """
     function = FactoryInfo(entry.factory).function
     if entry.card.kind != "deep":
-        return budget.model_copy(update={"quantization": "", "dropout": 0.0})
-    if not (inspect.isclass(function) and not issubclass(function, Deep)):
+        return budget.model_copy(update={"quantization": "", "dropout": 0.0, "ema": 0.0})
+    if not inspect.isclass(function):
         return budget
-    return budget.model_copy(update={"quantization": ""})
+    if not issubclass(function, Deep):
+        return budget.model_copy(update={"quantization": "", "ema": 0.0})
+    return budget if function.fit is Deep.fit else budget.model_copy(update={"ema": 0.0})
 
 
 def record_quantization(budget: Budget, zoo: Zoo) -> Budget:

@@ -142,12 +142,13 @@ class Workers:
 
     Args:
         count: Processes for each split; 0 reads images in this process.
+        pinned: Whether batches are in page-locked memory, which a GPU copies while it computes.
     """
 
     KEPT = 3  # the training set with its augmentation; with validation, also without, and the validation images
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, pinned: bool = False) -> None:
+        self.count, self.pinned = count, pinned
         self._pools: dict[tuple[int, ...], _Pool] = {}
 
     def load(self, dataset: PreparedImages, batches: Iterator[list[tuple[int, int]]]) -> Iterator[tuple[Tensor, ...]]:
@@ -155,7 +156,7 @@ class Workers:
         key = (id(dataset.images), *map(id, dataset.views))
         pool = self._pools.pop(key, None)
         if pool is None or pool.running:  # two passes at a time have processes each
-            pool = _Pool(dataset, self.count)
+            pool = _Pool(dataset, self.count, self.pinned)
         self._pools[key] = pool
         while len(self._pools) > self.KEPT:
             del self._pools[next(iter(self._pools))]
@@ -174,8 +175,8 @@ class _Pass:
 class _Pool:
     """The processes of one split and its views. It keeps the split, so that its id is not reused."""
 
-    def __init__(self, dataset: PreparedImages, count: int) -> None:
-        self.dataset, self.count = dataset, count
+    def __init__(self, dataset: PreparedImages, count: int, pinned: bool) -> None:
+        self.dataset, self.count, self.pinned = dataset, count, pinned
         self.running = False
         self._pass = _Pass()  # not this object: without a cycle of references, the processes end with the last one
         self._loader: DataLoader[Any] | None = None
@@ -195,6 +196,7 @@ class _Pool:
                 num_workers=self.count,
                 collate_fn=stack,
                 persistent_workers=True,
+                pin_memory=self.pinned and stack is stack_views,
             )
         self.running = True
         for batch in self._loader:

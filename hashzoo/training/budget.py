@@ -38,6 +38,8 @@ class Budget(BaseModel):
         augment: Augmentation of training images: ``"none"``, ``"flip"``, ``"shift"`` or ``"crop-flip"``.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` to run the backbone in mixed precision; with ``"fp16"`` the
             loss is scaled.
+        compile: Whether ``torch.compile`` compiles a backbone that is trained; the first steps take longer, and last
+            digits can change.
         threads: CPU threads. Part of the budget because the order of a sum can change its last digit.
         draws: With a frozen backbone, the number of random draws of each view whose features are stored and reused
             (at most 64); 0 computes the features of every view anew.
@@ -48,6 +50,8 @@ class Budget(BaseModel):
         quantization: Name of a loss such as ``"hswd"`` whose terms are added to those of every deep method. Empty for
             none.
         quantization_weight: Weight of that loss.
+        ema: Decay of the moving average of the weights, which is scored in place of those of the last step; 0 for none.
+            Methods with their own training loop have none.
         dropout: Probability with which each feature is set to 0 in training before the head reads it, stored features
             too; methods without training by gradient ignore it.
         nested: ``"conflict"`` or ``"equal"``: one training serves all code lengths of a benchmark, and the shorter
@@ -77,6 +81,7 @@ class Budget(BaseModel):
     clip: float | None = Field(None, gt=0)
     augment: Literal["none", "flip", "shift", "crop-flip"] = "none"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
     threads: int = Field(1, ge=1)
     draws: int = Field(0, ge=0, le=MAX_DRAWS)
     select: str = ""
@@ -84,6 +89,7 @@ class Budget(BaseModel):
     quantization: str = ""
     quantization_weight: float = Field(0.1, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
+    ema: float = Field(0.0, ge=0, lt=1)
     nested: str = Field("", pattern=r"^((conflict|equal)(:\d+(/\d+)+)?)?$")  # with the lengths in keys of cells
     nested_distillation: float = Field(0.1, ge=0)
 
@@ -106,7 +112,7 @@ class Budget(BaseModel):
     def recorded(self) -> dict[str, Any]:
         """The values that a cell's key contains. Fields added later are omitted if unused, which preserves old keys."""
         later: dict[str, Any] = {"draws": 0, "select": "", "warmup": 0.0, "patience": 0, "accumulate": 1, "freeze": ""}
-        later |= {"quantization": "", "nested": "", "dropout": 0.0}
+        later |= {"quantization": "", "nested": "", "dropout": 0.0, "ema": 0.0, "compile": False}
         if not self.nested:
             later["nested_distillation"] = self.nested_distillation
         if not self.quantization:

@@ -18,6 +18,7 @@ from hashzoo._version import __version__
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.storage.files import replace_bytes
 from hashzoo.storage.tensors import read_tensors, tensor_bytes
+from hashzoo.training.averaging import WeightAverage
 from hashzoo.training.curve import Curve
 from hashzoo.training.scaling import LossScaler
 
@@ -43,6 +44,7 @@ class TrainingRun(Protocol):
     generator: torch.Generator
     device: torch.device
     companion: Stateful | None
+    average: WeightAverage | None
     scaler: LossScaler
     curve: Curve
 
@@ -154,6 +156,8 @@ def capture_state(run: TrainingRun, method: nn.Module) -> tuple[dict[str, Tensor
         tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
     if run.companion is not None:
         tensors |= {f"beside.{name}": value for name, value in run.companion.state().items()}
+    if run.average is not None:
+        tensors |= {f"average.{name}": value for name, value in run.average.state().items()}
     return tensors, {
         "epochs": run.epochs,
         "curve": run.curve.epochs,
@@ -189,6 +193,8 @@ def restore_state(run: TrainingRun, method: nn.Module, tensors: dict[str, Tensor
         torch.cuda.set_rng_state(tensors["random.cuda"], run.device)
     if run.companion is not None:
         run.companion.restore({n.removeprefix("beside."): t for n, t in tensors.items() if n.startswith("beside.")})
+    if run.average is not None:
+        run.average.restore({n.removeprefix("average."): t for n, t in tensors.items() if n.startswith("average.")})
     run.epochs, run.curve.epochs = values["epochs"], list(values.get("curve", []))
     run.log(values["logged"])
     run.curve.forget()  # what is restored was not logged in the next epoch

@@ -71,6 +71,7 @@ def same(one, other):
         ("cnnh", {}),  # learns codes of its own before the common loop
         ("csq", {"backbone": "frozen"}),
         ("csq", {"validation": 0.3, "select": "map@all"}),
+        ("csq", {"validation": 0.3, "select": "map@all", "ema": 0.9}),
     ],
 )
 def test_an_interrupted_training_resumes_and_gives_the_same_bytes(method, changes, tmp_path, capsys):
