@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hashzoo.cli.main import main
 from tests.cli.command import hashzoo
@@ -466,10 +467,13 @@ def test_every_command_of_the_readme_runs(tmp_path):
         tmp_path / "codes.npz", query_codes=codes, database_codes=codes, query_labels=labels, database_labels=labels
     )
     np.save(tmp_path / "emb.npy", generator.standard_normal((300, 16)).astype(np.float32))
+    (tmp_path / "photos").mkdir()
+    for path in (*(tmp_path / "photos" / f"{number}.jpg" for number in range(8)), tmp_path / "query.jpg"):
+        Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     shown = re.findall(r"^    (?:pip .*&& )?hashzoo (.*)$", text, re.M)
     table = re.findall(r"^\| .* \| `hashzoo ([a-z ]+ [^`]*)` \|", text, re.M)
     table = [command for command in table if not re.search(r"[A-Z]{4}|slurm", command)]
-    assert (len(shown), len(table)) == (4, 6)
+    assert (len(shown), len(table)) == (6, 6)
     for command in shown + table:
         words = command.split()
         if words == ["bench"]:

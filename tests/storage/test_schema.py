@@ -18,7 +18,7 @@ from hashzoo.data import split_file
 from hashzoo.data.integrity import SCHEMA, Scan, read_scan, write_scan
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.registry import saved_method
-from hashzoo.results import csv_file, store
+from hashzoo.results import csv_file, packed, store
 from hashzoo.results.board import write_board
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.storage.schema import NewerSchemaError
@@ -29,7 +29,7 @@ from tests.registry.test_saved_method import cell_of
 from tests.results.test_store import a_cell
 
 RESULTS = Path(__file__).parents[2] / "results"
-SHIPPED = [sorted((folder / "cells").glob("*.json"))[0] for folder in sorted(RESULTS.iterdir()) if folder.is_dir()]
+SHIPPED = [packed.files(folder)[0] for folder in sorted(RESULTS.iterdir()) if folder.is_dir()]
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_shipped_cell_of_the_older_schema_is_migrated(file, second):
 
 
 def written_as_it_is(file):
-    content = json.loads(file.read_text())["cell"]
+    content = json.loads(packed.line(file))["cell"]
     return Cell(**content | {"identity": Identity(**content["identity"])})
 
 
