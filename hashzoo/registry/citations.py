@@ -38,7 +38,7 @@ from hashzoo.registry.bibtex import BibEntry, parse
 from hashzoo.registry.zoo import Entry, Zoo
 
 #: The kinds of things that are cited by name.
-KINDS = ("methods", "losses", "heads", "backbones", "metrics")
+KINDS = ("methods", "losses", "heads", "backbones", "metrics", "datasets")
 BIBLIOGRAPHY = "references.bib"
 
 _SECTION = re.compile(r"^Cite:(?P<keys>.*(?:\n(?=\S).*)*)(?P<entries>(?:\n(?:[ \t].*)?(?=\n|\Z))*)", re.MULTILINE)
@@ -59,7 +59,7 @@ def match(zoo: Zoo, patterns: Iterable[str]) -> dict[str, list[Entry]]:
         elif "/" in pattern:
             selected[pattern] = [zoo.backbone(pattern)]
         else:
-            raise UsageError(zoo.unknown("method, loss, head, backbone or metric", pattern, known))
+            raise UsageError(zoo.unknown("method, loss, head, backbone, metric or dataset", pattern, known))
     return selected
 
 

@@ -44,7 +44,7 @@ def test_a_method_without_a_publication_is_named_on_standard_error(capsys):
 def test_an_unknown_name_is_refused_with_a_suggestion(capsys):
     code, out, err = cite(capsys, "lsh", "orthohsh")
     assert (code, out) == (2, "")
-    assert err == "hashzoo: no method, loss, head, backbone or metric 'orthohsh'; did you mean 'orthohash'?\n"
+    assert err == "hashzoo: no method, loss, head, backbone, metric or dataset 'orthohsh'; did you mean 'orthohash'?\n"
 
 
 def test_an_empty_name_is_refused(capsys):
