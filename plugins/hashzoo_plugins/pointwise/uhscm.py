@@ -16,10 +16,10 @@ are similar if the same concepts fit them, and the codes are trained to have the
              e_ij = exp(cos(u_i, u_j) / temperature)
     code = sgn(u)
 
-``scores`` is the path of a ``.npy`` file with x, one row of m numbers for each image of the dataset, in the order of
-its ids. Any network of images and texts can compute them: vectors of images times vectors of texts, each of length 1.
-The training images alone select the concepts; with another head (``mlp+uhscm``) all rows do. Without ``scores`` the
-method sees no concepts: S is the cosine of the features, of which the mean of the batch is subtracted.
+``scores`` is the path of a ``.npy`` file with x: row i is the image with id i of the dataset (``Splits.names``). Any
+network of images and texts can compute them: vectors of images times vectors of texts, each of length 1. The training
+images alone select the concepts; with another head (``mlp+uhscm``) all rows do. Without ``scores`` the method sees no
+concepts: S is the cosine of the features, of which the mean of the batch is subtracted.
 
 Resolved: the defaults are those of CIFAR-10. An image is a positive of itself, as in the released code, so that there
 is always one. If no concept is the best one of enough images, all are kept. Scores are read from a file, because the
