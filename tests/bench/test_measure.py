@@ -109,7 +109,7 @@ def test_parts_that_the_data_does_not_have_are_refused_before_training():
         ({"methods": ["multigrain"], "backbone": "pixels"}, "feature maps at 3 resolutions"),
         ({"methods": ["two-level-cam"], "train": {"backbone": "frozen", "maps": False}}, "[train] maps = true"),
         ({"methods": ["dcoh"]}, "dcoh needs several labels per image"),
-        ({"methods": ["sfdh"], "dataset": "scenes.small"}, "sfdh takes one label per image"),
+        ({"methods": ["tsc"], "dataset": "scenes.small"}, "tsc takes one label per image"),
         ({"methods": ["tanh+sfdh"]}, "needs a head with class scores"),
         ({"methods": ["tanh+two-level"]}, "use the head two-level"),
     ],

@@ -233,7 +233,7 @@ def test_evaluate_never_runs_what_a_file_holds(tmp_path):
         (["bench", "paper/dhn", "--quick"], "no quick form"),
         (["bench", "nowhere.toml"], "there is no file"),
         (["bench", "digits", "--methods", "dcoh"], "dcoh needs several labels per image"),
-        (["bench", "scenes", "--methods", "sfdh"], "sfdh takes one label per image"),
+        (["bench", "scenes", "--methods", "tsc"], "tsc takes one label per image"),
         (["bench", "digits", "--methods", "sfdh", "--backbone", "pixels"], "saliency needs a feature map"),
         (["bench", "digits", "--methods", "tanh+sfdh"], "needs a head with class scores"),
         (["evaluate", "nowhere.npz"], "there is no file"),

@@ -130,6 +130,7 @@ PAIRS = {n for n, entry in HOUSE.losses.items() if entry.factory.__module__.star
     "greedyhash-u",
     "nsh",
     "sdc",
+    "uhscm",
 }
 
 

@@ -117,6 +117,39 @@ def test_dynamic_weights_are_fixed_for_two_epochs_and_then_follow_the_rate_of_fa
         means.append(torch.stack(list(raw.values())).detach())
 
 
+def test_learned_uncertainties_start_from_the_weights_of_the_source():
+    code, loss = Z.clone().requires_grad_(), sfdh(weighting="uncertainty")
+    sum(loss(Output(code, code @ V.T), batch(Y)).values()).backward()
+    near(code.grad[0], t(-0.11899694, 0.12505249, 0.01544138, 0.10796916))  # the slope of the fixed weights
+
+
+SEVERAL = Setting(4, 3, True, torch.tensor([2, 2, 2]), 3)
+
+
+def test_sfdh_of_several_labels_equals_plain_loops():
+    labels, logits = t([1.0, 1, 0], [0, 0, 1], [1, 1, 1]), t([0.5, -1, 2], [0.0, 1, -1], [0.3, 0.2, -0.4])
+    loss = SFDH(SEVERAL).double()
+    loss.centers.data = torch.cat([CENTERS, t([0.5, 0.5, -1, 0])])
+    terms = loss.terms(Output(Z, logits), batch(labels))
+    z, c, y, v = Z.tolist(), loss.centers.tolist(), labels.tolist(), logits.tolist()
+    alike = [[any(y[i][m] and y[j][m] for m in range(3)) for j in range(3)] for i in range(3)]
+    inner = [[sum(z[i][k] * z[j][k] for k in range(4)) / 4 for j in range(3)] for i in range(3)]
+    near(terms["similarity"], sum((inner[i][j] - alike[i][j]) ** 2 for i in range(3) for j in range(3)) / 9)
+    away = [[z[i][k] - sum(y[i][m] * c[m][k] for m in range(3)) for k in range(4)] for i in range(3)]
+    near(terms["center"], sum(value**2 for row in away for value in row) / 3)
+    p = [[1 / (1 + math.exp(-value)) for value in row] for row in v]
+    entropy = [math.log(p[i][m] if y[i][m] else 1 - p[i][m]) for i in range(3) for m in range(3)]
+    near(terms["classification"], -sum(entropy) / 9)
+
+
+def test_an_epoch_of_dynamic_weights_ends_after_all_labels_of_images_with_several():
+    labels = t([1.0, 1, 0], [0, 0, 1], [1, 1, 1])
+    loss = SFDH(SEVERAL, weighting="dwa").double()
+    for rows, epochs in (([0], 0), ([1, 2], 1), ([2, 1], 1), ([0], 2)):
+        loss(Output(Z[rows], Z[rows, :3]), batch(labels[rows]))
+        assert loss.seen[1] == epochs
+
+
 def test_saliency_pools_what_exceeds_the_threshold_as_worked_out():
     f = t([[2.0, 0.2], [0, 1]], [[1, 0.4], [0.6, 0.6]])[None]
     a, mask = saliency(f, 0.7)
@@ -828,6 +861,7 @@ def test_gradients_are_finite_at_the_corners_and_agree_with_finite_differences(s
     centered = SFDH(Setting(4, 3, False, torch.ones(3), 3)).double()
     made = {
         "sfdh": (centered, torch.eye(3, dtype=D)),
+        "sfdh of several": (SFDH(three).double(), several),
         "contrastive": (Contrastive(three, quantization=0.01), several),
         "two-level": (TwoLevelLoss(three, local_bits=4).double(), several),
         "dcoh": (MultiLevel(three).double(), several),

@@ -1,18 +1,22 @@
-"""CroVCA, SDC and NSH against worked values, plain loops, what their papers prove, and faults of public code."""
+"""CroVCA, SDC, NSH and UHSCM against worked values, plain loops, what their papers prove, and faults of public code."""
 
 from __future__ import annotations
 
 import math
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
-from hashzoo_plugins.pointwise import crovca, nsh, sdc
-from hypothesis import given, settings
+from hashzoo_plugins.pointwise import crovca, nsh, sdc, uhscm
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, normalize
 
-from hashzoo.testing import Probe
+from hashzoo.errors import UsageError
+from hashzoo.run import Run
+from hashzoo.testing import Probe, synthetic_splits
+from hashzoo.training.budget import Budget
 from hashzoo.types import Batch, Output, Setting, signs
 from tests.oracles.toy import SETTING, D, Y, Z, batch, made, near, t, terms
 
@@ -255,10 +259,141 @@ def test_nsh_names_a_head_without_features_and_has_no_contrast_without_negatives
     near(terms(nsh.NSH(SETTING, positives=3), Z, Y, features=Z)["contrast"], 0.0)
 
 
+# --- uhscm -----------------------------------------------------------------------------------------------------------
+
+
+def shares_by_loops(x, rows, sharpness):
+    """The second distributions over the concepts that the rows select, as lists of length 1."""
+    m = len(x[0])
+
+    def softmax(row, kept):
+        top = max(row[j] for j in kept)
+        e = [math.exp(sharpness * len(kept) * (row[j] - top)) if j in kept else 0.0 for j in range(m)]
+        return [v / sum(e) for v in e]
+
+    first = [softmax(x[i], range(m)) for i in rows]
+    wins = [sum(max(range(m), key=p.__getitem__) == j for p in first) for j in range(m)]
+    kept = [j for j in range(m) if wins[j] > len(rows) / (2 * m)] or list(range(m))
+    second = [softmax(row, kept) for row in x]
+    return [[v / math.sqrt(sum(w * w for w in p)) for v in p] for p in second]
+
+
+@MANY
+@given(SEEDS, st.integers(2, 6), st.floats(-0.9, 1))
+def test_uhscm_equals_plain_loops(tmp_path_factory, seed, count, threshold):
+    code, labels, draw = made(seed, count, 4)
+    code, x = torch.tanh(code), torch.rand(count, 5, generator=draw) / 10
+    path = tmp_path_factory.mktemp("scores") / "x.npy"
+    np.save(path, x.numpy())
+    options = {"threshold": threshold, "temperature": 0.3, "alpha": 0.7, "beta": 0.01}
+    found = terms(
+        uhscm.UHSCMLoss(Setting(4, 3, False, torch.ones(3), count), scores=str(path), **options), code, labels
+    )
+    p, u = shares_by_loops(x.tolist(), range(count), 3.0), code.tolist()
+    s = [[2 * sum(a * b for a, b in zip(p[i], p[j], strict=True)) - 1 for j in range(count)] for i in range(count)]
+    c = [[cosine(u[i], u[j]) for j in range(count)] for i in range(count)]
+    assume(all(abs(s[i][j] - threshold) > 1e-5 for i in range(count) for j in range(count) if i != j))
+    pulls = []
+    for i in range(count):
+        similar = [j for j in range(count) if j == i or s[i][j] >= threshold]
+        rest = sum(math.exp(c[i][k] / 0.3) for k in range(count) if k not in similar) + 1e-5
+        pulls += [-math.log(math.exp(c[i][j] / 0.3) / rest) for j in similar]
+    near(
+        found["similarity"], sum((c[i][j] - s[i][j]) ** 2 for i in range(count) for j in range(count)) / count**2, 1e-5
+    )
+    near(found["quantization"], 0.01 * sum((1 - abs(v)) ** 2 for row in u for v in row) / count)
+    near(found["contrast"], 0.7 * sum(pulls) / len(pulls))
+
+
+def test_concepts_that_fit_few_images_best_are_dropped_and_only_training_images_count():
+    scores = torch.tensor([[0.3, 0.1, 0.2], [0.3, 0.1, 0.2], [0.1, 0.1, 0.3], [0.1, 0.3, 0.2], [0.1, 0.3, 0.2]])
+    train = torch.arange(3)  # image 2 is the only one of concept 2: 1 > 3 / 6; no image is of concept 1
+    near(uhscm.concept_shares(scores, train, 3.0)[:, 1], torch.zeros(5))
+    assert (uhscm.concept_shares(scores, torch.arange(5), 3.0)[:, 1] > 0).all()
+    assert (uhscm.concept_shares(scores, torch.tensor([0, 1, 0, 1, 0, 1, 2]), 3.0)[:, 2] == 0).all()  # 1 < 7 / 6
+    near(uhscm.concept_shares(scores, train, 3.0).norm(dim=1), torch.ones(5))
+
+
+def test_the_training_images_of_a_method_select_its_concepts(tmp_path):
+    data = synthetic_splits()
+    pool = data.setting(8).pool
+    scores = np.zeros((pool, 2), np.float32)
+    scores[:, 1] = 1
+    scores[data.train.ids, 0] = 2  # all other images are of concept 1
+    np.save(tmp_path / "x.npy", scores)
+    method = uhscm.UHSCM(data.setting(8), Probe(), scores=str(tmp_path / "x.npy"))
+    method.fit(data.train, Run(Budget(epochs=1, batch=64), 0))
+    assert (method.loss.shares[:, 1] == 0).all()
+    assert not any("shares" in name for name in method.state_dict())  # codes need no scores
+
+
+def test_codes_learn_the_similarity_of_concepts_and_not_that_of_features(tmp_path):
+    """Features are of two groups; the concepts pair the images across them."""
+    concepts = torch.tensor([0, 1] * 8)
+    np.save(tmp_path / "x.npy", torch.eye(2)[concepts].numpy())
+    loss = uhscm.UHSCMLoss(Setting(8, 2, False, torch.tensor([8, 8]), 16), scores=str(tmp_path / "x.npy"))
+    z = torch.randn(16, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    optimizer = torch.optim.Adam([z], 0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        sum(terms(loss, torch.tanh(z), torch.zeros(16, 2)).values()).backward()
+        optimizer.step()
+    alike = signs(z.detach()) @ signs(z.detach()).T / 8
+    same = concepts[:, None] == concepts[None]
+    assert alike[same].min() > 0.9
+    assert alike[~same].max() < -0.9
+
+
+def test_uhscm_without_scores_compares_codes_with_centered_features():
+    code, labels, draw = made(2, 5, 4)
+    features = torch.randn(5, 3, generator=draw, dtype=D)
+    loss, middle = uhscm.UHSCMLoss(SETTING), features - features.mean(0)
+    found = terms(loss, code, labels, features=features)["similarity"]
+    gaps = [
+        (cosine(code[i].tolist(), code[j].tolist()) - cosine(middle[i].tolist(), middle[j].tolist())) ** 2
+        for i in range(5)
+        for j in range(5)
+    ]
+    near(found, sum(gaps) / 25)
+    with pytest.raises(ValueError, match="uhscm needs a head that returns its features"):
+        terms(loss, code, labels)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no file .*x.npy; give a .npy file"),
+        (b"text", "is not a .npy file; write it with numpy.save"),
+        (np.zeros(3, np.float32), "is no table; give one row of concept scores for each image"),
+        (np.zeros((2, 4), np.float32), "has 2 rows, and image ids reach 2; give one row for each image"),
+        (np.full((3, 4), np.nan, np.float32), "not finite real numbers"),
+        (np.zeros((3, 4), np.int64), "not finite real numbers"),
+    ],
+)
+def test_a_file_of_scores_that_does_not_fit_is_named_with_the_fix(tmp_path, content, message):
+    path = tmp_path / "x.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(UsageError, match=message):
+        terms(uhscm.UHSCMLoss(SETTING, scores=str(path)), Z, Y)
+
+
+def test_the_contrast_of_uhscm_is_finite_without_a_dissimilar_image(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 1), np.float32))
+    code = Z.clone().requires_grad_()
+    found = terms(uhscm.UHSCMLoss(SETTING, scores=str(tmp_path / "x.npy")), code, Y)["contrast"]
+    assert torch.isfinite(found)
+    assert torch.isfinite(torch.autograd.grad(found, code)[0]).all()
+    with pytest.raises(ValueError, match="uhscm: threshold must be above -1 and at most 1, not 2"):
+        uhscm.UHSCMLoss(SETTING, threshold=2)
+
+
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", [crovca.unsupervised, sdc.SDC, nsh.NSH])
+@pytest.mark.parametrize("loss", [crovca.unsupervised, sdc.SDC, nsh.NSH, uhscm.UHSCMLoss])
 def test_losses_without_labels_do_not_read_them(loss):
     code, labels, draw = made(5, 6, 4)
     features = torch.randn(6, 5, generator=draw, dtype=D)
@@ -266,7 +401,7 @@ def test_losses_without_labels_do_not_read_them(loss):
     assert values[0] == values[1] == values[2]
 
 
-@pytest.mark.parametrize("loss", [crovca.unsupervised, crovca.supervised, sdc.SDC, nsh.NSH])
+@pytest.mark.parametrize("loss", [crovca.unsupervised, crovca.supervised, sdc.SDC, nsh.NSH, uhscm.UHSCMLoss])
 def test_the_gradient_agrees_with_finite_differences_on_two_views(loss):
     code, labels, draw = made(7, 6, 4)
     extra = {name: torch.randn(6, 5, generator=draw, dtype=D) for name in ("features", "latent", "second latent")}

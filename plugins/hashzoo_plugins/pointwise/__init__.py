@@ -18,6 +18,7 @@ from hashzoo_plugins.pointwise import (
     orthohash,
     sdc,
     shc,
+    uhscm,
 )
 
 
@@ -41,6 +42,7 @@ def hashzoo_methods() -> dict[str, Any]:
         "orthohash-arc": orthohash.METHOD_ARC,
         "sdc": sdc.METHOD,
         "shc": shc.SHC,
+        "uhscm": uhscm.UHSCM,
     }
 
 
@@ -63,6 +65,7 @@ def hashzoo_losses() -> dict[str, Any]:
         "orthohash": orthohash.OrthoHash,
         "orthohash-arc": orthohash.arc,
         "sdc": sdc.SDC,
+        "uhscm": uhscm.UHSCMLoss,
     }
 
 

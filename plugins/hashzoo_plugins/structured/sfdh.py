@@ -15,11 +15,12 @@ Cipolla, CVPR 2018) or ``dwa`` (Liu, Johns & Davison, CVPR 2019; temperature 2).
 
 from __future__ import annotations
 
+from math import log
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from hashzoo import Backbone, Batch, Card, Features, Head, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.structured import maps
@@ -92,8 +93,6 @@ class SFDH(Loss):
         diagonal: bool = True,
     ) -> None:
         super().__init__()
-        if setting.multilabel:
-            raise ValueError("sfdh needs exactly one label per image; use a single-label dataset")
         self.weights = {
             "similarity": similarity,
             "quantization": quantization,
@@ -101,19 +100,19 @@ class SFDH(Loss):
             "center": center,
         }
         self.weighting, self.dissimilar_target, self.diagonal = weighting, dissimilar_target, diagonal
-        self.images = int(setting.class_counts.sum())
+        self.labels, self.multilabel = int(setting.class_counts.sum()), setting.multilabel
         self.centers = nn.Parameter(torch.randn(setting.classes, setting.bits))
         if weighting == "uncertainty":
-            self.log_variances = nn.Parameter(torch.zeros(len(self.weights)))
+            self.log_variances = nn.Parameter(torch.full((len(self.weights),), -log(2)))  # each factor is 1
         if weighting == "dwa":
             self.register_buffer(
                 "sums", torch.zeros(len(self.weights) + 1)
             )  # of the terms; the last entry counts steps
             self.register_buffer("means", torch.ones(2, len(self.weights)))  # of the last two epochs, latest first
-            self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # images in this epoch; finished epochs
+            self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # labels in this epoch; finished epochs
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The four weighted terms of (B, K) codes and (B, C) logits, with one label per image."""
+        """The four weighted terms of (B, K) codes and (B, C) logits, of the images."""
         terms = self.terms(output, batch)
         if self.weighting == "uncertainty":
             s = self.log_variances.clamp(-BOUND, BOUND)  # one per term
@@ -121,12 +120,12 @@ class SFDH(Loss):
                 name: weight * 0.5 * torch.exp(-s[m]) * terms[name] + 0.5 * s[m]
                 for m, (name, weight) in enumerate(self.weights.items())
             }
-        share = self._shares(terms, len(batch)) if self.weighting == "dwa" else torch.ones(len(terms))
+        share = self._shares(terms, batch.labels) if self.weighting == "dwa" else torch.ones(len(terms))
         return {name: weight * share[m] * terms[name] for m, (name, weight) in enumerate(self.weights.items())}
 
     def terms(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The four terms without weights."""
-        h, y = output.code, batch.labels.argmax(1)
+        h, labels = output.code, batch.labels
         if output.logits is None:
             raise ValueError("sfdh needs a head with class scores, such as saliency")
         target = torch.where(batch.similar > 0, 1.0, self.dissimilar_target).to(h)  # (B, B)
@@ -136,18 +135,22 @@ class SFDH(Loss):
         return {
             "similarity": residual.square().mean() if residual.numel() else h.sum() * 0,
             "quantization": (h.abs() - 1).square().mean(),
-            "classification": cross_entropy(output.logits, y),
-            "center": (h - self.centers[y].to(h)).square().sum(1).mean(),
+            "classification": (
+                binary_cross_entropy_with_logits(output.logits, labels.to(h))
+                if self.multilabel
+                else cross_entropy(output.logits, labels.argmax(1))
+            ),
+            "center": (h - (labels.to(self.centers) @ self.centers).to(h)).square().sum(1).mean(),
         }
 
-    def _shares(self, terms: dict[str, Tensor], batch: int) -> Tensor:
+    def _shares(self, terms: dict[str, Tensor], labels: Tensor) -> Tensor:
         """(M,) dynamic weight averages, with sum M: terms that decrease slowly have larger weights."""
         ratio = self.means[0] / self.means[1] if self.seen[1] >= 2 else torch.ones_like(self.means[0])
         share = len(terms) * torch.softmax(ratio / TEMPERATURE, 0)
         if self.training and torch.is_grad_enabled():
             self.sums += torch.stack([*(term.detach() for term in terms.values()), torch.ones_like(terms["center"])])
-            self.seen[0] += batch
-            if self.seen[0] >= self.images - 1:  # a last batch of one image is dropped
+            self.seen[0] += labels.sum().to(self.seen)
+            if self.seen[0] >= self.labels - 1:  # a last batch of one image is dropped
                 self.means: Tensor = torch.stack([self.sums[:-1] / self.sums[-1], self.means[0]])
                 self.sums: Tensor = torch.zeros_like(self.sums)
                 self.seen: Tensor = torch.stack([torch.zeros_like(self.seen[0]), self.seen[1] + 1])
@@ -157,7 +160,7 @@ class SFDH(Loss):
 METHOD = deep(
     Saliency,
     SFDH,
-    card=Card("deep", "classes", multilabel=False, paper="architecture note, authors unknown"),
+    card=Card("deep", "classes", paper="architecture note, authors unknown"),
     doc="Saliency-fused deep hashing: a branch for the salient region, four-term loss with class centers",
     loss_rate=0.5,
 )
