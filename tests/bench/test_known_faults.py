@@ -272,7 +272,7 @@ def test_less_loss_of_mutual_information_is_more_separation():
     assert gap() > start + 2
 
 
-UNLABELLED = ("bihalf", "crovca", "greedyhash-u", "hswd", "nsh", "sdc", "uhscm")  # which read no labels
+UNLABELLED = ("bihalf", "crovca", "greedyhash-u", "hswd", "knn-sign", "nsh", "sdc", "uhscm")  # which read no labels
 SEVERAL = [name for name in LOSSES if name not in UNLABELLED]
 
 

@@ -53,7 +53,7 @@ BOUNDED = {"adsh (inside)", "bbn (inside)", "bcl", "csq", "dcoh", "dhd", "dnnh",
 BOUNDED |= {"shc (inside)", "tsc (inside)", "two-level"}
 
 #: The gradient that these pass on is not that of their value, by design; what it is, their own tests say.
-STRAIGHT_THROUGH = {"bihalf", "cibhash (inside)", "greedyhash", "greedyhash-u", "mdsh", "sprch"}
+STRAIGHT_THROUGH = {"bihalf", "cibhash (inside)", "greedyhash", "greedyhash-u", "knn-sign", "mdsh", "sprch"}
 
 
 def loss_of(name, multilabel=False):
@@ -128,6 +128,7 @@ PAIRS = {n for n, entry in HOUSE.losses.items() if entry.factory.__module__.star
     "hswd",
     "two-level",
     "greedyhash-u",
+    "knn-sign",
     "nsh",
     "sdc",
     "uhscm",

@@ -19,7 +19,7 @@ ENTRIES = parse(FILE.read_text(encoding="utf-8"))
 HOUSE = zoo.load_plugins()
 VENUE = {"article": "journal", "inproceedings": "booktitle", "misc": "howpublished"}
 #: Methods whose sources name no publication.
-WITHOUT = {"chance", "float16", "float32", "unquantized", "multigrain", "sfdh"}
+WITHOUT = {"chance", "float16", "float32", "knn-sign", "unquantized", "multigrain", "sfdh"}
 SURNAME = re.compile(r"([A-Z][\w'-]+|van [A-Z]\w+)")
 
 
