@@ -509,8 +509,11 @@ def test_a_bad_beta_and_a_single_prototype_are_refused():
 @pytest.mark.parametrize("loss", [BalancedContrast, ClassBalanced, Hybrid, Targeted])
 def test_a_loss_in_float64_has_no_constant_of_float32(loss):
     torch.manual_seed(0)
-    options = {"beta": 0.9} if loss is ClassBalanced else {}
-    made = loss(setting(classes=3, bits=4, counts=[7, 3, 1]), **options).double()
+    needed = {
+        ClassBalanced: {"beta": 0.9},
+        Targeted: {"k": 6, "temperature": 0.07, "pull": 0.2, "momentum": 0.9, "quantization": 0.1},
+    }
+    made = loss(setting(classes=3, bits=4, counts=[7, 3, 1]), **needed.get(loss, {})).double()
     code = torch.tanh(torch.randn(6, 4, dtype=D)).requires_grad_()
     shown = batch(torch.tensor([0, 0, 1, 0, 2, 1]), of=3, progress=0.2)
     total = sum(made(Output(code), replace(shown, labels=shown.labels.double())).values())
