@@ -10,7 +10,11 @@ the one-channel saliency (``local_input = "features"``: the masked map). The glo
 (``global_from = "attended"``: the masked map). Dissimilar codes should be orthogonal, not opposite
 (``dissimilar_target``), and the diagonal of the similarity is included, a hidden quantization term (``diagonal``). The
 note claims adaptive weights, but its code has constants. ``weighting`` is ``fixed``, ``uncertainty`` (Kendall, Gal &
-Cipolla, CVPR 2018) or ``dwa`` (Liu, Johns & Davison, CVPR 2019; temperature 2).
+Cipolla, CVPR 2018), which starts from the weights of the note, or ``dwa`` (Liu, Johns & Davison, CVPR 2019; temperature
+2). The note has one label per image. An image with several is similar to those with a common label, its center is the
+sum of the centers of its labels, and the classification is a binary cross-entropy for each class.
+
+Measured: MEASURED
 """
 
 from __future__ import annotations
