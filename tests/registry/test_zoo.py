@@ -26,6 +26,9 @@ UNMEASURED = {"crovca", "crovca-s", "knn-sign", "nsh", "swin-dual-stream-c", "uh
     "turboquant",
 }
 
+#: Rows from before the method took several labels, as results/README.md says.
+SKIPPED_THEN = {("scenes.standard", "sfdh")}
+
 #: Below itq, or lsh, on digits at 32 bits, each with the figures that say why on its page.
 EXPLAINED = {"multigrain", "pcah", "s3plh", "sh", "ssh"}
 
@@ -55,7 +58,8 @@ def score(board, name, bits=32, data="digits.standard"):
 def test_the_shipped_board_has_every_method_at_every_length_and_three_seeds(board):
     for (data, name, _), row in board.items():
         card = HOUSE.method(name).card
-        if (data.startswith("scenes") and not card.multilabel) or (data.startswith("digits") and not card.single):
+        fits = card.multilabel if data.startswith("scenes") else card.single
+        if not fits or (data, name) in SKIPPED_THEN:
             assert row["status"] == "skipped"
         else:
             assert (row["status"], row["seeds"]) == ("ok", "3"), (data, name)

@@ -14,7 +14,13 @@ Cipolla, CVPR 2018), which starts from the weights of the note, or ``dwa`` (Liu,
 2). The note has one label per image. An image with several is similar to those with a common label, its center is the
 sum of the centers of its labels, and the classification is a binary cross-entropy for each class.
 
-Measured: MEASURED
+Measured: map@all of validation images at 32 bits, means of splits 11 to 13 (11 and 12 where two are said), of ``fixed``
+and ``uncertainty``: frozen scattering features of ``digits.standard`` 0.764 and 0.768, of ``digits.lt50`` 0.671 and
+0.674; frozen MobileNetV2 features of 2,000 photographs of ten classes 0.854 and 0.850, of 2,000 photographs with
+several labels 0.794 and 0.792; the backbone ``tiny`` on ``digits.standard`` 0.963 and 0.958 (two splits).
+Learned weights are lower on three of the five boards, in seven of their eight splits, and higher on two, so the default
+is ``fixed``. No difference is larger than that between splits: at the end the weights have grown by factors of 1.1 to
+1.5 only. For the lt50 board, a part of the database served as validation images.
 """
 
 from __future__ import annotations
