@@ -16,7 +16,7 @@ DIGITS = 4  # significant digits of a value that is drawn from a range
 class Space:
     """The range that ``hashzoo tune`` searches for a hyperparameter; see its four kinds.
 
-    A range is part of an annotation, so it does not change the key of a cell:
+    A range is part of an annotation, so it does not change the key of a cell::
 
         def __init__(self, setting, *, weight: Annotated[float, Log(1e-3, 10, source="paper")] = 0.1): ...
     """

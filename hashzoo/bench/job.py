@@ -127,7 +127,7 @@ class Job:
 
     @property
     def training(self) -> Identity:
-        """The identity that names the training: that of the longest of several nested lengths, which share it."""
+        """The identity that the training is named after, which is that of the longest of several nested lengths."""
         return training_identity(self.identity)
 
     @property

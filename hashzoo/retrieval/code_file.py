@@ -71,7 +71,7 @@ class StoredCodes:
     """Codes of N images or vectors.
 
     Attributes:
-        metadata: The description of the encoder (:meth:`hashzoo.Encoder.describe`), plus ``codes``, which maps the name
+        metadata: The description of the encoder (its method ``describe``), plus ``codes``, which maps the name
             of each code to its number of bits or to the shape of its values; ``pictures``, the number N; and ``root``,
             the folder that ``paths`` are relative to. Of vectors, ``vectors`` says how they are compared, and ``root``
             is their file.
