@@ -18,6 +18,12 @@ that take its place in a ranking by code, which random rows of a batch do not.
 
 Composed with another head, as in ``linear+knn-sign``, the loss has no lists of the training rows: the nearest rows of
 the batch by the cosine of the head's features, as many as half of the others and at most k, are the neighbors then.
+
+Measured: the defaults were chosen on sentence embeddings (384 features), with 500 rows of the first 40,000 as queries,
+left out of the training; no query of the board `embeddings` was read. At 64 bits, 39,500 training rows and 3 epochs,
+recall@10 is .239 at temperature 0.05, .238 at 0.1, .224 with ``head = "mlp"`` at 0.1; ``itq`` .208. Without
+normalization (a linear layer alone) it is .193 at 0.05 and .121 at 0.1. At 256 bits, 10,000 training rows and 8 epochs,
+0.02 gives .459, 0.05 .449 and 0.1 .340, all less than ``itq`` (.492).
 """
 
 from __future__ import annotations
