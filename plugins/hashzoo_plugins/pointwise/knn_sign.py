@@ -4,11 +4,14 @@ A code is good for search if the exact nearest neighbors of a row are the first 
 row among the training rows are computed once; each row is then contrasted with drawn rows of its list, and the sign
 stands in the loss itself, with the gradient of the identity.
 
-    N_i = the m training rows nearest to row i by the metric of the data, in order, without i
-    C_i = the rows of the batch, and for each of them `positives` of the first k of its list
-          and `further` of the others of its list, drawn anew in each step; without i
-    b = sgn(z) forward, db/dz = 1 backward,   s_ij = <b_i, b_j> / (K temperature)
-    P_i = C_i without all rows but the first k of N_i,   R_i = C_i without P_i
+    N_i = the m training rows nearest to row i, in order, without i
+    C_i = the rows of the batch, and for each of them `positives` of
+          the first k of its list and `further` of the others of its
+          list, drawn anew in each step; without i
+    b = sgn(z) forward, db/dz = 1 backward
+    s_ij = <b_i, b_j> / (K temperature)
+    P_i = the rows of C_i among the first k of N_i
+    R_i = the other rows of C_i
     loss = mean over pairs (i, j), i in the batch and j in P_i, of
            -log(exp s_ij / (exp s_ij + sum over l in R_i of exp s_il))
     z = BatchNorm(W f),  code = sgn(z)
