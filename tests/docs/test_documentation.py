@@ -195,7 +195,8 @@ def test_the_pitfalls_have_the_figures_that_the_page_says(tmp_path):
 
 
 def snippets() -> list[tuple[str, int, str]]:
-    elsewhere = ("search", "notebook")  # run with what they need by test_using_page.py and tests/api/test_bench.py
+    # run with what they need by test_using_page.py, test_embeddings_page.py and tests/api/test_bench.py
+    elsewhere = ("search", "embeddings", "search-vectors", "notebook")
     return [
         (page.stem, number, code)
         for page in PAGES
