@@ -58,9 +58,13 @@ def images(folder, of_class: int):
     return folder
 
 
+#: A network whatever extras are installed.
+NETWORK = ("--backbone", "torchvision/mobilenet_v2")
+
+
 def test_a_dry_run_needs_no_images_no_network_and_no_gpu(capsys, place):
-    text = dry(capsys, "cifar10", "--methods", "itq,dhn", "--device", "cuda", "--devices", 4)
-    assert text.splitlines()[0] == "cifar10.disjoint: training images 5,000, database 54,000, queries 1,000"
+    text = dry(capsys, "cifar10", *NETWORK, "--methods", "itq,dhn", "--device", "cuda", "--devices", 4)
+    assert text.splitlines()[1] == "cifar10.disjoint: training images 5,000, database 54,000, queries 1,000"
     assert row(text, "itq") == ["itq", "torchvision/mobilenet_v2", "16,32,64", "-", "9", "0", "0", "unknown"]
     assert row(text, "dhn")[3] == "30"  # epochs
     assert "cifar-10-binary.tar.gz  170.1 MB" in text
@@ -73,7 +77,7 @@ def test_a_dry_run_needs_no_images_no_network_and_no_gpu(capsys, place):
 def test_files_that_are_there_are_not_among_the_downloads(capsys, place):
     (place / "data" / "cifar10").mkdir(parents=True)
     (place / "data" / "cifar10" / "cifar-10-binary.tar.gz").write_bytes(b"")
-    options = ("--set", "torchvision/mobilenet_v2.weights=random")
+    options = (*NETWORK, "--set", "torchvision/mobilenet_v2.weights=random")
     assert "downloads: none" in dry(capsys, "cifar10", "--methods", "lsh", *options)
     assert "downloads: none" in dry(capsys, "cifar10", "--methods", "lsh", "--root", place, *options)
 
