@@ -127,9 +127,9 @@ def test_vectors_that_cannot_be_used_are_refused_in_one_line(array, code, words,
 
 
 def test_options_of_the_other_kind_are_refused(one, tmp_path, capsys):
-    assert "one of the two" in refused(capsys, 2, "index", "build", one.cell, "-o", tmp_path / "i")
+    assert "or --vectors FILE" in refused(capsys, 2, "index", "build", one.cell, "-o", tmp_path / "i")
     both = ("index", "build", one.cell, one.queries, "--vectors", one.vectors, "-o", tmp_path / "i")
-    assert "one of the two" in refused(capsys, 2, *both)
+    assert "a CELL and --vectors FILE" in refused(capsys, 2, *both)
     assert "holds vectors" in refused(capsys, 2, "search", one.index, one.queries, "--html")
     assert "factor" in refused(capsys, 2, "search", one.index, one.queries, "--factor", "0.5")
     with pytest.raises(hashzoo.UsageError, match="open_vector_index"):

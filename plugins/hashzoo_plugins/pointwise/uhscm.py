@@ -74,7 +74,7 @@ def read_scores(path: str, images: int) -> Tensor:
 def concept_shares(scores: Tensor, rows: Tensor, sharpness: float) -> Tensor:
     """The distribution of each image (n, m) over the concepts that ``rows`` of the scores (n, m) select, length 1.
 
-    >>> concept_shares(torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1]]), torch.tensor([0, 1]), 30.0)
+    >>> concept_shares(torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1]]), torch.tensor([0, 1]), 30.0).round()
     tensor([[1., 0., 0.],
             [0., 1., 0.]])
     """
