@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ DIGITS = 4  # significant digits of a value that is drawn from a range
 
 
 @dataclass(frozen=True)
-class Space:
+class Space(ABC):
     """The range that ``hashzoo tune`` searches for a hyperparameter; see its four kinds.
 
     A range is part of an annotation, so it does not change the key of a cell::
@@ -21,13 +22,13 @@ class Space:
         def __init__(self, setting, *, weight: Annotated[float, Log(1e-3, 10, source="paper")] = 0.1): ...
     """
 
+    @abstractmethod
     def at(self, place: float) -> Any:
         """The value at a place of the range, from 0 to below 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def place(self, value: Any) -> float | None:
         """The place of a value in the range, from 0 to 1; None for a value outside."""
-        raise NotImplementedError
 
     def edge(self, value: Any) -> str:
         """``"low"`` or ``"high"`` for a value at that end of an ordered range; else an empty text.

@@ -200,7 +200,7 @@ def prepare(request: Request, observer: Observer | None = None) -> Plan:
     device = resolve_device(request.options.get("device", "auto"), request.options.get("devices", 1))
     jobs = list_jobs(request, device, observer or Silent())
     require_feasible(jobs, request.named)
-    request.require_same_backbone(store.peek_all(request.folder), [job.identity for job in jobs])
+    request.require_same_backbone([job.identity for job in jobs])
     if (path := request.options.get("tuned")) is not None:
         if request.options.get("nested"):
             raise UsageError("--tuned has settings for each code length; leave out --nested")
@@ -272,10 +272,11 @@ class Request:
             trainings.setdefault((training_identity(identity).key, 0 if nested else place), []).append(cell)
         return [cell for own in list(trainings.values())[part - 1 :: parts] for cell in own]
 
-    def require_same_backbone(self, measured: Iterable[Cell], planned: Iterable[Identity]) -> None:
-        """Raise UsageError if the results folder is on another backbone and no backbone was named."""
+    def require_same_backbone(self, planned: Iterable[Identity], measured: Iterable[Cell] | None = None) -> None:
+        """Raise UsageError if the cells of the results folder are on another backbone and no backbone was named."""
         if self.file.fallback and self.overrides.backbone is None:
-            require_same_backbone(self.file, self.zoo, self.folder, measured, planned)
+            cells = store.peek_all(self.folder) if measured is None else measured
+            require_same_backbone(self.file, self.zoo, self.folder, cells, planned)
 
     def unused(self, identities: Iterable[Identity]) -> list[str]:
         """A line for each name whose settings reach no cell: ``dhn.weight`` is not an option of ``tanh+dhn``."""

@@ -58,7 +58,7 @@ def dry_run(request: Request, observer: Observer | None = None) -> DryRun:
         ]
     cells = [cell for one in previews for cell in one.cells]
     require_feasible(cells, request.named)
-    request.require_same_backbone(measured, [cell.identity for cell in cells])
+    request.require_same_backbone([cell.identity for cell in cells], measured)
     alone = []
     if options.get("devices", 1) > 1:
         methods = sorted({cell.identity.method for cell in cells})

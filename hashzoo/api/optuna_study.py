@@ -127,7 +127,7 @@ class _Running:
     def _ask(self) -> bool:
         if self.used + sum(self.unit.images) > self.budget:
             return False
-        if not self.done:  # the default, which is no point of the ranges
+        if not self.done:  # the default, which is not a point of the ranges
             self.trial, self.point = "default", {}
         else:
             self.trial = self.study.ask(self.spaces)

@@ -134,7 +134,7 @@ def search(
 
 
 def _check_queries(queries: tuple[Path, ...]) -> None:
-    """Raise UsageError for a query that is no file."""
+    """Raise UsageError for a query that is not a file."""
     if folder := next((path for path in queries if path.is_dir()), None):
         raise UsageError(f"{folder} is a folder; name the query images")
     if missing := next((path for path in queries if not path.exists()), None):
@@ -204,8 +204,8 @@ def export(
     An index of vectors is exported with its vectors, to re-score candidates there.
 
     `onnx` takes CELL, a cell's .json or a folder of `hashzoo quantize -o`, and compares the result with torch on the
-    queries of the cell's dataset, on random vectors, or on
-    the images of --check, on the CPU. The other targets take an index or codes of `hashzoo encode`.
+    CPU: on the queries of the cell's dataset, on random vectors, or on the images of --check. The other targets take
+    an index or codes of `hashzoo encode`.
     """
     require_cpu(options["device"], "hashzoo export computes")
     root, plugins = options["root"], options["plugins"]

@@ -98,7 +98,7 @@ def array_matrix(given: Any, name: str) -> ArrayMatrix:
         name: Its name in messages.
 
     Raises:
-        UsageError: If it is no array of vectors.
+        UsageError: If it is not an array of vectors.
     """
     if isinstance(given, torch.Tensor):
         held = given.detach().cpu()

@@ -103,7 +103,7 @@ class NestedLoss(nn.Module):
         self.lengths = tuple(sorted(losses))
         self.by_length = nn.ModuleDict({str(bits): losses[bits] for bits in self.lengths})
         self.weighting, self.distilled = weighting, distilled
-        self._head = [head]  # in a list, so that it is no submodule
+        self._head = [head]  # in a list, so that it is not registered as a submodule
 
     @property
     def losses(self) -> dict[int, nn.Module]:
