@@ -82,6 +82,7 @@ class Outline:
         downloads: The files that would be downloaded now.
         missing: What is missing and cannot be downloaded, in one line; empty if nothing is.
         unlabelled: Number of training images without a label.
+        libraries: Modules that building it imports; a sweep imports them once for all of its cells.
     """
 
     train: int | None = None
@@ -93,6 +94,7 @@ class Outline:
     downloads: tuple[Download, ...] = ()
     missing: str = ""
     unlabelled: int | None = None
+    libraries: tuple[str, ...] = ()
 
 
 class Tracker(Protocol):

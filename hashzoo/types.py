@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -64,6 +65,13 @@ class LazyTensors(Sequence[Any]):
     def to(self, device: torch.device) -> LazyTensors:
         """The same sequence, loaded to another device."""
         return LazyTensors(self._makers, device)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> LazyTensors:
+        """The results of a function of each tensor, each computed once, when it is first accessed."""
+        return LazyTensors([cache(partial(self._mapped, function, index)) for index in range(len(self))], self._device)
+
+    def _mapped(self, function: Callable[[Tensor], Tensor], index: int) -> Tensor:
+        return function(self[index])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch.nn.functional import dropout
 from hashzoo.errors import UsageError
 from hashzoo.method import Method
 from hashzoo.training.budget import Budget
-from hashzoo.types import Features
+from hashzoo.types import Features, LazyTensors
 
 
 class FeatureDropout:
@@ -42,8 +42,13 @@ class FeatureDropout:
             return dropout(value, self.probability)
         if not isinstance(value, Features):
             return value
-        maps = [one * dropout(one.new_ones(one.shape[:2]), self.probability)[..., None, None] for one in value.maps]
-        return replace(value, pooled=dropout(value.pooled, self.probability), maps=tuple(maps))
+        pooled, maps = dropout(value.pooled, self.probability), value.maps
+        if isinstance(maps, LazyTensors):  # few heads use maps, and reading them takes longer than a training step
+            return replace(value, pooled=pooled, maps=maps.map(self._dropped_channels))
+        return replace(value, pooled=pooled, maps=tuple(self._dropped_channels(one) for one in maps))
+
+    def _dropped_channels(self, feature_map: Tensor) -> Tensor:
+        return feature_map * dropout(feature_map.new_ones(feature_map.shape[:2]), self.probability)[..., None, None]
 
     def require_use(self) -> None:
         """Raise UsageError if the training never called the head of the method."""

@@ -29,6 +29,7 @@ from hashzoo.training.feature_store import (
     Extractor,
     FeatureRequest,
     PrecomputedBackbone,
+    Rows,
     StoredFeatures,
     ViewFeatures,
     load_or_extract,
@@ -75,7 +76,7 @@ class Freezer:
 
         All image files of a pool are extracted at once, so that other splits of the same files find them in the cache.
         """
-        pools: dict[str, list[np.ndarray]] = {}
+        pools: dict[str, list[Rows]] = {}
         parts = {}
         for part, split in data.parts().items():
             base, rows = resolve_rows(split.images)
@@ -100,7 +101,7 @@ class Freezer:
         about: list[Any],
         view: View | None = None,
         draw: int = 0,
-    ) -> list[np.ndarray]:
+    ) -> list[Rows]:
         """Features of some rows. With a view, one array row each; without, one for every image, zero for the others."""
         split = Split(images, torch.zeros(len(images), 1), torch.arange(len(images)))
 
@@ -125,7 +126,7 @@ class Freezer:
 
     def _view_features(self, base: Any, rows: NDArray[np.int64], digest: str) -> ViewFeatures:
         """Cached features of the training images under views: ``draws`` random draws of each view."""
-        known: dict[str, list[np.ndarray]] = {}
+        known: dict[str, list[Rows]] = {}
         own = np.unique(rows)
         about = [digest, hashlib.sha256(own.astype("<i8").tobytes()).hexdigest()]
 

@@ -28,6 +28,10 @@ PRELOAD = [
 ]
 
 
+#: Modules that the fork server of this process imports before them, such as a library that backbones need.
+libraries: dict[str, None] = {}
+
+
 #: Python's resource tracker cleans up after a cell that was killed; its warning about that is not for the user.
 TRACKER_WARNING = "ignore:resource_tracker:UserWarning"
 
@@ -45,7 +49,7 @@ def spawn(target: Callable[..., None], *given: Any, **more: str) -> tuple[Any, C
     """
     context: Any = multiprocessing.get_context(start_method())
     if start_method() == "forkserver":
-        context.set_forkserver_preload(PRELOAD)
+        context.set_forkserver_preload([*libraries, *PRELOAD])
     if TRACKER_WARNING not in sys.warnoptions:
         sys.warnoptions.append(TRACKER_WARNING)  # the tracker starts with these options
     ours, theirs = context.Pipe(duplex=False)

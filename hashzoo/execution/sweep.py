@@ -14,7 +14,7 @@ from pandas import DataFrame
 from hashzoo.bench.job import Job, load_job_data, load_zoo
 from hashzoo.data import split_file
 from hashzoo.errors import UsageError
-from hashzoo.execution import prefetch, scheduler
+from hashzoo.execution import prefetch, processes, scheduler
 from hashzoo.execution.base import Launcher, Limits, Observer, Silent
 from hashzoo.execution.trackers import TrackerThreads
 from hashzoo.execution.worker import checkpoint_of
@@ -64,6 +64,7 @@ def sweep(
     try:
         keep_splits(todo, folder)
         if todo:
+            processes.libraries.update(_libraries(todo))
             if how.launcher is None or how.launcher.here:
                 prefetch.extract_features(todo, observer.features)
             done += _measured(todo, folder, how, observer)
@@ -94,6 +95,15 @@ def _sorted_out(
     for name, count in lacking.items():
         observer.note(f"{count} finished cell{'s' * (count > 1)} without {name}: measured again")
     return done, todo
+
+
+def _libraries(jobs: Sequence[Job]) -> dict[str, None]:
+    """The libraries that the backbones of some jobs import."""
+    found = {}
+    for job in {job.identity.backbone: job for job in jobs}.values():
+        known = load_zoo(job.inputs).outline("backbone", job.identity.backbone, job.inputs.backbone_options)
+        found.update(dict.fromkeys(known.libraries if known else ()))
+    return found
 
 
 def _measured(todo: Sequence[Job], folder: Path, how: Sweep, observer: Observer) -> list[Cell]:

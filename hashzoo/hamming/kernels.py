@@ -278,6 +278,11 @@ def nearest(queries: Any, database: Any, blocks: int, rows: Any, distances: Any)
                             place[distance] += 1
 
 
+def prepare() -> None:
+    """Load what numba reads before its first call; starts no thread, so that the process can be forked afterwards."""
+    _radius(np.zeros(1, np.int64), 1, 0)
+
+
 def set_threads(count: int) -> int:
     """See :func:`hashzoo.hamming.packing.set_threads`."""
     numba.set_num_threads(min(count, vars(numba.config)["NUMBA_NUM_THREADS"]))

@@ -255,7 +255,7 @@ def load_plugins(extra: Iterable[str] = (), definitions: Mapping[str, bytes] | N
     """
     provide_library_caches()
     zoo = Zoo(extra=tuple(extra))
-    for point in _installed_plugins():
+    for point in installed_plugins():
         if point.package != "hashzoo" and os.environ.get("HASHZOO_PLUGINS", "").lower() == "off":
             continue
         name = point.package if point.package == "hashzoo" else f"{point.package}:{point.name}"
@@ -273,7 +273,7 @@ def load_plugins(extra: Iterable[str] = (), definitions: Mapping[str, bytes] | N
 
 
 @dataclass(frozen=True, order=True)
-class _InstalledPlugin:
+class InstalledPlugin:
     """An entry point, in the order in which plugins are loaded."""
 
     foreign: bool
@@ -284,7 +284,7 @@ class _InstalledPlugin:
     load: Callable[[], Any] = field(compare=False)
 
 
-def _installed_plugins() -> list[_InstalledPlugin]:
+def installed_plugins() -> list[InstalledPlugin]:
     """The plugins of installed packages, each once: those of hashzoo first, then by package and name."""
     packages: dict[Any, tuple[str, str]] = {}  # a distribution parses its metadata whenever its name is read
     found = {}
@@ -292,7 +292,7 @@ def _installed_plugins() -> list[_InstalledPlugin]:
         if point.dist not in packages:
             packages[point.dist] = (point.dist.name, point.dist.version) if point.dist else ("?", "")
         package, version = packages[point.dist]
-        plugin = _InstalledPlugin(package != "hashzoo", package, point.name, point.value, version, point.load)
+        plugin = InstalledPlugin(package != "hashzoo", package, point.name, point.value, version, point.load)
         found[package, point.name, point.value] = plugin
     return sorted(found.values())
 

@@ -51,6 +51,31 @@ def state_digest(module: torch.nn.Module) -> str:
     return tensor_digest({name: value for name, value in state.items() if isinstance(value, Tensor)})
 
 
+class CheckedMap:
+    """A map on disk that is compared with its checksum when rows of it are first read, since few methods read any."""
+
+    def __init__(self, array: np.ndarray, path: Path, crc: int) -> None:
+        self._array, self._path, self._crc, self._checked = array, path, crc, False
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Some rows. EnvironmentFailure, and the features leave the cache, if the file is damaged."""
+        if not self._checked and _crc(self._path) != self._crc:
+            shutil.rmtree(self._path.parent, ignore_errors=True)
+            raise EnvironmentFailure(
+                f"the cached features {self._path} were damaged and are removed; run the command again"
+            )
+        self._checked = True
+        found: np.ndarray = self._array[rows]
+        return found
+
+
+#: Arrays of which some rows are read at a time.
+Rows = np.ndarray | CheckedMap
+
+
 class StoredFeatures(SupportsTake):
     """Stored features as the images of a split. Feature maps are read from disk only when they are used.
 
@@ -60,7 +85,7 @@ class StoredFeatures(SupportsTake):
 
     def __init__(
         self,
-        arrays: Sequence[np.ndarray],
+        arrays: Sequence[Rows],
         rows: NDArray[np.int64] | None = None,
         view_features: ViewFeatures | None = None,
     ) -> None:
@@ -75,7 +100,7 @@ class StoredFeatures(SupportsTake):
         """Features of some rows."""
         selected = self.rows[rows]
 
-        def tensor(array: np.ndarray) -> Tensor:
+        def tensor(array: Rows) -> Tensor:
             return torch.from_numpy(np.asarray(array[selected], dtype=np.float32))
 
         pooled, *maps = self.arrays
@@ -266,7 +291,7 @@ def load_or_extract(
     request: FeatureRequest,
     name: str,
     progress: ProgressCallback | None = None,
-) -> list[np.ndarray]:
+) -> list[Rows]:
     """The arrays of the requested features, from the cache if it has them.
 
     ``name`` identifies the features: the images, the network, its weights and input, the precision. ``extractors`` is
@@ -291,27 +316,31 @@ def load_or_extract(
     return arrays
 
 
-def read(folder: Path, rows: int) -> list[np.ndarray] | None:
+def read(folder: Path, rows: int) -> list[Rows] | None:
     """The arrays of a cache folder; None if they are missing or damaged. Raises NewerSchemaError.
 
-    Large maps, above ``IN_MEMORY``, are checked only by type and size, not by checksum.
+    Maps up to ``IN_MEMORY`` bytes are checked when they are first used, larger ones only by type and size.
     """
     try:
         description = json.loads((folder / "features.json").read_text())
         # refused, not replaced: extracting the features of a newer hashzoo can have taken hours
         refuse_newer(folder, description.get("schema", SCHEMA), SCHEMA, CACHE)
         count, crc = description["arrays"], description.get("crc") or []  # older versions wrote no checksums
-        paths = [folder / name for name in ["pooled.npy", *(f"map{i}.npy" for i in range(count - 1))]]
-        modes: list[Any] = [None if path.stat().st_size <= IN_MEMORY else "r" for path in paths]
-        modes[1:] = ["r"] * len(modes[1:])  # maps: few methods use them
-        arrays = [np.load(path, mode, allow_pickle=False) for path, mode in zip(paths, modes, strict=True)]
-        small = [path == paths[0] or path.stat().st_size <= IN_MEMORY for path in paths]
-        intact = all(_crc(path) == value for path, value, check in zip(paths, crc, small, strict=bool(crc)) if check)
+        pooled, *maps = (folder / name for name in ["pooled.npy", *(f"map{i}.npy" for i in range(count - 1))])
+        mode: Any = None if pooled.stat().st_size <= IN_MEMORY else "r"
+        arrays = [np.load(pooled, mode, allow_pickle=False), *(np.load(path, "r", allow_pickle=False) for path in maps)]
+        intact = not crc or (len(crc) == count and _crc(pooled) == crc[0])
         well_formed = all(array.shape[:1] == (rows,) and array.dtype == np.float32 for array in arrays)
-        mapped = [(array, path) for array, path in zip(arrays, paths, strict=True) if isinstance(array, np.memmap)]
+        mapped = [
+            (array, path) for array, path in zip(arrays, [pooled, *maps], strict=True) if isinstance(array, np.memmap)
+        ]
         complete = all(array.offset + array.nbytes == path.stat().st_size for array, path in mapped)
-        return arrays if intact and well_formed and complete else None
+        if not (intact and well_formed and complete):
+            return None
     except NewerSchemaError:
         raise
     except Exception:  # damaged files raise many types of exceptions; the features are then extracted again
         return None
+    checks = zip(arrays[1:], maps, crc[1:], strict=True) if crc else ()
+    checked = [CheckedMap(*one) if one[0].nbytes <= IN_MEMORY else one[0] for one in checks]
+    return [arrays[0], *(checked or arrays[1:])]

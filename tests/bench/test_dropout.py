@@ -13,7 +13,7 @@ from hashzoo.errors import UsageError
 from hashzoo.registry import zoo
 from hashzoo.testing import Probe, synthetic_splits
 from hashzoo.training.budget import Budget
-from hashzoo.types import Features
+from hashzoo.types import Features, LazyTensors
 
 HOUSE = zoo.load_plugins()
 
@@ -49,6 +49,17 @@ def test_features_are_dropped_in_training_only_and_their_mean_is_kept():
     channels = trained.maps[0].flatten(2)
     assert torch.equal(channels.amin(2), channels.amax(2))
     assert encoded is features
+
+
+def test_stored_maps_are_read_only_if_the_head_uses_them():
+    reads = []
+    maps = LazyTensors([lambda: reads.append(0) or torch.ones(50, 8, 2, 2)])
+    hook = FeatureDropout("x", 0.5)
+    (dropped,) = hook(torch.nn.Identity().train(), (Features(torch.ones(50, 8), maps),))
+    assert reads == []
+    assert set(dropped.maps[0].unique().tolist()) == {0.0, 2.0}
+    assert dropped.maps[0].amin((2, 3)).equal(dropped.maps[0].amax((2, 3)))
+    assert reads == [0]
 
 
 def test_a_head_that_reads_a_tensor_is_dropped_too():

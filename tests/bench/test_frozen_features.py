@@ -151,6 +151,26 @@ def test_each_image_file_is_seen_once_whatever_parts_it_is_in():
     assert torch.allclose(batch.images.pooled, backbones[0].eval()(direct).pooled, atol=1e-6)
 
 
+def test_a_damaged_map_is_refused_when_it_is_read_and_extracted_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path))
+    data, backbones = data_of(Drawer(30)), alike(1)
+    found = inspect_splits(data)
+
+    def batch():
+        frozen, _ = Freezer(run_of(), *backbones, ["x"]).frozen(data, found)
+        return frozen.train.images[np.arange(3)]
+
+    sound = batch().maps[0]
+    (file,) = tmp_path.glob("features/*/map0.npy")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert torch.equal(batch().pooled, batch().pooled)
+    with pytest.raises(EnvironmentFailure, match=f"{file} were damaged and are removed"):
+        batch().maps[0]
+    assert torch.equal(batch().maps[0], sound)
+
+
 def test_a_part_of_stored_features_is_stored_features():
     data = data_of(Drawer(60))
     frozen, _ = Freezer(run_of(), *alike(1), ["x"]).frozen(data, inspect_splits(data))

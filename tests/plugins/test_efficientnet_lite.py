@@ -69,7 +69,7 @@ def test_the_file_and_its_digest_are_the_weights_of_the_key(name):
     assert file.startswith(name)
     assert len(digest) == 16
     assert backbone.trained_on == "ImageNet"
-    assert outline(name, {}).missing == ""
+    assert (outline(name, {}).missing, outline(name, {}).libraries) == ("", ("timm",))
 
 
 def test_without_the_extra_one_line_names_it(monkeypatch):

@@ -58,11 +58,12 @@ def build(
 
     if size is not None and size < LEAST:
         raise ValueError(f"size must be at least {LEAST} pixels, not {size}")
-    network: Any = timm.create_model(f"tf_{name.replace('-', '_')}")
+    with torch.device("cpu" if weights == "random" else "meta"):  # drawing weights takes longer than reading them
+        network: Any = timm.create_model(f"tf_{name.replace('-', '_')}")
     loaded = "random"
     if weights == "default":
         path = _file(name)
-        network.load_state_dict(renamed(files.read(path), network.state_dict(), path))
+        network.load_state_dict(renamed(files.read(path), network.state_dict(), path), assign=True)
         loaded = f"{path.name} {files.digest(path)}"
     network.reset_classifier(0)
     return EfficientNetLite(network, loaded, "ImageNet" if weights == "default" else "", taps, size)
@@ -84,7 +85,7 @@ def renamed(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Pat
 def outline(name: str, values: Mapping[str, Any]) -> Outline:
     """Nothing is downloaded; the package of the weights can be missing."""
     missing = values.get("weights", "default") == "default" and find_spec(_module(name)) is None
-    return Outline(shape=(3, 224, 224), missing=_missing(name) if missing else "")
+    return Outline(shape=(3, 224, 224), missing=_missing(name) if missing else "", libraries=("timm",))
 
 
 def _module(name: str) -> str:

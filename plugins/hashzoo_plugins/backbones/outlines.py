@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def _torchvision_files(name: str) -> tuple[Download, ...]:
 def timm(name: str, values: Mapping[str, Any]) -> Outline:
     """The weights that timm downloads, by the client of the Hugging Face Hub or from an address."""
     value = values.get("weights", "default")
-    return of_weights(value, _timm_files(name.partition("/")[2]) if value == "default" else ())
+    known = of_weights(value, _timm_files(name.partition("/")[2]) if value == "default" else ())
+    return replace(known, libraries=("timm",))
 
 
 def _timm_files(name: str) -> tuple[Download, ...]:
