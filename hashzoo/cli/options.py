@@ -135,7 +135,13 @@ def style_of(size: str | None, font_size: float, font: str | None) -> Style:
 
 
 def resolve_device(device: str) -> str:
-    """The device that ``--device`` stands for. EnvironmentFailure if this machine does not have it."""
+    """The device that ``--device`` stands for. EnvironmentFailure if this machine does not have it.
+
+    Every command that computes calls it first; it also lets the process keep freed memory.
+    """
+    from hashzoo.execution.processes import keep_freed_memory
+
+    keep_freed_memory()
     if device == "cpu":
         return device
     from hashzoo.training import devices

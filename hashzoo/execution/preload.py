@@ -11,6 +11,7 @@ import atexit
 import gc
 from contextlib import suppress
 
+from hashzoo.execution.processes import keep_freed_memory
 from hashzoo.hamming import kernels
 from hashzoo.registry.zoo import installed_plugins
 
@@ -20,6 +21,7 @@ for plugin in installed_plugins():
             plugin.load()
 with suppress(Exception):  # each cell tries again
     kernels.prepare()
+keep_freed_memory()
 gc.collect()
 gc.freeze()
 atexit.register(gc.unfreeze)  # libraries that look for leaks at exit would report every frozen object
