@@ -295,9 +295,11 @@ def test_one_coordinate_of_cnnh_is_never_worse_than_before():
     for _ in range(50):
         residual = torch.randn(6, 6, generator=draw, dtype=D)
         residual = ((residual + residual.T) * 3).numpy()
-        column = (2 * torch.rand(6, generator=draw, dtype=D) - 1).numpy()
-        before = ((residual - column[:, None] * column) ** 2).sum()
-        cnnh.sweep(column, residual)
+        column, last = (2 * torch.rand(2, 6, generator=draw, dtype=D) - 1).numpy()
+        expected = residual - last[:, None] * last + column[:, None] * column
+        before = ((expected - column[:, None] * column) ** 2).sum()
+        cnnh.sweep(column, residual, last)
+        assert (residual == expected).all()
         assert ((residual - column[:, None] * column) ** 2).sum() <= before + 1e-9
 
 
