@@ -49,7 +49,10 @@ FLOATING = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "convolution"
 ABSENT = {"histogram", "_histogramdd_from_bin_cts", "to_mkldnn"}
 
 #: Operations whose result, or its shape, the CPU waits for.
-READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
+READS = {
+    *("_local_scalar_dense", "equal", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"),
+    *("bincount", "_linalg_check_errors"),
+}
 
 #: Generators of the accelerator, by the address under which an operation gets them.
 GENERATORS: dict[int, torch.Generator] = {}

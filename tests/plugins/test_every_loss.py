@@ -9,6 +9,7 @@ from hashzoo_plugins.pairwise import adsh, cnnh, dqn, dsdh
 from hashzoo_plugins.pointwise import cibhash, shc
 
 from hashzoo.registry import zoo
+from hashzoo.testing import pretended_accelerator
 from hashzoo.types import Batch, Output, Setting
 from tests.oracles.toy import D
 
@@ -68,10 +69,10 @@ def loss_of(name, multilabel=False):
 
 def value(loss, code, labels, progress=0.3):
     draw = torch.Generator().manual_seed(1)
-    mixing = torch.randn(BITS, CLASSES, generator=draw, dtype=D)
-    extra = {"features": torch.randn(len(code), 5, generator=draw, dtype=D), "local": code}
-    output = Output(code, code @ mixing, extra)
-    return sum(loss(output, Batch((None,), labels, torch.arange(len(code)), progress)).values())
+    mixing = torch.randn(BITS, CLASSES, generator=draw, dtype=D).to(code.device)
+    extra = {"features": torch.randn(len(code), 5, generator=draw, dtype=D).to(code.device), "local": code}
+    output, ids = Output(code, code @ mixing, extra), torch.arange(len(code), device=code.device)
+    return sum(loss(output, Batch((None,), labels, ids, progress)).values())
 
 
 def ordinary(count=BATCH):
@@ -144,3 +145,30 @@ def test_every_loss_takes_one_image_or_says_that_it_needs_two(name):
     else:
         (slope,) = torch.autograd.grad(value(loss, code, classes(0)), code)
         assert torch.isfinite(slope).all()
+
+
+#: The numbers of images that these select from a batch are read.
+SELECT = {"dcoh"}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [(name, MIXED) for name in sorted(set(LOSSES) - SELECT)]
+    + [(name, classes(*[0] * BATCH)) for name in ("dnnh", "dtsh")],  # without triplets
+)
+def test_a_loss_has_the_same_value_and_slope_on_a_gpu_without_waiting_for_it(name, labels):
+    def found(device):
+        loss, code = loss_of(name).train().to(device), ordinary().to(device).requires_grad_()
+        with torch.no_grad():
+            value(loss, code, labels.to(device))  # what is read once
+        reads.clear()
+        total = value(loss, code, labels.to(device))
+        total.backward()
+        waits = dict(reads)
+        return torch.cat([total.reshape(1), code.grad.flatten()]).detach().cpu(), waits
+
+    with pretended_accelerator() as accelerator:
+        reads = accelerator.reads
+        there, waits = found(accelerator.device)
+        assert waits == {}
+        torch.testing.assert_close(there, found("cpu")[0])

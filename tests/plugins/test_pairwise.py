@@ -45,7 +45,8 @@ def test_dpsh_equals_the_reference_values():
 def test_dtsh_equals_the_reference_values():
     query, near_, far = triplets(batch(Y).similar)
     assert list(zip(query.tolist(), near_.tolist(), far.tolist(), strict=True)) == [(0, 1, 2), (1, 0, 2)]
-    near(dtsh.disorder(Z, query, near_, far, 2.0), t(1.2914188132, 0.9220225697))
+    theta = Z @ Z.T / 2
+    near(dtsh.disorder(theta[query, near_], theta[query, far], 2.0), t(1.2914188132, 0.9220225697))
     near(terms(dtsh.DTSH(SETTING), Z, Y)["triplet"], (1.2914188132 + 0.9220225697) / 2)
 
 
@@ -196,12 +197,11 @@ def test_triplet_losses_equal_plain_loops(seed, count, bits):
 
 def test_the_gradients_of_the_triplet_hinge_are_those_of_the_paper():
     f = t([0.9, 0.2], [0.7, 0.4], [0.6, 0.6]).requires_grad_()
-    rows = [torch.tensor([i]) for i in range(3)]
-    dnnh.hinge(f, *rows).sum().backward()
+    apart = dnnh.distances(f)
+    dnnh.hinge(apart[0, 1], apart[0, 2]).backward()
     a, b, c = f.detach()
     near(f.grad, torch.stack([2 * (c - b), 2 * (b - a), 2 * (a - c)]), 1e-12)
-    same = t([0.5, 0.5], [0.5, 0.5], [0.5, 0.5])
-    near(dnnh.hinge(same, *rows), 1.0)
+    near(dnnh.hinge(t(0.5), t(0.5)), 1.0)
 
 
 def test_divide_and_encode_reads_one_slice_a_bit():
@@ -295,9 +295,11 @@ def test_one_coordinate_of_cnnh_is_never_worse_than_before():
     for _ in range(50):
         residual = torch.randn(6, 6, generator=draw, dtype=D)
         residual = ((residual + residual.T) * 3).numpy()
-        column = (2 * torch.rand(6, generator=draw, dtype=D) - 1).numpy()
-        before = ((residual - column[:, None] * column) ** 2).sum()
-        cnnh.sweep(column, residual)
+        column, last = (2 * torch.rand(2, 6, generator=draw, dtype=D) - 1).numpy()
+        expected = residual - last[:, None] * last + column[:, None] * column
+        before = ((expected - column[:, None] * column) ** 2).sum()
+        cnnh.sweep(column, residual, last)
+        assert (residual == expected).all()
         assert ((residual - column[:, None] * column) ** 2).sum() <= before + 1e-9
 
 

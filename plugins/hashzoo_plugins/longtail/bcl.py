@@ -52,7 +52,7 @@ def balanced_contrast(z: Tensor, centers: Tensor, classes: Tensor, temperature: 
     keys = torch.cat([z, centers])
     whose = torch.cat([classes, torch.arange(len(centers), device=classes.device)])  # (M + C,)
     alike = (classes[:, None] == whose[None]).to(z)  # (M, M + C)
-    size = torch.bincount(whose)[whose].to(z) - alike  # |B_ij| of the class of each key
+    size = alike.sum(0) + 1 - alike  # |B_ij| of the class of each key, with one center
     alike = alike - torch.eye(*alike.shape, device=z.device, dtype=z.dtype)  # P_i
     return contrast(z, keys, alike / alike.sum(1, keepdim=True), temperature, size)
 

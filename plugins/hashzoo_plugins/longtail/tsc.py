@@ -86,9 +86,10 @@ class Targeted(Loss):
         """Update the centroids of the classes in a batch, and the assignment of targets."""
         codes, classes, _ = two_views.together(output, batch)
         z = normalize(self.projection(codes), dim=1)
-        for c in torch.unique(classes):
-            mean = normalize(z[classes == c].mean(0), dim=0)
-            self.centroids[c] = normalize(self.momentum * self.centroids[c] + (1 - self.momentum) * mean, dim=0)
+        own = one_hot(classes, len(self.centroids)).to(z)  # (M, C)
+        means = normalize(own.T @ z, dim=1)  # their length is that of the directions, so the sums do
+        moved = normalize(self.momentum * self.centroids + (1 - self.momentum) * means, dim=1)
+        self.centroids = torch.where(own.any(0)[:, None], moved, self.centroids)
         self.assignment = matched(self.centroids, self.targets)
 
 

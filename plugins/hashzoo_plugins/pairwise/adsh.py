@@ -35,6 +35,7 @@ from torch import Tensor
 
 from hashzoo import Backbone, Batch, Card, Codes, Deep, Log, Loss, Output, Run, Setting, Split, bits, signs
 from hashzoo_plugins.heads.linear import Tanh
+from hashzoo_plugins.shallow.discrete import descent
 
 CHUNK = 4096  # rows of the matrix of pairs that are counted at once
 
@@ -66,14 +67,9 @@ def objective(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Te
 
 def update(v: Tensor, u: Tensor, s: Tensor, rows: Tensor, gamma: float) -> Tensor:
     """V (n, K) after solving each column with the others fixed; never raises :func:`objective`."""
-    v, bits_ = v.clone(), v.shape[1]
-    q = -2 * bits_ * s.T @ u  # (n, K)
-    q.index_add_(0, rows, -2 * gamma * u)  # an image can occur twice
-    for k in range(bits_):
-        rest = torch.arange(bits_, device=v.device) != k
-        slope = 2 * v[:, rest] @ (u[:, rest].T @ u[:, k]) + q[:, k]  # (n,)
-        v[:, k] = torch.where(slope == 0, v[:, k], -signs(slope))
-    return v
+    q = v.shape[1] * s.T @ u  # (n, K), -1/2 of that of the paper
+    q.index_add_(0, rows, gamma * u)  # an image can occur twice
+    return descent(v, q, u.T, sweeps=1)
 
 
 class Asymmetric(Loss):
@@ -87,12 +83,20 @@ class Asymmetric(Loss):
         self.gamma, self.r = gamma, 1.0
         self.register_buffer("codes", torch.zeros(setting.pool, setting.bits))
         self.register_buffer("labels", torch.zeros(setting.pool, setting.classes), persistent=False)
+        self._read: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+
+    def known(self) -> tuple[Tensor, Tensor]:
+        """The learned codes (n, K) and the labels (n, C) of their images; selected again only after a change."""
+        version = tuple(value for t in (self.codes, self.labels) for value in (t.data_ptr(), t._version))
+        if self._read is None or self._read[0] != version:
+            rows = torch.nonzero(self.codes.abs().sum(1))[:, 0]
+            self._read = version, self.codes[rows], self.labels[rows]
+        return self._read[1:]
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``pair`` and ``quantization`` of (B, K) codes, against all codes of the table."""
         u = output.code
-        known = self.codes.abs().sum(1) > 0
-        v, labels = self.codes[known].to(u), self.labels[known].to(u)
+        v, labels = (part.to(u) for part in self.known())
         s = targets(batch.labels.to(u), labels, self.r)  # (B, n)
         own = self.codes[batch.ids].to(u)
         away = (own - u).square().sum(1).mean() * self.gamma / max(1, len(v))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
@@ -33,18 +34,23 @@ from hashzoo_plugins.heads.linear import Linear
 
 
 @njit(cache=True)
-def sweep(h: NDArray, residual: NDArray) -> None:  # type: ignore[type-arg]
+def sweep(h: NDArray, residual: NDArray, before: NDArray) -> None:  # type: ignore[type-arg]
     """One pass over the entries of a column h (n,) in place: each a Newton step on |R - h h'|^2, clipped, or none.
 
     In one entry t the objective is t^4 + 2 (A - R_ii) t^2 - 4 G t + const, with A = sum of the other h^2 and
-    G = sum over the others of h_l R_il.
+    G = sum over the others of h_l R_il. R is the ``residual`` - b b' + h h' with the column ``before`` b, which is
+    solved, and h as given: the pass that reads a row of this large matrix also changes it.
     """
+    given = h.copy()
     total = (h * h).sum()
     for i in range(len(h)):
+        row = residual[i]
+        for j in range(len(h)):
+            row[j] = row[j] - before[i] * before[j] + given[i] * given[j]
         t = h[i]
         a = total - t * t
-        g = residual[i] @ h - residual[i, i] * t
-        curve = a - residual[i, i]
+        g = row @ h - row[i] * t
+        curve = a - row[i]
         slope = 4 * (t**3 + curve * t - g)
         bend = 4 * (3 * t * t + curve)
         end = 1.0 if g >= 0 else -1.0  # the better end of the interval, if it holds no minimum
@@ -59,16 +65,21 @@ def decompose(similar: Tensor, bits: int, sweeps: int, generator: torch.Generato
     s = (2 * similar.double() - 1).numpy()
     h = (2 * torch.rand(len(s), bits, generator=generator, dtype=torch.float64) - 1).numpy()
     residual = bits * s - h @ h.T
-    path = [float((residual**2).sum()) / bits**2]
+    path = [squares(residual) / bits**2]
     for _ in range(sweeps):
+        column = np.zeros(len(s))
         for k in range(bits):
-            column = h[:, k].copy()
-            residual += column[:, None] * column  # the residual without this bit
-            sweep(column, residual)
-            residual -= column[:, None] * column
+            before, column = column, h[:, k].copy()
+            sweep(column, residual, before)
             h[:, k] = column
-        path.append(float((residual**2).sum()) / bits**2)
+        residual -= column[:, None] * column
+        path.append(squares(residual) / bits**2)
     return torch.from_numpy(h), path
+
+
+def squares(x: NDArray[np.float64]) -> float:
+    """The sum of the squared entries."""
+    return float(np.vdot(x, x))
 
 
 class Given(Loss):

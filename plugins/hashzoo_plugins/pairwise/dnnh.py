@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from hashzoo import Backbone, Batch, Card, Features, Head, Integer, Loss, Output, Setting, Uniform, deep
 from hashzoo_plugins.pairwise import pairs
-from hashzoo_plugins.pairwise.triplets import triplets
+from hashzoo_plugins.pairwise.triplets import mean_over
 
 
 def step(v: Tensor, epsilon: float) -> Tensor:
@@ -68,10 +68,14 @@ class DivideAndEncode(Head):
         return Output(2 * step(v, self.epsilon) - 1)
 
 
-def hinge(f: Tensor, query: Tensor, near: Tensor, far: Tensor) -> Tensor:
-    """(T,) max(0, |F_q - F_p|^2 - |F_q - F_n|^2 + 1) for triplets given as rows of (B, K) codes in [0, 1]."""
-    distance = (f[:, None] - f[None]).square().sum(2)  # (B, B), which avoids (T, K) differences
-    return (distance[query, near] - distance[query, far] + 1).clamp(min=0)
+def distances(f: Tensor) -> Tensor:
+    """(B, B) squared distances |F_i - F_j|^2 of codes (B, K)."""
+    return (f[:, None] - f[None]).square().sum(2)
+
+
+def hinge(near: Tensor, far: Tensor) -> Tensor:
+    """max(0, |F_q - F_p|^2 - |F_q - F_n|^2 + 1) for the squared distances of triplets, in their shape."""
+    return (near - far + 1).clamp(min=0)
 
 
 class DNNH(Loss):
@@ -84,8 +88,7 @@ class DNNH(Loss):
         """The term ``triplet`` of (B, K) codes in [-1, 1]; 0 for a batch without a triplet."""
         pairs.require("dnnh", batch)
         f = (output.code + 1) / 2
-        query, near, far = triplets(batch.similar)
-        return {"triplet": hinge(f, query, near, far).mean() if len(query) else f.sum() * 0}
+        return {"triplet": mean_over(hinge, distances(f), batch.similar)}
 
 
 METHOD = deep(

@@ -83,6 +83,15 @@ class DQNLoss(Loss):
         super().__init__()
         self.weight = weight
         self.register_buffer("codebook", torch.zeros(parts, words, width // parts))
+        self._read: tuple[tuple[int, int], bool] | None = None
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the codebook has values; they are read again only after a change."""
+        version = self.codebook.data_ptr(), self.codebook._version
+        if self._read is None or self._read[0] != version:
+            self._read = version, bool(self.codebook.any())
+        return self._read[1]
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``pair`` and ``quantization`` of (B, width) bottlenecks. ValueError for a batch of one."""
@@ -90,7 +99,7 @@ class DQNLoss(Loss):
         z = output.code
         pair = pairs.upper((2 * batch.similar - 1 - pairs.cosines(z)).square())  # (P,)
         terms = {"pair": pair.mean()}
-        if self.codebook.any():
+        if self.initialized:
             away = z - decoded(self.codebook.to(z), nearest(self.codebook, z.detach()))
             terms["quantization"] = self.weight * away.square().sum(1).mean()
         return terms
@@ -181,7 +190,7 @@ class DQN(Deep):
         from sklearn.exceptions import ConvergenceWarning
 
         seed = int(torch.randint(2**31, (1,), generator=run.generator))
-        known = bool(self.codebook.any())
+        known = self.loss.initialized
         for m, part in enumerate(z.unflatten(1, (len(self.codebook), -1)).unbind(1)):  # type: ignore[no-untyped-call]
             points = part.double().cpu().numpy()
             count = min(self.codebook.shape[1], len(points))

@@ -20,6 +20,7 @@ Cite: wang2016dtsh
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from torch import Tensor
@@ -28,14 +29,13 @@ from torch.nn.functional import softplus
 from hashzoo import Batch, Card, Log, Loss, Output, Setting, deep
 from hashzoo_plugins.pairwise import pairs
 from hashzoo_plugins.pairwise.dpsh import quantization_weight
-from hashzoo_plugins.pairwise.triplets import triplets
+from hashzoo_plugins.pairwise.triplets import mean_over
 from hashzoo_plugins.quantization import gap
 
 
-def disorder(code: Tensor, query: Tensor, near: Tensor, far: Tensor, alpha: float) -> Tensor:
-    """(T,) -log p(near is closer to the query than far), for triplets given as rows of (B, K) codes."""
-    theta = code @ code.T / 2  # (B, B)
-    return softplus(alpha - theta[query, near] + theta[query, far])
+def disorder(near: Tensor, far: Tensor, alpha: float) -> Tensor:
+    """-log p(near is closer to the query than far), for theta_qp and theta_qm of triplets, in their shape."""
+    return softplus(alpha - near + far)
 
 
 class DTSH(Loss):
@@ -51,10 +51,9 @@ class DTSH(Loss):
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``triplet`` and ``quantization`` of (B, K) codes; the first is 0 for a batch without a triplet."""
         pairs.require("dtsh", batch)
-        query, near, far = triplets(batch.similar)
-        triplet = disorder(output.code, query, near, far, self.alpha)  # (T,)
+        theta = output.code @ output.code.T / 2  # (B, B)
         return {
-            "triplet": triplet.mean() if len(triplet) else output.code.sum() * 0,
+            "triplet": mean_over(partial(disorder, alpha=self.alpha), theta, batch.similar),
             "quantization": self.weight * gap(output.code).square().sum(1).mean(),
         }
 

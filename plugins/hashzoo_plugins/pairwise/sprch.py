@@ -71,7 +71,8 @@ class SPRCH(Loss):
         every = torch.cat([data, words], 1)
         right = every.masked_fill(~torch.cat([alike, own], 1), NEVER)
         taught = own.any(1)
-        lost = torch.logsumexp(every[taught], 1) - torch.logsumexp(right[taught], 1)
+        right = torch.where(taught[:, None], right, every)  # an image without positives has the term 0
+        lost = torch.logsumexp(every, 1) - torch.logsumexp(right, 1)
         return {"contrast": lost.sum() / taught.sum().clamp(min=1)}
 
     def logs(self, cosine: Tensor, alike: Tensor, pace: float) -> Tensor:

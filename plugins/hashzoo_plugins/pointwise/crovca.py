@@ -44,6 +44,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from hashzoo import Backbone, Batch, Card, Deep, Features, Head, Log, Loss, Output, Setting
 from hashzoo_plugins.pairwise.pairs import SMALL
+from hashzoo_plugins.pointwise.centers import require_labels
 from hashzoo_plugins.pointwise.views import Views
 
 Size = Literal["small", "large"]
@@ -81,7 +82,7 @@ def rate(code: Tensor, eps: float) -> Tensor:
     (count, bits), z = code.shape, normalize(code, dim=1, eps=SMALL)
     gram = z @ z.T if count < bits else z.T @ z
     whole = torch.eye(len(gram)).to(gram) + bits / (count * eps) * gram
-    half_log: Tensor = torch.linalg.cholesky(whole).diagonal().log().sum()
+    half_log: Tensor = torch.linalg.cholesky_ex(whole).L.diagonal().log().sum()
     return -(bits + count) / (bits * count) * half_log
 
 
@@ -103,10 +104,7 @@ class CrossView(Loss):
         """(B, K) targets of 0 and 1, one for each view."""
         if not self.supervised:
             return [(p >= 0).to(p) for p in reversed(views)]
-        if not (labels.sum(1) > 0).all():
-            raise ValueError(
-                "crovca-s needs at least one label per image; remove images without labels from the training split"
-            )
+        require_labels("crovca-s", labels)
         return [(labels @ prototypes(views, labels) >= 0).to(views[0])] * len(views)
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:

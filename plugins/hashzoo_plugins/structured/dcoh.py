@@ -57,6 +57,7 @@ from hashzoo import (
     signs,
 )
 from hashzoo_plugins.datasets.composed import algebra
+from hashzoo_plugins.pointwise.centers import require_labels
 from hashzoo_plugins.quantization import gap
 
 Rows = tuple[Tensor, Tensor]  # the rows of the first and the second image of pairs
@@ -71,10 +72,7 @@ def overlap(labels: Tensor, similarity: Literal["jaccard", "count"]) -> Tensor:
     >>> overlap(torch.tensor([[1.0, 1, 0], [1, 1, 1]]), "jaccard")[0]
     tensor([1.0000, 0.6667])
     """
-    if not (labels.sum(1) > 0).all():
-        raise ValueError(
-            "dcoh needs at least one label per image; remove images without labels from the training split"
-        )
+    require_labels("dcoh", labels)
     shared = labels @ labels.T
     if similarity == "count":
         return shared / shared.max()
@@ -306,7 +304,7 @@ class DCOH(Deep):
         """
         (a, b), (of_a, of_b) = ([part[rows] for rows in every] for part in (h, labels))
         common = algebra("intersection", of_a, of_b)
-        kept = common.sum(1) > 0
+        kept = torch.nonzero(common.sum(1) > 0)[:, 0]  # rows: a mask would be read at every use
         (x, y), (of_x, of_y) = ([part[rows] for rows in subtracted] for part in (h, labels))
         if self.difference in ("mixed", "composite"):
             x, of_x = self.operators("union", x, y), algebra("union", of_x, of_y)
