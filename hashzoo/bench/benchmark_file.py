@@ -54,6 +54,7 @@ class Benchmark(BaseModel):
         methods: Names and patterns of methods.
         baselines: Methods on every board, which the others are compared with; ``controls`` do not compete.
         bits: Code lengths.
+        once: Names of methods that store the same at every code length; they are measured at the first one only.
         seeds: Seeds.
         metrics: Names of metrics.
         backbone: The backbone of all methods that ``backbones`` does not name.
@@ -77,6 +78,7 @@ class Benchmark(BaseModel):
     baselines: list[str] = []
     controls: list[str] = []
     bits: list[int] = Field([16, 32], min_length=1)
+    once: list[str] = []
     seeds: list[int] = Field([0], min_length=1)
     metrics: list[str] = Field(["map@all"], min_length=1)
     backbone: str | None = None
@@ -118,6 +120,10 @@ class Benchmark(BaseModel):
             whole = self.model_dump(exclude_unset=True, exclude={"unlabelled"})
             made = checked(merged(whole, self.unlabelled), f"{self.name}: unlabelled")
         return made.model_copy(update={"truth": TruthTable()}) if exact else made
+
+    def bits_of(self, method: str) -> list[int]:
+        """The code lengths at which a method is measured."""
+        return self.bits[:1] if method in self.once else self.bits
 
     def backbone_for(self, method: str, kind: Literal["shallow", "deep"], vectors: bool = False) -> str:
         """The backbone of a method, on vectors or on images."""

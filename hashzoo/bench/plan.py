@@ -129,6 +129,8 @@ def check_names(benchmark: Benchmark, zoo: Zoo, baselines: bool) -> dict[str, En
     """The methods of a benchmark. UsageError if a number, or a name in it, is wrong."""
     _check_numbers(benchmark)
     _check_backbone_names(benchmark, zoo)
+    for name in benchmark.once:
+        zoo.method(name)  # raises for an unknown one
     always = [*benchmark.baselines, *benchmark.controls] if baselines else []
     methods = {name: zoo.method(name) for name in zoo.match_methods([*always, *benchmark.methods])}
     _check_settings(benchmark, zoo, methods)
@@ -273,7 +275,7 @@ def _jobs(
     if not FactoryInfo(entry.factory).distributed or weighs_gradients(base_identity):
         execution = replace(execution, devices=1)
     reasons = dict[int, str]()
-    for bits in benchmark.bits:
+    for bits in benchmark.bits_of(entry.name):
         facts = training_facts(bits, values, benchmark.train, dataset.data, trunk.network.dim)
         reasons[bits] = _refusal(entry, dataset, trunk, bits, values) or unmet(zoo, entry, facts)
     for bits, reason in nested_refusals(benchmark, entry, reasons).items():

@@ -192,7 +192,8 @@ class _Trunk:
 def _cells(benchmark: Benchmark, zoo: Zoo, entry: Entry, dataset: _Files, trunk: _Trunk) -> Iterator[PreviewCell]:
     values = convert_options("method", entry.name, entry.factory, benchmark.set.get(entry.name, {}))
     base = identify(benchmark, zoo, entry, values, dataset, trunk)
-    reasons = {bits: _refusal(benchmark, zoo, entry, dataset, trunk, bits, values) for bits in benchmark.bits}
+    lengths = benchmark.bits_of(entry.name)
+    reasons = {bits: _refusal(benchmark, zoo, entry, dataset, trunk, bits, values) for bits in lengths}
     for bits, reason in nested_refusals(benchmark, entry, reasons).items():
         for seed in dict.fromkeys(benchmark.seeds):
             yield PreviewCell(replace(base, bits=bits, seed=seed), entry.card.kind, reason)

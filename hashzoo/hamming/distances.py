@@ -129,10 +129,10 @@ def nearest(
 
 
 def nearest_by(distances: NDArray[Any], k: int) -> tuple[Ints, NDArray[Any]]:
-    """Find the k nearest items by given integer distances, sorting only the items within the k-th distance.
+    """Find the k nearest items by given distances, sorting only the items within the k-th distance.
 
     Args:
-        distances: (Q, N) integers.
+        distances: (Q, N) numbers; NaN is farther than any of them.
         k: Items per query.
 
     Returns:
@@ -145,6 +145,6 @@ def nearest_by(distances: NDArray[Any], k: int) -> tuple[Ints, NDArray[Any]]:
     k = min(k, distances.shape[1])
     rows = np.empty((len(distances), k), np.int64)
     for q, row in enumerate(distances):
-        within = np.flatnonzero(row <= np.partition(row, k - 1)[k - 1])
+        within = np.flatnonzero(~(row > np.partition(row, k - 1)[k - 1]))  # a comparison with NaN is false
         rows[q] = within[np.argsort(row[within], kind="stable")[:k]]
     return rows, np.take_along_axis(distances, rows, axis=1)

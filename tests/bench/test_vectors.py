@@ -42,6 +42,17 @@ def jobs(folder, methods, metrics=("recall@5", "recall@5:f3"), **options):
     return plan(checked(values, "test"), ZOO)
 
 
+def test_a_method_that_stores_the_same_at_every_length_is_measured_at_the_first_one(folder):
+    values = {"name": "two", "dataset": "vectors", "methods": ["sq", "bq"], "bits": [8, 16], "backbone": "identity"}
+    values |= {"metrics": ["recall@5"], "set": {"vectors": {"root": str(folder / "emb.npy")}}}
+    planned = [
+        (job.identity.method, job.identity.bits) for job in plan(checked({**values, "once": ["sq"]}, "two"), ZOO)
+    ]
+    assert planned == [("sq", 8), ("bq", 8), ("bq", 16)]
+    with pytest.raises(UsageError, match="float3"):
+        plan(checked({**values, "once": ["float3"]}, "two"), ZOO)
+
+
 @pytest.mark.parametrize("name", FREE)
 def test_every_method_without_labels_is_measured_on_vectors(name, folder):
     (job,) = jobs(folder, [name], ["recall@5", "recall@5:f3", "factor@5:0.9", "recall@5/asym"])

@@ -19,11 +19,7 @@ from tests.plugins.test_shallow_spectral import encoded, fitted
 
 HOUSE = zoo.load_plugins()
 CLOSED = sorted(
-    name
-    for name, entry in HOUSE.methods.items()
-    if entry.plugin == "hashzoo"
-    and entry.card.kind == "shallow"
-    and name != "opq"  # it learns a rotation of all features
+    name for name, entry in HOUSE.methods.items() if entry.plugin == "hashzoo" and entry.card.kind == "shallow"
 )
 #: Methods whose problem has one row and column for each feature or class, unless there are fewer images.
 SQUARE = ("cca-itq", "cosdish", "imh", "itq", "pcah", "s3plh", "sh", "ssh")

@@ -93,6 +93,16 @@ def test_the_rotation_of_opq_lowers_the_error_that_pq_leaves_and_steps_lower_it_
     assert learned < plain
 
 
+def test_opq_of_fewer_images_than_features_learns_the_same_code_in_their_span(monkeypatch):
+    data = gaussian(count=300, dim=320)
+    method, index, query = fit("opq", data, 16, iterations=2)
+    monkeypatch.setattr("hashzoo_plugins.shallow.span.WIDE", 8)
+    other, same, asked = fit("opq", data, 16, iterations=2)
+    assert int((other.rotation.abs().sum(0) > 0).sum()) == 300 < int((method.rotation.abs().sum(0) > 0).sum())
+    near(other.rotation.T @ other.rotation, torch.diag((other.rotation.abs().sum(0) > 0).float()), 1e-5)
+    assert recalls(data, same, asked) == pytest.approx(recalls(data, index, query), abs=0.03)
+
+
 def test_more_steps_of_k_means_lower_the_error():
     data = gaussian()
     errors = [error_of("pq", data, 16, iterations=count) for count in (1, 3, 10)]

@@ -293,12 +293,16 @@ def test_weights_that_do_not_fit_are_named(weights, message):
         weighted_distances(codes, weights, codes)
 
 
-def test_nearest_by_sorts_as_a_stable_sort_does():
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.float64])
+def test_nearest_by_sorts_as_a_stable_sort_does(dtype):
     rng = np.random.default_rng(0)
-    given_ = rng.integers(0, 5, (3, 40))
+    given_ = rng.integers(0, 5, (3, 40)).astype(dtype)
+    if dtype != np.int64:
+        given_[1, :30] = np.nan  # fewer numbers than are wanted
+        given_[2, 3] = np.nan
     rows, values = distances.nearest_by(given_, 17)
     assert np.array_equal(rows, np.argsort(given_, axis=1, kind="stable")[:, :17])
-    assert np.array_equal(values, np.take_along_axis(given_, rows, 1))
+    assert np.array_equal(values, np.take_along_axis(given_, rows, 1), equal_nan=dtype != np.int64)
     assert values.dtype == given_.dtype
 
 
