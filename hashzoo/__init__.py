@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from hashzoo.registry.build import convert_options
     from hashzoo.registry.zoo import load_plugins
     from hashzoo.results.cell import Cell, Identity
+    from hashzoo.retrieval.duplicates import Duplicates, ImageCopy, find_duplicates
     from hashzoo.retrieval.encoder import Encoder, load_encoder
     from hashzoo.retrieval.image_index import Hit, ImageIndex, open_index
     from hashzoo.retrieval.vector_encoder import VectorEncoder, load_vector_encoder
@@ -137,6 +138,7 @@ _WHERE = {
     "registry.zoo": ("load_plugins",),
     "results.cell": ("Cell", "Identity"),
     "retrieval.encoder": ("Encoder", "load_encoder"),
+    "retrieval.duplicates": ("Duplicates", "ImageCopy", "find_duplicates"),
     "retrieval.image_index": ("Hit", "ImageIndex", "open_index"),
     "retrieval.vector_encoder": ("VectorEncoder", "load_vector_encoder"),
     "retrieval.vector_index": ("VectorHits", "VectorIndex", "open_vector_index"),
@@ -205,7 +207,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "load_plugins",
     "Cell", "Identity",
     "Encoder", "load_encoder",
-    "Hit", "ImageIndex", "open_index",
+    "Hit", "ImageIndex", "open_index", "Duplicates", "ImageCopy", "find_duplicates",
     "VectorEncoder", "load_vector_encoder",
     "VectorHits", "VectorIndex", "open_vector_index",
     "Run",

@@ -19,6 +19,7 @@ from hashzoo._version import __version__
 from hashzoo.cli.bench import bench
 from hashzoo.cli.cite import cite
 from hashzoo.cli.data import data
+from hashzoo.cli.dedup import dedup
 from hashzoo.cli.develop import check, new_plugin
 from hashzoo.cli.encode import encode, index
 from hashzoo.cli.options import (
@@ -102,6 +103,7 @@ for _command in (
     tune,
     quantize,
     data,
+    dedup,
     show,
     compare,
     merge,

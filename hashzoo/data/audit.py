@@ -209,6 +209,7 @@ def image_findings(data: Splits, near: int | None, progress: ProgressCallback) -
         *lost_classes(data, {name: one.state == OK for name, one in prints.items()}),
         _value_ranges(parts, prints),
         _copies_inside(parts, prints),
+        *([_near_inside(parts, prints, near)] if near is not None else []),
     ]
     training = ["train", *(["validation"] if data.validation is not None else [])]
     ids = data.query.ids.numpy()
@@ -239,6 +240,20 @@ def _copies_inside(parts: Mapping[str, Split], prints: Mapping[str, Fingerprints
     total = sum(len(part) for part in parts.values())
     detail = ", ".join(details) + (f"; {unlike} with other labels than the first" if unlike else "")
     return AuditFinding("copies-in-a-part", count, total, tuple(examples[:EXAMPLES]), detail)
+
+
+def _near_inside(parts: Mapping[str, Split], prints: Mapping[str, Fingerprints], distance: int) -> AuditFinding:
+    """Images inside each part that look like an earlier one."""
+    count, examples, details = 0, list[str](), list[str]()
+    for name, part in parts.items():
+        sides = prints[name], part.ids.numpy()
+        near = {row: other for row, other in find_near_duplicates(*sides, *sides, distance).items() if other < row}
+        if near:
+            count += len(near)
+            examples += _describe_pairs(dict(list(near.items())[:EXAMPLES]), part, part).values()
+            details.append(f"{len(near)} in {name}")
+    total = sum(len(part) for part in parts.values())
+    return AuditFinding("near-in-a-part", count, total, tuple(examples[:EXAMPLES]), ", ".join(details))
 
 
 def _value_ranges(parts: Mapping[str, Split], prints: Mapping[str, Fingerprints]) -> AuditFinding:

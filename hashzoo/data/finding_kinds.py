@@ -45,6 +45,11 @@ KINDS = {
         "an image counts more than once in a part, under different ids: in training, or among the results of a query",
         "remove all but one of the images, or give them the same labels if these differ",
     ),
+    "near-in-a-part": Kind(
+        "an image of a part looks like another one of it, such as a scaled or recompressed copy",
+        "inspect the examples, or compare the pixels by hashzoo dedup; remove all but one, or declare them",
+        "copies",
+    ),
     "unlabelled-queries": Kind(
         "a query without labels has no relevant item; hashzoo excludes it from means, other code counts it as 0",
         "remove it from the queries",

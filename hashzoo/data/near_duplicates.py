@@ -67,8 +67,12 @@ def perceptual_hash(image: Tensor) -> int:
     32 x 32 exceeds their median. Scaling, compression and small changes of brightness change few bits; flips and crops
     change many.
     """
-    grey = Image.fromarray((image[0] if len(image) == 1 else image.permute(1, 2, 0)).numpy()).convert("L")
-    small = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS), dtype=np.float64)
+    return hash_of_gray(Image.fromarray((image[0] if len(image) == 1 else image.permute(1, 2, 0)).numpy()).convert("L"))
+
+
+def hash_of_gray(gray: Image.Image, part: tuple[float, float, float, float] | None = None) -> int:
+    """The same of an image in gray, or of a part of it: left, top, right and bottom in pixels."""
+    small = np.asarray(gray.resize((32, 32), Image.Resampling.LANCZOS, box=part), dtype=np.float64)
     coefficients = _COSINES @ small @ _COSINES.T
     return int.from_bytes(np.packbits((coefficients > np.median(coefficients)).ravel()).tobytes(), "big")
 
@@ -193,9 +197,9 @@ def find_near_duplicates(
     queries = np.flatnonzero(query.state == OK)
     pairs: dict[int, int] = {}
     for stored_block in np.array_split(valid, max(1, len(valid) // 65536)):
-        stored_signs = _signs(stored.perceptual[stored_block])
+        stored_signs = signs(stored.perceptual[stored_block])
         for query_block in np.array_split(queries, max(1, len(queries) // 64)):
-            near = _signs(query.perceptual[query_block]) @ stored_signs.T >= 64 - 2 * distance
+            near = signs(query.perceptual[query_block]) @ stored_signs.T >= 64 - 2 * distance
             for i, j in torch.nonzero(near).tolist():
                 row, other = int(query_block[i]), int(stored_block[j])
                 different = stored_ids[other] != query_ids[row] and stored.exact[other] != query.exact[row]
@@ -204,7 +208,7 @@ def find_near_duplicates(
     return pairs
 
 
-def _signs(hashes: NDArray[np.uint64]) -> Tensor:
+def signs(hashes: NDArray[np.uint64]) -> Tensor:
     """(N, 64) bits as -1 and 1: the inner product of two rows is 64 minus twice their Hamming distance."""
     bits = np.unpackbits(hashes.astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
     return torch.from_numpy(bits).float() * 2 - 1

@@ -97,9 +97,9 @@ def render_page(title: str, results: Sequence[SearchResult], measure: str) -> st
     content = [
         {
             "heading": result.heading,
-            "queries": [(printable(path), _file_uri(path)) for path in result.queries],
+            "queries": [(printable(path), file_uri(path)) for path in result.queries],
             "hits": [
-                (rank, printable(hit.path), f"{hit.distance:g}", _file_uri(hit.path))
+                (rank, printable(hit.path), f"{hit.distance:g}", file_uri(hit.path))
                 for rank, hit in enumerate(result.hits, 1)
             ],
         }
@@ -108,7 +108,7 @@ def render_page(title: str, results: Sequence[SearchResult], measure: str) -> st
     return Environment(autoescape=True).from_string(PAGE).render(title=title, results=content, measure=measure)
 
 
-def _file_uri(path: Path) -> str:
+def file_uri(path: Path) -> str:
     """A data URI of the thumbnail of an image file; empty if the file cannot be read."""
     try:
         return data_uri(thumbnail(open_image(path)))

@@ -97,6 +97,13 @@ FAULTS: dict[str, tuple[Splits, dict[str, int]]] = {
         replace(DATA, train=joined(DATA.train, some(DATA.train, 3), ids=NEW)),
         {"copies-in-a-part": 3},
     ),
+    "brighter copies of database images in the database": (
+        replace(
+            DATA,
+            database=joined(DATA.database, some(DATA.database, 3), ids=NEW, images=brighter(some(DATA.database, 3))),
+        ),
+        {"near-in-a-part": 3},
+    ),
     "a query without a label": (
         replace(DATA, query=relabelled(DATA.query, 4, 0)),
         {"unlabelled-queries": 1, "queries-without-relevant": 1},
