@@ -212,6 +212,9 @@ def test_every_snippet_of_python_runs(page, number, code, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     Path("hashzoo-results/digits").mkdir(parents=True)
     shutil.copy(ROOT / "results" / "zoo" / "leaderboard.csv", "hashzoo-results/digits")
+    Path("photos").mkdir()
+    for row in range(2):
+        Image.new("RGB", (16, 16), (90, 120, 40)).save(f"photos/{row}.png")
     compiled = compile(code, f"{page}.md, snippet {number}", "exec")
     if "import pymilvus" in code or "from pymilvus" in code:
         pytest.skip("needs a Milvus server; the page says that it is untested")
