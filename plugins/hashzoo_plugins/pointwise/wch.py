@@ -23,10 +23,9 @@ those of Deep Hash Distillation at full strength with crops of at least 0.2 of t
 Stored draws of views have no maps: with a frozen backbone set ``[train] draws = 0``, which computes each view anew, or
 ``backbone = "stored"``, where both views are the same features.
 
-Public code: w has a gradient, so that the network can lower the loss by making all patches of different images
-unlike, and the targets go. The normal biases and the large first weights start tanh where its gradient is below
-1e-3, in most bits. The epoch is chosen by the score of the test set. w is a softmax divided by its diagonal, which is 0
-/ 0 where an image is far more like another than like its own view; here it is taken from the difference.
+Public code: w (a softmax divided by its diagonal, the same numbers) has a gradient, so that the network can lower the
+loss by making the patches of different images unlike, whatever the codes are. The normal biases and the large first
+weights start tanh where its gradient is below 1e-3, in most bits. The epoch is chosen by the score of the test set.
 
 Cite: yu2022wch
 """
@@ -109,7 +108,7 @@ class WCH(Loss):
         setting: Setting,
         *,
         temperature: Annotated[float, Log(0.05, 2)] = 0.3,
-        patch_temperature: Annotated[float, Log(0.02, 2)] = 0.2,
+        patch_temperature: Annotated[float, Log(0.05, 2)] = 0.2,
         weight: Annotated[float, Log(0.01, 100)] = 1.0,
     ) -> None:
         super().__init__()
@@ -150,7 +149,7 @@ class WeightedContrast(Deep):
         backbone: Backbone,
         *,
         temperature: Annotated[float, Log(0.05, 2)] = 0.3,
-        patch_temperature: Annotated[float, Log(0.02, 2)] = 0.2,
+        patch_temperature: Annotated[float, Log(0.05, 2)] = 0.2,
         weight: Annotated[float, Log(0.01, 100)] = 1.0,
         hidden: int = 1024,
         flip: bool = True,
