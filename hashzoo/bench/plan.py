@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import VECTOR_BACKBONE, Benchmark
@@ -23,6 +22,8 @@ from hashzoo.bench.suitability import (
     check_metrics,
     require_neighbours,
     require_relevant,
+    stored_views_refusal,
+    trial,
     unlabelled_images,
     unlabelled_refusal,
 )
@@ -33,7 +34,6 @@ from hashzoo.data.vectors import holds_vectors
 from hashzoo.errors import UsageError, unknown_name
 from hashzoo.factory import FactoryInfo, Option, options
 from hashzoo.hookspecs import TrainingFacts
-from hashzoo.method import Deep, Method
 from hashzoo.registry.build import (
     build_backbone,
     convert_options,
@@ -47,7 +47,7 @@ from hashzoo.registry.zoo import Entry, Zoo
 from hashzoo.results.cell import Identity
 from hashzoo.results.provenance import describe_origin
 from hashzoo.training.budget import Budget
-from hashzoo.types import ProgressCallback, Setting, Splits
+from hashzoo.types import ProgressCallback, Splits
 
 log = logging.getLogger(__name__)
 
@@ -277,7 +277,11 @@ def _jobs(
     reasons = dict[int, str]()
     for bits in benchmark.bits_of(entry.name):
         facts = training_facts(bits, values, benchmark.train, dataset.data, trunk.network.dim)
-        reasons[bits] = _refusal(entry, dataset, trunk, bits, values) or unmet(zoo, entry, facts)
+        reasons[bits] = (
+            _refusal(entry, dataset, trunk, bits, values)
+            or stored_views_refusal(entry, dataset.data.setting(bits), trunk.network, values, benchmark.train)
+            or unmet(zoo, entry, facts)
+        )
     for bits, reason in nested_refusals(benchmark, entry, reasons).items():
         for seed in dict.fromkeys(benchmark.seeds):
             identity = replace(base_identity, bits=bits, seed=seed)
@@ -329,24 +333,6 @@ def unfit(entry: Entry, multilabel: bool, labelled: bool = True) -> str:
     if not multilabel and not entry.card.single:
         return f"{name} needs several labels per image and this dataset has one; use a multi-label dataset"
     return ""
-
-
-def trial(
-    entry: Entry, setting: Setting, backbone: Backbone, values: Options, check: Callable[[Method], str] = lambda _: ""
-) -> str:
-    """Why a method cannot be built for a setting and a backbone, or what ``check`` says of it; empty if it can."""
-    name = entry.name
-    with torch.random.fork_rng(devices=[]):
-        try:
-            method = entry.factory(setting, backbone, **values)
-            if isinstance(method, Deep):
-                method.rehearse(setting)
-            return check(method)
-        except ValueError as error:
-            reason = str(error).split("\n")[0]
-            return reason if name in reason else f"{name}: {reason}"
-        except (Exception, SystemExit):
-            return ""
 
 
 def training_facts(bits: int, values: Options, budget: Budget, data: Splits, features: int) -> TrainingFacts:

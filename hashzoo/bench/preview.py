@@ -13,12 +13,14 @@ from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.bench.identity import identify
 from hashzoo.bench.nested import nested_refusals
-from hashzoo.bench.plan import check_names, trial, unfit, unmet
+from hashzoo.bench.plan import check_names, unfit, unmet
 from hashzoo.bench.suitability import (
     MetricFacts,
     Unlabelled,
     check_metrics,
     leave_out,
+    stored_views_refusal,
+    trial,
     unlabelled_images,
     unlabelled_refusal,
 )
@@ -208,7 +210,9 @@ def _refusal(
         return reason
     if setting is not None and trunk.network is not None:
         facts = replace(facts, features=trunk.network.dim)
-        if reason := trial(entry, setting, trunk.network, values):
+        if reason := trial(entry, setting, trunk.network, values) or stored_views_refusal(
+            entry, setting, trunk.network, values, benchmark.train
+        ):
             return reason
     if setting is not None and (reason := _unlabelled(entry, dataset, setting, values)):
         return reason

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from hashzoo.backbone import Backbone
 from hashzoo.bench.benchmark_file import Benchmark
 from hashzoo.data.split_file import query_labels, relevant_counts
 from hashzoo.errors import UsageError
@@ -15,8 +19,11 @@ from hashzoo.evaluation.code_metrics import code_metrics
 from hashzoo.evaluation.metrics import ASKINGS, GAINS, GROUPS, ExtraMetrics, parse
 from hashzoo.evaluation.scoring import class_groups
 from hashzoo.method import Deep, Method
-from hashzoo.registry.zoo import Zoo
+from hashzoo.registry.zoo import Entry, Zoo
+from hashzoo.training.budget import Budget
 from hashzoo.types import Setting, Splits
+
+Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -164,3 +171,35 @@ def unlabelled_refusal(method: Method, setting: Setting, found: Unlabelled) -> s
         images = "" if found.images is None else f"of the {found.images:,} "
         return f"{reason}, and {found.count:,} {images}training images have none{found.cure}"
     return ""
+
+
+def trial(
+    entry: Entry, setting: Setting, backbone: Backbone, values: Options, check: Callable[[Method], str] = lambda _: ""
+) -> str:
+    """Why a method cannot be built for a setting and a backbone, or what ``check`` says of it; empty if it can."""
+    name = entry.name
+    with torch.random.fork_rng(devices=[]):
+        try:
+            method = entry.factory(setting, backbone, **values)
+            if isinstance(method, Deep):
+                method.rehearse(setting)
+            return check(method)
+        except ValueError as error:
+            reason = str(error).split("\n")[0]
+            return reason if name in reason else f"{name}: {reason}"
+        except (Exception, SystemExit):
+            return ""
+
+
+def stored_views_refusal(entry: Entry, setting: Setting, backbone: Backbone, values: Options, budget: Budget) -> str:
+    """Why a method cannot learn from stored draws of views, which have no feature maps; empty if it can."""
+    if budget.backbone == "full" or not budget.draws or not (entry.card.views or budget.augment != "none"):
+        return ""
+    pooled = copy(backbone)
+    pooled.map_dims = ()
+    if not backbone.map_dims or not trial(entry, setting, pooled, values):
+        return ""
+    return (
+        f"{entry.name} learns from feature maps of views, and [train] draws = {budget.draws} stores their pooled "
+        "features only; set draws = 0"
+    )

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from hashzoo.bench.plan import refusal
-from hashzoo.bench.suitability import require_relevant
+from hashzoo.bench.suitability import require_relevant, stored_views_refusal
 from hashzoo.errors import UsageError
 from hashzoo.factory import options
 from hashzoo.registry import zoo
 from hashzoo.testing import Probe, synthetic_splits
+from hashzoo.training.budget import Budget
 from hashzoo.types import Pairs, Split, Splits
 from tests.cli.command import hashzoo
 from tests.plugins.test_folder import filled
@@ -112,3 +113,26 @@ def test_the_command_ends_with_2_before_anything_is_trained(tmp_path):
     assert "none of the 4 queries of folder has a relevant item" in found.stderr
     assert len(found.stderr.splitlines()) == 1
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "refused"),
+    [
+        ("wch", {"draws": 2}, True),
+        ("wch", {}, False),
+        ("wch", {"draws": 2, "backbone": "full"}, False),
+        ("nsh", {"draws": 2}, False),
+        ("multigrain", {"draws": 2, "augment": "flip"}, True),
+        ("multigrain", {"draws": 2}, False),
+    ],
+)
+def test_a_method_that_needs_maps_is_refused_where_views_are_stored_without_them(method, budget, refused):
+    entry = HOUSE.method(method)
+    train = Budget.model_validate({"backbone": "frozen", **budget})
+    reason = stored_views_refusal(entry, DATA.setting(8), Probe(), {}, train)
+    assert bool(reason) == refused
+    if refused:
+        assert reason == (
+            f"{method} learns from feature maps of views, and [train] draws = 2 stores their pooled features only; "
+            "set draws = 0"
+        )

@@ -11,17 +11,22 @@ import torch
 from hashzoo_plugins.backbones import fully_connected, timm, torchvision, weights
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.scattering import LIGHT, ORIENTATIONS, Scattering, modulus
+from hashzoo_plugins.backbones.vision_transformer import with_patch_tokens
 from PIL import Image
 from safetensors.torch import save_file
 from torchvision import models as torchvision_models
 
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.registry import zoo
+from hashzoo.registry.source import code_digest
+from hashzoo.retrieval.heatmaps import grad_cam
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
-from hashzoo.types import Split
+from hashzoo.types import Batch, Split
+from tests.oracles.toy import SETTING
 from tests.shared_data import SHARED, needs
 
+HOUSE = zoo.load_plugins()
 needs_shared = needs("weights")
 
 
@@ -49,6 +54,36 @@ def test_a_network_by_name_gives_pooled_features_and_its_last_three_maps(family,
     sides = [m.shape[2] for m in features.maps]
     assert sides == sorted(sides, reverse=True)
     assert backbone.weights == "random"
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit3", "test_vit_relpos"])
+def test_the_patch_tokens_of_a_vision_transformer_are_its_map_and_its_features_are_the_same(name):
+    plain = timm.build(name, (3, 32, 32), weights="random").eval()
+    images = torch.randn(2, 3, plain.input.size, plain.input.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pooled, keys = plain(images).pooled, list(plain.state_dict())
+        backbone = with_patch_tokens(lambda: plain)().eval()
+        features, tokens = backbone(images), backbone.network.forward_features(images)
+    assert torch.equal(features.pooled, pooled)
+    assert features.maps[0].shape == (2, *backbone.map_dims, 10, 10)
+    assert torch.equal(features.maps[0][:, :, 1, 2], tokens[:, 12 - 100])  # the class token comes first
+    assert list(backbone.state_dict()) == keys
+    assert (backbone.dim, backbone.weights, backbone.input) == (plain.dim, plain.weights, plain.input)
+
+
+def test_grad_cam_looks_at_the_patches_of_a_network_whose_features_are_its_class_token():
+    factory = HOUSE.backbone("timm/test_vit").factory
+    torch.manual_seed(0)
+    method = HOUSE.method("linear+dch").factory(SETTING, factory((3, 32, 32), weights="random")).eval()
+    seen = grad_cam(method, Batch((torch.randn(2, 3, 160, 160),), torch.eye(2), torch.arange(2)))
+    assert seen.shape == (2, 10, 10)
+    assert float(seen.amax()) > 0
+
+
+def test_other_networks_of_timm_and_the_keys_of_cells_stay_as_they_are():
+    made = with_patch_tokens(timm.build)
+    assert type(made("resnet10t", (3, 32, 32), weights="random")) is timm.Timm
+    assert code_digest(made) == code_digest(timm.build)
 
 
 def test_resnet18_without_its_classifier_has_the_parameters_of_the_source():

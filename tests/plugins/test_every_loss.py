@@ -54,7 +54,7 @@ BOUNDED = {"adsh (inside)", "bbn (inside)", "bcl", "csq", "dcoh", "dhd", "dnnh",
 BOUNDED |= {"shc (inside)", "tsc (inside)", "two-level"}
 
 #: The gradient that these pass on is not that of their value, by design; what it is, their own tests say.
-STRAIGHT_THROUGH = {"bihalf", "cibhash (inside)", "greedyhash", "greedyhash-u", "knn-sign", "mdsh", "sprch"}
+STRAIGHT_THROUGH = {"bihalf", "cibhash (inside)", "greedyhash", "greedyhash-u", "knn-sign", "mdsh", "sprch", "wch"}
 
 
 def loss_of(name, multilabel=False):
@@ -71,6 +71,7 @@ def value(loss, code, labels, progress=0.3):
     draw = torch.Generator().manual_seed(1)
     mixing = torch.randn(BITS, CLASSES, generator=draw, dtype=D).to(code.device)
     extra = {"features": torch.randn(len(code), 5, generator=draw, dtype=D).to(code.device), "local": code}
+    extra["patches"] = torch.randn(len(code), 3, 2, generator=draw, dtype=D).to(code.device)
     output, ids = Output(code, code @ mixing, extra), torch.arange(len(code), device=code.device)
     return sum(loss(output, Batch((None,), labels, ids, progress)).values())
 
@@ -133,6 +134,7 @@ PAIRS = {n for n, entry in HOUSE.losses.items() if entry.factory.__module__.star
     "nsh",
     "sdc",
     "uhscm",
+    "wch",
 }
 
 

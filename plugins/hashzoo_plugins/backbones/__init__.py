@@ -10,6 +10,7 @@ from hashzoo_plugins.backbones.own_weights import timm_classifier, torchvision_c
 from hashzoo_plugins.backbones.pixels import Pixels
 from hashzoo_plugins.backbones.scattering import Scattering
 from hashzoo_plugins.backbones.tiny import Tiny
+from hashzoo_plugins.backbones.vision_transformer import with_patch_tokens
 
 
 @hookimpl
@@ -24,7 +25,7 @@ def hashzoo_backbones() -> dict[str, Any]:
         "dual-stream.small": dual_stream.small,
         **efficientnet_lite.backbones(),
         "timm/*": Family(
-            with_own_weights(with_one_attempt(timm.build), timm_classifier),
+            with_own_weights(with_one_attempt(with_patch_tokens(timm.build)), timm_classifier),
             timm.names,
             "any model of timm by name, as timm/resnet18",
         ),

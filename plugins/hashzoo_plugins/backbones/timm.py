@@ -21,7 +21,9 @@ def names() -> list[str]:
 
 
 class Timm(Backbone):
-    """A timm network; ``pooled`` is the input of its classifier. Vision transformers have no maps."""
+    """A timm network; ``pooled`` is the input of its classifier. Vision transformers get a map in
+    ``vision_transformer``.
+    """
 
     def __init__(self, network: Any, loaded: str, trained_on: str, taps: Taps, side: int = 0) -> None:
         super().__init__()

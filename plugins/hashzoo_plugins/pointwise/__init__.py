@@ -20,6 +20,7 @@ from hashzoo_plugins.pointwise import (
     sdc,
     shc,
     uhscm,
+    wch,
 )
 
 
@@ -45,6 +46,7 @@ def hashzoo_methods() -> dict[str, Any]:
         "sdc": sdc.METHOD,
         "shc": shc.SHC,
         "uhscm": uhscm.UHSCM,
+        "wch": wch.WeightedContrast,
     }
 
 
@@ -69,10 +71,11 @@ def hashzoo_losses() -> dict[str, Any]:
         "orthohash-arc": orthohash.arc,
         "sdc": sdc.SDC,
         "uhscm": uhscm.UHSCMLoss,
+        "wch": wch.WCH,
     }
 
 
 @hookimpl
 def hashzoo_heads() -> dict[str, Any]:
     """The heads of this family."""
-    return {"hash-coder": crovca.HashCoder, "nsh": nsh.TwoHeads}
+    return {"hash-coder": crovca.HashCoder, "nsh": nsh.TwoHeads, "wch": wch.PatchHead}
