@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--train",
     type=click.IntRange(min=1),
-    help="Rows that methods learn from  [default: at most 10,000, drawn from the database].",
+    help="Rows that methods learn from  [default: at most 10,000 (4,096 of wide vectors), drawn from the database].",
 )
 @click.option("-o", "--output", type=file_path, metavar="DIR", help="Keep the winner, for hashzoo encode and index.")
 @click.option("--report", type=file_path, metavar="PAGE.html", help="Write the curves and the table as a page.")
