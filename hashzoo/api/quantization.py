@@ -49,6 +49,7 @@ class QuantizeOptions(TypedDict, total=False):
     plugins: Sequence[str]
     jobs: int
     device: str
+    on_bad_image: str  # "skip" leaves out rows that are not finite or, for the cosine, zero; "error" stops
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def _request(vectors: VectorsLike, k: int, metrics: list[str], options: Quantize
         )
     if "train" in options or rows - held > _sample(dim):
         given["train"] = options.get("train", _sample(dim))
-    jobs = {"jobs": options["jobs"]} if "jobs" in options else {}
+    more = {name: options[name] for name in ("jobs", "on_bad_image") if name in options}  # type: ignore[literal-required]
     benchmark = read("quantize")
     (dataset,) = benchmark.datasets
     return Request(
@@ -204,7 +205,7 @@ def _request(vectors: VectorsLike, k: int, metrics: list[str], options: Quantize
         settings={dataset: given} if given else {},
         device=options.get("device", "auto"),
         save_weights=True,
-        **jobs,  # type: ignore[arg-type]
+        **more,  # type: ignore[arg-type]
     )
 
 
