@@ -191,7 +191,7 @@ def _request(vectors: VectorsLike, k: int, metrics: list[str], options: Quantize
         )
     if "train" in options or rows - held > _sample(dim):
         given["train"] = options.get("train", _sample(dim))
-    more = {name: options[name] for name in ("jobs", "on_bad_image") if name in options}  # type: ignore[literal-required]
+    more = {name: options[name] for name in ("jobs", "on_bad_image") if name in options}
     benchmark = read("quantize")
     (dataset,) = benchmark.datasets
     return Request(
