@@ -1,10 +1,12 @@
-"""What large sets take: the memory of encoding as it grows with the images, and ten million codes evaluated.
+"""What large sets take: the memory of encoding as it grows with the images, ten million codes evaluated, and a million
+vectors of 768 numbers from a file to a measured code.
 
     python benchmarks/speed/scale.py [--quick]
 
 Each line is measured in a process of its own. ``encode`` streams memory-mapped features through ``lsh`` into an index;
 ``planted`` makes random codes in which some items lie near a query, evaluates and searches them, and checks the result
-against what was planted and against plain NumPy.
+against what was planted and against plain NumPy. ``vectors`` checks a file, finds the exact neighbors of 1,000 queries,
+and measures ``itq`` as ``hashzoo quantize`` does.
 """
 
 from __future__ import annotations
@@ -22,15 +24,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hashzoo.api.bench import Request, prepare
 from hashzoo.backbone import Backbone
-from hashzoo.bench.measure import split_facts
+from hashzoo.bench.job import load_job_data
+from hashzoo.bench.measure import measure, split_facts
+from hashzoo.bench.truth import truth_for
 from hashzoo.evaluation.metrics import evaluate
 from hashzoo.evaluation.scoring import encode_batches
+from hashzoo.execution.base import Silent
 from hashzoo.hamming.counting import hamming_counts
 from hashzoo.hamming.distances import nearest
 from hashzoo.hamming.packing import set_threads
 from hashzoo.hamming.relevance import relevance
 from hashzoo.registry import zoo
+from hashzoo.results.choices import metrics_of
 from hashzoo.run import Run
 from hashzoo.training.budget import Budget
 from hashzoo.training.feature_store import StoredFeatures
@@ -181,6 +188,43 @@ def check(task: Task, rows: np.ndarray, distances: np.ndarray, precision: np.nda
         assert np.array_equal(distances[q], distance[order])
 
 
+def write_vectors(file: Path, count: int, dim: int) -> None:
+    """Vectors (count, dim) float16 that vary in 128 directions, and a little in all, a part at a time."""
+    rng = np.random.default_rng(0)
+    directions = rng.standard_normal((128, dim), dtype=np.float32) / np.arange(1, 129, dtype=np.float32)[:, None] ** 0.5
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=(count, dim))
+    for start in range(0, count, 1 << 14):
+        some = min(1 << 14, count - start)
+        few, noise = (rng.standard_normal((some, width), dtype=np.float32) for width in (128, dim))
+        array[start : start + some] = few @ directions + noise / 4
+    array.flush()
+
+
+def vectors(file: Path) -> dict[str, float]:
+    """Check a file of vectors, find the exact neighbors and measure a code: seconds, by processor and by clock."""
+    found: dict[str, float] = {}
+    clocks = time.perf_counter(), time.process_time()
+
+    def lap(name: str) -> None:
+        nonlocal clocks
+        now = time.perf_counter(), time.process_time()
+        found[name], found[f"{name}, processor"] = (after - before for after, before in zip(now, clocks, strict=True))
+        clocks = now
+
+    settings = {"vectors": {"train": 10_000}}
+    asked = Request("quantize", methods=["itq"], bits=[256], root=file, metrics=metrics_of(10, 0.95), settings=settings)
+    plan = prepare(asked, Silent())
+    (job,) = plan.jobs
+    lap("checks")
+    data, inspection = load_job_data(job, plan.zoo)
+    truth = truth_for(data, inspection, Stored(data.train.images.dim), 10, Run(Budget(), 0))
+    assert truth is not None
+    lap("neighbors")
+    cell, _ = measure(job)
+    lap("cell")
+    return found | cell.metrics | cell.timings | {"items": len(data.database), "peak": held("VmHWM")}
+
+
 def child(*arguments: object) -> dict[str, float]:
     """What one measurement says, made by a process of its own."""
     command = [sys.executable, __file__, *map(str, arguments)]
@@ -220,6 +264,21 @@ def table_of_search(sizes: list[int]) -> None:
         print(f"            {scores}; peak of the process {one['peak'] / 2**20:.0f} MiB", flush=True)
 
 
+def table_of_vectors(size: int, dim: int) -> None:
+    """Seconds and memory from a file of vectors to a measured code."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vectors.npy"
+        write_vectors(file, size, dim)
+        one = child("vectors", file)
+    print(f"\n{size} x {dim} float16 on disk: itq, 256 bits, learned from 10,000")
+    for name in ("checks", "neighbors", "cell"):
+        print(f"{name:>11}{one[name]:11.1f} s, of the processor {one[name + ', processor']:.1f} s")
+    print(
+        f"            recall@10 {one['recall@10']:.4f}, of real queries {one['recall@10/asym']:.4f}; encoded by", end=""
+    )
+    print(f" {one['encode_per_second']:.0f} a second; peak of the process {one['peak'] / 2**20:.0f} MiB", flush=True)
+
+
 def main() -> None:
     """Print everything, or what one measurement says."""
     reader = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -232,16 +291,23 @@ def main() -> None:
     two.add_argument("items", type=int)
     two.add_argument("--queries", type=int, default=QUERIES)
     two.add_argument("--threads", type=int, nargs="+", default=[1])
+    parts.add_parser("vectors", help="the third table, of a file").add_argument("file", type=Path)
+    parts.add_parser("million", help="the third table alone")
     asked = reader.parse_args()
     if asked.part == "encode":
         print(json.dumps(encode(asked.file, asked.items)))
     elif asked.part == "planted":
         print(json.dumps(large(asked.items, asked.threads, asked.queries)))
+    elif asked.part == "vectors":
+        print(json.dumps(vectors(asked.file)))
+    elif asked.part == "million":
+        table_of_vectors(10**5 if asked.quick else 10**6, 768)
     else:
         shrink = 10 if asked.quick else 1
         print(f"load of the machine before: {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores")
         table_of_encoding([size // shrink for size in (10**4, 10**5, 10**6)], 512)
         table_of_search([size // shrink for size in (10**6, 10**7)])
+        table_of_vectors(10**6 // shrink, 768)
 
 
 if __name__ == "__main__":

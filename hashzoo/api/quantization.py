@@ -28,9 +28,10 @@ from hashzoo.retrieval.encoder import CHOSEN
 from hashzoo.retrieval.vector_encoder import CHOICE
 from hashzoo.storage.files import disk_errors, expand_user, replace_bytes
 
-SAMPLE = 10_000  # rows that methods learn from: more hardly change the recall, and take minutes
+SAMPLE = 10_000  # rows that methods learn from at most: more hardly change the recall, and take minutes
+LEAST, NUMBERS = 4096, 5_120_000  # wide vectors: fewer rows, of about so many numbers, but at least LEAST
 QUERIES = 1000  # rows that can be left out as queries
-LONGEST = 1024  # bits of the longest code that is added to those of the benchmark
+LONGEST = 1024  # dimensions up to which a code with a bit for each is added to those of the benchmark
 
 #: Vectors: a file, or an array (N, D) of NumPy or torch.
 VectorsLike = Any
@@ -48,6 +49,7 @@ class QuantizeOptions(TypedDict, total=False):
     plugins: Sequence[str]
     jobs: int
     device: str
+    on_bad_image: str  # "skip" leaves out rows that are not finite or, for the cosine, zero; "error" stops
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def quantize(
 ) -> Quantization:
     """Measure which code keeps the exact neighbors of your vectors.
 
-    Every method learns from the same ``train`` rows of the database, by default all rows or a seeded sample of 10,000.
+    Every method learns from the same ``train`` rows of the database, by default all rows or a seeded sample of 10,000
+    (of vectors with more than 512 dimensions 4,096 or more).
 
     Args:
         vectors: A file of vectors (``.npy``, ``.safetensors``, Parquet and others), or an array (N, D) of NumPy or
@@ -186,9 +189,9 @@ def _request(vectors: VectorsLike, k: int, metrics: list[str], options: Quantize
             + (f", of which {held:,} are the queries" if held else "")
             + "; give a smaller k or more vectors"
         )
-    if "train" in options or rows - held > SAMPLE:
-        given["train"] = options.get("train", SAMPLE)
-    jobs = {"jobs": options["jobs"]} if "jobs" in options else {}
+    if "train" in options or rows - held > _sample(dim):
+        given["train"] = options.get("train", _sample(dim))
+    more = {name: options[name] for name in ("jobs", "on_bad_image") if name in options}
     benchmark = read("quantize")
     (dataset,) = benchmark.datasets
     return Request(
@@ -202,18 +205,27 @@ def _request(vectors: VectorsLike, k: int, metrics: list[str], options: Quantize
         settings={dataset: given} if given else {},
         device=options.get("device", "auto"),
         save_weights=True,
-        **jobs,  # type: ignore[arg-type]
+        **more,  # type: ignore[arg-type]
     )
 
 
-def _lengths(usual: Sequence[int], dim: int) -> list[int]:
-    """The usual code lengths that vectors of ``dim`` dimensions have room for, and one bit for each dimension.
+def _sample(dim: int) -> int:
+    """Rows that methods learn from at most, by default.
 
-    >>> _lengths([64, 128, 256, 384], 768), _lengths([64, 128], 64), _lengths([64, 128], 5)
-    ([64, 128, 256, 384, 768], [64], [5])
+    >>> _sample(384), _sample(768), _sample(1280)
+    (10000, 6666, 4096)
     """
-    own = min(dim, LONGEST)
-    return sorted({bits for bits in usual if bits <= dim} | {own - own % 8 or own})
+    return min(SAMPLE, max(LEAST, NUMBERS // dim))
+
+
+def _lengths(usual: Sequence[int], dim: int) -> list[int]:
+    """The usual code lengths that vectors of ``dim`` dimensions have room for, and one bit for each of few dimensions.
+
+    >>> _lengths([64, 128, 256, 384], 768), _lengths([64, 128], 64), _lengths([64, 128], 5), _lengths([64], 1280)
+    ([64, 128, 256, 384, 768], [64], [5], [64])
+    """
+    own = {dim - dim % 8 or dim} if dim <= LONGEST else set()
+    return sorted({bits for bits in usual if bits <= dim} | own)
 
 
 def _file(vectors: VectorsLike, name: str, stack: ExitStack) -> tuple[Path, VectorFile]:

@@ -33,11 +33,16 @@ if TYPE_CHECKING:
 @click.option(
     "--train",
     type=click.IntRange(min=1),
-    help="Rows that methods learn from  [default: at most 10,000, drawn from the database].",
+    help="Rows that methods learn from  [default: at most 10,000 (4,096 of wide vectors), drawn from the database].",
 )
 @click.option("-o", "--output", type=file_path, metavar="DIR", help="Keep the winner, for hashzoo encode and index.")
 @click.option("--report", type=file_path, metavar="PAGE.html", help="Write the curves and the table as a page.")
 @click.option("--results", type=file_path, help="Folder [default: hashzoo-results/quantize].")
+@click.option(
+    "--on-bad-image",
+    type=click.Choice(["error", "skip"]),
+    help="What to do about rows that hold inf, NaN or only zeros: stop, or leave them out  [default: error].",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores].")
 @json_option
 @plugin_option

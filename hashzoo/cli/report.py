@@ -88,7 +88,10 @@ def _page_options(
 
 @click.command()
 @click.argument(
-    "kind", type=click.Choice(["pr", "bits", "cost", "distances", "balance", "classes", "ranks", "training", "tuning"])
+    "kind",
+    type=click.Choice(
+        ["pr", "bits", "bytes", "cost", "distances", "balance", "classes", "ranks", "training", "tuning"]
+    ),
 )
 @_results
 @click.option("-o", "--output", required=True, type=file_path, metavar="FILE.png|svg|pdf")
@@ -101,9 +104,9 @@ def _page_options(
 def plot(kind: str, results: tuple[Path, ...], output: Path, plugins: tuple[str, ...], **options: Any) -> None:
     """Draw one chart of results, with a panel for each dataset or method.
 
-    Precision-recall curves, scores by bits or by cost, distances and balance of codes, training images of each class,
-    mean ranks, loss and validation scores by epoch; of a study of `hashzoo tune`, validation scores by number of
-    trials. Of several code lengths, the middle one is drawn where one is needed. Requires
+    Precision-recall curves, scores by bits, by bytes or by cost, distances and balance of codes, training images of
+    each class, mean ranks, loss and validation scores by epoch; of a study of `hashzoo tune`, validation scores by
+    number of trials. Of several code lengths, the middle one is drawn where one is needed. Requires
     `pip install 'hashzoo[plots]'`.
     """
     from hashzoo.registry.zoo import load_plugins

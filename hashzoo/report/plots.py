@@ -116,12 +116,12 @@ def _plot_pr(selection: Selection) -> Figure:
     return figure
 
 
-def _plot_bits(selection: Selection) -> Figure:
-    found = [(board, series) for board in selection.boards if (series := scores_by_bits(board))]
+def _plot_sizes(column: str, label: str, selection: Selection) -> Figure:
+    found = [(board, series) for board in selection.boards if (series := scores_by_bits(board, column))]
     _require(found, "scores")
     figure, panels = figures.panels([board.title for board, _ in found])
     for axes, (board, series) in zip(panels, found, strict=True):
-        figures.draw_lines(axes, selection.placed(series), "code length in bits", board.metric, markers=True, log=True)
+        figures.draw_lines(axes, selection.placed(series), label, board.metric, markers=True, log=True)
     return figure
 
 
@@ -222,7 +222,8 @@ def _in_arrays(what: str) -> str:
 
 KINDS: dict[str, Callable[[Selection], Figure]] = {
     "pr": _plot_pr,
-    "bits": _plot_bits,
+    "bits": partial(_plot_sizes, "bits", "code length in bits"),
+    "bytes": partial(_plot_sizes, "bytes_per_item", "bytes per item"),
     "cost": _plot_costs,
     "distances": _plot_distances,
     "balance": _plot_balance,

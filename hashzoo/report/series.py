@@ -19,14 +19,14 @@ def _series(entries: Sequence[BoardEntry], points: Sequence[Sequence[tuple[float
     ]
 
 
-def scores_by_bits(board: DatasetBoard) -> list[Series]:
-    """The main score over the code length, a series for each name."""
+def scores_by_bits(board: DatasetBoard, column: str = "bits") -> list[Series]:
+    """The main score over the code length or another column of its size, a series for each name."""
     by_name: dict[str, list[BoardEntry]] = {}
     for entry in board.entries:
-        if entry.score(board.metric) is not None and entry.facts["bits"]:
+        if entry.score(board.metric) is not None and entry.facts[column]:
             by_name.setdefault(entry.name, []).append(entry)
     points = [
-        sorted((float(e.facts["bits"]), float(e.score(board.metric) or 0)) for e in entries)
+        sorted((float(e.facts[column]), float(e.score(board.metric) or 0)) for e in entries)
         for entries in by_name.values()
     ]
     return _series([entries[0] for entries in by_name.values()], points)

@@ -126,3 +126,14 @@ def test_a_row_of_an_array_that_is_not_finite_is_named():
     bad[7, 2] = np.inf
     with pytest.raises(EnvironmentFailure, match="row 7 of the array of vectors has inf in column 2"):
         hashzoo.quantize(bad, k=3, progress=False)
+
+
+def test_bad_rows_of_a_file_are_left_out_as_the_message_offers(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(60, 8))
+    rows[7] = 0
+    np.save(tmp_path / "emb.npy", rows)
+    given = {"methods": ["bq"], "bits": [8], "results": tmp_path / "out", "jobs": 1, "k": 3, "progress": False}
+    with pytest.raises(EnvironmentFailure, match=r"row 7 .* use --on-bad-image skip"):
+        hashzoo.quantize(tmp_path / "emb.npy", **given)
+    found = hashzoo.quantize(tmp_path / "emb.npy", on_bad_image="skip", **given)
+    assert "6 queries among 53 vectors" in found.advice

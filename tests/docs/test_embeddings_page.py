@@ -70,6 +70,14 @@ def test_the_commands_of_the_page_on_search_run(searched, monkeypatch, capsys):
     assert "row 19 of queries.npy" in capsys.readouterr().out
 
 
+def test_the_figure_of_the_page_is_drawn_from_the_board(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    (command,) = re.findall(r"`hashzoo (plot .*?)`", PAGE.read_text())
+    monkeypatch.chdir(HOWTO.parents[1])
+    assert run(command, "-o", str(tmp_path / "embeddings.svg")) == 0
+    assert (HOWTO.parent / "_static" / "embeddings.svg").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize("command", EXPORTS)
 def test_every_export_of_the_page_on_search_runs(command, searched, monkeypatch):
     pytest.importorskip(NEEDS.get(shlex.split(command)[3], "numpy"))

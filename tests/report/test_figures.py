@@ -86,7 +86,7 @@ def test_a_font_of_boxes_has_no_letters():
 def test_the_size_and_the_fonts_of_a_figure_are_set_in_one_place(results):
     found = read(results)
     style = Style((3.4, 2.5), 8, "DejaVu Serif")
-    for kind in ("pr", "bits", "cost", "distances", "balance", "classes"):
+    for kind in ("pr", "bits", "bytes", "cost", "distances", "balance", "classes"):
         figure = plots.plot(kind, plots.select(found, {}), style)
         assert figure.get_size_inches().tolist() == [3.4, 2.5]
         sizes = {text.get_fontsize() for axes in figure.axes for text in (axes.xaxis.label, axes.yaxis.label)}

@@ -495,7 +495,7 @@ def test_what_cannot_be_reported_is_one_line(arguments, code, says, results, tmp
     assert says in error
 
 
-@pytest.mark.parametrize("kind", ["pr", "bits", "cost", "distances", "balance", "classes", "training"])
+@pytest.mark.parametrize("kind", ["pr", "bits", "bytes", "cost", "distances", "balance", "classes", "training"])
 def test_each_plot_is_drawn_and_the_same_twice(kind, results, tmp_path):
     for ending, start in (("svg", b"<?xml"), ("pdf", b"%PDF")):
         for name in ("a", "b"):
