@@ -19,8 +19,9 @@ from hashzoo.execution.sweep import Sweep, sweep
 from hashzoo.factory import options
 from hashzoo.registry.build import path_options
 from hashzoo.registry.zoo import Entry, Zoo, load_plugins
+from hashzoo.results.bundle import counted
 from hashzoo.results.bundle_checks import FAILED, NOTE, OK, UNCHECKED, Lines, title
-from hashzoo.results.cell import Cell, Identity
+from hashzoo.results.cell import Cell
 
 BUILT_IN = ("default", "random")  # values of options for weights that name no file
 
@@ -55,21 +56,35 @@ def rerun(cells: Sequence[Cell], how: Rerun, plugins: Sequence[str] = ()) -> Lin
     finished = sorted((cell for cell in cells if cell.status == "ok"), key=lambda cell: cell.identity.key)
     seed = random.SystemRandom().randrange(2**32) if how.seed is None else how.seed
     drawn = random.Random(seed).sample(finished, min(how.number, len(finished)))  # nosec B311 # no secret
-    zoo, same = load_plugins(plugins), 0
+    zoo, jobs = load_plugins(plugins), dict[str, Job]()
     for cell in drawn:
         job = _job_of(cell, zoo, how, plugins)
         if isinstance(job, str):
             yield UNCHECKED, f"{title(cell)}: {job}"
-            continue
-        with tempfile.TemporaryDirectory(prefix="hashzoo-rerun-") as folder:
-            (again, *_), _ = sweep([job], Path(folder), Sweep(Limits(1, how.timeout)))
-        wrong = _differences(cell, again, how.tolerance)
-        same += not wrong
-        for text in wrong:
-            yield FAILED, f"{title(cell)}: {text}"
-    chosen = f"{same} of {len(drawn)} cells, drawn with seed {seed},"
+        else:
+            jobs[cell.identity.key] = job
+    measured = _measured(list(jobs.values()), how)
+    wrong = [
+        (cell, text)
+        for cell in drawn
+        if cell.identity.key in measured
+        for text in _differences(cell, measured[cell.identity.key], how.tolerance)
+    ]
+    for cell, text in wrong:
+        yield FAILED, f"{title(cell)}: {text}"
+    same = len(measured) - len({id(cell) for cell, _ in wrong})
     equal = "the same to the last digit" if not how.tolerance else f"the same up to {how.tolerance:g}"
-    yield (NOTE if drawn and same < len(drawn) else OK), f"{chosen} are {equal}"
+    status = OK if same == len(drawn) else NOTE
+    yield status, f"{equal}: {same} of {counted(len(drawn), 'cell')}, drawn with seed {seed}"
+
+
+def _measured(jobs: list[Job], how: Rerun) -> dict[str, Cell]:
+    """The cells of jobs by key, measured in a folder that is deleted."""
+    if not jobs:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="hashzoo-rerun-") as folder:
+        cells, _ = sweep(jobs, Path(folder), Sweep(Limits(1, how.timeout)))
+    return {cell.identity.key: cell for cell in cells}
 
 
 def _differences(cell: Cell, again: Cell, tolerance: float) -> list[str]:

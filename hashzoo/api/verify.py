@@ -13,6 +13,7 @@ from hashzoo.api.rerun import Rerun, rerun
 from hashzoo.bench.benchmark_file import Benchmark, checked, merged, read, shipped
 from hashzoo.registry.installed import installed_code
 from hashzoo.results import bundle_files
+from hashzoo.results.bundle import counted
 from hashzoo.results.bundle_checks import (
     FAILED,
     NOTE,
@@ -82,11 +83,13 @@ def compared(cells: Sequence[Cell]) -> Lines:
     if name not in shipped():
         yield UNCHECKED, f"no benchmark {name or 'without a name'} is shipped with this hashzoo"
         return
-    parts = {part.dataset: part for part in read(name).each()}
+    file = read(name)
+    parts = {part.datasets[0]: part for part in file.each()}
+    quick = [file.quick.dataset] if isinstance(file.quick.dataset, str) else file.quick.dataset or []
     stated = defaultdict[str, list[Cell]](list)
     for cell in cells:
         part = parts.get(cell.identity.dataset) or next(iter(parts.values()))
-        if cell.identity.dataset not in parts:
+        if cell.identity.dataset not in (*parts, *quick):
             stated[f"the dataset {cell.identity.dataset} is not one of {name}"].append(cell)
         if cell.budget_kind != part.budget:
             yield FAILED, f"{title(cell)}: the kind of budget is {cell.budget_kind}, of {name} {part.budget}"
@@ -102,7 +105,7 @@ def compared(cells: Sequence[Cell]) -> Lines:
         for text in _options(part, cell):
             stated[text].append(cell)
     for text, rows in stated.items():
-        yield NOTE, f"{text}: {len(rows)} cells"
+        yield NOTE, f"{text}: {counted(len(rows), 'cell')}"
     yield OK, f"budget and options of {name}"
 
 

@@ -35,7 +35,7 @@ GIVEN = "(given)"  # the plugin of a method that was given as an object
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the time of all members, so that the same cells give the same bytes
 #: Where a path that is not relative starts, after what can be before it in an argument or a sentence.
 _START = r"(?:^|(?<=[\s=,;\[({\"'`<>|])|(?<=file:))(?:~[\w.-]*[/\\]|/(?=[\w.~-])|//(?=\w)|[A-Za-z]:[\\/])"
-_IN_TEXT = re.compile(_START + r"[^\s,;\])}\"'`<>|]*")
+_IN_TEXT = re.compile(_START + r"(?:[^\s,;\])}\"'`<>|]*[^\s,;\])}\"'`<>|:.])?")
 _IN_ARGUMENT = re.compile(_START + r"[^,;\])}\"'`<>|]*")  # which can have spaces
 
 
@@ -175,7 +175,7 @@ class _Scrubbed:
 
     def notes(self) -> list[str]:
         """A line about the cells that were changed, if there are any."""
-        line = f"{self.changed} cells had absolute paths in their command or reason; {FOLDER} replaces them"
+        line = f"absolute paths in commands and reasons: {FOLDER} replaces them, in {counted(self.changed, 'cell')}"
         return [line] if self.changed else []
 
 
@@ -201,7 +201,7 @@ def _shareable(source: Path) -> tuple[list[Member], list[str]]:
     current = {id(cell) for row in leaderboard.group_by_row([one.cell for one in members]) for cell in row}
     kept = [one for one in members if id(one.cell) in current]
     older = len(members) - len(kept)
-    return kept, [f"{older} cells that newer ones replace are left out"] if older else []
+    return kept, [f"left out, since newer cells replace them: {counted(older, 'cell')}"] if older else []
 
 
 def _copy_splits(source: Path, work: Path, cells: Sequence[Cell]) -> list[str]:
@@ -223,12 +223,14 @@ def _about(members: Sequence[Member], cells: Sequence[Cell]) -> list[str]:
     """Lines about what lowers the value of the bundle for others."""
     lines, lacking = [], sum(1 for one in members if store.digest(one.file) and not store.has_arrays(one.file))
     if lacking:
-        lines.append(f"{lacking} cells have no scores of single queries, so nobody can check their means")
+        lines.append(
+            f"without scores of single queries, so that nobody can check the means: {counted(lacking, 'cell')}"
+        )
     if dirty := dirty_cells(cells):
-        lines.append(f"{len(dirty)} cells were measured in a checkout with changes that are not committed")
+        lines.append(f"measured in a checkout with changes that are not committed: {counted(len(dirty), 'cell')}")
     kept = [cell for cell in cells if any(_IN_TEXT.search(text) for text in _texts(cell))]
     if kept:
-        lines.append(f"{len(kept)} cells have absolute paths in their settings or facts, which stay as they are")
+        lines.append(f"absolute paths in settings or facts, which stay as they are: {counted(len(kept), 'cell')}")
     return lines
 
 
@@ -240,6 +242,15 @@ def dirty_cells(cells: Iterable[Cell]) -> list[Cell]:
         if any(isinstance(one, Mapping) and one.get("dirty") for one in known):
             found.append(cell)
     return found
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, as ``2 cells``.
+
+    >>> counted(1, "cell"), counted(2, "cell")
+    ('1 cell', '2 cells')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _texts(cell: Cell) -> list[str]:

@@ -19,7 +19,7 @@ import numpy as np
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.evaluation.metrics import summarize
 from hashzoo.results import bundle, leaderboard, merge, packed, store
-from hashzoo.results.bundle import ENVIRONMENT, MANIFEST, SCHEMA, SIGNATURE, splits_file
+from hashzoo.results.bundle import ENVIRONMENT, MANIFEST, SCHEMA, SIGNATURE, counted, splits_file
 from hashzoo.results.bundle_files import ARRAYS
 from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode
@@ -135,7 +135,7 @@ def title(cell: Cell) -> str:
 
 
 def _files(given: Bundle) -> Lines:
-    yield OK, f"{len(given.files)} files"
+    yield OK, counted(len(given.files), "file")
     for fault in given.faults:
         yield FAILED, fault
 
@@ -196,14 +196,17 @@ def _signature(given: Bundle) -> Lines:
 
 
 def _cells(given: Bundle) -> Lines:
-    yield OK, f"{len(given.members)} cells"
+    yield OK, counted(len(given.members), "cell")
     for fault in given.damage:
         yield FAILED, fault
     if not given.members and not given.damage:
         yield FAILED, "there are no cells"
     kept = sum(map(len, leaderboard.group_by_row(given.cells)))
     if kept < len(given.members):
-        yield FAILED, f"{len(given.members) - kept} cells are replaced by newer ones; submit the results folder again"
+        yield (
+            FAILED,
+            f"replaced by newer cells: {counted(len(given.members) - kept, 'cell')}; submit the results folder again",
+        )
     if ARRAYS in given.files:
         known = {f"{store.content(member.file)[0]['arrays']}.npz" for member in given.members}
         if extra := sorted(packed.member_names(given.folder / ARRAYS) - known):
@@ -238,7 +241,7 @@ def _protocol(given: Bundle) -> Lines:
             measured = [cell for cell in cells if cell.status == "ok" and cell.identity.bits == bits]
             names_of = [(cell, ", ".join(sorted(cell.metrics))) for cell in measured]
             yield from _differing(f"{dataset} at {bits} bits", "set of metrics", names_of)
-    yield OK, f"{len(given.by_dataset())} datasets, each with one split, budget and set of metrics"
+    yield OK, f"{counted(len(given.by_dataset()), 'dataset')}, each with one split, budget and set of metrics"
 
 
 def _differing(place: str, what: str, values: Sequence[tuple[Cell, Any]]) -> Lines:
@@ -276,7 +279,7 @@ def _splits(given: Bundle) -> Lines:
             yield UNCHECKED, f"{name} is not there"
         else:
             yield from _split(given.folder / name, name, [one for one in given.cells if splits_file(one) == name], cell)
-    yield OK, f"{len(used)} splits; no query is in the database or in the training set"
+    yield OK, f"{counted(len(used), 'split')}; no query is in the database or in the training set"
 
 
 def _split(file: Path, name: str, cells: Sequence[Cell], cell: Cell) -> Lines:
@@ -316,8 +319,8 @@ def _scores(given: Bundle) -> Lines:
             continue
         yield from _means(member.cell, arrays, _HALF if content.get("measured_arrays") else _EQUAL)
     if missing:
-        yield UNCHECKED, f"{missing} cells have no scores of single queries; use --rerun"
-    yield OK, f"{checked} cells have the mean of their queries"
+        yield UNCHECKED, f"without scores of single queries: {counted(missing, 'cell')}; use --rerun"
+    yield OK, f"the mean of its queries: {counted(checked, 'cell')}"
 
 
 def _means(cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]], tolerance: float) -> Lines:
@@ -358,7 +361,7 @@ def _origin(given: Bundle) -> Lines:
     for method in sorted({cell.identity.method for cell in given.cells if cell.plugin == bundle.GIVEN}):
         yield FAILED, f"{method} was given as an object and has no name that others can use"
     if dirty := bundle.dirty_cells(given.cells):
-        yield NOTE, f"{len(dirty)} cells were measured in a checkout with changes that are not committed"
+        yield NOTE, f"measured in a checkout with changes that are not committed: {counted(len(dirty), 'cell')}"
     with suppress(AttributeError, TypeError):  # a cell can come from anywhere
         commands = {str(cell.provenance.get("command", "")) for cell in given.cells}
         if any(one != bundle.command_without_paths(one) for one in commands if one):

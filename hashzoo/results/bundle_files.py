@@ -102,6 +102,8 @@ def _walk(root: Path, folder: Path) -> Iterator[Entry]:
 def _read_zip(path: Path) -> tuple[dict[str, bytes], list[str]]:
     try:
         with zipfile.ZipFile(path) as opened:
+            if min((member.header_offset for member in opened.infolist()), default=0):
+                raise ValueError("its start is missing")  # also what a cut file is, which ends with that of the arrays
             kept, faults = _chosen(
                 _zip_entry(member) for member in opened.infolist() if member.filename != f"{SPLITS}/"
             )
