@@ -113,7 +113,7 @@ def test_the_workflow_of_results_verifies_each_bundle_that_changed_and_fails_if_
         seen.unlink()
         return done.returncode, names
 
-    (tmp_path / "repo" / "boards/digits/gone/manifest.json").unlink()
+    git("rm", "-rq", "boards/digits/gone")
     put("boards/digits/new one/splits/a.npz", "2")
     put("boards/digits/$(touch x)/manifest.json", "2")
     assert outcome() == (0, ["./boards/digits/$(touch x)", "./boards/digits/new one"])
