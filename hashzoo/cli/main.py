@@ -38,6 +38,7 @@ from hashzoo.cli.report import plot, report
 from hashzoo.cli.results import compare, merge, show
 from hashzoo.cli.search import export, search
 from hashzoo.cli.serve import serve
+from hashzoo.cli.share import submit, verify
 from hashzoo.cli.streams import closed_pipe_is_no_error, replace_unprintable
 from hashzoo.cli.tune import tune
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, printable
@@ -107,6 +108,8 @@ for _command in (
     show,
     compare,
     merge,
+    submit,
+    verify,
     encode,
     index,
     search,

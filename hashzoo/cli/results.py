@@ -57,10 +57,10 @@ def show(results: tuple[Path, ...], plugins: tuple[str, ...], **options: Any) ->
         return _show_cells(results, chosen, installed)
     if is_study(results[0]):
         return _show_study(results[0], results[1:], chosen)
-    from hashzoo.results.board import read_board
+    from hashzoo.results.board import read_board, with_origin
 
     wanted = row_filter(chosen.methods, chosen.bits, chosen.dataset)
-    boards = [wanted.apply(read_board(path, installed)) for path in results]
+    boards = with_origin([wanted.apply(read_board(path, installed)) for path in results])
     extra = _extra_metrics([board.frame for board in boards], plugins)
     if chosen.rank:
         return _show_ranks(boards, chosen, extra)

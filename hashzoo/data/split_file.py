@@ -18,7 +18,7 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.storage import npz
 from hashzoo.storage.files import replace_bytes
 from hashzoo.storage.schema import refuse_newer
-from hashzoo.types import Splits
+from hashzoo.types import Split, Splits
 
 Ints = NDArray[np.int64]
 SCHEMA = 1  # of the file; files written before it existed have none
@@ -171,3 +171,20 @@ def read(path: Path) -> SavedSplits:
         )
     decoded = {name: text.decode("utf-8", "surrogateescape").split("\0")[:-1] for name, text in encoded.items()}
     return SavedSplits(digest, ids, labels, decoded)
+
+
+def placeholder(saved: SavedSplits) -> Splits:
+    """The splits of a file, with row numbers in place of images: what can be audited without the images.
+
+    Raises EnvironmentFailure if a part is missing.
+    """
+    if missing := [name for name in NAMES[:3] if name not in saved.ids]:
+        raise EnvironmentFailure(
+            f"the split file has no part {missing[0]}; write it again with hashzoo data show --save"
+        )
+    parts = {
+        name: Split(range(len(ids)), torch.from_numpy(saved.labels[name]).float(), torch.from_numpy(ids))
+        for name, ids in saved.ids.items()
+    }
+    train, database, query = (parts[name] for name in NAMES[:3])
+    return Splits(train, database, query, multilabel=False, class_names=(), validation=parts.get("validation"))

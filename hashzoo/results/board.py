@@ -153,6 +153,27 @@ def read_board(path: Path, installed: InstalledCode | None = None, *, skip_damag
     return StoredBoard(path, frame, groups, faults, len(cells) - sum(map(len, groups)))
 
 
+def with_origin(boards: Sequence[StoredBoard]) -> list[StoredBoard]:
+    """Boards with the column of the folder that their rows come from; unchanged if there is only one."""
+    if len(boards) < 2:
+        return list(boards)
+    labels = origin_labels([board.path for board in boards])
+    return [
+        replace(board, frame=board.frame.assign(**{leaderboard.ORIGIN: label}))
+        for board, label in zip(boards, labels, strict=True)
+    ]
+
+
+def origin_labels(folders: Sequence[Path]) -> list[str]:
+    """What the column of the origin calls several folders or files: their names, or their paths if two names are equal.
+
+    >>> origin_labels([Path("a/one"), Path("b/two")]), origin_labels([Path("a/one"), Path("b/one")])
+    (['one', 'two'], ['a/one', 'b/one'])
+    """
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else list(map(str, folders))
+
+
 def write_board(folder: Path, cells: Iterable[Cell], installed: InstalledCode | None = None) -> DataFrame:
     """Write ``cells.csv`` and ``leaderboard.csv`` of a results folder, and return the frame of the board.
 

@@ -34,6 +34,9 @@ TAIL = (
     *("source", "split", "train", "database_size", "queries", "train_in_database", "unlabelled_queries"),
 )
 
+#: The column of the folders that rows come from, if a board is read from several.
+ORIGIN = "origin"
+
 #: The metric by which methods are ranked if a board has it.
 MAIN = "map@all"
 
@@ -143,7 +146,7 @@ def superseded(cells: Iterable[Cell]) -> list[Cell]:
 
 def metrics(frame: DataFrame) -> list[str]:
     """The columns that hold scores, in natural order."""
-    fixed = {*HEAD, *TAIL, "seed", "seeds", "status", "seed_list", "key", "stale", "warnings"}
+    fixed = {*HEAD, *TAIL, "seed", "seeds", "status", "seed_list", "key", "stale", "warnings", ORIGIN}
     names = [name for name in frame.columns if name not in fixed and not name.startswith(("vs ", VALIDATION))]
     return sorted((n for n in names if n.removesuffix("_std") == n or n.removesuffix("_std") not in names), key=natural)
 

@@ -14,14 +14,14 @@ from typing import Any
 
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.results import leaderboard, packed, store
-from hashzoo.results.board import StoredBoard, read_board, write_board
+from hashzoo.results.board import StoredBoard, origin_labels, read_board, write_board
 from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode
 from hashzoo.results.store import DamagedError
 from hashzoo.storage.files import disk_errors, replace_bytes, sha256
 
 # The facts of the protocol that all cells of a dataset must share, with their names in messages.
-_PROTOCOL: dict[str, tuple[str, Callable[[Cell], Any]]] = {
+PROTOCOL: dict[str, tuple[str, Callable[[Cell], Any]]] = {
     "protocol": ("protocol version", lambda cell: cell.identity.protocol),
     "data": ("fingerprint of the data", lambda cell: cell.identity.data),
     **{
@@ -61,14 +61,23 @@ def read_boards(
     members, faults = gather(folders, skip_damaged=skip_damaged)
     cells = [member.cell for member in members]
     groups = leaderboard.group_by_row(cells)
+    files = {store.place(member.cell): member.file for member in members}
+    labels = origin_labels(folders)
+    origins = [_origin([files[store.place(cell)] for cell in group], folders, labels) for group in groups]
     return StoredBoard(
         Path(" + ".join(map(str, folders))),
-        leaderboard.board_frame(cells, installed),
+        leaderboard.board_frame(cells, installed).assign(**{leaderboard.ORIGIN: origins}),
         groups,
         faults,
         len(cells) - sum(map(len, groups)),
-        {store.place(member.cell): member.file for member in members},
+        files,
     )
+
+
+def _origin(files: Sequence[Path], folders: Sequence[Path], labels: Sequence[str]) -> str:
+    """The labels of the folders that files of cells lie in."""
+    used = {file.parent if file.parent.suffix == packed.SUFFIX else file.parent.parent for file in files}
+    return ", ".join(label for folder, label in zip(folders, labels, strict=True) if folder in used)
 
 
 def gather(folders: Sequence[Path], *, skip_damaged: bool = False) -> tuple[list[Member], list[str]]:
@@ -153,7 +162,7 @@ def _require_one_protocol(members: Iterable[Member]) -> None:
     known: dict[tuple[str, str, str, str], tuple[Any, Member]] = {}
     for cell in (cell for group in current for cell in group):
         member = by_cell[id(cell)]
-        for name, (text, fact) in _PROTOCOL.items():
+        for name, (text, fact) in PROTOCOL.items():
             value = fact(cell)
             if value in (None, ""):
                 continue
@@ -216,7 +225,7 @@ def merge_folders(
             (temporary if packing else temporary / "cells").mkdir(parents=True)
         _copy_splits(folders, temporary / "splits")
         if packing:
-            _pack(members, temporary, packing)
+            pack(members, temporary, packing)
         for member in members if not packing else ():
             _copy_cell(member, temporary / "cells")
         board = write_board(temporary, [member.cell for member in members], installed)
@@ -229,8 +238,17 @@ def merge_folders(
     return len(members), len(board)
 
 
-def _pack(members: Sequence[Member], folder: Path, packing: Packing) -> None:
-    """Write the packed file of a folder. Saved methods and output of processes are no part of it."""
+def pack(
+    members: Sequence[Member],
+    folder: Path,
+    packing: Packing,
+    revise: Callable[[dict[str, Any]], dict[str, Any]] = lambda content: content,
+) -> None:
+    """Write the packed file of a folder. Saved methods and output of processes are no part of it.
+
+    ``revise`` receives the content of each cell, as :func:`hashzoo.results.store.content` returns it, and returns what
+    is written.
+    """
     contents, arrays = list[dict[str, Any]](), dict[str, bytes]()
     for member in members:
         content, stored = store.content(member.file)
@@ -241,7 +259,7 @@ def _pack(members: Sequence[Member], folder: Path, packing: Packing) -> None:
                 content |= {"arrays": sha256(stored), "measured_arrays": exact}
             arrays[content["arrays"]] = stored
         cell = member.cell
-        contents.append(content | {"name": store.path(folder, cell.identity, cell.benchmark).name})
+        contents.append(revise(content) | {"name": store.path(folder, cell.identity, cell.benchmark).name})
     packed.write(folder / packed.NAME, sorted(contents, key=lambda content: str(content["name"])), arrays)
 
 
@@ -259,7 +277,7 @@ def _pack_in_place(
             "folder with -o"
         )
     _copy_splits([one for one in folders if one.resolve() != output.resolve()], output / "splits")
-    _pack(members, output, packing)
+    pack(members, output, packing)
     for file in own:
         for beside in _beside(file):  # with the JSON file itself
             beside.unlink(missing_ok=True)

@@ -78,6 +78,12 @@ def arrays(path: Path, digest: str) -> bytes | None:
     return _member(holder.with_suffix(".zip"), digest)
 
 
+def member_names(archive: Path) -> set[str]:
+    """The names of the members of the arrays beside a packed file."""
+    with disk_errors("read", archive), zipfile.ZipFile(archive) as opened:
+        return {*opened.namelist()}
+
+
 def write(file: Path, contents: Iterable[Mapping[str, Any]], members: Mapping[str, bytes]) -> None:
     """Write a packed file and the arrays beside it.
 

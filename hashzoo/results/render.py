@@ -13,7 +13,7 @@ from pandas import DataFrame
 
 from hashzoo.errors import UsageError, printable
 from hashzoo.evaluation.metrics import ExtraMetrics, built_in, by_neighbours, higher_is_better, not_measured
-from hashzoo.results.leaderboard import PLACE, main_metric, metrics, records, validation_columns
+from hashzoo.results.leaderboard import ORIGIN, PLACE, main_metric, metrics, records, validation_columns
 from hashzoo.results.ranking import (
     FOLDER,
     VALIDATION,
@@ -327,6 +327,7 @@ def _default_columns(
         names += [main, held] if any(row.get(held) is not None for row in rows) else [main]
     names += [name for name in exact if not name.startswith("factor")] + [n for n in exact if n.startswith("factor")]
     names += ["warnings"] if any(row.get("warnings") for row in rows) else []
+    names += [ORIGIN] if any(row.get(ORIGIN) for row in rows) else []
     names += [name for name in frame.columns if name.startswith("vs ") and any(r[name] is not None for r in rows)]
     names += chosen
     names += [name for name in ("fit_seconds", "bytes_per_item") if any(row.get(name) is not None for row in rows)]

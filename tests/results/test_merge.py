@@ -4,7 +4,9 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
+from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.report.page import PageOptions, render_page
 from hashzoo.results import merge, store
@@ -49,10 +51,28 @@ def test_a_merged_folder_has_each_cell_once_with_its_files_and_a_board(shards, t
 def test_several_folders_are_read_as_the_folder_that_they_merge_into(shards, tmp_path):
     merge.merge_folders(shards, tmp_path / "c")
     several, one = merge.read_boards(shards), read_board(tmp_path / "c")
-    assert several.frame.equals(one.frame)
+    assert several.frame.drop(columns="origin").equals(one.frame)
     row = next(row for row in several.rows() if row.facts["method"] == "dhn")
     assert [row.file(cell).parents[1].name for cell in row.cells] == ["a", "b"]
     assert "dhn" in render_page(shards, PageOptions(gallery=0, explained=("none",)))
+
+
+def test_rows_of_several_folders_say_which_ones_they_come_from(shards):
+    put(shards[1], "lsh", 0.3, 0)
+    rows = {row["method"]: row["origin"] for row in records(merge.read_boards(shards).frame)}
+    assert rows == {"dhn": "a, b", "itq": "a", "lsh": "b"}
+    assert "origin" not in read_board(shards[0]).frame
+    page = render_page(shards, PageOptions(gallery=0, explained=("none",)))
+    assert '<em title="the results folder of the row">a, b</em>' in page
+    assert "the results folder of the row" not in render_page(shards[:1], PageOptions(gallery=0, explained=("none",)))
+
+
+def test_show_marks_the_folder_of_each_row_if_there_are_several(shards):
+    shown = CliRunner(env={"COLUMNS": "160"}).invoke(main, ["show", *map(str, shards)])
+    assert shown.exit_code == 0, shown.output
+    lines = [line.split() for line in shown.stdout.splitlines() if line.split()[:1] in (["dhn"], ["itq"])]
+    assert [line.count("a") + 2 * line.count("b") for line in lines] == [1, 1, 2, 2]
+    assert "origin" not in CliRunner().invoke(main, ["show", str(shards[0])]).stdout
 
 
 def test_a_cell_with_different_results_is_refused_and_both_files_are_named(shards, tmp_path):

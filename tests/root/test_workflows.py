@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not (ROOT / ".github").is_dir(), reason="needs the checkout")
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+OF_RESULTS = ROOT / "docs" / "examples" / "verify_bundles.yml"
 FORMS = sorted(set((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")) - {ROOT / ".github/ISSUE_TEMPLATE/config.yml"})
 
 
@@ -52,7 +55,7 @@ def test_there_are_workflows_for_changes_and_for_releases():
     assert read(WORKFLOWS[1])[True] == {"push": {"tags": ["v*"]}}
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*WORKFLOWS, OF_RESULTS], ids=lambda path: path.name)
 def test_actions_are_pinned_by_a_commit_and_jobs_have_few_rights_and_a_limit_of_time(path):
     workflow = read(path)
     assert workflow["permissions"] == {"contents": "read"}
@@ -74,8 +77,49 @@ def test_actions_are_pinned_by_a_commit_and_jobs_have_few_rights_and_a_limit_of_
 
 
 def test_one_action_has_one_version_in_all_workflows():
-    used = {step["uses"] for path in WORKFLOWS for step in steps(path) if "uses" in step}
+    used = {step["uses"] for path in (*WORKFLOWS, OF_RESULTS) for step in steps(path) if "uses" in step}
     assert len({name.split("@")[0] for name in used}) == len(used)
+
+
+def test_the_workflow_of_results_verifies_each_bundle_that_changed_and_fails_if_one_does(tmp_path):
+    def git(*words: str) -> str:
+        own = ["-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            ["git", *own, *words], cwd=tmp_path / "repo", capture_output=True, check=True, text=True
+        ).stdout.strip()
+
+    def put(name: str, text: str) -> None:
+        (tmp_path / "repo" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repo" / name).write_text(text)
+
+    for name in ("repo", "temp", "bin"):
+        (tmp_path / name).mkdir()
+    fake = tmp_path / "bin" / "hashzoo"
+    fake.write_text('#!/bin/sh\necho "$2" >> "$RUNNER_TEMP/seen"\ncase "$*" in *bad*) exit 1;; esac\n')
+    fake.chmod(0o755)
+    git("init", "-q")
+    for name in ("boards/digits/old/manifest.json", "boards/digits/gone/manifest.json", "signers"):
+        put(name, "1")
+    git("add", "-A"), git("commit", "-qm", "base")
+    (script,) = [step["run"] for step in steps(OF_RESULTS) if step.get("name") == "verify"]
+    surroundings = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "RUNNER_TEMP": str(tmp_path / "temp")}
+    surroundings["BASE"] = git("rev-parse", "HEAD")
+
+    def outcome() -> tuple[int, list[str]]:
+        git("add", "-A"), git("commit", "-qm", "change")
+        done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path / "repo", env=surroundings, check=False)
+        seen = tmp_path / "temp" / "seen"
+        names = seen.read_text().splitlines()
+        seen.unlink()
+        return done.returncode, names
+
+    git("rm", "-rq", "boards/digits/gone")
+    put("boards/digits/new one/splits/a.npz", "2")
+    put("boards/digits/$(touch x)/manifest.json", "2")
+    assert outcome() == (0, ["./boards/digits/$(touch x)", "./boards/digits/new one"])
+    put("boards/digits/bad/manifest.json", "2")
+    assert outcome()[0] == 1
+    assert not (tmp_path / "repo" / "x").exists()
 
 
 def test_the_tests_run_on_every_python_that_the_project_supports():
