@@ -61,7 +61,9 @@ if TYPE_CHECKING:
     from hashzoo.registry.zoo import load_plugins
     from hashzoo.results.cell import Cell, Identity
     from hashzoo.retrieval.encoder import Encoder, load_encoder
-    from hashzoo.retrieval.image_index import Hit, ImageIndex, open_index
+    from hashzoo.retrieval.hit import Hit
+    from hashzoo.retrieval.image_index import ImageIndex, open_index
+    from hashzoo.retrieval.index_folder import IndexFolder
     from hashzoo.retrieval.vector_encoder import VectorEncoder, load_vector_encoder
     from hashzoo.retrieval.vector_index import VectorHits, VectorIndex, open_vector_index
     from hashzoo.run import Run
@@ -137,7 +139,9 @@ _WHERE = {
     "registry.zoo": ("load_plugins",),
     "results.cell": ("Cell", "Identity"),
     "retrieval.encoder": ("Encoder", "load_encoder"),
-    "retrieval.image_index": ("Hit", "ImageIndex", "open_index"),
+    "retrieval.hit": ("Hit",),
+    "retrieval.image_index": ("ImageIndex", "open_index"),
+    "retrieval.index_folder": ("IndexFolder",),
     "retrieval.vector_encoder": ("VectorEncoder", "load_vector_encoder"),
     "retrieval.vector_index": ("VectorHits", "VectorIndex", "open_vector_index"),
     "run": ("Run",),
@@ -205,7 +209,9 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "load_plugins",
     "Cell", "Identity",
     "Encoder", "load_encoder",
-    "Hit", "ImageIndex", "open_index",
+    "Hit",
+    "ImageIndex", "open_index",
+    "IndexFolder",
     "VectorEncoder", "load_vector_encoder",
     "VectorHits", "VectorIndex", "open_vector_index",
     "Run",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -20,26 +20,11 @@ from hashzoo.index import Index, Scan
 from hashzoo.retrieval import code_file, engines
 from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
 from hashzoo.retrieval.encoder import Encoder, ImageLike, TrainedEncoder
+from hashzoo.retrieval.hit import Hit
 from hashzoo.retrieval.vector_encoder import load_any_encoder
 from hashzoo.types import Codes, Operation, ProgressCallback, Ranking
 
 E = TypeVar("E", bound=TrainedEncoder)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """An image found by a search.
-
-    Attributes:
-        row: Its row in the index.
-        path: Its file.
-        distance: The distance of its code from that of the query: the number of differing bits, or another number that
-            only orders the images (see :attr:`ImageIndex.integer`).
-    """
-
-    row: int
-    path: Path
-    distance: float
 
 
 def open_index(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hashzoo.data.image_paths import open_image
 from hashzoo.errors import EnvironmentFailure, printable
-from hashzoo.retrieval.image_index import Hit
+from hashzoo.retrieval.hit import Hit
 
 SIDE = 160  # longest side of a thumbnail in pixels
 
