@@ -20,7 +20,8 @@ from hashzoo.cli.bench import bench
 from hashzoo.cli.cite import cite
 from hashzoo.cli.data import data
 from hashzoo.cli.develop import check, new_plugin
-from hashzoo.cli.encode import encode, index
+from hashzoo.cli.encode import encode
+from hashzoo.cli.index_folder import index
 from hashzoo.cli.options import (
     device_option,
     file_path,

@@ -119,6 +119,12 @@ class ItemNames(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return self._of(self._snapshot.places)
 
+    def at(self, rows: Sequence[int]) -> list[str]:
+        """The names in rows."""
+        ordered, back = np.unique(np.asarray(rows, np.int64), return_inverse=True)
+        found = list(self._of(self._snapshot.places[ordered]))
+        return [found[place] for place in back.tolist()]
+
     def _of(self, places: NDArray[np.int64]) -> Iterator[str]:
         query = f"SELECT place, {self._column} FROM items WHERE place BETWEEN ? AND ?"
         for start in range(0, len(places), NAMES_AT_ONCE):
@@ -129,6 +135,13 @@ class ItemNames(Sequence[str]):
                 found = dict(row for place in part for row in self._snapshot.select(query, (place, place)))
             for place in part:
                 yield from_sql(found[place])
+
+
+def names_at(names: Sequence[str], rows: Sequence[int]) -> list[str]:
+    """The names in rows, in their order; of a snapshot, with few queries."""
+    if not isinstance(names, ItemNames):
+        return [names[row] for row in rows]
+    return names.at(rows)
 
 
 class Snapshot:
@@ -263,5 +276,10 @@ class Snapshot:
 
     def hits(self, rows: NDArray[np.int64], distances: NDArray[Any]) -> list[Hit]:
         """The items in rows, as hits."""
-        root, pairs = Path(self.metadata["root"]), zip(rows.tolist(), distances.tolist(), strict=True)
-        return [Hit(row, root / self.files[row], distance, self.ids[row]) for row, distance in pairs]
+        root, found = (
+            Path(self.metadata["root"]),
+            zip(
+                rows.tolist(), distances.tolist(), self.files.at(rows.tolist()), self.ids.at(rows.tolist()), strict=True
+            ),
+        )
+        return [Hit(row, root / file, distance, name) for row, distance, file, name in found]

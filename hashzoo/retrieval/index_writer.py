@@ -131,6 +131,10 @@ class IndexWriter:
         row = self._connection.execute(query, (to_sql(value),)).fetchone()
         return None if row is None else Item(*(_text(one) for one in row[:2]), *row[2:])  # type: ignore[arg-type]
 
+    def count(self) -> int:
+        """The number of items."""
+        return int(self._connection.execute("SELECT count(*) FROM items").fetchone()[0])
+
     def items(self) -> Iterator[Item]:
         """All items, in the order in which they were added."""
         for row in self._connection.execute("SELECT id, file, digest, bytes, modified FROM items ORDER BY place"):
@@ -221,10 +225,11 @@ class IndexWriter:
                 self._connection.execute("UPDATE segments SET deleted = ? WHERE number = ?", (packed, number))
 
     def touch(self, item: Item) -> None:
-        """Record when the file of an item was modified, whose content is the same."""
+        """Record the path and the time of the file of an item, whose content is the same."""
         self.begin()
-        values = (item.bytes, item.modified, to_sql(item.id))
-        self._connection.execute("UPDATE items SET bytes = ?, modified = ? WHERE id = ?", values)
+        file = None if item.file is None else to_sql(item.file)
+        values = (file, item.bytes, item.modified, to_sql(item.id))
+        self._connection.execute("UPDATE items SET file = ?, bytes = ?, modified = ? WHERE id = ?", values)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove items.
