@@ -118,6 +118,8 @@ def search(
         if queries or html:
             raise UsageError("--codes and --like stand in place of QUERY, and cannot be combined with --html")
         return show_found(search_codes(index, opening["codes"], opening["like"], *limits), "distance", as_json)
+    if not queries:
+        raise UsageError("name a QUERY, or search an index folder with --codes or --like")
     _check_queries(queries)
     check_root(opening["root"])
     opened = _opened(index, queries, limits, as_json, {**opening, "pages": html or operation})

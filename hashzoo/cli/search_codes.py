@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line, printable
 from hashzoo.hamming.packing import pack
 from hashzoo.retrieval import code_file
-from hashzoo.retrieval.index_snapshot import Snapshot, is_folder
+from hashzoo.retrieval.index_snapshot import Snapshot
 from hashzoo.retrieval.results_page import SearchResult
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ def search_codes(
     index: Path, file: Path | None, like: Sequence[str], top: int | None, radius: int | None, where: str
 ) -> tuple[str, str, list[SearchResult]]:
     """The method, the engine, and what was found for each code of a file and for each id."""
-    if not is_folder(index) and index.is_file():
-        raise UsageError(
-            f"--codes and --like need an index folder; hashzoo index convert {printable(index)} NEW makes one"
-        )
     with Snapshot(index, where) as state:
         names, parts = list[str](), list[NDArray[np.uint8]]()
         if like:

@@ -15,7 +15,15 @@ import numpy as np
 from hashzoo.errors import EnvironmentFailure, UsageError, printable
 from hashzoo.retrieval import code_file, index_segments, index_transaction
 from hashzoo.retrieval.code_file import StoredCodes
-from hashzoo.retrieval.index_snapshot import DATABASE, SEGMENTS, Snapshot, deleted_rows, from_sql, is_folder
+from hashzoo.retrieval.index_snapshot import (
+    DATABASE,
+    SEGMENTS,
+    Snapshot,
+    check_folder,
+    deleted_rows,
+    from_sql,
+    is_folder,
+)
 from hashzoo.retrieval.index_transaction import creating, new_folder
 from hashzoo.retrieval.index_writer import COLUMNS, IndexWriter, Item, MetadataTable
 
@@ -41,8 +49,7 @@ class IndexFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        if not is_folder(self.path):
-            raise UsageError(f"there is no index {printable(path)}; create it with hashzoo index build --folder")
+        check_folder(self.path)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> IndexFolder:
@@ -139,7 +146,7 @@ def _verify(state: Snapshot, listed: Sequence[Any]) -> None:
     """
     file = state.path / DATABASE
     problems = [str(row[0]) for row in state.select("PRAGMA quick_check(1)") if row[0] != "ok"]
-    places = np.fromiter((row[0] for row in state.select("SELECT place FROM items ORDER BY place")), np.int64)
+    places = np.fromiter((row[0] for row in state.select("SELECT _place FROM items ORDER BY _place")), np.int64)
     if not problems and not np.array_equal(places, state.places):
         problems = ["its items do not match its segments"]
     if problems:
@@ -155,7 +162,7 @@ def read_codes(path: Path, where: str = "") -> StoredCodes:
             f"{printable(path)} is a folder without an index; create one with hashzoo index build --folder"
         )
     if where:
-        raise UsageError(f"--where needs an index folder; hashzoo index convert {printable(path)} NEW makes one")
+        check_folder(path)
     return code_file.read(path)
 
 
@@ -234,15 +241,17 @@ def _copy(state: Snapshot, writer: IndexWriter) -> None:
         places = state.places[start : start + AT_ONCE]
         span = (int(places[0]), int(places[-1]))
         rows, items, values = list[int](), list[Item](), dict[str, Any]()
-        for row, one in enumerate(state.select("SELECT * FROM items WHERE place BETWEEN ? AND ? ORDER BY place", span)):
+        for row, one in enumerate(
+            state.select("SELECT * FROM items WHERE _place BETWEEN ? AND ? ORDER BY _place", span)
+        ):
             known = dict(zip(columns, one, strict=True))
-            name, file = from_sql(known["id"]), None if known["file"] is None else from_sql(known["file"])
+            name, file = from_sql(known["id"]), None if known["_file"] is None else from_sql(known["_file"])
             if (there := writer.find(name)) is None:
                 rows.append(start + row)
                 file = str(root / (file or name)) if moved else file
-                items.append(Item(name, file, known["digest"], known["bytes"], known["modified"]))
+                items.append(Item(name, file, known["_digest"], known["_bytes"], known["_modified"]))
                 values[name] = [known[column] for column in own]
-            elif there.digest is None or there.digest != known["digest"]:
+            elif there.digest is None or there.digest != known["_digest"]:
                 raise UsageError(
                     f"both indexes have an image {printable(name)}, with different contents; remove it from one of them"
                 )

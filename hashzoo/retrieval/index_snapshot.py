@@ -44,6 +44,17 @@ def is_folder(path: Path) -> bool:
     return (path / DATABASE).is_file()
 
 
+def check_folder(path: Path) -> None:
+    """Raise UsageError if a path is not that of an index folder."""
+    if is_folder(path):
+        return
+    if path.is_file():
+        raise UsageError(
+            f"{printable(path)} is a file, not an index folder; hashzoo index convert {printable(path)} NEW makes one"
+        )
+    raise UsageError(f"there is no index folder {printable(path)}; create it with hashzoo index build --folder")
+
+
 def to_sql(text: str) -> str | bytes:
     """An id as SQLite stores it: bytes if it is a path whose bytes are not UTF-8.
 
@@ -126,7 +137,7 @@ class ItemNames(Sequence[str]):
         return [found[place] for place in back.tolist()]
 
     def _of(self, places: NDArray[np.int64]) -> Iterator[str]:
-        query = f"SELECT place, {self._column} FROM items WHERE place BETWEEN ? AND ?"
+        query = f"SELECT _place, {self._column} FROM items WHERE _place BETWEEN ? AND ?"
         for start in range(0, len(places), NAMES_AT_ONCE):
             part = places[start : start + NAMES_AT_ONCE].tolist()
             if part[-1] - part[0] < 16 * len(part):
@@ -159,10 +170,9 @@ class Snapshot:
     """
 
     def __init__(self, path: Path, where: str = "") -> None:
-        if not is_folder(path):
-            raise UsageError(f"there is no index {printable(path)}; create it with hashzoo index build --folder")
+        check_folder(path)
         self.path, self._guard = path, threading.Lock()
-        self.ids, self.files = ItemNames(self, "id"), ItemNames(self, "coalesce(file, id)")
+        self.ids, self.files = ItemNames(self, "id"), ItemNames(self, "coalesce(_file, id)")
         for attempt in range(ATTEMPTS):
             try:
                 with database_errors("read", path / DATABASE):
@@ -186,7 +196,7 @@ class Snapshot:
     def _load(self, where: str) -> None:
         listed = self._connection.execute("SELECT number, rows, arrays, deleted FROM segments ORDER BY number")
         segments = listed.fetchall()
-        chosen = np.array(select_where(self._connection, "place", "items", where), np.int64) if where else None
+        chosen = np.array(select_where(self._connection, "_place", "items", where), np.int64) if where else None
         specs = {array_name(name, spec): spec for name, spec in self.metadata["codes"].items()}
         parts: dict[str, list[Any]] = {name: [np.empty(*form(spec, 0))] for name, spec in specs.items()}
         places = [np.empty(0, np.int64)]
@@ -233,7 +243,7 @@ class Snapshot:
 
     def row(self, item: str) -> int:
         """The row of an item. Raises UsageError if there is none of that id."""
-        found = self.select("SELECT place FROM items WHERE id = ?", (to_sql(item),))
+        found = self.select("SELECT _place FROM items WHERE id = ?", (to_sql(item),))
         row = int(np.searchsorted(self.places, found[0][0])) if found else len(self)
         if row == len(self) or self.places[row] != found[0][0]:
             raise UsageError(

@@ -12,7 +12,7 @@ from typing import Any
 import filelock
 
 from hashzoo.errors import EnvironmentFailure, UsageError, printable
-from hashzoo.retrieval.index_snapshot import DATABASE, ENCODER, LOCK, SEGMENTS, is_folder, read_about
+from hashzoo.retrieval.index_snapshot import DATABASE, ENCODER, LOCK, SEGMENTS, check_folder, is_folder, read_about
 from hashzoo.retrieval.index_writer import IndexWriter
 from hashzoo.storage.database import database_errors, open_writable
 from hashzoo.storage.files import disk_errors
@@ -33,8 +33,7 @@ def writing(path: Path, wait: float = 0.0) -> Iterator[IndexWriter]:
         UsageError: If there is no index.
         EnvironmentFailure: If another process is changing the index, or the disk fails.
     """
-    if not is_folder(path):
-        raise UsageError(f"there is no index {printable(path)}; create it with hashzoo index build --folder")
+    check_folder(path)
     with _locked(path, wait), _connection(path) as connection:
         with database_errors("read", path / DATABASE):
             metadata, _ = read_about(connection, path)

@@ -31,12 +31,12 @@ from hashzoo.storage.files import canonical_json
 TABLES = (
     "CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE segments (number INTEGER PRIMARY KEY, rows INTEGER NOT NULL, arrays TEXT NOT NULL, deleted BLOB)",
-    "CREATE TABLE items (place INTEGER PRIMARY KEY, id NOT NULL UNIQUE, file, digest BLOB, bytes INTEGER, "
-    "modified INTEGER)",
-    "CREATE INDEX items_by_file ON items (file) WHERE file IS NOT NULL",
+    "CREATE TABLE items (_place INTEGER PRIMARY KEY, id NOT NULL UNIQUE, _file, _digest BLOB, _bytes INTEGER, "
+    "_modified INTEGER)",
+    "CREATE INDEX items_by_file ON items (_file) WHERE _file IS NOT NULL",
 )
 #: Columns of every index; metadata cannot have these names.
-COLUMNS = ("place", "id", "file", "digest", "bytes", "modified", "rowid", "oid", "_rowid_")
+COLUMNS = ("_place", "id", "_file", "_digest", "_bytes", "_modified", "rowid", "oid", "_rowid_")
 MOST_COLUMNS = 500
 
 
@@ -124,10 +124,10 @@ class IndexWriter:
 
     def find_file(self, file: str) -> Item | None:
         """The item of a file, or None."""
-        return self._found("id = ? AND file IS NULL", file) or self._found("file = ?", file)
+        return self._found("id = ? AND _file IS NULL", file) or self._found("_file = ?", file)
 
     def _found(self, condition: str, value: str) -> Item | None:
-        query = f"SELECT id, file, digest, bytes, modified FROM items WHERE {condition}"
+        query = f"SELECT id, _file, _digest, _bytes, _modified FROM items WHERE {condition}"
         row = self._connection.execute(query, (to_sql(value),)).fetchone()
         return None if row is None else Item(*(_text(one) for one in row[:2]), *row[2:])  # type: ignore[arg-type]
 
@@ -137,7 +137,7 @@ class IndexWriter:
 
     def items(self) -> Iterator[Item]:
         """All items, in the order in which they were added."""
-        for row in self._connection.execute("SELECT id, file, digest, bytes, modified FROM items ORDER BY place"):
+        for row in self._connection.execute("SELECT id, _file, _digest, _bytes, _modified FROM items ORDER BY _place"):
             yield Item(*(_text(one) for one in row[:2]), *row[2:])  # type: ignore[arg-type]
 
     def put(self, items: Sequence[Item], arrays: Mapping[str, Array]) -> None:
@@ -177,13 +177,13 @@ class IndexWriter:
         former = [
             place
             for item in items
-            for (place,) in connection.execute("SELECT place FROM items WHERE id = ?", (to_sql(item.id),))
+            for (place,) in connection.execute("SELECT _place FROM items WHERE id = ?", (to_sql(item.id),))
         ]
         number = self._add_segment(rows, blocks)
         connection.executemany(
-            "INSERT INTO items (place, id, file, digest, bytes, modified) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (id) DO UPDATE SET place = excluded.place, file = excluded.file, digest = excluded.digest, "
-            "bytes = excluded.bytes, modified = excluded.modified",
+            "INSERT INTO items (_place, id, _file, _digest, _bytes, _modified) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET _place = excluded._place, _file = excluded._file, "
+            "_digest = excluded._digest, _bytes = excluded._bytes, _modified = excluded._modified",
             (
                 (
                     (number << ROW_BITS) + row,
@@ -229,7 +229,7 @@ class IndexWriter:
         self.begin()
         file = None if item.file is None else to_sql(item.file)
         values = (file, item.bytes, item.modified, to_sql(item.id))
-        self._connection.execute("UPDATE items SET file = ?, bytes = ?, modified = ? WHERE id = ?", values)
+        self._connection.execute("UPDATE items SET _file = ?, _bytes = ?, _modified = ? WHERE id = ?", values)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove items.
@@ -245,13 +245,13 @@ class IndexWriter:
         """
         places = []
         for one in dict.fromkeys(ids):
-            found = self._connection.execute("SELECT place FROM items WHERE id = ?", (to_sql(one),)).fetchone()
+            found = self._connection.execute("SELECT _place FROM items WHERE id = ?", (to_sql(one),)).fetchone()
             if found is None:
                 raise UsageError(f"{printable(self.path)} has no image {printable(one)}; nothing was removed")
             places.append(found[0])
         if places:
             self.begin()
-            self._connection.executemany("DELETE FROM items WHERE place = ?", ((place,) for place in places))
+            self._connection.executemany("DELETE FROM items WHERE _place = ?", ((place,) for place in places))
             self._delete_places(places)
         return len(places)
 
@@ -266,11 +266,8 @@ class IndexWriter:
         """
         self.begin()
         known = {str(row[1]).lower(): str(row[1]) for row in self._connection.execute("PRAGMA table_info(items)")}
+        check_columns(list(table.columns), len(known))
         for name, affinity in table.columns.items():
-            if name.lower() in COLUMNS:
-                raise UsageError(f"the metadata column {name!r} has a name that the index uses; rename it")
-            if not name or "\0" in name or len(known) >= MOST_COLUMNS:
-                raise UsageError(f"the metadata column {name!r} is empty, or beyond the {MOST_COLUMNS}th; leave it out")
             if name.lower() not in known:
                 known[name.lower()] = name
                 self._connection.execute(f"ALTER TABLE items ADD COLUMN {_quoted(name)} {affinity}")
@@ -313,10 +310,21 @@ class IndexWriter:
             )
         except FileNotFoundError as error:
             raise EnvironmentFailure(f"the codes {error.filename} are missing; restore them from a copy") from error
-        self._connection.executemany("UPDATE items SET place = ? WHERE place = ?", _moved(alive, target << ROW_BITS))
+        self._connection.executemany("UPDATE items SET _place = ? WHERE _place = ?", _moved(alive, target << ROW_BITS))
         self._connection.executemany("DELETE FROM segments WHERE number = ?", ((number,) for number in alive))
         self._compacted = True
         return True
+
+
+def check_columns(names: Sequence[str], known: int = 0) -> None:
+    """Raise UsageError for a name that cannot be that of a metadata column, or for too many of them."""
+    for name in names:
+        if name.lower() in COLUMNS:
+            raise UsageError(f"the metadata column {name!r} has a name that the index uses; rename it")
+        if not name or "\0" in name or known + len(names) > MOST_COLUMNS:
+            raise UsageError(
+                f"the metadata column {name!r} has no name, or is one of more than {MOST_COLUMNS}; leave it out"
+            )
 
 
 def _moved(alive: Mapping[int, NDArray[np.int64]], first: int) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line, printable
-from hashzoo.retrieval.index_writer import MetadataTable
+from hashzoo.retrieval.index_writer import MetadataTable, check_columns
 
 KEYS = ("id", "path")  # columns that name an image
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -72,6 +72,7 @@ def _parsed(
         )
     key = names.index(keys[0])
     own = [column for column, name in enumerate(names) if name not in KEYS]
+    check_columns([header[column] for column in own])
     kinds = {header[column]: _kind([line[column] for line in lines]) for column in own}
     convert = {"INTEGER": int, "REAL": float, "TEXT": str}
     rows = dict[str, list[Value]]()

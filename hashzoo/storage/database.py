@@ -137,7 +137,8 @@ def select_where(connection: sqlite3.Connection, key: str, table: str, condition
         found = connection.execute(f"SELECT {key} FROM {table} WHERE ({condition}\n) ORDER BY {key}")
         return [int(row[0]) for row in found]
     except (sqlite3.Error, sqlite3.Warning) as error:
-        known = ", ".join(columns)
+        # columns of the index itself begin with an underscore
+        known = ", ".join(column for column in columns if not column.startswith("_"))
         reason = f"takes more than {CONDITION_SECONDS:g} s" if "interrupted" in str(error) else f"fails: {error}"
         raise UsageError(
             f"the condition {condition!r} {reason}; write one expression of the columns {known}"
@@ -159,7 +160,7 @@ def _problem(condition: str, columns: Sequence[str]) -> str:
     >>> _problem("1) OR (1", []), _problem("yeer > 1; DROP TABLE a", [])
     ('has a parenthesis too many', "contains ';', which only a text in quotes can")
     >>> _problem('"yeer" > 1', ["year"])
-    'names the column "yeer"; there are: year'
+    'names the column "yeer", which does not exist'
     """
     if not condition.strip() or "\0" in condition:
         return "is empty; write an expression such as year > 2020"
@@ -167,7 +168,7 @@ def _problem(condition: str, columns: Sequence[str]) -> str:
         name = next((text for text in match.groups() if text is not None), None)
         # SQLite reads a name in double quotes that is no column as a text
         if name is not None and name.lower() not in [column.lower() for column in columns]:
-            return f'names the column "{name}"; there are: {", ".join(columns)}'
+            return f'names the column "{name}", which does not exist'
     plain = _QUOTED.sub(" ", condition)
     for sign in (";", "--", "/*", "'", '"', "`", "["):
         if sign in plain:

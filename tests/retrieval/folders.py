@@ -49,7 +49,7 @@ def expected(contents: dict[str, int], query: np.ndarray, k: int | None, radius:
 def held(folder: IndexFolder) -> dict[str, int]:
     """The contents by id, in their order; each is checked against its code."""
     with folder.snapshot() as state:
-        rows = state.select("SELECT id, bytes FROM items ORDER BY place")
+        rows = state.select("SELECT id, _bytes FROM items ORDER BY _place")
         listed = [(from_sql(name), content) for name, content in rows]
         names = list(state.ids)
         codes = state.stored().array("code")

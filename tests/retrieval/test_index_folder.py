@@ -109,7 +109,7 @@ def test_readers_in_threads_see_whole_states_while_a_writer_works(tmp_path):
     def read() -> None:
         while not stop.is_set():
             with folder.snapshot() as state:
-                versions = {value for (value,) in state.select("SELECT bytes FROM items")}
+                versions = {value for (value,) in state.select("SELECT _bytes FROM items")}
                 if len(versions) != 1 or list(state.ids) != ["a", "b"]:
                     wrong.append((versions, list(state.ids)))
 
@@ -182,7 +182,7 @@ def test_metadata_selects_the_images_that_are_searched(tmp_path):
         "\"place taken\" LIKE 'o''h%'": ["c"],
         "year IS NULL": ["d"],
         "(year - 1) / 2 = 1010 -(0)": ["b"],
-        "bytes BETWEEN 2 AND 4": ["b", "d"],
+        "_bytes BETWEEN 2 AND 4": ["b", "d"],
         "0": [],
     }.items():
         with folder.snapshot(condition) as state:
@@ -238,7 +238,7 @@ def test_what_cannot_be_put_is_refused_and_changes_nothing(tmp_path):
     ]:
         with folder.writing() as writer, pytest.raises(UsageError, match=why):
             writer.put(items, arrays)
-    for name in ("digest", "ROWID", "", "x\0"):
+    for name in ("_digest", "ROWID", "", "x\0"):
         with pytest.raises(UsageError, match="the metadata column"), folder.writing() as writer:
             writer.set_metadata(MetadataTable({name: "TEXT"}, {}))
     assert held(folder) == {"a": 1}
