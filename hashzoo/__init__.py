@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from hashzoo.retrieval.hit import Hit
     from hashzoo.retrieval.image_index import ImageIndex, open_index
     from hashzoo.retrieval.index_folder import IndexFolder
+    from hashzoo.retrieval.index_images import Changes, update_index
     from hashzoo.retrieval.vector_encoder import VectorEncoder, load_vector_encoder
     from hashzoo.retrieval.vector_index import VectorHits, VectorIndex, open_vector_index
     from hashzoo.run import Run
@@ -142,6 +143,7 @@ _WHERE = {
     "retrieval.hit": ("Hit",),
     "retrieval.image_index": ("ImageIndex", "open_index"),
     "retrieval.index_folder": ("IndexFolder",),
+    "retrieval.index_images": ("Changes", "update_index"),
     "retrieval.vector_encoder": ("VectorEncoder", "load_vector_encoder"),
     "retrieval.vector_index": ("VectorHits", "VectorIndex", "open_vector_index"),
     "run": ("Run",),
@@ -212,6 +214,7 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "Hit",
     "ImageIndex", "open_index",
     "IndexFolder",
+    "Changes", "update_index",
     "VectorEncoder", "load_vector_encoder",
     "VectorHits", "VectorIndex", "open_vector_index",
     "Run",

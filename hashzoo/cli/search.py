@@ -24,8 +24,8 @@ from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from hashzoo.retrieval.code_file import StoredCodes
+    from hashzoo.retrieval.hit import SearchResult
     from hashzoo.retrieval.image_index import ImageIndex
-    from hashzoo.retrieval.results_page import SearchResult
 
 TOP = 20  # results of a query
 TARGETS = ("onnx", "faiss", "parquet", "pgvector", "lancedb")
@@ -186,7 +186,7 @@ def _check_queries(queries: tuple[Path, ...]) -> None:
 def _answers(
     opened: ImageIndex, queries: tuple[Path, ...], limits: tuple[int | None, int | None, str], operation: Any
 ) -> list[SearchResult]:
-    from hashzoo.retrieval.results_page import SearchResult
+    from hashzoo.retrieval.hit import SearchResult
 
     top, radius, _ = limits
     if operation:

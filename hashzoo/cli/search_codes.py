@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line, printable
 from hashzoo.hamming.packing import pack
 from hashzoo.retrieval import code_file
+from hashzoo.retrieval.hit import SearchResult
 from hashzoo.retrieval.index_snapshot import Snapshot
-from hashzoo.retrieval.results_page import SearchResult
 
 if TYPE_CHECKING:
     from hashzoo.retrieval.code_file import StoredCodes

@@ -1,7 +1,8 @@
-"""An image that a search found."""
+"""What a search found."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,3 +23,18 @@ class Hit:
     path: Path
     distance: float
     id: str = ""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The hits of one query.
+
+    Attributes:
+        heading: Title of the query.
+        queries: The image of the query, or the two images that it is composed of.
+        hits: The images found, nearest first.
+    """
+
+    heading: str
+    queries: Sequence[Path]
+    hits: Sequence[Hit]

@@ -144,8 +144,10 @@ class ItemNames(Sequence[str]):
                 found = dict(self._snapshot.select(query, (part[0], part[-1])))
             else:  # far apart, as in another segment or for a condition that few items meet
                 found = dict(row for place in part for row in self._snapshot.select(query, (place, place)))
-            for place in part:
-                yield from_sql(found[place])
+            if missing := next((place for place in part if place not in found), None):
+                file = self._snapshot.path / DATABASE
+                raise EnvironmentFailure(f"{file} is damaged (no item at {missing}); restore it from a copy")
+            yield from (from_sql(found[place]) for place in part)
 
 
 def names_at(names: Sequence[str], rows: Sequence[int]) -> list[str]:
