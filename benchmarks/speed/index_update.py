@@ -79,14 +79,14 @@ def search(path: Path, *_: int) -> None:
     assert len(hits) == 20
 
 
-def apart(name: str, path: Path, count: int, night: int = 0) -> tuple[float, float]:
-    """Seconds and MiB at the peak of one function in a process of its own, without the start of Python."""
+def apart(name: str, path: Path, count: int, night: int = 0) -> tuple[float, float, float]:
+    """Seconds, seconds of the processor, and MiB at the peak of a function in a process of its own, once imported."""
     command = [sys.executable, __file__, "--one", name, str(path), str(count), str(night)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    seconds, peak = json.loads(done.stdout)
-    return seconds, peak
+    seconds, processor, peak = json.loads(done.stdout)
+    return seconds, processor, peak
 
 
 def cold(path: Path, rounds: int, where: str = "") -> str:
@@ -111,40 +111,42 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def told(name: str, path: Path, count: int, nights: int = 1) -> None:
+    """Print the medians of a function."""
+    runs = [apart(name, path, count, night) for night in range(nights)]
+    clock, processor, peaks = zip(*runs, strict=True)
+    print(
+        f"  {name:<8} {statistics.median(clock):7.2f} s by the clock, {statistics.median(processor):6.2f} s of the "
+        f"processor, peak {max(peaks):.0f} MiB",
+        flush=True,
+    )
+
+
 def measured(count: int, rounds: int, folder: Path) -> None:
     """The figures of one size."""
     path = folder / f"{count}.index"
-    seconds, peak = apart("build", path, count)
-    size = IndexFolder(path).info(verify=False)["bytes"]
-    print(
-        f"{count:,} codes of {BITS} bits; written in {seconds:.1f} s, {size >> 20} MiB, peak {peak:.0f} MiB", flush=True
-    )
-    nights = [apart("update", path, count, night) for night in range(rounds)]
-    listed = ", ".join(f"{seconds:.2f}" for seconds, _ in nights)
-    median = statistics.median(seconds for seconds, _ in nights)
-    print(
-        f"  update of {ADDED + REPLACED + REMOVED:,}: median {median:.2f} s ({listed}), peak {max(nights)[1]:.0f} MiB"
-    )
-    searches = [apart("search", path, count) for _ in range(rounds)]
-    print(f"  open and search: {statistics.median(searches)[0]:.3f} s, peak {max(searches)[1]:.0f} MiB")
+    print(f"{count:,} codes of {BITS} bits; updates of {ADDED + REPLACED + REMOVED:,}", flush=True)
+    told("build", path, count)
+    print(f"  {IndexFolder(path).info(verify=False)['bytes'] >> 20} MiB on disk", flush=True)
+    told("update", path, count, rounds)
+    told("search", path, count, rounds)
     few = "id LIKE '00%'"
-    print(f"  hashzoo search --codes, cold: {cold(path, rounds)}")
-    print(f'  the same with --where "{few}": {cold(path, rounds, few)}')
-    seconds, peak = apart("compact", path, count)
-    print(f"  compact: {seconds:.1f} s, peak {peak:.0f} MiB", flush=True)
+    print(f"  hashzoo search --codes: {cold(path, rounds)}")
+    print(f'  the same with --where "{few}": {cold(path, rounds, few)}', flush=True)
+    told("compact", path, count)
 
 
 def main() -> None:
     """Print the figures, or do one thing for a process of its own."""
     if sys.argv[1:2] == ["--one"]:
         name, path, count, night = sys.argv[2:6]
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         if name == "build":
             build(Path(path), int(count))
         else:
             {"update": update, "compact": compact, "search": search}[name](Path(path), int(count), int(night))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps([time.perf_counter() - started, peak]))
+        print(json.dumps([time.perf_counter() - started, time.process_time() - used, peak]))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", default="1e6,1e7", help="numbers of codes")

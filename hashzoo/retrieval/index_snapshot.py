@@ -17,6 +17,7 @@ import json
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,7 @@ class Snapshot:
 
     def _open(self, where: str) -> None:
         self._connection = open_readable(self.path / DATABASE)
+        weakref.finalize(self, self._connection.close)  # of an index that nobody closes
         try:
             self._connection.execute("BEGIN")
             self.metadata, self.state = read_about(self._connection, self.path)
