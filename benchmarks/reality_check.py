@@ -3,8 +3,8 @@
     python benchmarks/reality_check.py            # prints them
     python benchmarks/reality_check.py --write    # writes them between the marks of the page
 
-A study NAME has its trials in results/NAME-tuning (``hashzoo tune NAME``), and its test scores in results/NAME (``hashzoo
-bench NAME``, without and with ``--tuned``).
+A study NAME has its trials in results/NAME-tuning (``hashzoo tune NAME``), and its test scores in results/NAME
+(``hashzoo bench NAME``, without and with ``--tuned``).
 """
 
 from __future__ import annotations

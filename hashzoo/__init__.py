@@ -62,7 +62,10 @@ if TYPE_CHECKING:
     from hashzoo.results.cell import Cell, Identity
     from hashzoo.retrieval.duplicates import Duplicates, ImageCopy, find_duplicates
     from hashzoo.retrieval.encoder import Encoder, load_encoder
-    from hashzoo.retrieval.image_index import Hit, ImageIndex, open_index
+    from hashzoo.retrieval.hit import Hit
+    from hashzoo.retrieval.image_index import ImageIndex, open_index
+    from hashzoo.retrieval.index_folder import IndexFolder
+    from hashzoo.retrieval.index_images import Changes, update_index
     from hashzoo.retrieval.vector_encoder import VectorEncoder, load_vector_encoder
     from hashzoo.retrieval.vector_index import VectorHits, VectorIndex, open_vector_index
     from hashzoo.run import Run
@@ -139,7 +142,10 @@ _WHERE = {
     "results.cell": ("Cell", "Identity"),
     "retrieval.encoder": ("Encoder", "load_encoder"),
     "retrieval.duplicates": ("Duplicates", "ImageCopy", "find_duplicates"),
-    "retrieval.image_index": ("Hit", "ImageIndex", "open_index"),
+    "retrieval.hit": ("Hit",),
+    "retrieval.image_index": ("ImageIndex", "open_index"),
+    "retrieval.index_folder": ("IndexFolder",),
+    "retrieval.index_images": ("Changes", "update_index"),
     "retrieval.vector_encoder": ("VectorEncoder", "load_vector_encoder"),
     "retrieval.vector_index": ("VectorHits", "VectorIndex", "open_vector_index"),
     "run": ("Run",),
@@ -207,7 +213,11 @@ __all__ = [  # noqa: RUF022 - in the order of the modules above
     "load_plugins",
     "Cell", "Identity",
     "Encoder", "load_encoder",
-    "Hit", "ImageIndex", "open_index", "Duplicates", "ImageCopy", "find_duplicates",
+    "Hit",
+    "ImageIndex", "open_index",
+    "IndexFolder",
+    "Changes", "update_index",
+    "Duplicates", "ImageCopy", "find_duplicates",
     "VectorEncoder", "load_vector_encoder",
     "VectorHits", "VectorIndex", "open_vector_index",
     "Run",

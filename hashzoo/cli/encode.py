@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hashzoo.cli.index_build import build_folder, cell_and_images, fitted, print_left_out
 from hashzoo.cli.options import (
     bad_image_option,
     cell_argument,
@@ -77,6 +78,9 @@ def index() -> None:
 )
 @click.option("-o", "--output", required=True, type=file_path, metavar="MY.index")
 @click.option("--backbone", metavar="B", help="Without CELL: the backbone whose features are hashed.")
+@click.option("--folder", is_flag=True, help="Write a folder that can be changed with `hashzoo index update`.")
+@click.option("--metadata", type=file_path, metavar="FILE.csv", help="For --folder: columns of each id or path.")
+@click.option("--root", type=file_path, metavar="DIR", help="For --folder: the folder that ids are relative to.")
 @engine_option
 @bad_option
 @device_option
@@ -88,8 +92,8 @@ def build(
 
     CELL is a .json in the folder cells of a `hashzoo bench --save-weights`, or a folder of `hashzoo quantize -o`; the
     index needs it to encode queries. Without CELL, a hash of 128 bits is learned from IMAGES without labels and written
-    beside the index, as MY.index.json and MY.index.safetensors. Images stay where they are; of vectors, a copy
-    MY.index.npy is written. Exit code 1: some images do not decode and were left out.
+    beside the index, as MY.index.json and MY.index.safetensors, or in its folder. Images stay where they are; of
+    vectors, a copy MY.index.npy is written. Exit code 1: some images do not decode and were left out.
     """
     from hashzoo.api.progress import bar
     from hashzoo.retrieval.encoder import load_encoder
@@ -99,14 +103,18 @@ def build(
         raise UsageError("--rescore is for --vectors; leave it out")
     if len(given) != 1 if vectors else not given:
         raise UsageError("name images, or a CELL and --vectors FILE")
+    if options["folder"]:
+        return build_folder(given, vectors, output, backbone, options)
+    if other := next((name for name in ("metadata", "root") if options[name] is not None), None):
+        raise UsageError(f"--{other} is for an index folder; add --folder")
     check_output(output)
     place, engine = {"device": resolve_device(options["device"]), "plugins": options["plugins"]}, options["engine"]
     if vectors is not None:
         return _build_vectors(given[0], vectors, output, rescore or "float16", engine, backbone, place)
-    cell, images = _cell_and_images(given)
+    cell, images = cell_and_images(given)
     if cell and backbone:
         raise UsageError(f"--backbone cannot be combined with a cell; leave out {cell} or --backbone")
-    encoder = load_encoder(cell or _fitted(images, output, backbone, **place), **place)
+    encoder = load_encoder(cell or fitted(images, output.with_name(f"{output.name}.json"), backbone, **place), **place)
     with bar("images") as tell:
         stored, skipped = built(encoder, images, engine, tell, strict=options["on_bad_image"] == "error")
     write_codes(stored, skipped, output)
@@ -127,34 +135,6 @@ def _build_vectors(
     _report_codes(stored, [], output)
 
 
-def _cell_and_images(given: tuple[Path, ...]) -> tuple[Path | None, tuple[Path, ...]]:
-    """The cell, if the first path is one, and the images."""
-    first = given[0]
-    known = first.suffix in ("", ".safetensors") and not first.exists() and first.with_suffix(".json").is_file()
-    if first.suffix != ".json" and not known:
-        return None, given
-    if len(given) == 1:
-        raise UsageError(f"{first} is a cell; name the images to index, or --vectors FILE, too")
-    return first, given[1:]
-
-
-def _fitted(
-    images: tuple[Path, ...], output: Path, backbone: str | None, device: str, plugins: tuple[str, ...]
-) -> Path:
-    """The cell of a hash that is learned from the images, beside the index."""
-    from hashzoo.api.progress import bar
-    from hashzoo.retrieval import own_images
-
-    def note(text: str) -> None:
-        click.echo(text, err=True)
-
-    target = output.with_name(f"{output.name}.json")
-    with bar("images to learn from") as tell:
-        return own_images.fit(
-            images, target, backbone=backbone, device=device, plugins=plugins, note=note, progress=tell
-        )
-
-
 def write_codes(stored: StoredCodes, skipped: list[str], output: Path) -> None:
     """Write codes, and print what was written and which images were left out."""
     from hashzoo.retrieval import code_file
@@ -164,8 +144,7 @@ def write_codes(stored: StoredCodes, skipped: list[str], output: Path) -> None:
 
 
 def _report_codes(stored: StoredCodes, skipped: list[str], output: Path) -> None:
-    for line in skipped:
-        click.echo(f"left out: {printable(line)}", err=True)
+    print_left_out(skipped)
     if passed_over := stored.metadata.get("passed_over"):
         folders = ", ".join(f"{name} ({count})" for name, count in passed_over.items())
         click.echo(f"passed over thumbnails and copies of other programs: {folders}", err=True)

@@ -21,7 +21,8 @@ from hashzoo.cli.cite import cite
 from hashzoo.cli.data import data
 from hashzoo.cli.dedup import dedup
 from hashzoo.cli.develop import check, new_plugin
-from hashzoo.cli.encode import encode, index
+from hashzoo.cli.encode import encode
+from hashzoo.cli.index_folder import index
 from hashzoo.cli.options import (
     device_option,
     file_path,

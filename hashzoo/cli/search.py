@@ -24,9 +24,10 @@ from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from hashzoo.retrieval.code_file import StoredCodes
+    from hashzoo.retrieval.hit import SearchResult
     from hashzoo.retrieval.image_index import ImageIndex
-    from hashzoo.retrieval.results_page import SearchResult
 
+TOP = 20  # results of a query
 TARGETS = ("onnx", "faiss", "parquet", "pgvector", "lancedb")
 
 
@@ -50,8 +51,18 @@ def _weights(_context: Any, _option: Any, grains: Sequence[str]) -> dict[str, fl
 
 @click.command()
 @click.argument("index", metavar="MY.index", type=file_path)
-@click.argument("queries", nargs=-1, required=True, metavar="QUERY...", type=file_path)
-@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="Number of results.")
+@click.argument("queries", nargs=-1, metavar="QUERY...", type=file_path)
+@click.option(
+    "--top", type=click.IntRange(min=1), help="Number of results.  [default: 20, or all within --radius]", metavar="K"
+)
+@click.option("--radius", type=click.IntRange(min=0), metavar="R", help="Only codes that differ in at most R bits.")
+@click.option(
+    "--where", default="", metavar="SQL", help="Of an index folder: only images whose metadata meets a condition."
+)
+@click.option(
+    "--codes", type=file_path, metavar="FILE", help="Of an index folder: search with codes (.npz of encode, .npy)."
+)
+@click.option("--like", multiple=True, metavar="ID", help="Of an index folder: search with the code of an image in it.")
 @click.option(
     "--op",
     "operation",
@@ -82,7 +93,7 @@ def _weights(_context: Any, _option: Any, grains: Sequence[str]) -> dict[str, fl
 def search(
     index: Path,
     queries: tuple[Path, ...],
-    top: int,
+    top: int | None,
     operation: str | None,
     html: bool,
     output: Path | None,
@@ -91,46 +102,77 @@ def search(
 ) -> None:
     """Find the images of an index that are nearest to each QUERY image, or the vectors nearest to each row of QUERY.
 
-    For a method that does not rank by one Hamming distance, the score has no meaning except for the order.
+    With --codes or --like there is no QUERY, and the method is not loaded. --where takes an expression of SQL, such as
+    "year > 2020". For a method that does not rank by one Hamming distance, the score has no meaning except for the
+    order.
     """
-    from hashzoo.cli.search_vectors import search_vectors
-    from hashzoo.retrieval import code_file
-    from hashzoo.retrieval.image_index import open_index
-    from hashzoo.storage.files import replace_bytes
-
     if operation and len(queries) != 2:
         raise UsageError(f"--op {operation} requires two images, not {len(queries)}")
     if output and not html:
         raise UsageError(f"--output is the page of --html; add --html or leave out {output}")
     output = output or Path("found.html")
+    limits = _limits(top, operation, opening)
+    if opening["codes"] or opening["like"]:
+        from hashzoo.cli.search_codes import search_codes
+
+        if queries or html:
+            raise UsageError("--codes and --like stand in place of QUERY, and cannot be combined with --html")
+        return show_found(search_codes(index, opening["codes"], opening["like"], *limits), "distance", as_json)
+    if not queries:
+        raise UsageError("name a QUERY, or search an index folder with --codes or --like")
     _check_queries(queries)
     check_root(opening["root"])
-    opening["device"], factor = resolve_device(opening["device"]), opening.pop("factor")
-    if code_file.holds_vectors(index):
-        if html or operation or opening.pop("root") or opening.pop("weights"):
-            raise UsageError(f"{index} holds vectors, so --html, --op, --grain and --root do not apply; leave them out")
-        return search_vectors(index, queries, top, factor, as_json, opening)
-    if factor is not None:
-        raise UsageError(f"{index} holds images, and --factor is for vectors; leave it out")
-    opened = open_index(index, **opening)
-    found = _answers(opened, queries, top, operation)
+    opened = _opened(index, queries, limits, as_json, {**opening, "pages": html or operation})
+    if opened is None:
+        return None
+    found = _answers(opened, queries, limits, operation)
     what = "distance" if opened.integer else "score"
     if html:
         from hashzoo.retrieval.results_page import render_page
+        from hashzoo.storage.files import replace_bytes
 
         title = f"{opened.metadata['method']}, {opened.metadata['bits']} bits: {len(opened):,} images"
         replace_bytes(output, render_page(title, found, what).encode("utf-8", "backslashreplace"))
-    if as_json:
-        answers = [
-            {"query": [str(path) for path in one.queries], "found": [_plain(hit) for hit in one.hits]} for one in found
-        ]
-        click.echo(
-            json.dumps({"method": opened.metadata["method"], "engine": opened.engine, "answers": answers}, indent=2)
-        )
-    else:
-        _print_results(found, what)
+    show_found((opened.metadata["method"], opened.engine, found), what, as_json)
     if html:
         click.echo(f"written to {output}", err=as_json)
+    return None
+
+
+def _limits(top: int | None, operation: str | None, opening: dict[str, Any]) -> tuple[int | None, int | None, str]:
+    """The number of results, the radius and the condition; they leave the options."""
+    radius, where = opening.pop("radius"), opening.pop("where")
+    if radius is not None and operation:
+        raise UsageError("--radius is for the code of one image; leave out --radius or --op")
+    return top if top or radius is not None else TOP, radius, where
+
+
+def _opened(
+    index: Path, queries: tuple[Path, ...], limits: tuple[int | None, int | None, str], as_json: bool, opening: Any
+) -> ImageIndex | None:
+    """The index of images, or None once an index of vectors has been searched."""
+    top, radius, where = limits
+    opening["device"], factor = resolve_device(opening["device"]), opening.pop("factor")
+    pages = opening.pop("pages")
+    del opening["codes"], opening["like"]
+    from hashzoo.cli.search_vectors import search_vectors
+    from hashzoo.retrieval import code_file
+    from hashzoo.retrieval.image_index import open_index
+    from hashzoo.retrieval.index_folder import read_codes
+    from hashzoo.retrieval.index_snapshot import Snapshot, is_folder
+
+    if code_file.holds_vectors(index):
+        if pages or opening.pop("root") or opening.pop("weights"):
+            raise UsageError(f"{index} holds vectors, so --html, --op, --grain and --root do not apply; leave them out")
+        if radius is not None or where:
+            raise UsageError(f"{index} holds vectors, so --radius and --where do not apply; leave them out")
+        search_vectors(index, queries, top or TOP, factor, as_json, opening)
+        return None
+    if factor is not None:
+        raise UsageError(f"{index} holds images, and --factor is for vectors; leave it out")
+    if where and not is_folder(index):
+        read_codes(index, where)  # raises
+    return open_index(Snapshot(index, where) if where else index, **opening)
 
 
 def _check_queries(queries: tuple[Path, ...]) -> None:
@@ -141,19 +183,31 @@ def _check_queries(queries: tuple[Path, ...]) -> None:
         raise UsageError(f"there is no file {missing}")
 
 
-def _answers(opened: ImageIndex, queries: tuple[Path, ...], top: int, operation: Any) -> list[SearchResult]:
-    from hashzoo.retrieval.results_page import SearchResult
+def _answers(
+    opened: ImageIndex, queries: tuple[Path, ...], limits: tuple[int | None, int | None, str], operation: Any
+) -> list[SearchResult]:
+    from hashzoo.retrieval.hit import SearchResult
 
+    top, radius, _ = limits
     if operation:
         first, second = queries
         heading = f"{operation} of {printable(first)} and {printable(second)}"
-        return [SearchResult(heading, queries, opened.compose(operation, first, second, top))]
-    hits = opened.search(list(queries), top)
+        return [SearchResult(heading, queries, opened.compose(operation, first, second, top or TOP))]
+    asked = list(queries)
+    hits = opened.search(asked, top or TOP) if radius is None else opened.within(asked, radius, top)
     return [SearchResult(printable(path), [path], one) for path, one in zip(queries, hits, strict=True)]
 
 
-def _plain(hit: Any) -> dict[str, Any]:
-    return {"row": hit.row, "path": str(hit.path), "distance": hit.distance}
+def show_found(result: tuple[str, str, list[SearchResult]], what: str, as_json: bool) -> None:
+    """Print the method, the engine and the hits of each query as JSON, or the hits as tables."""
+    method, engine, found = result
+    if as_json:
+        answers = [
+            {"query": [str(path) for path in one.queries], "found": [vars(hit) for hit in one.hits]} for one in found
+        ]
+        click.echo(json.dumps({"method": method, "engine": engine, "answers": answers}, indent=2, default=str))
+    else:
+        _print_results(found, what)
 
 
 def _print_results(found: list[SearchResult], what: str) -> None:
@@ -228,12 +282,13 @@ def export(
         click.echo(f"written to {output}")
         return
     from hashzoo.retrieval import code_file
+    from hashzoo.retrieval.index_folder import read_codes
 
     if checked:
         raise UsageError("--check requires --to onnx")
     if source.suffix == ".json":
         raise UsageError(f"--to {target} exports codes: name an index or codes of hashzoo encode, not {source}")
-    stored = code_file.read(source)
+    stored = read_codes(source)
     if root is not None:
         stored = code_file.relative_to(stored, root)
     click.echo(f"written to {_exported(target, source, stored, output, code, plugins)}")

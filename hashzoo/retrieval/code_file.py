@@ -22,19 +22,20 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hashzoo.errors import EnvironmentFailure, UsageError, printable
 from hashzoo.hamming.packing import BIT_ORDER, pack, unpack
-from hashzoo.index import PackedRows
 from hashzoo.storage import npz
 from hashzoo.storage.files import canonical_json, replace_bytes
 from hashzoo.storage.schema import refuse_newer
-from hashzoo.types import Codes
+
+if TYPE_CHECKING:  # torch is imported where tensors are made, so that a search with codes starts without it
+    from hashzoo.index import PackedRows
+    from hashzoo.types import Codes
 
 SCHEMA = 1
 CHUNK_ROWS = 1 << 16  # rows unpacked at a time
@@ -77,11 +78,13 @@ class StoredCodes:
             is their file.
         paths: The path of each image, in UTF-8 with ``/`` as separator.
         arrays: The arrays of the file that hold codes, and arrays that a search engine adds.
+        ids: The id of each image of an index folder; None where paths are the ids.
     """
 
     metadata: dict[str, Any]
     paths: Sequence[str]
     arrays: Mapping[str, np.ndarray[Any, Any]]
+    ids: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -93,10 +96,12 @@ class StoredCodes:
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """The stored array of a code: packed bits (N, ceil(K / 8)), or values (N, ...)."""
-        return self.arrays[_array_name(name, self.metadata["codes"][name])]
+        return self.arrays[array_name(name, self.metadata["codes"][name])]
 
     def codes(self, start: int, stop: int) -> Codes:
         """The codes of rows ``start`` to ``stop``, as the encoder returned them."""
+        import torch
+
         return {
             name: torch.from_numpy(
                 unpack(self.array(name)[start:stop], spec["bits"]) if "bits" in spec else self.array(name)[start:stop]
@@ -135,6 +140,8 @@ class CodeCollector:
 
     def add(self, codes: Codes) -> None:
         """Append the codes of a batch. Raises UsageError if a required code is missing."""
+        from hashzoo.index import PackedRows
+
         if missing := [name for name in self.names or () if name not in codes]:
             raise UsageError(f"the index reads {missing[0]!r} but encode returned {', '.join(codes) or 'no codes'}")
         for name in self.names or codes:
@@ -153,7 +160,7 @@ class CodeCollector:
         }
         specs |= {name: {"shape": list(array.shape[1:]), "type": str(array.dtype)} for name, array in values.items()}
         contents = {name: np.ascontiguousarray(packed.rows) for name, packed in self._bits.items()} | values
-        arrays = {_array_name(name, specs[name]): array for name, array in contents.items()}
+        arrays = {array_name(name, specs[name]): array for name, array in contents.items()}
         metadata = {**metadata, "codes": specs, "pictures": len(paths), "root": str(root)}
         named = paths if isinstance(paths, RowNames) else [path.as_posix() for path in paths]
         return StoredCodes(metadata, named, arrays)
@@ -233,7 +240,7 @@ def _parse(arrays: Mapping[str, np.ndarray[Any, Any]]) -> StoredCodes:
         paths = RowNames(int(metadata["pictures"]))
         metadata["vectors"]["metric"], metadata["vectors"]["dim"]
     for name, spec in metadata["codes"].items():
-        array = arrays[_array_name(name, spec)]
+        array = arrays[array_name(name, spec)]
         packed = array.dtype == np.uint8 and "bits" in spec and array.shape[1:] == (-(-spec["bits"] // 8),)
         if len(array) != len(paths) or ("bits" in spec and not packed):
             raise ValueError(f"its code {name!r} does not match its {len(paths)} paths")
@@ -242,7 +249,7 @@ def _parse(arrays: Mapping[str, np.ndarray[Any, Any]]) -> StoredCodes:
     return StoredCodes(metadata, paths, codes)
 
 
-def _array_name(name: str, spec: Mapping[str, Any]) -> str:
+def array_name(name: str, spec: Mapping[str, Any]) -> str:
     """The name of the array that holds a code."""
     return f"bits.{name}" if "bits" in spec else f"values.{name}"
 

@@ -47,9 +47,9 @@ def import_faiss() -> Any:
 
 
 def hamming_code(index: Index) -> str:
-    """The name of the code by whose unmasked Hamming distance an index ranks; empty if it ranks in another way."""
+    """The name of the code by whose whole Hamming distance an index ranks; empty if it ranks in another way."""
     distance = index.distance if isinstance(index, Scan) else None
-    return distance.name if isinstance(distance, Hamming) and not distance.mask else ""
+    return distance.name if isinstance(distance, Hamming) and not distance.mask and not distance.prefix else ""
 
 
 def select_engine(name: str, items: int, code: str) -> EngineName:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, final
@@ -16,34 +16,22 @@ from hashzoo.data import image_paths
 from hashzoo.distance import PackedDistance, hamming_of
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.hamming.packing import pack
+from hashzoo.hamming.scanning import within
 from hashzoo.index import Index, Scan
-from hashzoo.retrieval import code_file, engines
+from hashzoo.retrieval import engines
 from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
 from hashzoo.retrieval.encoder import Encoder, ImageLike, TrainedEncoder
+from hashzoo.retrieval.hit import Hit
+from hashzoo.retrieval.index_folder import read_codes
+from hashzoo.retrieval.index_snapshot import Snapshot, names_at
 from hashzoo.retrieval.vector_encoder import load_any_encoder
 from hashzoo.types import Codes, Operation, ProgressCallback, Ranking
 
 E = TypeVar("E", bound=TrainedEncoder)
 
 
-@dataclass(frozen=True)
-class Hit:
-    """An image found by a search.
-
-    Attributes:
-        row: Its row in the index.
-        path: Its file.
-        distance: The distance of its code from that of the query: the number of differing bits, or another number that
-            only orders the images (see :attr:`ImageIndex.integer`).
-    """
-
-    row: int
-    path: Path
-    distance: float
-
-
 def open_index(
-    file: str | os.PathLike[str],
+    file: str | os.PathLike[str] | Snapshot,
     *,
     run: str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
@@ -55,7 +43,8 @@ def open_index(
     """Open an index that ``hashzoo index build`` wrote.
 
     Args:
-        file: The index.
+        file: The index: a file, a folder, whose last state is opened, or a state of a folder, such as
+            ``hashzoo.IndexFolder("my.index").snapshot("year > 2020")``.
         run: The ``.json`` of the cell whose method built the index; needed if the cell was moved.
         root: The folder of the images; needed if they were moved.
         engine: ``"exact"``, ``"faiss-flat"``, ``"faiss-ivf"``, or ``"auto"`` to choose one by the size of the index.
@@ -71,7 +60,8 @@ def open_index(
         UsageError: If there is no such file, cell or code, or the engine cannot search the index.
         EnvironmentFailure: If the file is damaged, or the method is not the one that built the index.
     """
-    stored = code_file.read(Path(file))
+    stored = file.stored() if isinstance(file, Snapshot) else read_codes(Path(file))
+    file = file.path if isinstance(file, Snapshot) else file
     if stored.of_vectors:
         raise UsageError(
             f"{file} holds codes of vectors, not of images; use hashzoo search or hashzoo.open_vector_index"
@@ -176,6 +166,10 @@ class ImageIndex:
         """The path of the image in a row, relative to ``root``."""
         return self._stored.paths[row]
 
+    def id(self, row: int) -> str:
+        """The id of the image in a row: its own one in an index folder, or its path relative to ``root``."""
+        return (self._stored.ids or self._stored.paths)[row]
+
     def path(self, row: int) -> Path:
         """The file of the image in a row."""
         return self.root / self._stored.paths[row]
@@ -210,6 +204,9 @@ class ImageIndex:
             Rows and distances, both (Q, k), nearest first and equal distances ordered by row. Row -1 marks a place that
             the engine ``faiss-ivf`` could not fill.
         """
+        if not len(self):
+            count = len(next(iter(queries.values())))
+            return Ranking(torch.empty(count, 0, dtype=torch.long), torch.empty(count, 0))
         return self._search(queries, min(k, len(self)))
 
     def search(self, queries: ImageLike | Sequence[ImageLike] | Codes, k: int = 20) -> list[list[Hit]]:
@@ -226,10 +223,42 @@ class ImageIndex:
             EnvironmentFailure: If a query does not decode.
         """
         ranking = self.rank(queries if isinstance(queries, dict) else self.encoder.encode(queries), k)
-        pairs = zip(ranking.rows.tolist(), ranking.distances.tolist(), strict=True)
+        return [self._hits(*pair) for pair in zip(ranking.rows.tolist(), ranking.distances.tolist(), strict=True)]
+
+    def within(
+        self, queries: ImageLike | Sequence[ImageLike] | Codes, radius: int, k: int | None = None
+    ) -> list[list[Hit]]:
+        """Find the images whose codes differ from that of each query in at most a number of bits.
+
+        Args:
+            queries: Images as :meth:`Encoder.encode` takes them, or codes that it returned.
+            radius: The largest number of differing bits.
+            k: Most images to return for each query; None returns all.
+
+        Returns:
+            For each query, the hits, nearest first.
+
+        Raises:
+            UsageError: If the index does not rank by the Hamming distance of one code.
+            EnvironmentFailure: If a query does not decode.
+        """
+        if not self.code:
+            raise UsageError(
+                f"{self.metadata['method']} does not rank by the Hamming distance of one code, so there is no radius; "
+                "leave it out, or name a binary code"
+            )
+        codes = queries if isinstance(queries, dict) else self.encoder.encode(queries)
+        packed = pack(codes[self.code].numpy())
+        found = within(packed, self._stored.packed_code(self.code).rows, k, radius)
+        return [self._hits(rows.tolist(), distances.tolist()) for rows, distances in found]
+
+    def _hits(self, rows: list[int], distances: list[float]) -> list[Hit]:
+        known = [(row, distance) for row, distance in zip(rows, distances, strict=True) if row >= 0]
+        paths = names_at(self._stored.paths, [row for row, _ in known])
+        ids = paths if self._stored.ids is None else names_at(self._stored.ids, [row for row, _ in known])
         return [
-            [Hit(row, self.path(row), distance) for row, distance in zip(rows, distances, strict=True) if row >= 0]
-            for rows, distances in pairs
+            Hit(row, self.root / path, distance, name)
+            for (row, distance), path, name in zip(known, paths, ids, strict=True)
         ]
 
     def compose(self, operation: Operation, a: ImageLike, b: ImageLike, k: int = 20) -> list[Hit]:

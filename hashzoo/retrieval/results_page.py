@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from hashzoo.data.image_paths import open_image
 from hashzoo.errors import EnvironmentFailure, printable
-from hashzoo.retrieval.image_index import Hit
+from hashzoo.retrieval.hit import SearchResult
 
 SIDE = 160  # longest side of a thumbnail in pixels
 
@@ -53,21 +52,6 @@ small { overflow-wrap: anywhere; }
 </body>
 </html>
 """
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The hits of one query.
-
-    Attributes:
-        heading: Title of the query.
-        queries: The image of the query, or the two images that it is composed of.
-        hits: The images found, nearest first.
-    """
-
-    heading: str
-    queries: Sequence[Path]
-    hits: Sequence[Hit]
 
 
 def thumbnail(image: Image.Image, side: int = SIDE) -> bytes:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hashzoo.errors import HashzooError, printable
-from hashzoo.retrieval.image_index import Hit, ImageIndex
+from hashzoo.retrieval.hit import Hit
+from hashzoo.retrieval.image_index import ImageIndex
 from hashzoo.retrieval.overlay import blend, to_pil
 from hashzoo.retrieval.results_page import data_uri, thumbnail
 from hashzoo.types import Codes, Operation

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from hashzoo.errors import EnvironmentFailure
+
+if TYPE_CHECKING:  # pydantic takes as long to import as a search in a million codes
+    from pydantic import TypeAdapter
 
 Content = TypeVar("Content")
 Record = TypeVar("Record")
@@ -66,6 +67,8 @@ def check_types(record: Record) -> Record:
         ...
     ValueError: of: Input should be a valid integer
     """
+    from pydantic import ValidationError
+
     cls: Any = type(record)
     for name, adapter in _field_adapters(cls).items():
         try:
@@ -78,6 +81,8 @@ def check_types(record: Record) -> Record:
 
 @cache
 def _field_adapters(cls: Any) -> dict[str, TypeAdapter[Any]]:
+    from pydantic import TypeAdapter
+
     return {name: TypeAdapter(hint) for name, hint in get_type_hints(cls, include_extras=True).items()}
 
 

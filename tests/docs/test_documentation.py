@@ -37,8 +37,9 @@ SEARCHED = {
     "early stopping": "howto/early-stopping",
     "diverge": "howto/training-curves",
     "training curve": "howto/training-curves",
-    "incremental": "howto/search",
-    "delete": "howto/search",
+    "incremental": "howto/update-index",
+    "delete": "howto/update-index",
+    "nightly": "howto/update-index",
     "embedding": "howto/embeddings",
     "oversample": "howto/long-tail",
     "LaTeX": "howto/figures",
@@ -196,7 +197,7 @@ def test_the_pitfalls_have_the_figures_that_the_page_says(tmp_path):
 
 def snippets() -> list[tuple[str, int, str]]:
     # run with what they need by test_using_page.py, test_embeddings_page.py and tests/api/test_bench.py
-    elsewhere = ("search", "embeddings", "search-vectors", "notebook")
+    elsewhere = ("search", "update-index", "embeddings", "search-vectors", "notebook")
     return [
         (page.stem, number, code)
         for page in PAGES

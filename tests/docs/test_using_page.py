@@ -15,7 +15,9 @@ from hashzoo.registry import zoo
 from tests.cli.command import hashzoo
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
-PAGE = "\n".join((HOWTO / f"{name}.md").read_text() for name in ("search", "composed-queries", "export"))
+PAGE = "\n".join(
+    (HOWTO / f"{name}.md").read_text() for name in ("search", "composed-queries", "export", "update-index")
+)
 NEEDS = {"onnx": "onnxscript", "faiss": "faiss", "faiss-ivf": "faiss", "parquet": "pyarrow", "lancedb": "lancedb"}
 COMMANDS = re.findall(r"^    (hashzoo .*)$", PAGE, re.M)
 
@@ -29,6 +31,10 @@ def place(tmp_path_factory):
     names = ["query.jpg", "other.jpg", *(f"photos/{row}.jpg" for row in range(80))]
     for row, name in enumerate(names):
         Image.fromarray(images[row, 0].numpy()).resize((48, 32)).save(folder / name)
+    (folder / "more").mkdir()
+    Image.fromarray(images[90, 0].numpy()).resize((48, 32)).save(folder / "more" / "new.jpg")
+    (folder / "ids.txt").write_text("4.jpg\n5.jpg\n")
+    (folder / "about.csv").write_text("path,year,place\n7.jpg,2021,Bern\n8.jpg,2022,Bern\n9.jpg,2020,Uri\n")
     first = next(command for command in COMMANDS if command.startswith("hashzoo bench"))
     done = hashzoo(*shlex.split(first)[1:], cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -50,7 +56,15 @@ def test_every_command_of_the_page_runs_in_its_order(place, monkeypatch, capsys)
             continue  # since faiss is not there
         main(words, standalone_mode=False)
         ran += 1
-    assert ran >= 8
+    assert ran >= 20
+    snippet = re.findall(r"```python\n(.*?)```", (HOWTO / "update-index.md").read_text(), re.S)[0]
+    capsys.readouterr()
+    names: dict[str, object] = {}
+    exec(snippet, names)  # noqa: S102 - the page's own
+    added, *_, second, third = capsys.readouterr().out.splitlines()
+    assert added == "3 0 0 []"  # those that the page has removed
+    assert {line.split()[0] for line in (second, third)} == {"7.jpg", "8.jpg"}
+    assert len(names["index"]) == 79
     assert "data:image/jpeg" in (folder / "found.html").read_text()
 
 
