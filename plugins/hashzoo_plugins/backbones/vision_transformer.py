@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class VisionTransformer(Backbone):
 
     def __init__(self, plain: Timm) -> None:
         super().__init__()
-        self.network: Any = plain.network
+        self.network = cast(Any, plain.network)
         self.input, self.dim = plain.input, plain.dim
         self.weights, self.trained_on = plain.weights, plain.trained_on
         self.grid = tuple(self.network.patch_embed.grid_size)
@@ -44,7 +44,8 @@ class VisionTransformer(Backbone):
     def _as_map(self, tokens: Tensor) -> Tensor:
         """The map (B, D, h, w) of tokens (B, prefix + h w, D): the class token and registers come first."""
         height, width = self.grid
-        return tokens[:, -height * width :].transpose(1, 2).unflatten(2, (height, width))
+        patches = tokens[:, -height * width :].transpose(1, 2)  # (B, D, h w)
+        return patches.reshape(*patches.shape[:2], height, width)
 
     def _before_last_block(self, _block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         tokens, *others = inputs
@@ -60,7 +61,7 @@ def has_patch_tokens(network: nn.Module) -> bool:
     return grid is not None and all(hasattr(network, part) for part in PARTS)
 
 
-def with_patch_tokens(build: Callable[..., Timm]) -> Callable[..., Backbone]:
+def with_patch_tokens(build: Callable[..., Any]) -> Callable[..., Backbone]:
     """A factory of timm's networks whose vision transformers have a map of their patch tokens."""
 
     @functools.wraps(build)
