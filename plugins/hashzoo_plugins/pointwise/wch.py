@@ -23,6 +23,9 @@ those of Deep Hash Distillation at full strength with crops of at least 0.2 of t
 Stored draws of views have no maps: with a frozen backbone set ``[train] draws = 0``, which computes each view anew, or
 ``backbone = "stored"``, where both views are the same features.
 
+Measured: on digits.standard (stored scattering features, whose two views are the same, 32 bits, two seeds) map@all is
+.436, ``itq`` .618. Pretrained vision transformers were not measured.
+
 Public code: w (a softmax divided by its diagonal, the same numbers) has a gradient, so that the network can lower the
 loss by making the patches of different images unlike, whatever the codes are. The normal biases and the large first
 weights start tanh where its gradient is below 1e-3, in most bits. The epoch is chosen by the score of the test set.
