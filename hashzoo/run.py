@@ -83,7 +83,7 @@ class Run:
         self._finite = FiniteCheck()
         self.scaler = LossScaler(self.device, train.precision == "fp16")
         self._logged: dict[str, Any] = {}
-        self._to = to or Input()
+        self._to = replace(to or Input(), draft=train.draft)
         self._workers = Workers(workers, pinned=self.device.type == "cuda")
         self.report: Report = lambda progress, values: None
         self._schedule: Schedule = train.schedule

@@ -366,6 +366,7 @@ class Input:
         mean: Mean that is subtracted from pixel values in 0..1: one for each channel, or one for all.
         std: Standard deviation that they are then divided by, in the same form.
         crop: Fraction of the shorter side of the resized image that the center crop keeps.
+        draft: Whether JPEG files much larger than ``size`` are decoded at a fraction of their size; set by the budget.
     """
 
     size: int | None = None
@@ -373,3 +374,9 @@ class Input:
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     crop: float = 1.0
+    draft: bool = field(default=False, repr=False)
+
+    @property
+    def resized(self) -> int | None:
+        """The shorter side of a resized image, before the center crop; None keeps the size of the dataset's images."""
+        return None if self.size is None else round(self.size / self.crop)

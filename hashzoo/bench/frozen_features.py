@@ -69,7 +69,8 @@ class Freezer:
         self.weights = state_digest(backbone)
         network = [self.weights, repr(backbone.input), backbone.map_dims]
         made_with = [torch.__version__, PIL.__version__, DECODER]
-        self.about = [*about, *network, run.train.precision, run.device.type, *made_with]
+        drafted = ["draft"] if run.train.draft else []  # keeps the keys of features without
+        self.about = [*about, *network, run.train.precision, run.device.type, *made_with, *drafted]
 
     def frozen(self, data: Splits, inspection: Inspection) -> tuple[Splits, Backbone]:
         """The splits with features in place of images, extracted unless the cache has them.

@@ -48,6 +48,9 @@ MAX_JPEG_PIXELS = 8 * MAX_PIXELS
 #: Limit on the bytes of coefficients of a JPEG that its decoder keeps in memory, as for progressive JPEGs.
 MAX_COEFFICIENT_BYTES = 512 << 20
 
+#: Divisors of the size at which a JPEG can be decoded.
+SCALES = (1, 2, 4, 8)
+
 #: Decoders by the first bytes of a file. ``Image.open`` would also run the decoders of rare formats (EPS starts another
 #: program), and has its own limits and warnings.
 DECODERS: tuple[tuple[bytes, type[ImageFile.ImageFile]], ...] = (
@@ -152,16 +155,23 @@ class ImageFiles(Sequence[Any], ABC):
             IndexError: If there is no such row.
             EnvironmentFailure: If the image cannot be read or decoded; the message names it.
         """
+        return self.decoded(row)
+
+    def decoded(self, row: int, side: int | None = None) -> Image.Image:
+        """Decode one image, as by index, or a JPEG at a fraction of its size whose sides are at least ``side``."""
         if row >= len(self):
             raise IndexError(row)
         try:
-            return decode(self.read(row))
+            return decode(self.read(row), side)
         except (EnvironmentFailure, OSError) as error:
             raise EnvironmentFailure(f"{self.name(row)}: {error}") from error
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, side: int | None = None) -> Image.Image:
     """Decode the bytes of an image file, upright, in RGB. Raises EnvironmentFailure with the reason.
+
+    With ``side``, a JPEG is decoded at a half, a quarter or an eighth of its size if its sides are at least ``side``
+    then: this takes less time, and the mean of a block of pixels replaces the filter of a later resizing.
 
     JPEG, PNG, GIF, WebP, TIFF and BMP are supported, and HEIC and AVIF if a package decodes them; of several frames the
     first is used. Transparent pixels are blended with white, 16 bits are reduced to 8, and color profiles are not
@@ -170,7 +180,7 @@ def decode(data: bytes) -> Image.Image:
     """
     silence_pillow()
     try:
-        with _open(data) as file, _decoding_slot(file):
+        with _open(data, side) as file, _decoding_slot(file):
             raw = sixteen_bits(file)
             file.load()
             transposition = _transposition(file)
@@ -201,7 +211,7 @@ def silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+def _open(data: bytes, side: int | None = None) -> ImageFile.ImageFile:
     """Open an image file: its header is read and checked, its pixels are not decoded."""
     if not data:
         raise EnvironmentFailure("the file is empty")
@@ -214,7 +224,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         file = open_iso(data, kind)
     else:
         file = decoder(io.BytesIO(data))
-    _check_size(file, data)
+    _check_size(file, data, side)
     if isinstance(file, TiffImagePlugin.TiffImageFile):
         refuse_thumbnail(data, file.tag_v2)
     if isinstance(file, JpegImagePlugin.JpegImageFile) and file.mode == "CMYK" and "adobe" not in file.info:
@@ -236,8 +246,11 @@ def _transposition(file: ImageFile.ImageFile) -> Image.Transpose | None:
         return None
 
 
-def _check_size(file: ImageFile.ImageFile, data: bytes) -> None:
-    """Refuse images that need too much memory, before it is allocated; set large JPEGs to decode at a lower size."""
+def _check_size(file: ImageFile.ImageFile, data: bytes, side: int | None) -> None:
+    """Refuse images that need too much memory, before it is allocated; set large JPEGs to decode at a lower size.
+
+    Lower is also the size that ``side`` allows.
+    """
     width, height = file.size
     limit, reason = MAX_PIXELS, ""
     if isinstance(file, JpegImagePlugin.JpegImageFile):
@@ -257,7 +270,9 @@ def _check_size(file: ImageFile.ImageFile, data: bytes) -> None:
         raise EnvironmentFailure(
             f"{width} x {height} pixels; the limit is {limit} pixels{reason}; make the image smaller"
         )
-    scale = next(s for s in (1, 2, 4, 8) if width * height <= MAX_PIXELS * s * s)
+    scale = next(s for s in SCALES if width * height <= MAX_PIXELS * s * s)
+    if side:
+        scale = max(scale, *(s for s in SCALES if s == 1 or min(width, height) >= s * side))
     if scale > 1:
         file.draft(None, (width // scale, height // scale))
 

@@ -178,10 +178,10 @@ def read_image_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode an image file, upright, in RGB. Raises EnvironmentFailure with the path and the reason."""
+def open_image(path: Path, side: int | None = None) -> Image.Image:
+    """Decode an image file, upright, in RGB, as by ``decode``. Raises EnvironmentFailure with path and reason."""
     try:
-        return decode(read_image_file(path))
+        return decode(read_image_file(path), side)
     except OSError as error:
         raise EnvironmentFailure(f"{printable(path)} cannot be read: {error.strerror or error}") from error
     except EnvironmentFailure as error:

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hashzoo.types import Input, Split, View
+from hashzoo.data.image_files import ImageFiles
+from hashzoo.types import Input, Rows, Split, View
 
 # torchvision takes longer to import than torch, so functions import it when they need it
 
@@ -82,7 +83,7 @@ def resize(images: Tensor, target: Input) -> Tensor:
     if target.size is not None:
         from torchvision.transforms.v2 import functional
 
-        side = round(target.size / target.crop)
+        side = target.resized or target.size
         longest = MAX_ASPECT * min(images.shape[-2:])
         if max(images.shape[-2:]) > longest:  # resizing an image of 1 x 10,000 pixels would take gigabytes
             images = functional.center_crop(images, [min(length, longest) for length in images.shape[-2:]])
@@ -99,6 +100,14 @@ def normalise(images: Tensor, target: Input) -> Tensor:
     return (scaled - mean) / std
 
 
+def opened(images: Sequence[Any], row: int, side: int | None) -> Any:
+    """An image of a split, decoded at a fraction of its size if ``side`` allows it; see ``decode``."""
+    while side and isinstance(images, Rows):
+        row, images = int(images.rows[row]), images.base
+    drafts = isinstance(images, ImageFiles) and type(images).__getitem__ is ImageFiles.__getitem__
+    return images.decoded(row, side) if side and drafts else images[row]  # type: ignore[attr-defined]
+
+
 class PreparedImages(Dataset[tuple[Tensor, ...]]):
     """The prepared views of images. An item is indexed by (row, seed).
 
@@ -113,7 +122,7 @@ class PreparedImages(Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, ...]:
         row, seed = item
-        image = as_tensor(self.images[row])
+        image = as_tensor(opened(self.images, row, self.target.resized if self.target.draft else None))
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed takes milliseconds: it looks for devices
             return tuple(prepare(view(image) if view else image, self.target) for view in self.views)

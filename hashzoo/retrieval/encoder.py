@@ -247,7 +247,9 @@ class Encoder(TrainedEncoder):
     def _prepare(self, image: ImageLike) -> Tensor:
         """An image as the backbone takes it, (C, H, W)."""
         if not isinstance(image, Image.Image):
-            return prepare(self.trained.to_tensor(image_paths.open_image(Path(image))), self.trained.input)
+            to, draft = self.trained.input, self.trained.run.train.draft
+            opened = image_paths.open_image(Path(image), to.resized if draft else None)
+            return prepare(self.trained.to_tensor(opened), to)
         try:
             image.load()
         except (OSError, SyntaxError, ValueError) as error:  # Pillow reads pixels lazily

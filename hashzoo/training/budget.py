@@ -36,6 +36,8 @@ class Budget(BaseModel):
         warmup: Epochs in which the learning rate rises linearly to that of the schedule, such as 1 or 0.5.
         clip: Largest norm of the gradient, or None for no clipping.
         augment: Augmentation of training images: ``"none"``, ``"flip"``, ``"shift"`` or ``"crop-flip"``.
+        draft: Whether JPEG files of twice the size of the backbone's inputs or more are decoded at a fraction of their
+            size, which is faster and changes the pixels.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` to run the backbone in mixed precision; with ``"fp16"`` the
             loss is scaled.
         compile: Whether ``torch.compile`` compiles a backbone that is trained; the first steps take longer, and last
@@ -80,6 +82,7 @@ class Budget(BaseModel):
     warmup: float = Field(0.0, ge=0)
     clip: float | None = Field(None, gt=0)
     augment: Literal["none", "flip", "shift", "crop-flip"] = "none"
+    draft: bool = False
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     threads: int = Field(1, ge=1)
@@ -112,7 +115,7 @@ class Budget(BaseModel):
     def recorded(self) -> dict[str, Any]:
         """The values that a cell's key contains. Fields added later are omitted if unused, which preserves old keys."""
         later: dict[str, Any] = {"draws": 0, "select": "", "warmup": 0.0, "patience": 0, "accumulate": 1, "freeze": ""}
-        later |= {"quantization": "", "nested": "", "dropout": 0.0, "ema": 0.0, "compile": False}
+        later |= {"quantization": "", "nested": "", "dropout": 0.0, "ema": 0.0, "compile": False, "draft": False}
         if not self.nested:
             later["nested_distillation"] = self.nested_distillation
         if not self.quantization:

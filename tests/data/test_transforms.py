@@ -6,8 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from hashzoo.data.image_files import ImageFiles, decode
 from hashzoo.data.transforms import AUGMENTATIONS, as_tensor, augmentation, load_views, prepare
-from hashzoo.types import Input, Split
+from hashzoo.training.budget import Budget
+from hashzoo.types import Input, Rows, Split
+from tests.data.odd_images import scene, stored, turned
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 60), (3, 60, 40), (1, 8, 8), (3, 224, 224), (3, 17, 301)])
@@ -62,3 +65,53 @@ def test_an_augmentation_belongs_to_the_image_and_its_seed_not_to_the_batch(name
     whole = seen([[0, 1, 2, 3, 4, 5]])
     assert whole.shape == (6, 3, 8, 8)
     assert torch.equal(whole, seen([[5, 0], [3, 1, 2], [4]]))
+
+
+@pytest.mark.parametrize(
+    ("sides", "side", "expected"),
+    [
+        ((400, 300), 150, (200, 150)),
+        ((400, 300), 151, (400, 300)),
+        ((400, 300), 30, (50, 38)),
+        ((300, 400), 75, (75, 100)),
+    ],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_fraction_that_has_the_size(sides, side, expected):
+    image = scene(1, sides)
+    assert decode(stored(image, "JPEG"), side).size == expected
+    assert decode(stored(image, "JPEG")).size == decode(stored(image, "PNG"), side).size == sides
+    upright = decode(stored(image, "JPEG", **turned(image, 6)), side)  # by a quarter, the sides are exchanged
+    assert upright.size == expected[::-1]
+
+
+class Photographs(ImageFiles):
+    def __len__(self):
+        return 3
+
+    def read(self, row):
+        return stored(scene(row, (400, 300)), "JPEG", quality=95)
+
+    def name(self, row):
+        return f"photograph {row}"
+
+    stamp = name
+
+
+@pytest.mark.parametrize("size", [32, 150, 224])
+def test_a_drafted_image_is_close_to_the_resized_one_and_the_same_if_it_is_not_large_enough(size):
+    images = Rows(Rows(Photographs(), [2, 1, 0]), [1, 2])
+    split = Split(images, torch.zeros(2, 1), torch.arange(2))
+
+    def first(target):
+        return next(load_views(split, [torch.tensor([1])], [torch.tensor([0])], [None], target))[0]
+
+    plain, drafted = first(Input(size=size, channels=3)), first(Input(size=size, channels=3, draft=True))
+    assert drafted.shape == plain.shape
+    assert torch.equal(drafted, plain) == (size == 224)
+    assert (drafted - plain).abs().mean() < 0.06
+
+
+def test_a_budget_without_drafts_has_the_key_that_it_had():
+    assert "draft" not in Budget().recorded()
+    assert Budget(draft=True).recorded()["draft"] is True
+    assert repr(Input(draft=True)) == repr(Input())

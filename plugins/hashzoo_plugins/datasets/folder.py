@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +33,10 @@ class SquareImages(ImagePaths):
         super().__init__(paths)
         self.side, self.form = side, f"{side} x {side}"
 
-    def __getitem__(self, row: Any) -> Any:
+    def decoded(self, row: int, side: int | None = None) -> Image.Image:
         """One image (side, side), upright, in RGB. Raises EnvironmentFailure if it does not decode."""
-        return ImageOps.fit(super().__getitem__(row), (self.side, self.side), Image.Resampling.BICUBIC)
+        image = super().decoded(row, max(side, self.side) if side else None)
+        return ImageOps.fit(image, (self.side, self.side), Image.Resampling.BICUBIC)
 
     def read(self, row: int) -> bytes:
         """The bytes of one file. Raises OSError if it cannot be read, EnvironmentFailure if it is too large."""
