@@ -21,6 +21,10 @@ layer are recomputed over the training images, in the form in which they are enc
 split of digits.lt50 (32 bits, seed = 10, three runs) this raised map@all from 0.805 to 0.838, and that of large classes
 from 0.902 to 0.969, and lowered that of small classes from 0.579 to 0.545.
 
+Measured: with 1,280 features and 64 bits, the two blocks have 3.4 million weights, 40 times those of a linear hash
+layer, and each step reads a batch of each sampler. A fit on stored features takes over five times as long as the median
+of deep methods, nearly all of it in the products and optimizer steps of the blocks.
+
 Public code: the published CIFAR configurations are for an imbalance of 50 (ratio 0.02); imbalances of 100 and 10 need
 ratios of 0.01 and 0.1.
 

@@ -22,6 +22,10 @@ schedule are those of the budget (the authors use RMSprop with 1e-5, a cosine sc
 and 100 epochs). A class without images has a prototype of zeros and no weight. The head needs labels between epochs, so
 it is not available for compositions; the loss is (``lthnet``).
 
+Measured: with 1,280 features and 64 bits, the memory has 6.7 million weights, 80 times those of a linear hash layer.
+Their products and optimizer steps are nearly all of a fit, which takes over ten times as long as the median of deep
+methods on stored features.
+
 Public code: the prototype of a class without images is 0/0; the logarithm of the softmax output is unbounded (here
 log-softmax); ``topk = -1`` drops the last item of the database; precision and recall curves exclude queries without a
 hit; the query set is scored every epoch and the best epoch is reported.

@@ -15,6 +15,10 @@ Resolved: the step has the gradient of v, since its own gradient is 0 outside th
 triplets of a batch are used, never with the query as its own positive; the loss of a batch without triplets is 0. The
 code of the head is 2 F - 1.
 
+Measured: with 1,280 features and 64 bits, the layer of slices has 4.1 million weights, 50 times those of a linear hash
+layer. Its products and optimizer steps are nearly all of a fit, which takes over five times as long as the median of
+deep methods on stored features.
+
 Public code: a port scales the gradient by an additional factor 2; codes in {0, 1} are compared with codes in {-1, 1}.
 
 Cite: lai2015dnnh

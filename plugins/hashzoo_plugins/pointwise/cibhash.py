@@ -14,6 +14,9 @@ Resolved: the second distribution of each divergence is constant, as in the auth
 MLP has one hidden layer of 1024 units. Views are those of Deep Hash Distillation at full strength, with crops of at
 least half of the image. With stored features both views are equal, and the loss only separates different images.
 
+Measured: with 1,280 features and 64 bits, the MLP has 1.4 million weights, 17 times those of a linear hash layer, and
+two views pass it in each step. A fit on stored features takes about five times as long as the median of deep methods.
+
 Cite: qiu2021cibhash
 """
 

@@ -25,7 +25,9 @@ The determinant is that of the smaller of Z'Z and ZZ', which are equal. With sto
 
 Measured: on digits.standard (scattering features, 32 bits, two seeds) map@all is .799, with labels .959; ``itq`` .618.
 A small network trained with it from random weights gives .679 (three seeds; ``itq`` on pixels .648), and with labels
-.935, .728 and .231: the targets are made from the network's own features, so it needs pretrained ones.
+.935, .728 and .231: the targets are made from the network's own features, so it needs pretrained ones. With 1,280
+features, the hidden layer has 1.6 million weights, 20 times those of a linear hash layer, and two views pass it in each
+step: a fit on stored features takes over five times as long as the median of deep methods.
 
 Public code: one version leaves the program in the first batch of the training; images without a label get the target of
 all zeros; the determinant is computed from products in half precision, and its failure is not noticed; each epoch is
