@@ -281,7 +281,7 @@ def test_no_object_in_arrays_is_loaded(made, tmp_path):
     with zipfile.ZipFile(data, "w") as arrays:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": (1,)})
-        arrays.writestr("map@all.npy", header.getvalue() + pickle.dumps([Payload()]))
+        arrays.writestr("map@all" + ".npy", header.getvalue() + pickle.dumps([Payload()]))
     found = failures(forged(made, tmp_path / "forged", lambda cell: None, arrays=data.getvalue()))
     assert found.keys() == {"scores"}
     assert "cannot be read" in found["scores"][0]
