@@ -1,4 +1,4 @@
-"""What a search found."""
+"""What a search for images found: hits, and the results of a query."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Hit:
         row: Its row in the index.
         path: Its file.
         distance: The distance of its code from that of the query: the number of differing bits, or another number that
-            only orders the images (see :attr:`ImageIndex.integer`).
+            only orders the images (see :class:`hashzoo.ImageIndex`).
         id: Its id in an index folder; its path relative to the root in an index file.
     """
 
