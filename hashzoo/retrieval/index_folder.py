@@ -110,8 +110,8 @@ class IndexFolder:
             verify: Check every file and the database.
 
         Returns:
-            JSON values: ``images``, ``deleted`` (rows that ``compact`` frees), ``segments``, ``bytes``, ``state``,
-            ``root``, ``columns`` and the description of the method.
+            Values of JSON by name, which are ``images``, ``deleted`` (rows that ``compact`` frees), ``segments``,
+            ``bytes``, ``state``, ``root``, ``columns`` and the description of the method.
 
         Raises:
             EnvironmentFailure: If something is damaged; the message names it.

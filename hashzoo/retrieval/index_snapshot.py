@@ -3,7 +3,7 @@
 The folder holds:
 
 - ``index.sqlite``: the ids of the images with their metadata, the list of segments, and what encodes queries.
-- ``segments/DIGEST.npy``: the codes of a segment; see :mod:`hashzoo.retrieval.index_segments`.
+- ``segments/DIGEST.npy``: the codes of a segment; see ``index_segments.py``.
 - ``encoder.json``, ``encoder.safetensors``: the hash, if it was learned from the images of the index.
 - ``writer.lock``: held by the process that changes the index.
 
