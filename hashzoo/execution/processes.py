@@ -36,8 +36,9 @@ libraries: dict[str, None] = {}
 TRACKER_WARNING = "ignore:resource_tracker:UserWarning"
 
 
-#: Parameters of glibc's ``mallopt``: map no block by itself, return none to the system, grow by 64 MB.
-ALLOCATOR = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_PAD": (-2, 2**26)}
+#: Parameters of glibc's ``mallopt``: map no block by itself, return none to the system, grow by 64 MB, and one heap for
+#: all threads, since that of another thread cannot hold large blocks.
+ALLOCATOR = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_PAD": (-2, 2**26), "M_ARENA_MAX": (-8, 1)}
 
 
 def keep_freed_memory() -> None:

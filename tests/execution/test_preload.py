@@ -31,15 +31,20 @@ def test_a_sweep_names_the_libraries_that_its_backbones_import(tmp_path, monkeyp
 ALLOCATES = """
 import resource, sys
 from ctypes import CDLL, c_void_p, memset
+from threading import Thread
 from hashzoo.execution.processes import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 library = CDLL(None)
 library.malloc.restype, library.free.argtypes = c_void_p, [c_void_p]
-for _ in range(5):
-    block = library.malloc(2**26)
-    memset(block, 1, 2**26)
-    library.free(block)
+def use():
+    for _ in range(5):
+        block = library.malloc(2**26)
+        memset(block, 1, 2**26)
+        library.free(block)
+thread = Thread(target=use)
+thread.start()
+thread.join()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 """
 
