@@ -205,7 +205,8 @@ def test_every_built_in_head_passes_the_contract(name):
 
 def extra_for(name):
     """What only the own head of a loss provides."""
-    return (lambda code: {"local": code}) if name == "two-level" else (lambda code: {"features": code})
+    own = {"two-level": lambda code: {"local": code}, "wch": lambda code: {"patches": code[:, None]}}
+    return own.get(name, lambda code: {"features": code})
 
 
 @pytest.mark.parametrize("name", sorted(HOUSE.losses))
