@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import check_output, file_path, numbers, plugin_option, size, split_list
+from hashzoo.cli.options import ChoiceWithAliases, check_output, file_path, numbers, plugin_option, size, split_list
 from hashzoo.cli.output import json_option, print_json
 from hashzoo.errors import printable
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--results", type=file_path, help="Folder [default: hashzoo-results/quantize].")
 @click.option(
     "--on-bad-image",
-    type=click.Choice(["error", "skip"]),
+    type=ChoiceWithAliases(["error", "skip"], {"stop": "error"}),
     help="What to do about rows that hold inf, NaN or only zeros: stop, or leave them out  [default: error].",
 )
 @click.option("--jobs", type=click.IntRange(min=1), help="Cells that run at once [default: the number of cores].")
