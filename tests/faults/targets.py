@@ -117,7 +117,7 @@ def write_features(folder: Path, version: int) -> None:
 def read_features(folder: Path) -> list[Any]:
     found = [one for one in (folder / "features").glob("*") if one.is_dir() and one.suffix != ".tmp"]
     whole = [feature_store.read(one, 12) for one in found]
-    return [[array.tolist() for array in one] if one else None for one in whole] or [None]
+    return [[array[:].tolist() for array in one] if one else None for one in whole] or [None]
 
 
 TARGETS = {

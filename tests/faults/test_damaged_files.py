@@ -113,14 +113,17 @@ def test_splits_and_weights(kind, tally, whole, tmp_path):
 
 
 def test_stored_features(tally, whole, tmp_path, monkeypatch):
-    """Stored features cut off, with bits turned and blocks lost: extracted anew"""
+    """Stored features cut off, with bits turned and blocks lost: extracted anew, or a map refused and removed"""
     monkeypatch.setenv("HASHZOO_CACHE", str(tmp_path))
     TARGETS["features"].write(tmp_path, 1)
     (folder,) = [one for one in (tmp_path / "features").iterdir() if one.is_dir()]
     (was,) = TARGETS["features"].read(tmp_path)
 
     def read():
-        (found,) = TARGETS["features"].read(tmp_path)
+        copy = tmp_path / "copy"  # a damaged map is removed with its folder
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(tmp_path / "features", copy / "features")
+        (found,) = TARGETS["features"].read(copy)
         return was if found is None else found
 
     for file in sorted(folder.iterdir()):
