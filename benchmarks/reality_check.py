@@ -3,7 +3,7 @@
     python benchmarks/reality_check.py            # prints them
     python benchmarks/reality_check.py --write    # writes them between the marks of the page
 
-A study NAME has its trials in results/NAME-tuning (``hashzoo tune NAME``), and its test scores in results/NAME
+A study NAME has its trials in results/NAME/tuning (``hashzoo tune NAME``), and its test scores in results/NAME
 (``hashzoo bench NAME``, without and with ``--tuned``).
 """
 
@@ -58,7 +58,7 @@ class Line:
 
 def study(name: str) -> tuple[tuned.Tuned, list[study_tables.Row], list[Cell]]:
     """The trials of a study, its rows with test scores, and the cells of its board."""
-    board, result = ROOT / "results" / name, tuned.read(ROOT / "results" / f"{name}-tuning" / tuned.FILE)
+    board, result = ROOT / "results" / name, tuned.read(ROOT / "results" / name / "tuning" / tuned.FILE)
     return result, study_tables.rows(result, [board]), [cell for cell in store.peek_all(board) if cell.status == "ok"]
 
 
