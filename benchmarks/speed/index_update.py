@@ -57,7 +57,7 @@ def build(path: Path, count: int) -> None:
 def update(path: Path, count: int, night: int) -> None:
     """Ten thousand changes."""
     rng = np.random.default_rng(night)
-    chosen = rng.permutation(count // 4)[: REPLACED + REMOVED] * 4 + night % 4  # each night removes others
+    chosen = rng.permutation(count // 8)[: REPLACED + REMOVED] * 8 + night % 8  # each of eight nights removes others
     with IndexFolder(path).writing() as writer:
         rows = [*range(count + night * ADDED, count + (night + 1) * ADDED), *chosen[:REPLACED].tolist()]
         known = [writer.find(item.id) for item in items(iter(rows))]  # as an update compares files
