@@ -138,7 +138,7 @@ def keep_splits(jobs: Sequence[Job], folder: Path) -> None:
     Composed queries are drawn from another protocol and are not written.
     """
     for job in {job.identity.data: job for job in jobs}.values():
-        file = folder / "splits" / f"{job.identity.dataset}.{job.identity.data}.npz"
+        file = folder / store.splits_file(job.identity)
         if file.exists():
             continue
         data, _ = load_job_data(job, load_zoo(job.inputs))

@@ -22,12 +22,13 @@ from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.results import leaderboard, merge, packed, provenance, store
 from hashzoo.results.cell import Cell
 from hashzoo.results.merge import Member, Packing
+from hashzoo.results.store import SPLITS, splits_file
 from hashzoo.storage.files import canonical_json, disk_errors, replace_bytes, replace_file, sha256
 from hashzoo.storage.signing import SUFFIX, sign
 
 SCHEMA = 1
 FORMAT = "hashzoo bundle"
-MANIFEST, ENVIRONMENT, SPLITS = "manifest.json", "environment.json", "splits"
+MANIFEST, ENVIRONMENT = "manifest.json", "environment.json"
 SIGNATURE = MANIFEST + SUFFIX
 FOLDER = "FOLDER"  # stands for a path
 GIVEN = "(given)"  # the plugin of a method that was given as an object
@@ -133,11 +134,6 @@ def environment(cells: Iterable[Cell]) -> dict[str, Any]:
     }
 
 
-def splits_file(cell: Cell) -> str:
-    """The name of the file of a cell's splits in a results folder."""
-    return f"{SPLITS}/{cell.identity.dataset}.{cell.identity.data}.npz"
-
-
 def without_paths(text: str, pattern: re.Pattern[str] = _IN_TEXT) -> str:
     """A text with ``FOLDER`` in place of each path that is not relative.
 
@@ -207,7 +203,7 @@ def _shareable(source: Path) -> tuple[list[Member], list[str]]:
 def _copy_splits(source: Path, work: Path, cells: Sequence[Cell]) -> list[str]:
     """Copy the splits of the cells; returns a line about those that are missing."""
     folder, missing = source.parent if source.suffix == packed.SUFFIX else source, []
-    for name in sorted({splits_file(cell) for cell in cells}):
+    for name in sorted({splits_file(cell.identity) for cell in cells}):
         if not (folder / name).is_file():
             missing.append(name)
             continue
@@ -216,16 +212,14 @@ def _copy_splits(source: Path, work: Path, cells: Sequence[Cell]) -> list[str]:
         with disk_errors("create", work / SPLITS):
             (work / SPLITS).mkdir(exist_ok=True)
         replace_bytes(work / name, data)
-    return [f"{folder} has no {name}, so nobody can check that split for leaks" for name in missing]
+    return [f"{folder} has no {name}, so that split cannot be checked for leaks" for name in missing]
 
 
 def _about(members: Sequence[Member], cells: Sequence[Cell]) -> list[str]:
     """Lines about what lowers the value of the bundle for others."""
     lines, lacking = [], sum(1 for one in members if store.digest(one.file) and not store.has_arrays(one.file))
     if lacking:
-        lines.append(
-            f"without scores of single queries, so that nobody can check the means: {counted(lacking, 'cell')}"
-        )
+        lines.append(f"without scores of single queries, so the means cannot be checked: {counted(lacking, 'cell')}")
     if dirty := dirty_cells(cells):
         lines.append(f"measured in a checkout with changes that are not committed: {counted(len(dirty), 'cell')}")
     kept = [cell for cell in cells if any(_IN_TEXT.search(text) for text in _texts(cell))]

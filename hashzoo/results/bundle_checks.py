@@ -19,12 +19,12 @@ import numpy as np
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.evaluation.metrics import summarize
 from hashzoo.results import bundle, leaderboard, merge, packed, store
-from hashzoo.results.bundle import ENVIRONMENT, MANIFEST, SCHEMA, SIGNATURE, counted, splits_file
+from hashzoo.results.bundle import ENVIRONMENT, MANIFEST, SCHEMA, SIGNATURE, counted
 from hashzoo.results.bundle_files import ARRAYS
 from hashzoo.results.cell import Cell
 from hashzoo.results.leaderboard import InstalledCode
 from hashzoo.results.merge import Member
-from hashzoo.results.store import DamagedError
+from hashzoo.results.store import SPLITS, DamagedError, splits_file
 from hashzoo.storage import npz, signing
 from hashzoo.storage.files import sha256
 from hashzoo.storage.schema import refuse_newer
@@ -270,15 +270,17 @@ def states(cell: Cell, option: str) -> bool:
 
 def _splits(given: Bundle) -> Lines:
     """The split files are those that the cells were measured on, and their parts share no images."""
-    used = {splits_file(cell): cell for cell in given.cells if cell.status == "ok"}
-    known = {splits_file(cell) for cell in given.cells}
-    for name in sorted(name for name in given.files if name.startswith(f"{bundle.SPLITS}/") and name not in known):
+    used = {splits_file(cell.identity): cell for cell in given.cells if cell.status == "ok"}
+    known = {splits_file(cell.identity) for cell in given.cells}
+    for name in sorted(name for name in given.files if name.startswith(f"{SPLITS}/") and name not in known):
         yield FAILED, f"{name} is the split of no cell"
     for name, cell in sorted(used.items()):
         if name not in given.files:
             yield UNCHECKED, f"{name} is not there"
         else:
-            yield from _split(given.folder / name, name, [one for one in given.cells if splits_file(one) == name], cell)
+            yield from _split(
+                given.folder / name, name, [one for one in given.cells if splits_file(one.identity) == name], cell
+            )
     yield OK, f"{counted(len(used), 'split')}; no query is in the database or in the training set"
 
 

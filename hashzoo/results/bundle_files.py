@@ -14,7 +14,8 @@ from pathlib import Path
 
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.results import packed
-from hashzoo.results.bundle import ENVIRONMENT, MANIFEST, SIGNATURE, SPLITS, require_bundle
+from hashzoo.results.bundle import ENVIRONMENT, MANIFEST, SIGNATURE, require_bundle
+from hashzoo.results.store import SPLITS
 from hashzoo.storage.files import disk_errors
 
 MOST_FILES = 1000

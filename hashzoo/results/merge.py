@@ -223,7 +223,7 @@ def merge_folders(
     try:
         with disk_errors("create", target):
             (temporary if packing else temporary / "cells").mkdir(parents=True)
-        _copy_splits(folders, temporary / "splits")
+        _copy_splits(folders, temporary / store.SPLITS)
         if packing:
             pack(members, temporary, packing)
         for member in members if not packing else ():
@@ -276,7 +276,7 @@ def _pack_in_place(
             f"{kept.with_suffix('.safetensors')} is a saved method, which a packed file does not hold; name a new "
             "folder with -o"
         )
-    _copy_splits([one for one in folders if one.resolve() != output.resolve()], output / "splits")
+    _copy_splits([one for one in folders if one.resolve() != output.resolve()], output / store.SPLITS)
     pack(members, output, packing)
     for file in own:
         for beside in _beside(file):  # with the JSON file itself
@@ -304,7 +304,7 @@ def _copy_cell(member: Member, folder: Path) -> None:
 
 def _copy_splits(folders: Sequence[Path], target: Path) -> None:
     """Copy the descriptions of splits; their names have the fingerprint of their data."""
-    for file in (file for folder in folders for file in sorted((folder / "splits").glob("*.npz"))):
+    for file in (file for folder in folders for file in sorted((folder / store.SPLITS).glob("*.npz"))):
         with disk_errors("create", target):
             target.mkdir(exist_ok=True)
         if not (target / file.name).exists():

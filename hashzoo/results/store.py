@@ -33,6 +33,9 @@ from hashzoo.storage import npz
 from hashzoo.storage.files import canonical_json, disk_errors, replace_bytes, sha256
 from hashzoo.storage.schema import NewerSchemaError, check_types, is_readable, migrate
 
+#: The folder of the splits of a board, in its results folder.
+SPLITS = "splits"
+
 #: The version of the layout. ``schema`` and ``checksum`` keep their places in all versions.
 SCHEMA = 1
 
@@ -65,6 +68,11 @@ def path(folder: Path, identity: Identity, benchmark: str) -> Path:
     names = [re.sub(r"[^A-Za-z0-9+_-]", "_", name)[:80] for name in (benchmark, identity.method)]
     place = folder if folder.suffix == packed.SUFFIX else folder / "cells"
     return place / f"{'.'.join(names)}.{identity.bits}.{identity.seed}.{identity.key}.json"
+
+
+def splits_file(identity: Identity) -> str:
+    """The name of the file of a cell's splits in its results folder."""
+    return f"{SPLITS}/{identity.dataset}.{identity.data}.npz"
 
 
 def place(cell: Cell) -> tuple[str, str]:

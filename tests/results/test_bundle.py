@@ -112,7 +112,7 @@ def test_what_lowers_the_value_of_a_bundle_is_said(tmp_path):
     notes = "\n".join(bundle.submit(tmp_path / "r", tmp_path / "b").notes)
     assert "not committed: 1 cell" in notes
     assert "without scores of single queries" in notes
-    assert "so nobody can check that split for leaks" in notes
+    assert "so that split cannot be checked for leaks" in notes
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_line_without_its_checksum_and_a_file_that_is_cut_are_found(copy):
 
 
 def test_a_split_that_was_changed_is_found_and_so_is_a_leak(copy):
-    (file,) = (copy / bundle.SPLITS).iterdir()
+    (file,) = (copy / store.SPLITS).iterdir()
     with np.load(file) as stored:
         arrays = dict(stored)
     arrays["query_ids"][0] = arrays["database_ids"][0]
