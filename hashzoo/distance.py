@@ -312,7 +312,7 @@ def query_blocks(query: Codes, items: int) -> Iterator[Codes]:
 
 def rank(distances: Tensor, k: int) -> Ranking:
     """The k nearest items by distances (Q, N), at equal distance in database order."""
-    if distances.dtype == torch.bfloat16:  # which NumPy has not
+    if distances.dtype == torch.bfloat16:  # NumPy has no such type
         distances = distances.float()
     rows, values = nearest_by(distances.cpu().numpy(), k)
     return Ranking(torch.from_numpy(rows), torch.from_numpy(values))

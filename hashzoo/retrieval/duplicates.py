@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,29 +14,16 @@ from hashzoo.data import copies, image_paths
 from hashzoo.data.copies import PARTS, Pair
 from hashzoo.errors import UsageError, printable
 from hashzoo.retrieval import code_file
-from hashzoo.retrieval.results_page import file_uri
+from hashzoo.retrieval.results_page import file_uri, page_template
 from hashzoo.types import ProgressCallback
 
 COLUMNS = ("group", "keep", "path", "width", "height", "bytes", "like", "distance", "correlation", "what")
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem; }
-ul { display: grid; gap: 1rem; list-style: none; padding: 0; }
-ul { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
-img { background: #8883; display: block; height: 9rem; object-fit: contain; width: 100%; }
+PAGE = page_template(
+    """
 .keep img { outline: 3px solid; }
-small { overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
+""",
+    """
 <p>The image with an outline is kept: it has the most pixels, then the most bytes.</p>
 {% for group in groups %}
 <section>
@@ -48,9 +36,8 @@ small { overflow-wrap: anywhere; }
 {% endfor %}</ul>
 </section>
 {% endfor %}
-</body>
-</html>
-"""
+""",
+)
 
 
 @dataclass(frozen=True)
@@ -160,16 +147,15 @@ def find_duplicates(
     prints = copies.print_images(len(files), lambda row: image_paths.open_image(files[row]), threads, progress)
     left_out += [prints.reasons[row] for row in sorted(prints.reasons)]
     pairs = copies.find_pairs(prints, radius, flips=flips)
+    by_row = defaultdict[int, list[Pair]](list)
+    for pair in pairs:
+        by_row[pair.first].append(pair)
+        by_row[pair.second].append(pair)
     groups = []
     for number, rows in enumerate(copies.clusters(len(files), pairs), 1):
-        members, inside = set(rows), dict[int, list[Pair]]()
-        for pair in pairs:
-            if pair.first in members:
-                inside.setdefault(pair.first, []).append(pair)
-                inside.setdefault(pair.second, []).append(pair)
         sizes = {row: (-int(prints.sizes[row].prod()), -files[row].stat().st_size, row) for row in rows}
         kept, *others = sorted(rows, key=lambda row: sizes[row])
-        groups.append([_copy(number, row, kept, inside[row], files, prints) for row in (kept, *others)])
+        groups.append([_copy(number, row, kept, by_row[row], files, prints) for row in (kept, *others)])
     return Duplicates(groups, len(files) - len(prints.reasons), left_out)
 
 

@@ -188,7 +188,7 @@ class Snapshot:
 
     def _open(self, where: str) -> None:
         self._connection = open_readable(self.path / DATABASE)
-        weakref.finalize(self, self._connection.close)  # of an index that nobody closes
+        weakref.finalize(self, self._connection.close)  # also if it is not closed
         try:
             self._connection.execute("BEGIN")
             self.metadata, self.state = read_about(self._connection, self.path)

@@ -15,26 +15,42 @@ from hashzoo.retrieval.hit import SearchResult
 
 SIDE = 160  # longest side of a thumbnail in pixels
 
-PAGE = """<!doctype html>
+STYLE = """:root { color-scheme: light dark; }
+body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem; }
+ul { display: grid; gap: 1rem; list-style: none; padding: 0; }
+ul { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
+img { background: #8883; display: block; height: 9rem; object-fit: contain; width: 100%; }
+small { overflow-wrap: anywhere; }"""
+
+
+def page_template(style: str, body: str) -> str:
+    """The template of a self-contained page of images with a ``title``, from rules of its own and its body."""
+    return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
+<title>{{{{ title }}}}</title>
 <style>
-:root { color-scheme: light dark; }
-body { font: 16px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 75rem; padding: 0 1rem; }
-section { margin: 2rem 0; }
-ul { display: grid; gap: 1rem; list-style: none; padding: 0; }
-ul { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
-ul.queries { grid-template-columns: repeat(auto-fill, 9rem); }
-img { background: #8883; display: block; height: 9rem; object-fit: contain; width: 100%; }
-.missing { align-items: center; background: #8883; display: flex; height: 9rem; justify-content: center; }
-small { overflow-wrap: anywhere; }
+{STYLE}
+{style.strip()}
 </style>
 </head>
 <body>
-<h1>{{ title }}</h1>
+<h1>{{{{ title }}}}</h1>
+{body.strip()}
+</body>
+</html>
+"""
+
+
+PAGE = page_template(
+    """
+section { margin: 2rem 0; }
+ul.queries { grid-template-columns: repeat(auto-fill, 9rem); }
+.missing { align-items: center; background: #8883; display: flex; height: 9rem; justify-content: center; }
+""",
+    """
 {% for result in results %}
 <section>
 <h2>{{ result.heading }}</h2>
@@ -49,9 +65,8 @@ small { overflow-wrap: anywhere; }
 {% endfor %}</ul>
 </section>
 {% endfor %}
-</body>
-</html>
-"""
+""",
+)
 
 
 def thumbnail(image: Image.Image, side: int = SIDE) -> bytes:

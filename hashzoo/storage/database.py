@@ -166,7 +166,7 @@ def _problem(condition: str, columns: Sequence[str]) -> str:
         return "is empty; write an expression such as year > 2020"
     for match in _QUOTED.finditer(condition):
         name = next((text for text in match.groups() if text is not None), None)
-        # SQLite reads a name in double quotes that is no column as a text
+        # SQLite reads a name in double quotes as text if there is no such column
         if name is not None and name.lower() not in [column.lower() for column in columns]:
             return f'names the column "{name}", which does not exist'
     plain = _QUOTED.sub(" ", condition)
