@@ -80,9 +80,9 @@ def tune(
 ) -> Study:
     """Tune every method with the same number of trials, and write ``tuned.toml``.
 
-    A trial trains a method on the training set without a held-out part, which then queries the rest; queries and
-    database are never used. Trial 0 is the default. Trials are ordinary cells: those that ``results`` holds are not
-    measured again, and processes that share the folder share the work.
+    A trial trains a method on the training set without a held-out part, one half of which then searches the other;
+    queries and database are never used. Trial 0 is the default. Trials are ordinary cells: those that ``results`` holds
+    are not measured again, and processes that share the folder share the work.
 
     Args:
         benchmark: As for :func:`hashzoo.benchmark`.

@@ -1,4 +1,8 @@
-"""Training images held out for a study: a part of the training set queries the rest, and nothing else is used."""
+"""Training images held out for a study: one half of them searches the other, and methods learn from the rest.
+
+A database of images that a method has learned from would reward codes that repeat their labels; a database is new to
+the method, as on a test split.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,9 @@ from hashzoo.errors import UsageError
 from hashzoo.storage.files import sha256
 from hashzoo.types import Splits
 
-_NAME = re.compile(r"(?P<dataset>[^@]+)@(?:fold(?P<fold>\d+)of(?P<folds>\d+)|held(?P<percent>[\d.]+))\.(?P<seed>\d+)\Z")
+_NAME = re.compile(
+    r"(?P<dataset>[^@]+)@validation(?:(?P<fold>\d+)of(?P<folds>\d+)|(?P<percent>[\d.]+))\.(?P<seed>\d+)\Z"
+)
 
 
 @dataclass(frozen=True)
@@ -46,33 +52,39 @@ class HeldOut:
         """What the name of a dataset ends with if these images are held out.
 
         >>> HeldOut(3, 1).suffix, HeldOut(fraction=0.2, seed=7).suffix
-        ('@fold1of3.0', '@held20.7')
+        ('@validation1of3.0', '@validation20.7')
         """
-        part = f"fold{self.fold}of{self.folds}" if self.folds else f"held{self.fraction * 100:g}"
-        return f"@{part}.{self.seed}"
+        part = f"{self.fold}of{self.folds}" if self.folds else f"{self.fraction * 100:g}"
+        return f"@validation{part}.{self.seed}"
 
     def apply(self, data: Splits) -> Splits:
-        """The training set without the held-out images as training set and database, and these images as queries.
+        """The training set without the held-out images; of these, one half as queries and the other as database.
 
-        Classes are held out in proportion. The queries and the database of ``data`` are not in the result. UsageError
-        if one of the two parts would be empty.
+        Classes are shared out in proportion. The queries and the database of ``data`` are not in the result. UsageError
+        if one of the three parts would be empty.
         """
         classes = data.train.labels.argmax(1).numpy() if data.labelled else np.zeros(len(data.train), np.int64)
-        out = self._among(classes)
-        if not out.any() or out.all():
+        place = self._places(classes)
+        out = self._among(place)
+        held = np.flatnonzero(out)[np.argsort(place[out])]  # by class, so that every second one is half of each
+        parts = [np.flatnonzero(~out), np.sort(held[::2]), np.sort(held[1::2])]
+        if not all(map(len, parts)):
             raise UsageError(f"{len(data.train)} training images are too few to hold out {self.suffix[1:]}; use others")
-        kept, held = (torch.from_numpy(np.flatnonzero(rows)) for rows in (~out, out))
-        train = data.train.take(kept)
-        return replace(data, train=train, database=train, query=data.train.take(held), pairs=None)
+        train, query, database = (data.train.take(torch.from_numpy(rows)) for rows in parts)
+        return replace(data, train=train, database=database, query=query, pairs=None)
 
-    def _among(self, classes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """(N,) which images are held out."""
+    def _places(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(N,) the place of each image in an order by class, random within a class."""
         text = f"held out {self.folds or self.fraction} {self.seed} {len(classes)}"
         permuter = np.random.default_rng(int(sha256(text.encode())[:16], 16))
         order = permuter.permutation(len(classes))
-        order = order[np.argsort(classes[order], kind="stable")]  # by class, random within
+        order = order[np.argsort(classes[order], kind="stable")]
         place = np.empty(len(classes), np.int64)
         place[order] = np.arange(len(classes))
+        return place
+
+    def _among(self, place: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(N,) which images are held out."""
         if self.folds:
             return np.asarray(place % self.folds == self.fold - 1)
         steps = np.floor((place + 1) * self.fraction + 1e-9) - np.floor(place * self.fraction + 1e-9)
@@ -82,7 +94,7 @@ class HeldOut:
 def parse(name: str) -> tuple[str, HeldOut | None]:
     """The dataset that a name stands for, and what is held out of its training set; None for a plain name.
 
-    >>> parse("digits.small@fold2of3.0")
+    >>> parse("digits.small@validation2of3.0")
     ('digits.small', HeldOut(folds=3, fold=2, fraction=0.0, seed=0))
     >>> parse("digits.small")
     ('digits.small', None)
@@ -104,7 +116,7 @@ class HeldOutDataset:
     @property
     def doc(self) -> str:
         """The description in one line."""
-        return f"Training images, of which {self.held_out.suffix[1:]} query the others"
+        return f"Training images, of which {self.held_out.suffix[1:]} are queries and database"
 
     def __call__(self, **options: Any) -> Splits:
         """The splits, without the queries and the database of the dataset."""

@@ -106,7 +106,7 @@ class Tuned(BaseModel):
         trials: Trials for each method, the default included.
         sampler: What chose the settings to try.
         seed: Seed of the study.
-        held_out: What was held out of the training set, such as ``fold1of3.0``.
+        held_out: What was held out of the training set, such as ``validation1of3.0``.
         seeds: Seeds of training.
         methods: The methods.
     """

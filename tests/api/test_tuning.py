@@ -110,9 +110,8 @@ def test_a_method_that_reads_the_queries_gains_nothing_in_a_study(study):
 
 def test_cells_of_a_study_hold_training_images_only(study):
     for cell in store.peek_all(study.folder):
-        assert cell.facts["train"] == cell.facts["database"] == 140
-        assert cell.facts["queries"] == 60
-        assert cell.identity.dataset == "digits.small@held30.0"
+        assert (cell.facts["train"], cell.facts["database"], cell.facts["queries"]) == (140, 30, 30)
+        assert cell.identity.dataset == "digits.small@validation30.0"
 
 
 def test_a_method_without_a_range_is_left_out_with_the_reason(study):
@@ -163,7 +162,7 @@ def test_the_ranking_is_shown_by_number_of_trials(study):
 def test_the_file_is_plain_toml_with_every_trial(study):
     content = tomllib.loads(study.file.read_text())
     assert [len(one["trials"]) for one in content["methods"]] == [4, 4]
-    assert content["held_out"] == ["held30.0"]
+    assert content["held_out"] == ["validation30.0"]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def method(name: str, scores: list[float | None], **more) -> TunedMethod:
 
 def study(*methods: TunedMethod) -> Tuned:
     return Tuned(
-        hashzoo="0", benchmark="b", metric="map@all", trials=3, sampler="sobol", seed=0, held_out=["held20.0"],
+        hashzoo="0", benchmark="b", metric="map@all", trials=3, sampler="sobol", seed=0, held_out=["validation20.0"],
         seeds=[0], methods=list(methods),
     )  # fmt: skip
 
