@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hashzoo.run import Run
 from hashzoo.testing import Probe, synthetic_splits
 from hashzoo.training.budget import Budget
-from hashzoo.types import Setting
+from hashzoo.types import Batch, Output, Setting
 from tests.oracles.toy import CENTERS, SETTING, D, Y, Z, made, near, terms
 
 LENGTHS = (16, 32, 48, 64, 128)
@@ -124,6 +124,15 @@ def test_images_that_were_not_seen_yet_do_not_count():
     loss = loss_with(CENTERS, Setting(4, 2, False, torch.tensor([2, 1]), 1000))
     near(terms(loss, Z, Y, progress=1.0)["pair"], terms(loss_with(CENTERS), Z, Y, progress=1.0)["pair"], 1e-12)
     assert int(loss.known.sum()) == 3
+
+
+def test_codes_of_a_training_set_are_compared_with_its_images_alone_and_give_the_same_terms():
+    ids = torch.tensor([900, 7, 41])
+    whole, stored = (loss_with(CENTERS, Setting(4, 2, False, torch.tensor([2, 1]), 1000)) for _ in range(2))
+    stored.store(torch.tensor([7, 41, 500, 900]))
+    found = [loss(Output(Z), Batch((None,), Y, ids, progress=1.0)) for loss in (whole, stored)]
+    near(found[0]["pair"], found[1]["pair"], 1e-12)
+    assert (len(whole.bank), len(stored.bank), int(stored.known.sum())) == (1000, 4, 3)
 
 
 def test_the_pull_between_images_starts_after_a_share_of_the_training():

@@ -56,10 +56,12 @@ def center_entropy(code: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
 class MDSHLoss(Loss):
     """Cross-entropy with distant centers, and a pull to images that share a label (Wang et al., CVPR 2023).
 
-    ``output.extra["key"]``, or without it the code itself, is stored for each image.
+    ``output.extra["key"]``, or without it the code itself, is stored for each image; :meth:`store` limits the stored
+    images to those of a training set.
     """
 
     centers: Tensor
+    place: Tensor
     bank: Tensor
     known: Tensor
 
@@ -75,15 +77,23 @@ class MDSHLoss(Loss):
         super().__init__()
         self.beta, self.weight, self.start = beta, quantization, start
         self.register_buffer("centers", make_centers(centers, setting))
+        self.register_buffer("place", torch.arange(setting.pool), persistent=False)
         self.register_buffer("bank", torch.zeros(setting.pool, setting.bits), persistent=False)
         self.register_buffer("known", torch.zeros(setting.pool, setting.classes, dtype=torch.bool), persistent=False)
+
+    def store(self, ids: Tensor) -> None:
+        """Keep rows of the images with these ids (N,) only; a step compares its codes with all rows."""
+        self.place[ids] = torch.arange(len(ids)).to(self.place)
+        self.bank = self.bank.new_zeros(len(ids), self.bank.shape[1])
+        self.known = self.known.new_zeros(len(ids), self.known.shape[1])
 
     def forward(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Terms ``center``, ``pair`` and ``quantization`` of (B, K) codes and (B, C) labels."""
         u = output.code
         with torch.no_grad():
-            self.bank[batch.ids] = output.extra.get("key", u).detach().to(self.bank)
-            self.known[batch.ids] = batch.labels > 0
+            rows = self.place[batch.ids]
+            self.bank[rows] = output.extra.get("key", u).detach().to(self.bank)
+            self.known[rows] = batch.labels > 0
         terms = {"center": center_entropy(u, self.centers, batch.labels).mean()}
         if batch.progress >= self.start and self.beta:
             terms["pair"] = self.beta * self.pull(u, batch.labels)
@@ -105,6 +115,7 @@ class MDSH(Deep):
     """MDSH: centers with a guaranteed smallest distance, a pull between images (Wang et al., CVPR 2023)."""
 
     card = Card("deep", "classes", paper="Wang et al., CVPR 2023", year=2023, gathers=True)
+    loss: MDSHLoss
 
     def __init__(
         self,
@@ -127,6 +138,7 @@ class MDSH(Deep):
 
     def fit(self, train: Split, run: Run) -> None:
         """Train on every batch, with the codes of the copy of the network beside those of the network."""
+        self.loss.store(train.ids)
         optimizer = run.optimizer(self.backbone, self.head)
         network = nn.Sequential(self.backbone, self.head)
         copy = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(self.momentum))  # type: ignore[no-untyped-call]
