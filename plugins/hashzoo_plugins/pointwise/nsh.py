@@ -21,7 +21,9 @@ the batch. With stored features both views are equal; then the first positive is
 
 Measured: on digits.standard (scattering features, 32 bits, two seeds) map@all is .709, ``itq`` .618. A small network
 trained with it from random weights gives .195 (three seeds; ``itq`` on pixels .648): the port freezes the backbone, and
-a trained one can move its own features to where the order of the codes is.
+a trained one can move its own features to where the order of the codes is. A fit on stored features takes eight times
+as long as that of the median deep method: the order of a batch has n x n x n weights, and the latent layer sixteen times
+as many weights as a hash layer of 64 bits.
 
 Public code: the port gives the softmax of c to a cross-entropy that takes the softmax again, so that its loss cannot
 fall below log(1 + (n - m) / e): its gradient vanishes where the positives are far behind. Here it is taken once.
@@ -105,7 +107,8 @@ class NSH(Loss):
         first, second = output.code, extra.get("second", output.code)
         z = normalize(latent, dim=1, eps=pairs.SMALL)
         places = softsort(first @ second.T / (2 * first.shape[1]) + 0.5, self.tau)  # (n, n, n)
-        scores = torch.einsum("irj,jl,il->ir", places, z, extra.get("second latent", z))
+        similar = extra.get("second latent", z) @ z.T  # first: (n, n, L) expected features would cost L times as much
+        scores = torch.einsum("irj,ij->ir", places, similar)
         both = torch.cat([first, second])
         return {
             "contrast": contrast(scores / self.temperature, self.positives),
