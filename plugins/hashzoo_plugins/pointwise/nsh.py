@@ -22,8 +22,8 @@ the batch. With stored features both views are equal; then the first positive is
 Measured: on digits.standard (scattering features, 32 bits, two seeds) map@all is .709, ``itq`` .618. A small network
 trained with it from random weights gives .195 (three seeds; ``itq`` on pixels .648): the port freezes the backbone, and
 a trained one can move its own features to where the order of the codes is. A fit on stored features takes eight times
-as long as that of the median deep method: the order of a batch has n x n x n weights, and the latent layer sixteen times
-as many weights as a hash layer of 64 bits.
+as long as that of the median deep method: the order of a batch has n x n x n weights, and the latent layer sixteen
+times as many weights as a hash layer of 64 bits.
 
 Public code: the port gives the softmax of c to a cross-entropy that takes the softmax again, so that its loss cannot
 fall below log(1 + (n - m) / e): its gradient vanishes where the positives are far behind. Here it is taken once.
