@@ -85,7 +85,15 @@ def print_left_out(lines: Sequence[str]) -> None:
 
 def cell_and_images(given: tuple[Path, ...]) -> tuple[Path | None, tuple[Path, ...]]:
     """The cell, if the first path is one, and the images."""
+    from hashzoo.registry import hub
+
     first = given[0]
+    if hub.reference(first):
+        if len(given) == 1:
+            raise UsageError(
+                f"{hub.reference(first)} is a trained method; name the images to index, or --vectors FILE, too"
+            )
+        return first, given[1:]
     known = first.suffix in ("", ".safetensors") and not first.exists() and first.with_suffix(".json").is_file()
     if first.suffix != ".json" and not known:
         return None, given

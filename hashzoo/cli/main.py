@@ -39,7 +39,7 @@ from hashzoo.cli.report import plot, report
 from hashzoo.cli.results import compare, merge, show
 from hashzoo.cli.search import export, search
 from hashzoo.cli.serve import serve
-from hashzoo.cli.share import submit, verify
+from hashzoo.cli.share import push, submit, verify
 from hashzoo.cli.streams import closed_pipe_is_no_error, replace_unprintable
 from hashzoo.cli.tune import tune
 from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, printable
@@ -110,6 +110,7 @@ for _command in (
     compare,
     merge,
     submit,
+    push,
     verify,
     encode,
     index,
@@ -234,10 +235,12 @@ def explain(images: tuple[Path, ...], cell: Path, figure: str, output: Path, **o
 
     `looks` and `confusion` require a cell of `hashzoo bench --save-weights`; `looks` requires images.
     """
+    from hashzoo.registry import hub
     from hashzoo.report import figures
     from hashzoo.report.draw import Source, draw
 
     figures.check_suffix(output)
+    cell = hub.pull(named) if (named := hub.reference(cell)) else cell
     if (figure == "looks") != bool(images):
         raise UsageError(
             f"--figure {figure} requires an IMAGE" if not images else f"--figure {figure} does not take an IMAGE"

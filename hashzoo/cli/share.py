@@ -1,4 +1,4 @@
-"""`hashzoo submit` and `hashzoo verify`. Imports torch only when `verify` runs."""
+"""`hashzoo submit`, `hashzoo verify` and `hashzoo push`. Imports torch only when `verify` or `push` runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hashzoo.cli.options import check_root, file_path, plugin_option, settings
+from hashzoo.cli.options import cell_argument, check_root, file_path, plugin_option, settings
 from hashzoo.cli.output import json_option, print_tables
 from hashzoo.errors import UsageError
 
@@ -114,3 +114,32 @@ def _table(title: str, found: Sequence[Finding]) -> TextTable:
     total = Counter(one.status for one in found)
     summary = ", ".join(f"{total[status]} {status}" for status in reversed(STATUSES) if total[status])
     return TextTable(columns, rows, printable(title), [*more, summary])
+
+
+@click.command()
+@cell_argument
+@click.argument("repository", metavar="OWNER/NAME")
+@click.option("--private", is_flag=True, help="Create the repository as a private one.")
+@click.option("--revision", metavar="BRANCH", default="", help="Push to this branch; it is created if it is missing.")
+@click.option("--message", metavar="TEXT", default="", help="The message of the commit.")
+@click.option("--license", "license_name", metavar="ID", default="", help="License of the method, such as apache-2.0.")
+@click.option("-o", "--output", type=file_path, metavar="DIR", help="Write the files to a new folder; push nothing.")
+@plugin_option
+def push(
+    cell: Path, repository: str, license_name: str, output: Path | None, plugins: tuple[str, ...], **options: Any
+) -> None:
+    """Push a trained method to a repository of the Hugging Face Hub, with a model card, as one commit.
+
+    CELL is a .json in the folder cells of a `hashzoo bench --save-weights`, or a folder of `hashzoo quantize -o`.
+    Others name the repository as hf://OWNER/NAME where a command takes CELL. The token is that of `hf auth login`, or
+    HF_TOKEN.
+    """
+    from hashzoo.export import hub
+
+    hub.check_repository(repository, options["revision"])
+    files = hub.share(cell, repository, license_name=license_name, plugins=plugins)
+    if output is not None:
+        hub.write(files, output)
+        click.echo(f"{len(files)} files written to {output}; nothing was pushed")
+        return
+    click.echo(f"pushed as {hub.push(files, repository, **options)}")

@@ -164,7 +164,7 @@ class _Scrubbed:
     def content(self, content: dict[str, Any]) -> dict[str, Any]:
         """The content of a cell with ``FOLDER`` in place of paths in its provenance and its reason."""
         cell = dict(content["cell"])
-        cell["provenance"] = _scrubbed(cell["provenance"])
+        cell["provenance"] = scrubbed(cell["provenance"])
         cell["reason"] = without_paths(cell["reason"])
         self.changed += cell != content["cell"]
         return content | {"cell": cell}
@@ -175,12 +175,13 @@ class _Scrubbed:
         return [line] if self.changed else []
 
 
-def _scrubbed(value: Any, name: str = "") -> Any:
+def scrubbed(value: Any, name: str = "") -> Any:
+    """A JSON value with ``FOLDER`` in place of each path that is not relative; ``command`` is the name of commands."""
     if isinstance(value, str):
         return command_without_paths(value) if name == "command" else without_paths(value)
     if isinstance(value, Mapping):
-        return {key: _scrubbed(inner, key) for key, inner in value.items()}
-    return [_scrubbed(inner) for inner in value] if isinstance(value, list) else value
+        return {key: scrubbed(inner, key) for key, inner in value.items()}
+    return [scrubbed(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _shareable(source: Path) -> tuple[list[Member], list[str]]:

@@ -122,8 +122,13 @@ def write_content(target: Path, content: Mapping[str, Any], arrays: bytes | None
     """Write the file of a cell with this content, and that of its arrays. Raises EnvironmentFailure."""
     if arrays is not None:
         replace_bytes(_arrays_path(target, content["arrays"]), arrays)
+    replace_bytes(target, content_bytes(content))
+
+
+def content_bytes(content: Mapping[str, Any]) -> bytes:
+    """The JSON file of a cell with this content, and its checksum."""
     whole = {**content, "checksum": packed.checksum(content)}
-    replace_bytes(target, json.dumps(whole, indent=1, sort_keys=True, allow_nan=False).encode())
+    return json.dumps(whole, indent=1, sort_keys=True, allow_nan=False).encode()
 
 
 def write(folder: Path, cell: Cell, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Path:

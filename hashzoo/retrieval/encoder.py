@@ -21,7 +21,7 @@ from hashzoo.data import image_paths
 from hashzoo.data.image_files import DECODER
 from hashzoo.data.transforms import prepare
 from hashzoo.errors import EnvironmentFailure, NonFiniteError, UsageError, first_line, printable
-from hashzoo.registry import saved_method
+from hashzoo.registry import hub, saved_method
 from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.retrieval.heatmaps import compute_heatmaps
 from hashzoo.training.cpu_fallback import cpu_fallback
@@ -38,14 +38,15 @@ UnreadableCallback = Callable[[int, str], None]
 BATCH_SIZE = 64  # images encoded at a time; the next batch is decoded meanwhile
 DECODER_THREADS = 4
 
-CHOSEN = "method.json"  # the cell in a folder that hashzoo quantize -o writes
+CHOSEN = hub.CELL  # the cell in a folder that hashzoo quantize -o writes
 
 
 def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: Sequence[str] = ()) -> Encoder:
     """Load the trained method of a cell, ready to encode images.
 
     Args:
-        run: Path of a cell's ``.json`` in a results folder of ``hashzoo bench --save-weights``.
+        run: Path of a cell's ``.json`` in a results folder of ``hashzoo bench --save-weights``, or ``hf://OWNER/NAME``
+            for a repository of the Hugging Face Hub, with ``@REVISION`` for a branch, a tag or a commit of it.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, ``"xpu"``, or ``"auto"`` for a CUDA GPU if there is one.
         plugins: Plugin files or modules to load. They must include every such plugin that the cell was measured with.
 
@@ -53,9 +54,9 @@ def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: S
         The encoder.
 
     Raises:
-        UsageError: If there is no such cell, or it has no weights.
-        EnvironmentFailure: If a file is damaged, the code of the method has changed since the cell was measured, or the
-            device is not available.
+        UsageError: If there is no such cell or repository, or it has no weights.
+        EnvironmentFailure: If a file is damaged, the hub cannot be reached, the code of the method has changed since
+            the cell was measured, or the device is not available.
     """
     trained, cell = read_trained(run, device, plugins)
     if trained.cell.identity.backbone == VECTOR_BACKBONE:
@@ -66,8 +67,9 @@ def load_encoder(run: str | os.PathLike[str], *, device: str = "cpu", plugins: S
 def read_trained(
     run: str | os.PathLike[str], device: str = "cpu", plugins: Sequence[str] = ()
 ) -> tuple[TrainedMethod, Path]:
-    """The trained method of a cell, or of a folder that ``hashzoo quantize -o`` wrote, and the path of its JSON."""
-    cell = Path(run)
+    """The trained method of a cell, a repository or a folder of ``hashzoo quantize -o``, and the path of its JSON."""
+    named = hub.reference(run)
+    cell = hub.pull(named) if named else Path(run)
     device = resolve_device(device)
     if cell.is_dir() and (cell / CHOSEN).is_file():
         cell = cell / CHOSEN
@@ -140,7 +142,8 @@ class TrainedEncoder(ABC):
 
     def describe(self) -> dict[str, Any]:
         """What distinguishes this encoder from others and how it prepares images, as JSON values."""
-        identity = self.trained.cell.identity
+        identity, shared = self.trained.cell.identity, hub.origin(self.cell)
+        run = {"cell": str(self.cell), "key": identity.key, "state": state_digest(self.trained.method)}
         return {
             "method": identity.method,
             "hyperparameters": identity.hyperparameters,
@@ -149,7 +152,7 @@ class TrainedEncoder(ABC):
             "dataset": identity.dataset,
             "backbone": identity.backbone,
             "preprocessing": self._preprocessing(),
-            "run": {"cell": str(self.cell), "key": identity.key, "state": state_digest(self.trained.method)},
+            "run": run if shared is None else {**run, "hub": str(shared)},
             "made_with": {
                 "hashzoo": __version__,
                 "torch": torch.__version__,

@@ -81,9 +81,11 @@ def open_encoder(
 ) -> E:
     """The encoder, of a kind, that made the codes of a file; arguments as for :func:`open_index`."""
     builder = stored.metadata["run"]
-    if run is None and not Path(builder["cell"]).is_file():
+    if run is None:
+        run = builder["cell"] if Path(builder["cell"]).is_file() else builder.get("hub")
+    if run is None:
         raise UsageError(f"the cell {builder['cell']} of {file} does not exist; name its new path with --run")
-    encoder = load_any_encoder(builder["cell"] if run is None else run, device=device, plugins=plugins)
+    encoder = load_any_encoder(run, device=device, plugins=plugins)
     current = encoder.describe()["run"]
     if not isinstance(encoder, kind) or (current["key"], current["state"]) != (builder["key"], builder["state"]):
         raise EnvironmentFailure(

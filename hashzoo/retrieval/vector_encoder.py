@@ -19,6 +19,7 @@ from hashzoo.data.vector_files import array_matrix, read_vectors
 from hashzoo.data.vectors import Matrix, Vectors
 from hashzoo.errors import EnvironmentFailure, UsageError, first_line, printable
 from hashzoo.method import values_of_bits
+from hashzoo.registry import hub
 from hashzoo.registry.saved_method import TrainedMethod
 from hashzoo.retrieval.encoder import Encoder, TrainedEncoder, read_trained
 from hashzoo.training.cpu_fallback import cpu_fallback
@@ -28,7 +29,7 @@ from hashzoo.types import Codes, ProgressCallback
 VectorsLike = Any
 
 ROWS = 4096  # encoded at a time
-CHOICE = "choice.json"  # what was measured of the method in a folder that hashzoo quantize -o writes
+CHOICE = hub.CHOICE  # what was measured of the method in a folder that hashzoo quantize -o writes
 
 
 def load_vector_encoder(
