@@ -33,12 +33,24 @@ bad_option = bad_image_option("skip")
 @click.command()
 @cell_argument
 @images_argument
-@click.option("-o", "--output", required=True, type=file_path, metavar="CODES.npz")
+@click.option("-o", "--output", required=True, type=file_path, metavar="CODES.npz|DIR")
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Write a folder of Parquet files of N items each; the same command continues it.",
+)
 @bad_option
 @device_option
 @plugin_option
 def encode(
-    cell: Path, images: tuple[Path, ...], output: Path, on_bad_image: str, device: str, plugins: tuple[str, ...]
+    cell: Path,
+    images: tuple[Path, ...],
+    output: Path,
+    shard_rows: int | None,
+    on_bad_image: str,
+    device: str,
+    plugins: tuple[str, ...],
 ) -> None:
     """Encode IMAGES, files or folders, or one file of vectors, with a trained method.
 
@@ -50,8 +62,12 @@ def encode(
     from hashzoo.retrieval.vector_encoder import VectorEncoder, load_any_encoder
     from hashzoo.retrieval.vector_index import encode_vectors
 
-    check_output(output)
+    strict = on_bad_image == "error"
+    if shard_rows is None:
+        check_output(output)
     encoder = load_any_encoder(cell, device=resolve_device(device), plugins=plugins)
+    if shard_rows is not None:
+        return _encode_shards(encoder, images, output, shard_rows, strict)
     if isinstance(encoder, VectorEncoder):
         if len(images) > 1:
             raise UsageError(f"{cell} encodes one file of vectors at a time, not {len(images)}; name one")
@@ -59,8 +75,24 @@ def encode(
             stored = encode_vectors(encoder, encoder.open(images[0]), None, tell)
         return write_codes(stored, [], output)
     with bar("images") as tell:
-        stored, skipped = encode_files(encoder, images, None, tell, strict=on_bad_image == "error")
+        stored, skipped = encode_files(encoder, images, None, tell, strict=strict)
     write_codes(stored, skipped, output)
+
+
+def _encode_shards(encoder: Any, images: tuple[Path, ...], output: Path, rows: int, strict: bool) -> None:
+    """Write, or continue, a folder of Parquet files."""
+    from hashzoo.api.progress import bar
+    from hashzoo.export import shards
+
+    items = shards.items_of(encoder, images, strict)
+    with bar(items.kind) as tell:
+        found = shards.encode(encoder, items, output, rows, tell)
+    print_left_out(found.left_out)
+    gone = f", {len(found.left_out)} left out" if found.left_out else ""
+    kept = f", {found.kept} of them kept" if found.kept else ""
+    click.echo(f"{found.rows} {items.kind}{gone}; {found.files} files{kept}; written to {printable(output)}")
+    if found.left_out:
+        sys.exit(LEFT_OUT)
 
 
 @click.group()

@@ -281,6 +281,7 @@ def export(
         )
         click.echo(f"written to {output}")
         return
+    from hashzoo.export import shards
     from hashzoo.retrieval import code_file
     from hashzoo.retrieval.index_folder import read_codes
 
@@ -288,7 +289,7 @@ def export(
         raise UsageError("--check requires --to onnx")
     if source.suffix == ".json":
         raise UsageError(f"--to {target} exports codes: name an index or codes of hashzoo encode, not {source}")
-    stored = read_codes(source)
+    stored = shards.read(source) if shards.is_folder(source) else read_codes(source)
     if root is not None:
         stored = code_file.relative_to(stored, root)
     click.echo(f"written to {_exported(target, source, stored, output, code, plugins)}")

@@ -117,7 +117,7 @@ def build_vectors(
     stored = add_lists(encode_vectors(encoder, vectors, index.reads(), progress), code, engine)
     if kind != "none":
         scales = _write_copy(copy_path(output), vectors, kind)
-        about = {**stored.metadata["vectors"], "copy": kind, "digest": _sample_digest(_open_copy(output))}
+        about = {**stored.metadata["vectors"], "copy": kind, "digest": sample_digest(_open_copy(output))}
         arrays = stored.arrays if scales is None else {**stored.arrays, SCALE: scales}
         stored = replace(stored, metadata={**stored.metadata, "vectors": about}, arrays=arrays)
     code_file.write(output, stored)
@@ -157,7 +157,7 @@ def _open_copy(index: Path) -> Matrix:
     return read_vectors(path).matrix
 
 
-def _sample_digest(matrix: Matrix) -> str:
+def sample_digest(matrix: Matrix) -> str:
     """A digest of the shape and of some rows of a copy."""
     rows = np.unique(np.linspace(0, matrix.shape[0] - 1, SAMPLED).astype(np.int64))
     total = hashlib.sha256(f"{matrix.kind} {matrix.shape}".encode())
@@ -181,7 +181,7 @@ class VectorCopy:
         self.metric: str = about["metric"]
         self._scales = stored.arrays.get(SCALE)
         fits = self.matrix.shape == (len(stored), about["dim"]) and self.matrix.kind == about["copy"]
-        if not fits or _sample_digest(self.matrix) != about.get("digest"):
+        if not fits or sample_digest(self.matrix) != about.get("digest"):
             raise EnvironmentFailure(f"{self.matrix.name} is not the copy of {printable(index)}; build the index again")
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,0 +1,165 @@
+"""Codes of a large collection: a folder of files that any end leaves whole, and that the same call completes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hashzoo.cli.main import main
+from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.export import shards
+from hashzoo.retrieval import code_file
+from hashzoo.retrieval.vector_encoder import load_any_encoder
+from tests.embedded import COUNT, embed
+from tests.measured import cell_of
+
+pytest.importorskip("pyarrow")
+ROWS = 100
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return embed(tmp_path_factory.mktemp("embedded"))
+
+
+@pytest.fixture(scope="module")
+def images_cell(tmp_path_factory):
+    return cell_of(tmp_path_factory.mktemp("images"), "itq")
+
+
+@pytest.fixture(scope="module")
+def encoder(made):
+    return load_any_encoder(made.cell)
+
+
+def command(*arguments: object) -> int:
+    try:
+        main(list(map(str, arguments)))
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+def contents(folder):
+    """The bytes of all files by name, without the lock."""
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def whole(made, encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("codes") / "whole"
+    shards.encode(encoder, shards.items_of(encoder, [made.vectors]), folder, ROWS)
+    return folder
+
+
+def test_the_files_have_the_codes_of_one_file(made, whole, tmp_path):
+    assert command("encode", made.cell, made.vectors, "-o", tmp_path / "codes.npz") == 0
+    one, several = code_file.read(tmp_path / "codes.npz"), shards.read(whole)
+    assert np.array_equal(one.packed_code().rows, several.packed_code().rows)
+    assert len(several) == COUNT
+    assert len(list(whole.glob("*.parquet"))) == -(-COUNT // ROWS)
+    assert "query" not in several.metadata["codes"]
+
+
+def test_a_folder_is_exported_as_an_index_is(whole, tmp_path):
+    assert command("export", whole, "--to", "parquet", "-o", tmp_path / "all.parquet") == 0
+    assert (tmp_path / "all.parquet").is_file()
+
+
+def test_lost_and_damaged_files_are_written_anew_and_others_kept(made, encoder, whole, tmp_path):
+    folder, expected = tmp_path / "codes", contents(whole)
+    for name, data in expected.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "part-00001.parquet").unlink()
+    (folder / "part-00002.parquet").write_bytes(b"damaged")
+    with pytest.raises(EnvironmentFailure, match=r"part-00002.parquet is damaged|cannot read"):
+        shards.read(folder)
+    found = shards.encode(encoder, shards.items_of(encoder, [made.vectors]), folder, ROWS)
+    assert (found.kept, found.files) == (found.files - 2, len(expected) - 1)
+    assert contents(folder) == expected
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", range(4))
+def test_a_process_that_ends_leaves_whole_files_and_the_next_one_the_same_bytes(
+    made, encoder, whole, tmp_path, monkeypatch, stop
+):
+    items, encode = shards.items_of(encoder, [made.vectors]), shards.VectorItems.encode
+
+    def stopping(self, start, end):
+        if start == stop * ROWS:
+            raise StoppedError
+        return encode(self, start, end)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shards.VectorItems, "encode", stopping)
+        with pytest.raises(StoppedError):
+            shards.encode(encoder, items, tmp_path / "codes", ROWS)
+    if stop:
+        with pytest.raises(UsageError, match=rf"has the codes of {stop * ROWS} items and is not complete"):
+            shards.read(tmp_path / "codes")
+    assert shards.encode(encoder, items, tmp_path / "codes", ROWS).kept == stop
+    assert contents(tmp_path / "codes") == contents(whole)
+
+
+def test_another_method_other_items_and_other_files_are_refused(made, encoder, whole, tmp_path):
+    items = shards.items_of(encoder, [made.vectors])
+    np.save(tmp_path / "other.npy", np.load(made.vectors) * 2 + 1)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").touch()
+    other = load_any_encoder(embed(tmp_path, "lsh").cell)
+    for folder, method, given, rows, reason in (
+        (whole, encoder, shards.items_of(encoder, [tmp_path / "other.npy"]), ROWS, "other or changed items"),
+        (whole, other, items, ROWS, "another method"),
+        (whole, encoder, items, ROWS + 1, f"files of {ROWS} items"),
+        (tmp_path / "full", encoder, items, ROWS, "holds other files"),
+        (made.vectors, encoder, items, ROWS, "is a file"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            shards.encode(method, given, folder, rows)
+    with pytest.raises(UsageError, match="holds no codes of hashzoo encode"):
+        shards.read(tmp_path / "full")
+
+
+def test_damaged_images_are_named_once_and_all_others_have_a_row(images_cell, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for row in range(7):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(photos / f"{row}.png")
+    (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:200])
+    for kept in (0, 4):
+        assert command("encode", images_cell, photos, "-o", tmp_path / "codes", "--shard-rows", "2") == 1
+        told = capsys.readouterr()
+        assert told.err.count("3.png") == 1
+        assert f"6 images, 1 left out; 4 files{f', {kept} of them kept' * bool(kept)};" in told.out
+    assert list(shards.read(tmp_path / "codes").paths) == [f"{row}.png" for row in range(7) if row != 3]
+
+
+@pytest.mark.slow
+def test_killed_fifty_times_each_item_has_one_row_and_the_bytes_are_the_same(made, whole, tmp_path):
+    rng, folder = np.random.default_rng(0), tmp_path / "codes"
+    line = [sys.executable, "-m", "hashzoo", "encode", str(made.cell), str(made.vectors), "-o", str(folder)]
+    kills = 0
+    while kills < 50:
+        process = subprocess.Popen([*line, "--shard-rows", str(ROWS)], stdout=-3, stderr=-3, env=os.environ)
+        time.sleep(rng.uniform(1, 8))
+        process.kill()
+        kills += process.wait() == -9
+        if (folder / "manifest.json").exists() and json.loads((folder / "manifest.json").read_text())["complete"]:
+            assert contents(folder) == contents(whole)
+            for file in folder.iterdir():
+                file.unlink()
+    assert subprocess.run([*line, "--shard-rows", str(ROWS)], check=False, capture_output=True).returncode == 0
+    assert contents(folder) == contents(whole)
