@@ -22,7 +22,7 @@ from hashzoo.bench.plan import plan, require_feasible
 from hashzoo.bench.search import held_out, with_tuned
 from hashzoo.data.held_out import HeldOut
 from hashzoo.errors import UsageError, unknown_name
-from hashzoo.execution.base import Limits, Observer, Silent
+from hashzoo.execution.base import Limits, Observer, Silent, SpreadingLauncher
 from hashzoo.execution.local import gpus
 from hashzoo.execution.sweep import Sweep, sweep
 from hashzoo.factory import MethodFactory
@@ -385,6 +385,19 @@ def sweep_of(request: Request, device: str) -> Sweep:
         rerun=options.get("rerun"),
         installed=zoo.code_digests,
     )
+
+
+def spreading_launcher(
+    name: str, settings: Mapping[str, Mapping[str, Any]], parallel: int, plugins: Sequence[str] = ()
+) -> SpreadingLauncher:
+    """The launcher of a name, with its options, for other tasks than cells. UsageError if it runs cells only."""
+    zoo = load_plugins(plugins)
+    launcher = _service("launcher", zoo.launcher(name), settings, Limits(parallel))
+    if not isinstance(launcher, SpreadingLauncher):
+        raise UsageError(f"launcher {name} runs cells only; use ray, or leave out --launcher")
+    if unused := next((one for one in settings if one != name), None):
+        raise UsageError(f"--set {unused}: only options of the launcher {name} are used here")
+    return launcher
 
 
 def _service(kind: str, entry: Entry, settings: Mapping[str, Mapping[str, Any]], first: Any) -> Any:

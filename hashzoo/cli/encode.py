@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ from hashzoo.cli.options import (
     plugin_option,
     resolve_device,
 )
+from hashzoo.cli.options import settings as read_settings
 from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -40,6 +44,9 @@ bad_option = bad_image_option("skip")
     metavar="N",
     help="Write a folder of Parquet files of N items each; the same command continues it.",
 )
+@click.option("--launcher", metavar="NAME", help="With --shard-rows: where files are encoded, such as ray.")
+@click.option("--jobs", type=click.IntRange(min=1), help="With --launcher: files that are encoded at once.")
+@click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of the launcher.")
 @bad_option
 @device_option
 @plugin_option
@@ -47,10 +54,10 @@ def encode(
     cell: Path,
     images: tuple[Path, ...],
     output: Path,
-    shard_rows: int | None,
     on_bad_image: str,
     device: str,
     plugins: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Encode IMAGES, files or folders, or one file of vectors, with a trained method.
 
@@ -63,11 +70,13 @@ def encode(
     from hashzoo.retrieval.vector_index import encode_vectors
 
     strict = on_bad_image == "error"
-    if shard_rows is None:
+    if options["shard_rows"] is None:
+        if options["launcher"] or options["jobs"] or options["settings"]:
+            raise UsageError("--launcher, --jobs and --set are for --shard-rows; add it, or leave them out")
         check_output(output)
     encoder = load_any_encoder(cell, device=resolve_device(device), plugins=plugins)
-    if shard_rows is not None:
-        return _encode_shards(encoder, images, output, shard_rows, strict)
+    if options["shard_rows"] is not None:
+        return _encode_shards(encoder, images, output, strict, **options)
     if isinstance(encoder, VectorEncoder):
         if len(images) > 1:
             raise UsageError(f"{cell} encodes one file of vectors at a time, not {len(images)}; name one")
@@ -79,14 +88,33 @@ def encode(
     write_codes(stored, skipped, output)
 
 
-def _encode_shards(encoder: Any, images: tuple[Path, ...], output: Path, rows: int, strict: bool) -> None:
+def _encode_shards(
+    encoder: Any,
+    images: tuple[Path, ...],
+    output: Path,
+    strict: bool,
+    *,
+    shard_rows: int,
+    launcher: str | None,
+    jobs: int | None,
+    settings: tuple[str, ...],
+) -> None:
     """Write, or continue, a folder of Parquet files."""
+    from hashzoo.api.bench import spreading_launcher
     from hashzoo.api.progress import bar
     from hashzoo.export import shards
 
-    items = shards.items_of(encoder, images, strict)
-    with bar(items.kind) as tell:
-        found = shards.encode(encoder, items, output, rows, tell)
+    if launcher is None and (jobs or settings):
+        raise UsageError("--jobs and --set are for --launcher; add it, or leave them out")
+    items = shards.items_of(encoder, [Path(os.path.abspath(path)) for path in images], strict)  # noqa: PTH100
+    with ExitStack() as stack:
+        spread = None
+        if launcher is not None:
+            away = spreading_launcher(launcher, read_settings(settings), jobs or os.cpu_count() or 1, encoder.plugins)
+            stack.callback(away.close)
+            spread = partial(away.spread, partial(shards.worker, *shards.sent(encoder)))
+        tell = stack.enter_context(bar(items.kind))
+        found = shards.encode(encoder, items, output, shard_rows, tell, spread)
     print_left_out(found.left_out)
     gone = f", {len(found.left_out)} left out" if found.left_out else ""
     kept = f", {found.kept} of them kept" if found.kept else ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hashzoo.bench.job import Job
 from hashzoo.types import ProgressCallback
@@ -65,6 +65,19 @@ class Launcher(Protocol):
 
     def wait(self, attempts: Sequence[Any], seconds: float) -> None:
         """Wait until one of them has ended or has a report, or for some seconds."""
+        ...
+
+    def close(self) -> None:
+        """Release what the launcher holds."""
+        ...
+
+
+@runtime_checkable
+class SpreadingLauncher(Protocol):
+    """A launcher that does other tasks than cells, too."""
+
+    def spread(self, make: Callable[[], Callable[[Any], Any]], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """The number and the result of each task, as tasks end; ``make`` returns the function that does one."""
         ...
 
     def close(self) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 import filelock
@@ -22,9 +23,10 @@ from hashzoo.data import image_paths
 from hashzoo.data.vectors import Vectors
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export.parquet import build_table, import_pyarrow
+from hashzoo.registry import hub
 from hashzoo.retrieval.code_file import CodeCollector, RowNames, StoredCodes, array_name
 from hashzoo.retrieval.encoder import Encoder, ImageLike
-from hashzoo.retrieval.vector_encoder import VectorEncoder
+from hashzoo.retrieval.vector_encoder import VectorEncoder, load_any_encoder
 from hashzoo.retrieval.vector_index import encode_vectors, sample_digest
 from hashzoo.storage.files import disk_errors, replace_bytes, sha256
 from hashzoo.storage.schema import refuse_newer
@@ -44,6 +46,53 @@ class Encoded:
     kept: int
 
 
+#: The codes of a run of items, None if there are none, and a message for each item that was left out.
+Result = tuple[StoredCodes | None, Sequence[str]]
+
+
+class Part(Protocol):
+    """A run of items, which can be sent to another machine that has the files."""
+
+    def encode(self, encoder: Any) -> Result:
+        """The codes of the items."""
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """Some images of a folder."""
+
+    root: Path
+    paths: Sequence[PurePath]
+    strict: bool
+
+    def encode(self, encoder: Encoder) -> Result:
+        """The codes of the images. EnvironmentFailure, if it is strict, for one that does not decode."""
+        rows, skipped, collector = list[int](), list[str](), CodeCollector(stored_codes(encoder))
+        files: list[ImageLike] = [self.root / path for path in self.paths]
+        on_unreadable = None if self.strict else lambda _, reason: skipped.append(reason)
+        for indices, codes in encoder.encode_batches(files, on_unreadable):
+            collector.add(codes)
+            rows += indices
+        if not rows:
+            return None, skipped
+        return collector.finish(encoder.describe(), self.root, [self.paths[row] for row in rows]), skipped
+
+
+@dataclass(frozen=True)
+class VectorPart:
+    """Some rows of a file of vectors."""
+
+    file: Path
+    start: int
+    stop: int
+
+    def encode(self, encoder: VectorEncoder) -> Result:
+        """The codes of the rows."""
+        whole = encoder.open(self.file)
+        part = Vectors(whole.matrix, whole.rows[self.start : self.stop], unit=whole.unit)
+        return encode_vectors(encoder, part, stored_codes(encoder)), ()
+
+
 class Items(Protocol):
     """A collection in a fixed order."""
 
@@ -60,8 +109,8 @@ class Items(Protocol):
     def digest(self) -> str:
         """Changes if items are added, removed or reordered, or are seen to be others."""
 
-    def encode(self, start: int, stop: int) -> tuple[StoredCodes | None, list[str]]:
-        """The codes of a run of items, None if there are none, and a message for each that was left out."""
+    def part(self, start: int, stop: int) -> Part:
+        """A run of the items."""
 
 
 class ImageItems:
@@ -69,8 +118,8 @@ class ImageItems:
 
     kind = "images"
 
-    def __init__(self, encoder: Encoder, images: Sequence[Path], strict: bool) -> None:
-        self.encoder, self.found, self.strict = encoder, image_paths.find_images(images), strict
+    def __init__(self, images: Sequence[Path], strict: bool) -> None:
+        self.found, self.strict = image_paths.find_images(images), strict
         self.left_out = self.found.left_out
         if strict and self.left_out:
             raise EnvironmentFailure(self.left_out[0])
@@ -88,19 +137,9 @@ class ImageItems:
             total.update(f"{path.as_posix()}\0{size}\n".encode("utf-8", "surrogateescape"))
         return total.hexdigest()
 
-    def encode(self, start: int, stop: int) -> tuple[StoredCodes | None, list[str]]:
-        """The codes of the images from ``start`` to ``stop``."""
-        paths, rows, skipped = self.found.images[start:stop], list[int](), list[str]()
-        collector = CodeCollector(stored_codes(self.encoder))
-        files: list[ImageLike] = [self.found.root / path for path in paths]
-        for indices, codes in self.encoder.encode_batches(
-            files, None if self.strict else lambda _, reason: skipped.append(reason)
-        ):
-            collector.add(codes)
-            rows += indices
-        if not rows:
-            return None, skipped
-        return collector.finish(self.encoder.describe(), self.found.root, [paths[row] for row in rows]), skipped
+    def part(self, start: int, stop: int) -> Part:
+        """The images from ``start`` to ``stop``."""
+        return ImagePart(self.found.root, self.found.images[start:stop], self.strict)
 
 
 class VectorItems:
@@ -109,7 +148,7 @@ class VectorItems:
     kind = "vectors"
 
     def __init__(self, encoder: VectorEncoder, file: Path) -> None:
-        self.encoder, self.vectors = encoder, encoder.open(file)
+        self.file, self.vectors = file, encoder.open(file)
         self.left_out: Sequence[str] = ()
 
     def __len__(self) -> int:
@@ -119,10 +158,9 @@ class VectorItems:
         """Of the shape of the file and of some of its rows."""
         return sample_digest(self.vectors.matrix)
 
-    def encode(self, start: int, stop: int) -> tuple[StoredCodes | None, list[str]]:
-        """The codes of the rows from ``start`` to ``stop``."""
-        part = Vectors(self.vectors.matrix, self.vectors.rows[start:stop], unit=self.vectors.unit)
-        return encode_vectors(self.encoder, part, stored_codes(self.encoder)), []
+    def part(self, start: int, stop: int) -> Part:
+        """The rows from ``start`` to ``stop``."""
+        return VectorPart(self.file, start, stop)
 
 
 def stored_codes(encoder: Encoder | VectorEncoder) -> Sequence[str] | None:
@@ -133,14 +171,23 @@ def stored_codes(encoder: Encoder | VectorEncoder) -> Sequence[str] | None:
 def items_of(encoder: Encoder | VectorEncoder, sources: Sequence[Path], strict: bool = False) -> Items:
     """The collection that an encoder takes from files and folders. Raises UsageError for several files of vectors."""
     if isinstance(encoder, Encoder):
-        return ImageItems(encoder, sources, strict)
+        return ImageItems(sources, strict)
     if len(sources) > 1:
         raise UsageError(f"{encoder.cell} encodes one file of vectors at a time, not {len(sources)}; name one")
     return VectorItems(encoder, sources[0])
 
 
+#: Encodes parts, and yields the number of each with its result, in any order.
+Spread = Callable[[Sequence[Part]], Iterable[tuple[int, Result]]]
+
+
 def encode(
-    encoder: Encoder | VectorEncoder, items: Items, folder: Path, rows: int, progress: ProgressCallback | None = None
+    encoder: Encoder | VectorEncoder,
+    items: Items,
+    folder: Path,
+    rows: int,
+    progress: ProgressCallback | None = None,
+    spread: Spread | None = None,
 ) -> Encoded:
     """Write the codes of a collection to a folder, or continue.
 
@@ -150,6 +197,7 @@ def encode(
         folder: A new folder, or one that the same call has written to before.
         rows: Items of a file.
         progress: Called with the number of items that are done and their total.
+        spread: Encodes parts elsewhere; by default, this process encodes them one after another.
 
     Returns:
         What the folder holds.
@@ -165,45 +213,55 @@ def encode(
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(folder / _LOCK, timeout=0):
-            return _encode(pyarrow, items, folder, head, progress)
+            here: Spread = lambda parts: ((n, part.encode(encoder)) for n, part in enumerate(parts))  # noqa: E731
+            return _encode(pyarrow, items, folder, head, progress, spread or here)
     except filelock.Timeout:
         raise EnvironmentFailure(f"another process writes to {folder}; wait for its end") from None
 
 
 def _encode(
-    pyarrow: Any, items: Items, folder: Path, head: dict[str, Any], progress: ProgressCallback | None
+    pyarrow: Any,
+    items: Items,
+    folder: Path,
+    head: dict[str, Any],
+    progress: ProgressCallback | None,
+    spread: Spread,
 ) -> Encoded:
-    former = _read(folder)
-    before = {part["start"]: part for part in former.get("files", ())}
+    former, rows = _read(folder), head["rows"]
     head |= {name: former.get(name) for name in ("codes", "root")}
-    parts, kept = list[dict[str, Any]](), 0
-    for start in range(0, len(items), head["rows"]):
-        stop = min(start + head["rows"], len(items))
-        if (part := before.get(start)) and _is_whole(folder, part):
-            kept += 1
-        else:
-            stored, left_out = items.encode(start, stop)
-            part = {
-                "start": start,
-                "items": stop - start,
-                "rows": 0,
-                "name": None,
-                "sha256": None,
-                "left_out": left_out,
-            }
-            if stored is not None:
-                part |= _write_part(pyarrow, folder, start // head["rows"], stored)
-                head = {**head, "codes": stored.metadata["codes"], "root": stored.metadata["root"]}
-        parts.append(part)
-        later = [one for at, one in before.items() if at > start]  # they stay until they are checked
-        _write(folder, {**head, "complete": stop == len(items), "files": [*parts, *later]})
+    done = {part["start"]: part for part in former.get("files", ()) if _is_whole(folder, part)}
+    kept, starts = len(done), [start for start in range(0, len(items), rows) if start not in done]
+    for number, (stored, left_out) in spread([items.part(start, min(start + rows, len(items))) for start in starts]):
+        start = starts[number]
+        count = min(rows, len(items) - start)
+        part = {"start": start, "items": count, "rows": 0, "name": None, "sha256": None, "left_out": list(left_out)}
+        if stored is not None:
+            part |= _write_part(pyarrow, folder, start // rows, stored)
+            head |= {"codes": stored.metadata["codes"], "root": stored.metadata["root"]}
+        done[start] = part
+        _write_manifest(folder, head, done, len(items))
         if progress:
-            progress(stop, len(items))
-    left_out = [*items.left_out, *(reason for part in parts for reason in part["left_out"])]
-    found = Encoded(sum(part["rows"] for part in parts), left_out, len(parts), kept)
+            progress(sum(one["items"] for one in done.values()), len(items))
+    if not starts:
+        _write_manifest(folder, head, done, len(items))
+    parts = [done[start] for start in sorted(done)]
+    reasons = [*items.left_out, *(reason for part in parts for reason in part["left_out"])]
+    found = Encoded(sum(part["rows"] for part in parts), reasons, len(parts), kept)
     if not found.rows:
         raise EnvironmentFailure(f"none of {len(items)} {items.kind} can be encoded: {found.left_out[0]}")
     return found
+
+
+def sent(encoder: Encoder | VectorEncoder) -> tuple[str, str, tuple[str, ...]]:
+    """The arguments of :func:`worker` for an encoder."""
+    return str(hub.origin(encoder.cell) or encoder.cell), str(encoder.trained.run.device), encoder.plugins
+
+
+@lru_cache(1)
+def worker(cell: str, device: str, plugins: tuple[str, ...]) -> Callable[[Part], Result]:
+    """What encodes parts in another process, which loads the method once."""
+    encoder = load_any_encoder(cell, device=device, plugins=plugins)
+    return lambda part: part.encode(encoder)
 
 
 def read(folder: Path) -> StoredCodes:
@@ -318,5 +376,7 @@ def _read(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _write(folder: Path, content: dict[str, Any]) -> None:
+def _write_manifest(folder: Path, head: dict[str, Any], done: dict[int, dict[str, Any]], items: int) -> None:
+    files = [done[start] for start in sorted(done)]
+    content = {**head, "complete": sum(part["items"] for part in files) == items, "files": files}
     replace_bytes(folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hashzoo.api.bench import spreading_launcher
 from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export import shards
@@ -95,15 +97,15 @@ class StoppedError(Exception):
 def test_a_process_that_ends_leaves_whole_files_and_the_next_one_the_same_bytes(
     made, encoder, whole, tmp_path, monkeypatch, stop
 ):
-    items, encode = shards.items_of(encoder, [made.vectors]), shards.VectorItems.encode
+    items, encode = shards.items_of(encoder, [made.vectors]), shards.VectorPart.encode
 
-    def stopping(self, start, end):
-        if start == stop * ROWS:
+    def stopping(part, given):
+        if part.start == stop * ROWS:
             raise StoppedError
-        return encode(self, start, end)
+        return encode(part, given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards.VectorItems, "encode", stopping)
+        patched.setattr(shards.VectorPart, "encode", stopping)
         with pytest.raises(StoppedError):
             shards.encode(encoder, items, tmp_path / "codes", ROWS)
     if stop:
@@ -145,6 +147,42 @@ def test_damaged_images_are_named_once_and_all_others_have_a_row(images_cell, tm
         assert told.err.count("3.png") == 1
         assert f"6 images, 1 left out; 4 files{f', {kept} of them kept' * bool(kept)};" in told.out
     assert list(shards.read(tmp_path / "codes").paths) == [f"{row}.png" for row in range(7) if row != 3]
+
+
+def test_a_launcher_that_runs_cells_only_and_options_without_one_are_refused(made, tmp_path, capsys):
+    line = ("encode", made.cell, made.vectors, "-o", tmp_path / "codes")
+    assert command(*line, "--launcher", "ray") == 2
+    assert "add it, or leave them out" in capsys.readouterr().err
+    assert command(*line, "--shard-rows", ROWS, "--jobs", 2) == 2
+    assert "are for --launcher" in capsys.readouterr().err
+    assert command(*line, "--shard-rows", ROWS, "--launcher", "local") == 2
+    assert "launcher local runs cells only; use ray" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ray_encodes_the_same_bytes_when_one_of_two_nodes_dies(made, encoder, whole, tmp_path):
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    lost = cluster.add_node(num_cpus=1)
+    launcher = spreading_launcher("ray", {"ray": {"address": cluster.address, "retries": 5}}, 2)
+    ended = []
+
+    def spread(parts):
+        for result in launcher.spread(partial(shards.worker, *shards.sent(encoder)), parts):
+            ended.append(result[0])
+            if len(ended) == 2:  # both nodes have done one part, and each has another in work
+                cluster.remove_node(lost, allow_graceful=False)
+            yield result
+
+    try:
+        shards.encode(encoder, shards.items_of(encoder, [made.vectors]), tmp_path / "codes", 40, spread=spread)
+    finally:
+        launcher.close()
+        cluster.shutdown()
+    assert sorted(ended) == list(range(-(-COUNT // 40)))
+    assert np.array_equal(shards.read(tmp_path / "codes").packed_code().rows, shards.read(whole).packed_code().rows)
 
 
 @pytest.mark.slow

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hashzoo import EnvironmentFailure, Job, Limits, measure_to_files, store_files
+from hashzoo import EnvironmentFailure, HashzooError, Job, Limits, measure_to_files, store_files
 from hashzoo_plugins.extras import import_extra
 
 #: The environment of a private Ray: no usage statistics; it listens on 127.0.0.1 only, the default on macOS; and
@@ -72,6 +73,38 @@ class Ray:
     def wait(self, attempts: Sequence[Sent], seconds: float) -> None:
         """Wait until one attempt has ended, or for some seconds."""
         self._ray.wait([one.ref for one in attempts], num_returns=1, timeout=seconds, fetch_local=False)
+
+    def spread(self, make: Callable[[], Callable[[Any], Any]], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """The number and the result of each task, as tasks end, as many at a time as cells.
+
+        ``make`` returns the function that does a task; it is called in each task and should keep what it loads. A task
+        whose worker or node is lost is done again, up to ``retries`` times.
+        """
+        gpus = self.gpus or 0.0
+        self._join(gpus)
+        do = self._ray.remote(do_on_node).options(
+            num_cpus=self.cpus, num_gpus=gpus, memory=self.memory or None, max_retries=self.retries
+        )
+        shared, todo, waiting = self._ray.put(make), iter(enumerate(tasks)), dict[Any, int]()
+        while True:
+            for number, task in islice(todo, self.limits.parallel - len(waiting)):
+                waiting[do.remote(shared, task)] = number
+            if not waiting:
+                return
+            (ended,), _ = self._ray.wait(list(waiting), num_returns=1)
+            yield waiting.pop(ended), self._result(ended)
+
+    def _result(self, ended: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(ended)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, HashzooError):
+                raise error.cause from None
+            raise
+        except errors.RayError as error:
+            why = " ".join(str(error).split())[:200]
+            raise EnvironmentFailure(f"launcher ray: a task was lost {self.retries + 1} times ({why})") from error
 
     def close(self) -> None:
         """Leave the cluster, and stop it if it is private."""
@@ -197,6 +230,11 @@ def measure_on_node(job: Job, limits: Limits, folder: str) -> dict[str, bytes]:
     with suppress(OSError):  # with shared folders, relative paths stay valid
         os.chdir(folder)
     return measure_to_files(job, limits)
+
+
+def do_on_node(make: Callable[[], Callable[[Any], Any]], task: Any) -> Any:
+    """Do one task on a node, and return its result."""
+    return make()(task)
 
 
 @contextmanager
