@@ -26,7 +26,7 @@ from hashzoo.results.cell import Cell
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "evidence" / "reality-check.md"
-STUDIES = ("miml",)
+STUDIES = ("miml", "cifar10")
 REFERENCE = "classifier"
 BLOCK = re.compile(r"(<!-- study: (\S+) -->\n).*?(<!-- end of study -->)", re.DOTALL)
 
@@ -120,9 +120,10 @@ def findings(result: tuned.Tuned, found: Sequence[Line], rows: Sequence[study_ta
     tau = kendalltau(*_scores(found)).statistic
     lost = [name for name, gain in gains.items() if gain < 0]
     edges = [edge for line in found for edge in line.edges]
+    blocks = _blocks(rows)
     said = [
-        f"{len(found)} methods, {result.trials} trials each, {len(_blocks(rows))} blocks: "
-        + ", ".join(f"`{dataset}` at {bits} bits" for dataset, bits in _blocks(rows))
+        f"{len(found)} methods, {result.trials} trials each, {len(blocks)} block{'s' * (len(blocks) > 1)}: "
+        + ", ".join(f"`{dataset}` at {bits} bits" for dataset, bits in blocks)
         + ".",
         f"Tuning changes the mean test score of the methods whose default did not win everywhere by "
         f"{signed(median(gains.values()))} in the median, and by {signed(gains[most])} at most (`{most}`). "

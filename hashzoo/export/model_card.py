@@ -148,7 +148,8 @@ def _intervals(path: Path) -> dict[str, tuple[float, float]]:
 def _licenses(cell: Cell, license_name: str) -> str:
     identity = cell.identity
     own = license_name or "not stated; ask the owner"
-    weights = "no weights" if identity.backbone == VECTOR_BACKBONE else _license_of_weights(identity.backbone)
+    pretrained = any(name.endswith("weights") for name in identity.backbone_options)
+    weights = _license_of_weights(identity.backbone) if pretrained else "no pretrained weights"
     return (
         f"- This method: {own}.\n- Backbone `{identity.backbone}`: {weights}.\n"
         f"- Data `{identity.dataset}`: hashzoo does not record the licenses of datasets; see its publisher."
