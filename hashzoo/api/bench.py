@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypedDict, TypeVar, Unpack
 
 from hashzoo.api.board import Board, method_name
+from hashzoo.api.services import service
 from hashzoo.api.watch import Callback, Progress, Screen
 from hashzoo.bench.benchmark_file import Benchmark, read
 from hashzoo.bench.fallback import require_same_backbone
@@ -22,12 +23,11 @@ from hashzoo.bench.plan import plan, require_feasible
 from hashzoo.bench.search import held_out, with_tuned
 from hashzoo.data.held_out import HeldOut
 from hashzoo.errors import UsageError, unknown_name
-from hashzoo.execution.base import Limits, Observer, Silent, SpreadingLauncher
+from hashzoo.execution.base import Limits, Observer, Silent
 from hashzoo.execution.local import gpus
 from hashzoo.execution.sweep import Sweep, sweep
 from hashzoo.factory import MethodFactory
-from hashzoo.registry.build import convert_options
-from hashzoo.registry.zoo import Entry, Zoo, load_plugins
+from hashzoo.registry.zoo import Zoo, load_plugins
 from hashzoo.results import store, tuned
 from hashzoo.results.cell import Cell, Identity
 from hashzoo.results.durations import Durations
@@ -380,30 +380,8 @@ def sweep_of(request: Request, device: str) -> Sweep:
     limits = Limits(options.get("jobs") or max(1, at_once // devices), options.get("timeout"), options.get("mem_limit"))
     return Sweep(
         limits=limits,
-        launcher=_service("launcher", zoo.launcher(options.get("launcher", "local")), settings, limits),
-        trackers={name: _service("tracker", zoo.tracker(name), settings, folder) for name in options.get("track", ())},
+        launcher=service("launcher", zoo.launcher(options.get("launcher", "local")), settings, limits),
+        trackers={name: service("tracker", zoo.tracker(name), settings, folder) for name in options.get("track", ())},
         rerun=options.get("rerun"),
         installed=zoo.code_digests,
     )
-
-
-def spreading_launcher(
-    name: str, settings: Mapping[str, Mapping[str, Any]], parallel: int, plugins: Sequence[str] = ()
-) -> SpreadingLauncher:
-    """The launcher of a name, with its options, for other tasks than cells. UsageError if it runs cells only."""
-    zoo = load_plugins(plugins)
-    launcher = _service("launcher", zoo.launcher(name), settings, Limits(parallel))
-    if not isinstance(launcher, SpreadingLauncher):
-        raise UsageError(f"launcher {name} runs cells only; use ray, or leave out --launcher")
-    if unused := next((one for one in settings if one != name), None):
-        raise UsageError(f"--set {unused}: only options of the launcher {name} are used here")
-    return launcher
-
-
-def _service(kind: str, entry: Entry, settings: Mapping[str, Mapping[str, Any]], first: Any) -> Any:
-    """A launcher or tracker with its options."""
-    values = convert_options(kind, entry.name, entry.factory, settings.get(entry.name, {}))
-    try:
-        return entry.factory(first, **values)
-    except ValueError as error:
-        raise UsageError(f"{kind} {entry.name}: {error}") from error

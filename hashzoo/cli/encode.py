@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -76,7 +77,7 @@ def encode(
         check_output(output)
     encoder = load_any_encoder(cell, device=resolve_device(device), plugins=plugins)
     if options["shard_rows"] is not None:
-        return _encode_shards(encoder, images, output, strict, **options)
+        return _encode_shards(encoder, images, output, {**options, "strict": strict})
     if isinstance(encoder, VectorEncoder):
         if len(images) > 1:
             raise UsageError(f"{cell} encodes one file of vectors at a time, not {len(images)}; name one")
@@ -88,25 +89,16 @@ def encode(
     write_codes(stored, skipped, output)
 
 
-def _encode_shards(
-    encoder: Any,
-    images: tuple[Path, ...],
-    output: Path,
-    strict: bool,
-    *,
-    shard_rows: int,
-    launcher: str | None,
-    jobs: int | None,
-    settings: tuple[str, ...],
-) -> None:
+def _encode_shards(encoder: Any, images: tuple[Path, ...], output: Path, options: Mapping[str, Any]) -> None:
     """Write, or continue, a folder of Parquet files."""
-    from hashzoo.api.bench import spreading_launcher
     from hashzoo.api.progress import bar
+    from hashzoo.api.services import spreading_launcher
     from hashzoo.export import shards
 
+    launcher, jobs, settings = options["launcher"], options["jobs"], options["settings"]
     if launcher is None and (jobs or settings):
         raise UsageError("--jobs and --set are for --launcher; add it, or leave them out")
-    items = shards.items_of(encoder, [Path(os.path.abspath(path)) for path in images], strict)  # noqa: PTH100
+    items = shards.items_of(encoder, [Path(os.path.abspath(path)) for path in images], options["strict"])  # noqa: PTH100
     with ExitStack() as stack:
         spread = None
         if launcher is not None:
@@ -114,7 +106,7 @@ def _encode_shards(
             stack.callback(away.close)
             spread = partial(away.spread, partial(shards.worker, *shards.sent(encoder)))
         tell = stack.enter_context(bar(items.kind))
-        found = shards.encode(encoder, items, output, shard_rows, tell, spread)
+        found = shards.encode(encoder, items, output, options["shard_rows"], tell, spread)
     print_left_out(found.left_out)
     gone = f", {len(found.left_out)} left out" if found.left_out else ""
     kept = f", {found.kept} of them kept" if found.kept else ""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hashzoo.api.bench import spreading_launcher
+from hashzoo.api.services import spreading_launcher
 from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export import shards
