@@ -14,12 +14,12 @@ HOUSE = zoo.load_plugins()
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "results" / "zoo" / "leaderboard.csv"
 
-#: Not yet on the shipped board, as results/README.md says: each cell of crovca, crovca-s, nsh and wch computes the
-#: features of 30,000 views; uhscm needs scores of concepts.
+#: Not yet on the shipped board but with digits.standard, as results/README.md says: each cell of crovca, crovca-s, nsh
+#: and wch computes the features of 30,000 views.
 UNMEASURED = {"crovca", "crovca-s", "nsh", "swin-dual-stream-c", "uhscm", "wch"}
 
 #: Below itq, or lsh, on digits at 32 bits, each with the figures that say why on its page.
-EXPLAINED = {"pcah", "s3plh", "sh", "ssh"}
+EXPLAINED = {"pcah", "s3plh", "sh", "ssh", "uhscm", "wch"}
 
 
 def test_every_method_and_compositions_of_its_parts_run_on_one_board(tmp_path):
@@ -55,7 +55,7 @@ def test_the_shipped_board_has_every_method_at_every_length_and_three_seeds(boar
     expected = {
         (d, n, b)
         for d in ("digits.standard", "digits.lt50", "scenes.standard")
-        for n in HOUSE.methods.keys() - UNMEASURED
+        for n in HOUSE.methods.keys() - (UNMEASURED if d != "digits.standard" else set())
         for b in (16, 32, 64)
     }
     assert board.keys() == expected
@@ -64,7 +64,7 @@ def test_the_shipped_board_has_every_method_at_every_length_and_three_seeds(boar
 def test_supervised_methods_beat_itq_and_others_lsh_on_the_shipped_board_or_say_why_not(board):
     behind = set()
     for name, entry in HOUSE.methods.items():
-        if name in {"chance", "classifier", "unquantized", "lsh", "itq", "dcoh", *UNMEASURED}:
+        if name in {"chance", "classifier", "unquantized", "lsh", "itq", "dcoh"}:
             continue
         rival = "lsh" if entry.card.supervision == "none" else "itq"
         if score(board, name) <= score(board, rival):
@@ -76,7 +76,7 @@ def test_supervised_methods_beat_itq_and_others_lsh_on_the_shipped_board_or_say_
 
 def test_only_explained_methods_are_below_half_of_the_classifier_on_the_shipped_board(board):
     half = score(board, "classifier") / 2
-    names = HOUSE.methods.keys() - UNMEASURED - {"chance", "dcoh", "lsh"}
+    names = HOUSE.methods.keys() - {"chance", "dcoh", "lsh"}
     below = {name for name in names if score(board, name) < half}
     assert below <= EXPLAINED
 
