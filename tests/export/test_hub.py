@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hashzoo
-from hashzoo.cli.main import main
 from hashzoo.registry import hub
 from tests.embedded import embed
 from tests.export.hub_site import TOKEN, serving
+from tests.in_process import command, refused
 
 pytest.importorskip("huggingface_hub")
 NAME = "me/my-hash"
@@ -34,23 +34,6 @@ def site(monkeypatch, tmp_path):
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         yield found
-
-
-def command(*arguments: object) -> int:
-    try:
-        main(list(map(str, arguments)))
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
-
-
-def refused(capsys, code: int, *arguments: object) -> str:
-    """The one line that says why a command was refused with an exit code."""
-    capsys.readouterr()
-    assert command(*arguments) == code
-    error = capsys.readouterr().err.strip()
-    assert len(error.splitlines()) == 1, error
-    return error
 
 
 def files(site, revision="main"):

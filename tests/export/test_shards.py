@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from hashzoo.api.services import spreading_launcher
-from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export import shards
 from hashzoo.retrieval import code_file
 from hashzoo.retrieval.vector_encoder import load_any_encoder
 from tests.embedded import COUNT, embed
+from tests.in_process import command
 from tests.measured import cell_of
 
 pytest.importorskip("pyarrow")
@@ -39,14 +39,6 @@ def images_cell(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(made):
     return load_any_encoder(made.cell)
-
-
-def command(*arguments: object) -> int:
-    try:
-        main(list(map(str, arguments)))
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
 
 
 def contents(folder):

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import hashzoo
-from hashzoo.cli.main import main
 from hashzoo.retrieval import code_file
 from hashzoo.retrieval.vector_encoder import CHOICE
 from tests.embedded import COUNT, DIM, FACTOR, QUERIES, K, embed
+from tests.in_process import command, refused
 
 CLOSE = 0.03  # of an expected recall: an index orders ties by row
 
@@ -25,23 +25,6 @@ def embedded(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     return embed(tmp_path_factory.mktemp("one"))
-
-
-def command(*arguments: object) -> int:
-    try:
-        main(list(map(str, arguments)))
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-    return 0
-
-
-def refused(capsys, code: int, *arguments: object) -> str:
-    """The one line that says why a command was refused with an exit code."""
-    capsys.readouterr()
-    assert command(*arguments) == code
-    error = capsys.readouterr().err.strip()
-    assert len(error.splitlines()) == 1, error
-    return error
 
 
 def test_a_search_has_the_recall_that_was_measured(embedded):

@@ -26,7 +26,8 @@ is always one. If no concept is the best one of enough images, all are kept. Sco
 text networks are on model hubs only. A cell's key has the path of the file: give a changed file a new name.
 
 Measured: without scores, which is not the method of the paper, on digits.standard (stored scattering features, 32 bits,
-three seeds) map@all is .360, ``lsh`` .383, ``itq`` .618. The cause was not looked for. Scores of CLIP were not measured.
+three seeds) map@all is .360, ``lsh`` .383, ``itq`` .618. The cause was not looked for. Scores of CLIP were not
+measured.
 
 Public code: the script that makes S normalizes images for CLIP with the means of ImageNet. The training stops before
 its first step: it uses two names that are not defined, and reads a pickle as text.

@@ -24,8 +24,8 @@ Stored draws of views have no maps: with a frozen backbone set ``[train] draws =
 ``backbone = "stored"``, where both views are the same features.
 
 Measured: on digits.standard (stored scattering features, whose two views are the same, 32 bits, two seeds) map@all is
-.436, ``itq`` .618; with the 30 epochs of the board zoo .381 (three seeds), ``lsh`` .383. Pretrained vision transformers,
-for which it is made, were not measured.
+.436, ``itq`` .618; with the 30 epochs of the board zoo .381 (three seeds), ``lsh`` .383. Pretrained vision
+transformers, for which it is made, were not measured.
 
 Public code: w (a softmax divided by its diagonal, the same numbers) has a gradient, so that the network can lower the
 loss by making the patches of different images unlike, whatever the codes are. The normal biases and the large first
