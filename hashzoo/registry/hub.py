@@ -142,10 +142,6 @@ def failures(named: Reference, action: str) -> Iterator[None]:
 
     try:
         yield
-    except (errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError, errors.RepositoryNotFoundError) as error:
-        raise UsageError(_absent(named, error)) from error
-    except errors.HFValidationError as error:
-        raise UsageError(f"{named} names no repository of the hub: {first_line(error)}") from error
     except errors.LocalEntryNotFoundError as error:
         from huggingface_hub import constants
 
@@ -154,6 +150,10 @@ def failures(named: Reference, action: str) -> Iterator[None]:
             f"cannot {action}, which is not in the cache: {reason}; connect to the network, or set HF_HOME to a cache "
             "that has it"
         ) from error
+    except (errors.RevisionNotFoundError, errors.EntryNotFoundError, errors.RepositoryNotFoundError) as error:
+        raise UsageError(_absent(named, error)) from error
+    except errors.HFValidationError as error:
+        raise UsageError(f"{named} names no repository of the hub: {first_line(error)}") from error
     except errors.LocalTokenNotFoundError as error:
         raise EnvironmentFailure(f"cannot {action}: there is no token; run hf auth login, or set HF_TOKEN") from error
     except errors.HfHubHTTPError as error:
@@ -173,7 +173,7 @@ def _absent(named: Reference, error: Exception) -> str:
         return f"{named} is gated; ask for access on its page, and run hf auth login"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{named.repository} has no revision {named.revision or 'main'}; name a branch, a tag or a commit"
-    if isinstance(error, errors.RemoteEntryNotFoundError):
+    if isinstance(error, errors.EntryNotFoundError):
         return f"{named} is no trained method of hashzoo; name a repository that hashzoo push wrote"
     return f"there is no repository {named.repository}, or it is private; check its name, or run hf auth login"
 
