@@ -3,8 +3,8 @@
     python benchmarks/reality_check.py            # prints them
     python benchmarks/reality_check.py --write    # writes them between the marks of the page
 
-A study NAME has its trials in results/NAME/tuning (``hashzoo tune NAME``), and its test scores in results/NAME
-(``hashzoo bench NAME``, without and with ``--tuned``).
+A study NAME has its trials in results/NAME/tuning (``hashzoo tune``), and its test scores in results/NAME
+(``hashzoo bench``, without and with ``--tuned``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hashzoo.results.cell import Cell
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "evidence" / "reality-check.md"
-STUDIES = ("miml", "cifar10")
+STUDIES = ("miml", "cifar10-study")
 REFERENCE = "classifier"
 BLOCK = re.compile(r"(<!-- study: (\S+) -->\n).*?(<!-- end of study -->)", re.DOTALL)
 
