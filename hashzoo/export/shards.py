@@ -230,6 +230,9 @@ def _encode(
     former, rows = _read(folder), head["rows"]
     head |= {name: former.get(name) for name in ("codes", "root")}
     done = {part["start"]: part for part in former.get("files", ()) if _is_whole(folder, part)}
+    for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        left.unlink()
+    _write_manifest(folder, head, done, len(items))  # before any file, so that the folder is known as one of codes
     kept, starts = len(done), [start for start in range(0, len(items), rows) if start not in done]
     for number, (stored, left_out) in spread([items.part(start, min(start + rows, len(items))) for start in starts]):
         start = starts[number]
@@ -242,8 +245,6 @@ def _encode(
         _write_manifest(folder, head, done, len(items))
         if progress:
             progress(sum(one["items"] for one in done.values()), len(items))
-    if not starts:
-        _write_manifest(folder, head, done, len(items))
     parts = [done[start] for start in sorted(done)]
     reasons = [*items.left_out, *(reason for part in parts for reason in part["left_out"])]
     found = Encoded(sum(part["rows"] for part in parts), reasons, len(parts), kept)
@@ -308,7 +309,7 @@ def _check(folder: Path, head: dict[str, Any]) -> None:
         raise UsageError(f"{folder} is a file; name a folder for the files of --shard-rows")
     content = _read(folder)
     if not content:
-        if folder.is_dir() and any(entry.name != _LOCK for entry in folder.iterdir()):
+        if folder.is_dir() and any(entry.name != _LOCK and entry.suffix != ".tmp" for entry in folder.iterdir()):
             raise UsageError(f"{folder} holds other files; name a new folder")
         return
     if content.get("format") != FORMAT:
