@@ -23,7 +23,7 @@ from hashzoo.cli.output import json_option
 from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from hashzoo.retrieval.code_file import StoredCodes
+    from hashzoo.retrieval.code_file import CodeParts
     from hashzoo.retrieval.hit import SearchResult
     from hashzoo.retrieval.image_index import ImageIndex
 
@@ -281,25 +281,28 @@ def export(
         )
         click.echo(f"written to {output}")
         return
-    from hashzoo.export import shards
-    from hashzoo.retrieval import code_file
+    from hashzoo.export import code_folder
+    from hashzoo.retrieval.code_file import RelativeTo
     from hashzoo.retrieval.index_folder import read_codes
 
     if checked:
         raise UsageError("--check requires --to onnx")
     if source.suffix == ".json":
         raise UsageError(f"--to {target} exports codes: name an index or codes of hashzoo encode, not {source}")
-    stored = shards.read(source) if shards.is_folder(source) else read_codes(source)
+    codes: CodeParts
+    codes = code_folder.CodeFolder(source) if code_folder.is_folder(source) else read_codes(source)
     if root is not None:
-        stored = code_file.relative_to(stored, root)
-    click.echo(f"written to {_exported(target, source, stored, output, code, plugins)}")
+        codes = RelativeTo(codes, root)
+    click.echo(f"written to {_exported(target, source, codes, output, code, plugins)}")
 
 
-def _exported(target: str, source: Path, stored: StoredCodes, output: Path, code: str, plugins: tuple[str, ...]) -> str:
+def _exported(target: str, source: Path, codes: CodeParts, output: Path, code: str, plugins: tuple[str, ...]) -> str:
+    from hashzoo.retrieval.code_file import StoredCodes
     from hashzoo.retrieval.vector_index import open_copy
 
-    copy = open_copy(source, stored)
-    if target == "faiss" and copy is not None and not code:
+    stored = codes if isinstance(codes, StoredCodes) else None
+    copy = open_copy(source, stored) if stored is not None else None
+    if stored is not None and target == "faiss" and copy is not None and not code:
         from hashzoo.export import faiss_vectors
         from hashzoo.retrieval.image_index import open_encoder
         from hashzoo.retrieval.vector_encoder import VectorEncoder
@@ -309,19 +312,19 @@ def _exported(target: str, source: Path, stored: StoredCodes, output: Path, code
     elif target == "faiss":
         from hashzoo.export import faiss
 
-        files = faiss.export(stored, output, code)
-    elif target == "pgvector" and stored.of_vectors:
+        files = faiss.export(codes, output, code)
+    elif target == "pgvector" and "vectors" in codes.metadata:
         from hashzoo.export import postgresql_vectors
 
-        files = postgresql_vectors.export(stored, copy, output, code)
+        files = postgresql_vectors.export(codes, copy, output, code)
     elif target == "pgvector":
         from hashzoo.export import postgresql
 
-        files = postgresql.export(stored, output, code)
+        files = postgresql.export(codes, output, code)
     else:
         from hashzoo.export import lancedb, parquet
 
         if code:
             raise UsageError(f"--to {target} exports all codes; leave out --code")
-        files = (lancedb if target == "lancedb" else parquet).export(stored, output, copy)
+        files = (lancedb if target == "lancedb" else parquet).export(codes, output, copy)
     return ", ".join(map(str, files))

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hashzoo.export import manifest
-from hashzoo.retrieval.code_file import StoredCodes
+from hashzoo.retrieval.code_file import CodeParts, binary_code
 from hashzoo.retrieval.engines import import_faiss
-from hashzoo.storage.files import replace_bytes
+from hashzoo.storage.files import replace_file
 
 
-def export(stored: StoredCodes, output: Path, code: str = "") -> list[Path]:
+def export(codes: CodeParts, output: Path, code: str = "") -> list[Path]:
     """Write an index of one code, a text file of image paths, and the manifest.
 
     The text file has one path per line, with line breaks in a path written as ``\\n``. If K is not a multiple of 8, the
     last byte of a code is padded with zero bits, which do not change distances.
 
     Args:
-        stored: The codes.
+        codes: The codes.
         output: The index file.
         code: Name of the binary code; by default ``code``, or else the first.
 
@@ -28,22 +29,37 @@ def export(stored: StoredCodes, output: Path, code: str = "") -> list[Path]:
         UsageError: If there is no such binary code.
         EnvironmentFailure: If faiss is not installed.
     """
-    packed = stored.packed_code(code)
-    library, dimension = import_faiss(), 8 * packed.rows.shape[1]
-    index = library.IndexBinaryFlat(dimension)
-    index.add(packed.rows)
-    data = library.serialize_index_binary(index).tobytes()
-    paths = "".join(manifest.utf8_path(path).replace("\n", "\\n") + "\n" for path in stored.paths).encode()
+    name, bits = binary_code(codes.metadata, code)
+    library, dimension = import_faiss(), -(-bits // 8) * 8
+    index, parts = library.IndexBinaryFlat(dimension), manifest.DigestedParts(codes)
     paths_file, manifest_file = output.with_name(output.name + ".paths"), manifest.manifest_path(output)
-    replace_bytes(output, data)
-    replace_bytes(paths_file, paths)
+    with replace_file(paths_file) as file:
+        for _, part in parts:
+            index.add(part.array(name))
+            file.writelines(path_line(path) for path in part.paths)
+    write_index(library, index, output)
     manifest.write(
         manifest_file,
         "faiss",
-        stored.metadata,
-        {output.name: data, paths_file.name: paths},
-        code=packed.name,
+        codes.metadata,
+        [output, paths_file],
+        code=name,
         dimension=dimension,
-        codes_sha256=manifest.code_digests(stored),
+        codes_sha256=parts.digests(),
     )
     return [output, paths_file, manifest_file]
+
+
+def path_line(path: str) -> bytes:
+    r"""The line of a path: UTF-8 with its line breaks escaped.
+
+    >>> path_line("a\nb")
+    b'a\\nb\n'
+    """
+    return (manifest.utf8_path(path).replace("\n", "\\n") + "\n").encode()
+
+
+def write_index(library: Any, index: Any, output: Path) -> None:
+    """Write a binary index of faiss atomically."""
+    with replace_file(output) as file:
+        library.write_index_binary(index, library.PyCallbackIOWriter(file.write))

@@ -21,7 +21,7 @@ from hashzoo.retrieval.code_file import StoredCodes
 from hashzoo.retrieval.engines import hamming_code, import_faiss
 from hashzoo.retrieval.vector_encoder import ROWS, VectorEncoder
 from hashzoo.retrieval.vector_index import FACTOR, VectorCopy
-from hashzoo.storage.files import replace_bytes
+from hashzoo.storage.files import replace_file
 
 TOLERANCE = 1e-4  # of a value, relative to the largest one: float32 rounds the two sums differently
 CHECKED = 256  # stored vectors whose bits the transform must give
@@ -54,14 +54,14 @@ def export(encoder: VectorEncoder, stored: StoredCodes, copy: VectorCopy, output
     for start in range(0, len(stored), ROWS):
         index.add(_input(copy.read(np.arange(start, min(start + ROWS, len(stored)))), encoder.metric))
     index.k_factor = float(stored.metadata["vectors"].get("factor_by_code", FACTOR))
-    data = library.serialize_index(index).tobytes()
-    replace_bytes(output, data)
+    with replace_file(output) as file:
+        library.write_index(index, library.PyCallbackIOWriter(file.write))
     manifest_file = manifest.manifest_path(output)
     manifest.write(
         manifest_file,
         "faiss",
         stored.metadata,
-        {output.name: data},
+        [output],
         takes="float32 vectors (N, dim), divided by their lengths" if encoder.metric == "cosine" else "float32 vectors",
         k_factor=index.k_factor,
         codes_sha256=manifest.code_digests(stored),

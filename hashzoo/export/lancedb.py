@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from itertools import chain
 from pathlib import Path
 
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export import manifest
 from hashzoo.export.parquet import build_table, import_pyarrow
-from hashzoo.retrieval.code_file import StoredCodes
+from hashzoo.retrieval.code_file import CodeParts
 from hashzoo.retrieval.vector_index import VectorCopy
 from hashzoo.storage.files import disk_errors
 
 TABLE, TABLE_OF_VECTORS = "pictures", "vectors"
 
 
-def export(stored: StoredCodes, output: Path, copy: VectorCopy | None = None) -> list[Path]:
+def export(codes: CodeParts, output: Path, copy: VectorCopy | None = None) -> list[Path]:
     """Write a new database folder with the table ``pictures`` or ``vectors`` and the manifest, atomically.
 
     Each code is a list of uint8, its packed bytes.
 
     Args:
-        stored: The codes.
+        codes: The codes.
         output: The folder to create.
         copy: The vectors, for a column ``vector``.
 
@@ -43,11 +44,14 @@ def export(stored: StoredCodes, output: Path, copy: VectorCopy | None = None) ->
     with disk_errors("write", output):
         work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.absolute().parent))
         try:
-            table = TABLE_OF_VECTORS if stored.of_vectors else TABLE
-            data = build_table(pyarrow, stored, copy, bytes_as_lists=True)
-            lancedb.connect(str(work)).create_table(table, data=data)
-            digests = manifest.code_digests(stored)
-            manifest.write(work / "manifest.json", "lancedb", stored.metadata, {}, table=table, codes_sha256=digests)
+            table = TABLE_OF_VECTORS if "vectors" in codes.metadata else TABLE
+            parts = manifest.DigestedParts(codes)
+            tables = (build_table(pyarrow, part, copy, start, bytes_as_lists=True) for start, part in parts)
+            first = next(tables)
+            batches = (batch for one in chain([first], tables) for batch in one.to_batches())
+            lancedb.connect(str(work)).create_table(table, data=batches, schema=first.schema)
+            digests = parts.digests()
+            manifest.write(work / "manifest.json", "lancedb", codes.metadata, [], table=table, codes_sha256=digests)
             work.chmod(0o755)
             work.rename(output)
         finally:

@@ -165,7 +165,7 @@ def export(
         manifest.manifest_path(output),
         "onnx",
         encoder.describe(),
-        {output.name: data},
+        [output],
         input=_vector_spec(trained) if of_vectors else _input_spec(examples),
         outputs={name: _output_spec(codes[name]) for name in module.names},
         opset=OPSET,

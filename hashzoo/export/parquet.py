@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from hashzoo.errors import EnvironmentFailure
 from hashzoo.export import manifest
-from hashzoo.retrieval.code_file import StoredCodes
+from hashzoo.retrieval.code_file import CodeParts, StoredCodes
 from hashzoo.retrieval.vector_index import VectorCopy
-from hashzoo.storage.files import replace_bytes
+from hashzoo.storage.files import replace_file
 
 
 def import_pyarrow(extra: str = "parquet") -> Any:
@@ -26,18 +26,24 @@ def import_pyarrow(extra: str = "parquet") -> Any:
     return pyarrow
 
 
-def build_table(pyarrow: Any, stored: StoredCodes, copy: VectorCopy | None = None, *, bytes_as_lists: bool) -> Any:
-    """An Arrow table with the columns ``row``, ``path`` (of images), one per code, and ``vector``, float32.
+def build_table(
+    pyarrow: Any, stored: StoredCodes, copy: VectorCopy | None = None, start: int = 0, *, bytes_as_lists: bool
+) -> Any:
+    """An Arrow table with the columns ``row``, ``path`` (of images), ``id`` (of an index folder), codes and ``vector``.
 
     Args:
         pyarrow: The pyarrow module.
         stored: The codes. A code that is not binary becomes a list of numbers.
         copy: The vectors; None leaves out the column ``vector``.
+        start: The row of the first item.
         bytes_as_lists: Write a binary code as a list of uint8 instead of bytes of fixed length.
     """
-    columns: dict[str, Any] = {"row": pyarrow.array(np.arange(len(stored), dtype=np.int64))}
+    rows = np.arange(start, start + len(stored), dtype=np.int64)
+    columns: dict[str, Any] = {"row": pyarrow.array(rows)}
     if not stored.of_vectors:
         columns["path"] = pyarrow.array([manifest.utf8_path(path) for path in stored.paths], pyarrow.string())
+    if stored.ids is not None:
+        columns["id"] = pyarrow.array([manifest.utf8_path(one) for one in stored.ids], pyarrow.string())
     for name, spec in stored.metadata["codes"].items():
         array = np.ascontiguousarray(stored.array(name)).reshape(len(stored), -1)
         if "bits" in spec and not bytes_as_lists:
@@ -46,16 +52,16 @@ def build_table(pyarrow: Any, stored: StoredCodes, copy: VectorCopy | None = Non
         else:
             columns[name] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(array.ravel()), array.shape[1])
     if copy is not None:
-        values = copy.read(np.arange(len(stored)))
+        values = copy.read(rows)
         columns["vector"] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.ravel()), values.shape[1])
     return pyarrow.table(columns)
 
 
-def export(stored: StoredCodes, output: Path, copy: VectorCopy | None = None) -> list[Path]:
+def export(codes: CodeParts, output: Path, copy: VectorCopy | None = None) -> list[Path]:
     """Write a Parquet file and its manifest. The metadata of the file holds the manifest's description of the codes.
 
     Args:
-        stored: The codes.
+        codes: The codes.
         output: The file.
         copy: The vectors, for a column ``vector``.
 
@@ -66,11 +72,14 @@ def export(stored: StoredCodes, output: Path, copy: VectorCopy | None = None) ->
         EnvironmentFailure: If pyarrow is not installed.
     """
     pyarrow = import_pyarrow()
-    table = build_table(pyarrow, stored, copy, bytes_as_lists=False)
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(table.replace_schema_metadata({"hashzoo": json.dumps(stored.metadata)}), buffer)
-    data, digests = buffer.getvalue(), manifest.code_digests(stored)
-    replace_bytes(output, data)
+    parts, description = manifest.DigestedParts(codes), {"hashzoo": json.dumps(codes.metadata)}
+    with replace_file(output) as file, ExitStack() as stack:
+        writer = None
+        for start, part in parts:
+            table = build_table(pyarrow, part, copy, start, bytes_as_lists=False).replace_schema_metadata(description)
+            if writer is None:
+                writer = stack.enter_context(pyarrow.parquet.ParquetWriter(file, table.schema))
+            writer.write_table(table)
     manifest_file = manifest.manifest_path(output)
-    manifest.write(manifest_file, "parquet", stored.metadata, {output.name: data}, codes_sha256=digests)
+    manifest.write(manifest_file, "parquet", codes.metadata, [output], codes_sha256=parts.digests())
     return [output, manifest_file]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from hashzoo.errors import UsageError, printable
 from hashzoo.export import manifest
 from hashzoo.hamming.packing import unpack
-from hashzoo.retrieval.code_file import CHUNK_ROWS, StoredCodes
-from hashzoo.storage.files import disk_errors, replace_bytes
+from hashzoo.retrieval.code_file import CHUNK_ROWS, CodeParts, StoredCodes, binary_code
+from hashzoo.storage.files import disk_errors, replace_bytes, replace_file
 
 TABLE, COPY_FILE = "pictures", "pictures.copy"
 
@@ -32,9 +34,10 @@ COMMIT;
 --   ORDER BY distance, id LIMIT 20;
 """
 
-UPDATE = r"""-- Adds {count} images, {method}, {bits} bits, to the table that postgresql.sql or pgvector.sql of the same
--- trained method created. An image of a path that the table has keeps its id and gets the new codes.
--- In this folder: psql -v ON_ERROR_STOP=1 -f update.sql
+UPDATE = r"""-- {purpose}
+-- {count} images, {method}, {bits} bits, for the table of postgresql.sql or pgvector.sql of the same trained method.
+-- An image of a path that the table has keeps its id and gets the new codes.
+-- In this folder: psql -v ON_ERROR_STOP=1 -f {file}
 BEGIN;
 DO $$
 BEGIN
@@ -45,22 +48,59 @@ END $$;
 CREATE TEMPORARY TABLE added (LIKE {table}) ON COMMIT DROP;
 \copy added FROM '{copy_file}' WITH (FORMAT text, ENCODING 'UTF8')
 INSERT INTO {table} (path, {names}) SELECT path, {names} FROM added ORDER BY id
-  ON CONFLICT (path) DO UPDATE SET {changes};
+  ON CONFLICT (path) DO UPDATE SET {changes}
+  WHERE ({current}) IS DISTINCT FROM ({new});
+{delete}COMMIT;
+ANALYZE {table};
+"""
+UPDATES = {
+    "update.sql": ("Adds images.", ""),
+    "mirror.sql": (
+        "Adds images and deletes all others, so that the table has these images only.",
+        """ANALYZE added;
+DELETE FROM {table} WHERE NOT EXISTS (SELECT FROM added WHERE added.path = {table}.path);
+""",
+    ),
+}
+
+RADIUS = r"""-- Exact search within a small radius by indexes on parts of the code (multi-index hashing).
+-- In this folder, after postgresql.sql: psql -v ON_ERROR_STOP=1 -f radius.sql
+BEGIN;
+{indexes}
+CREATE OR REPLACE FUNCTION {table}_masks(bits int, ones int) RETURNS SETOF int LANGUAGE sql IMMUTABLE AS $$
+  WITH RECURSIVE mask(value, next, count) AS (
+    SELECT 0, 0, 0 WHERE ones >= 0
+    UNION ALL
+    SELECT value | (1 << place), place + 1, count + 1
+      FROM mask, generate_series(next, bits - 1) AS place WHERE count < ones)
+  SELECT value FROM mask
+$$;
+-- A code within the radius differs in at most (radius - i) / {parts} bits, rounded down, from the query in some part i.
+CREATE OR REPLACE FUNCTION {table}_within(query bit({bits}), radius int)
+  RETURNS TABLE (id bigint, path text, distance int) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+{lists}
+BEGIN
+  RETURN QUERY SELECT found.id, found.path, bit_count(found.{code} # query)::int AS apart FROM {table} AS found
+    WHERE ({any}) AND bit_count(found.{code} # query) <= radius
+    ORDER BY apart, found.id;
+END $$;
 COMMIT;
 ANALYZE {table};
 
--- To delete an image:
--- DELETE FROM {table} WHERE path = 'the/path.jpg';
+-- The images within 3 bits of the one in row 0:
+-- SELECT near.* FROM {table} AS asked, {table}_within(asked.{code}, 3) AS near WHERE asked.id = 0;
 """
+PART_BITS = 16  # an index of 2^16 values: few candidates at 10^6 rows, few masks at radii up to 3 bits a part
 
 
-def export(stored: StoredCodes, output: Path, code: str = "") -> list[Path]:
-    """Write a folder with ``pictures.copy``, ``pgvector.sql``, ``postgresql.sql``, ``update.sql`` and the manifest.
+def export(codes: CodeParts, output: Path, code: str = "") -> list[Path]:
+    """Write a folder with the rows in ``pictures.copy``, SQL to create, update and search the table, and the manifest.
 
     A binary code is ``bit(K)`` with bit 0 on the left; any other code is ``real[]``.
 
     Args:
-        stored: The codes.
+        codes: The codes.
         output: The folder.
         code: The binary code that the SQL indexes and its example queries; by default ``code``, or else the first.
 
@@ -71,27 +111,29 @@ def export(stored: StoredCodes, output: Path, code: str = "") -> list[Path]:
         UsageError: If there is no such binary code, or the name of a code cannot be a column name.
         EnvironmentFailure: If the disk refuses the files.
     """
-    scripts = _scripts(stored, code)
-    files = {COPY_FILE: "".join(copy_lines(stored)).encode(), **scripts}
+    scripts, parts = _scripts(codes, code), manifest.DigestedParts(codes)
     with disk_errors("create", output):
         output.mkdir(parents=True, exist_ok=True)
-    for file, data in files.items():
-        replace_bytes(output / file, data)
+    with replace_file(output / COPY_FILE) as file:
+        for start, part in parts:
+            file.writelines(line.encode() for line in copy_lines(part, start))
+    for name, text in scripts.items():
+        replace_bytes(output / name, text.encode())
     manifest.write(
         output / "manifest.json",
         "pgvector",
-        stored.metadata,
-        files,
-        code=stored.packed_code(code).name,
+        codes.metadata,
+        [output / name for name in (COPY_FILE, *scripts)],
+        code=binary_code(codes.metadata, code)[0],
         bit_order="bit 0 is the leftmost of bit(K)",
-        codes_sha256=manifest.code_digests(stored),
+        codes_sha256=parts.digests(),
     )
     return [output]
 
 
-def _scripts(stored: StoredCodes, code: str) -> dict[str, bytes]:
+def _scripts(stored: CodeParts, code: str) -> dict[str, str]:
     """The SQL files by name."""
-    name, bits, _ = stored.packed_code(code)
+    name, bits = binary_code(stored.metadata, code)
     codes = stored.metadata["codes"]
     if invalid := [column for column in codes if '"' in column or not column.isprintable()]:
         raise UsageError(f"a code named {invalid[0]!r} cannot be a column of a table; choose another format")
@@ -118,14 +160,41 @@ def _scripts(stored: StoredCodes, code: str) -> dict[str, bytes]:
     plain = SCRIPT.format(
         **common, file="postgresql.sql", extension="", index="", distance=f'bit_count("{name}" # query_code)'
     )
+    made = {"pgvector.sql": pgvector, "postgresql.sql": plain, "radius.sql": _radius(common)}
     quoted = [f'"{column}"' for column in codes]
-    changes = ", ".join(f"{column} = EXCLUDED.{column}" for column in quoted)
-    update = UPDATE.format(**common, names=", ".join(quoted), changes=changes)
-    return {"pgvector.sql": pgvector.encode(), "postgresql.sql": plain.encode(), "update.sql": update.encode()}
+    changed = {
+        "names": ", ".join(quoted),
+        "changes": ", ".join(f"{column} = EXCLUDED.{column}" for column in quoted),
+        "current": ", ".join(f"{TABLE}.{column}" for column in quoted),
+        "new": ", ".join(f"EXCLUDED.{column}" for column in quoted),
+    }
+    for file, (purpose, delete) in UPDATES.items():
+        text = delete.format(table=TABLE)
+        made[file] = UPDATE.format(**common, **changed, file=file, purpose=purpose, delete=text)
+    return made
 
 
-def copy_lines(stored: StoredCodes) -> Iterator[str]:
-    """The rows in the text format of COPY: id, path, codes."""
+def _radius(common: Mapping[str, Any]) -> str:
+    """The SQL that searches within a radius by an index on each part of the code."""
+    bits, table, code = common["bits"], common["table"], common["code"]
+    count = max(1, round(bits / PART_BITS))
+    starts = [bits * number // count for number in range(count + 1)]
+    indexes, lists, any_ = [], [], []
+    for number, (start, stop) in enumerate(pairwise(starts)):
+        width = stop - start
+        part = f"substring({{}} FROM {start + 1} FOR {width})::bit({width})::int"
+        name = f"{table}_part_{number}"
+        indexes.append(f"CREATE INDEX IF NOT EXISTS {name} ON {table} (({part.format(code)}));")
+        flips = f"{table}_masks({width}, (radius - {number} + {count}) / {count} - 1)"
+        lists.append(f"  list_{number} int[] := ARRAY(SELECT {part.format('query')} # mask FROM {flips} AS mask);")
+        any_.append(f"{part.format(f'found.{code}')} = ANY (list_{number})")
+    return RADIUS.format(
+        **common, parts=count, indexes="\n".join(indexes), lists="\n".join(lists), any="\n        OR ".join(any_)
+    )
+
+
+def copy_lines(stored: StoredCodes, first: int) -> Iterator[str]:
+    """The rows in the text format of COPY: id (from ``first``), path, codes."""
     for start in range(0, len(stored), CHUNK_ROWS):
         chunk = slice(start, start + CHUNK_ROWS)
         columns = []
@@ -137,7 +206,7 @@ def copy_lines(stored: StoredCodes) -> Iterator[str]:
             else:
                 columns.append(["{" + ",".join(map(repr, row)) + "}" for row in rows.reshape(len(rows), -1).tolist()])
         paths = [escape(manifest.utf8_path(path)) for path in stored.paths[chunk]]
-        for row, (path, *codes) in enumerate(zip(paths, *columns, strict=True), start):
+        for row, (path, *codes) in enumerate(zip(paths, *columns, strict=True), first + start):
             yield "\t".join([str(row), path, *codes]) + "\n"
 
 

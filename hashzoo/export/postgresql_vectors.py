@@ -11,10 +11,10 @@ import numpy as np
 from hashzoo.errors import UsageError, printable
 from hashzoo.export import manifest
 from hashzoo.hamming.packing import unpack
-from hashzoo.retrieval.code_file import StoredCodes
+from hashzoo.retrieval.code_file import CodeParts, StoredCodes, binary_code
 from hashzoo.retrieval.vector_encoder import ROWS
 from hashzoo.retrieval.vector_index import FACTOR, VectorCopy
-from hashzoo.storage.files import disk_errors, replace_bytes, replace_file, sha256
+from hashzoo.storage.files import disk_errors, replace_bytes, replace_file
 
 TABLE, COPY_FILE, SCRIPT_FILE = "vectors", "vectors.copy", "pgvector.sql"
 OPERATORS = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
@@ -40,11 +40,11 @@ ANALYZE {table};
 """
 
 
-def export(stored: StoredCodes, copy: VectorCopy | None, output: Path, code: str = "") -> list[Path]:
+def export(codes: CodeParts, copy: VectorCopy | None, output: Path, code: str = "") -> list[Path]:
     """Write a folder with ``vectors.copy``, ``pgvector.sql`` and the manifest.
 
     Args:
-        stored: The codes.
+        codes: The codes.
         copy: The vectors; None writes codes only.
         output: The folder.
         code: The binary code; by default the first.
@@ -56,8 +56,8 @@ def export(stored: StoredCodes, copy: VectorCopy | None, output: Path, code: str
         UsageError: If there is no such binary code, or a vector has a number that halfvec cannot hold.
         EnvironmentFailure: If the disk refuses the files.
     """
-    name, bits, _ = stored.packed_code(code)
-    about = stored.metadata["vectors"]
+    name, bits = binary_code(codes.metadata, code)
+    about, parts = codes.metadata["vectors"], manifest.DigestedParts(codes)
     candidates = math.ceil(float(about.get("factor_by_code", FACTOR)) * K)
     near = f"code <~> (SELECT code FROM {TABLE} WHERE id = 0)"
     query = f"SELECT id FROM {TABLE} ORDER BY {near} LIMIT {K};"
@@ -66,8 +66,8 @@ def export(stored: StoredCodes, copy: VectorCopy | None, output: Path, code: str
         coarse = f"SELECT id, embedding FROM {TABLE} ORDER BY {near} LIMIT {candidates}"
         query = f"SELECT id FROM ({coarse}) AS candidates ORDER BY {fine} LIMIT {K};"
     script = SCRIPT.format(
-        count=len(stored),
-        method=printable(stored.metadata["method"]),
+        count=len(codes),
+        method=printable(codes.metadata["method"]),
         bits=bits,
         file=SCRIPT_FILE,
         table=TABLE,
@@ -82,31 +82,30 @@ def export(stored: StoredCodes, copy: VectorCopy | None, output: Path, code: str
     with disk_errors("create", output):
         output.mkdir(parents=True, exist_ok=True)
     with replace_file(output / COPY_FILE) as file:
-        for line in copy_lines(stored, copy, name):
-            file.write(line.encode())
+        for start, part in parts:
+            file.writelines(line.encode() for line in copy_lines(part, copy, name, start))
     replace_bytes(output / SCRIPT_FILE, script)
     manifest.write(
         output / "manifest.json",
         "pgvector",
-        stored.metadata,
-        {SCRIPT_FILE: script},
+        codes.metadata,
+        [output / COPY_FILE, output / SCRIPT_FILE],
         code=name,
         bit_order=f"bit 0 is the leftmost of bit({bits})",
-        codes_sha256=manifest.code_digests(stored),
-        script_sha256=sha256(script),
+        codes_sha256=parts.digests(),
     )
     return [output]
 
 
-def copy_lines(stored: StoredCodes, copy: VectorCopy | None, name: str) -> Iterator[str]:
-    """The rows in the text format of COPY: id, code, embedding."""
+def copy_lines(stored: StoredCodes, copy: VectorCopy | None, name: str, first: int) -> Iterator[str]:
+    """The rows in the text format of COPY: id (from ``first``), code, embedding."""
     packed = stored.packed_code(name)
     for start in range(0, len(stored), ROWS):
         rows = np.arange(start, min(start + ROWS, len(stored)))
         digits = unpack(packed.rows[rows], packed.bits).astype("u1") + ord("0")
         codes = [row.tobytes().decode() for row in digits]
         if copy is None:
-            yield from (f"{row}\t{code}\n" for row, code in zip(rows, codes, strict=True))
+            yield from (f"{first + row}\t{code}\n" for row, code in zip(rows, codes, strict=True))
             continue
         values = copy.read(rows)
         if (large := np.abs(values).max(axis=1) > LARGEST).any():

@@ -1,15 +1,12 @@
 """Codes of a large collection as a folder of Parquet files, written one after another and continued after an end.
 
-Each file has the codes of a run of items, in the order of the collection. ``manifest.json`` names the files with their
-digests and the encoder; it is replaced after each file, so that a process that ends anywhere leaves whole files, and
-the same call encodes the rest.
+Each file has the codes of a run of items, in the order of the collection (:mod:`hashzoo.export.code_folder`). The call
+that began a folder encodes the rest of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,23 +14,19 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 import filelock
-import numpy as np
 
 from hashzoo.data import image_paths
 from hashzoo.data.vectors import Vectors
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.export.parquet import build_table, import_pyarrow
+from hashzoo.export import code_folder
+from hashzoo.export.parquet import import_pyarrow
 from hashzoo.registry import hub
-from hashzoo.retrieval.code_file import CodeCollector, RowNames, StoredCodes, array_name
+from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
 from hashzoo.retrieval.encoder import Encoder, ImageLike
 from hashzoo.retrieval.vector_encoder import VectorEncoder, load_any_encoder
 from hashzoo.retrieval.vector_index import encode_vectors, sample_digest
-from hashzoo.storage.files import disk_errors, replace_bytes, sha256
-from hashzoo.storage.schema import refuse_newer
+from hashzoo.storage.files import disk_errors
 from hashzoo.types import ProgressCallback
-
-FORMAT, SCHEMA, MANIFEST = "hashzoo code files", 1, "manifest.json"
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -101,6 +94,10 @@ class Items(Protocol):
         """What the items are called."""
 
     @property
+    def strict(self) -> bool:
+        """Whether an item that cannot be encoded is an error."""
+
+    @property
     def left_out(self) -> Sequence[str]:
         """A message for each item that is known to be unreadable."""
 
@@ -145,7 +142,7 @@ class ImageItems:
 class VectorItems:
     """The rows of a file of vectors."""
 
-    kind = "vectors"
+    kind, strict = "vectors", True
 
     def __init__(self, encoder: VectorEncoder, file: Path) -> None:
         self.file, self.vectors = file, encoder.open(file)
@@ -208,15 +205,20 @@ def encode(
     """
     pyarrow = import_pyarrow()
     head = _head(encoder, items, rows)
-    _check(folder, head)
-    with disk_errors("create", folder):
+    code_folder.check(folder, head)  # before anything is written to it
+    lock = filelock.FileLock(folder / code_folder.LOCK)
+    with disk_errors("write to", folder):
         folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise EnvironmentFailure(f"another process writes to {folder}; wait for its end") from None
     try:
-        with filelock.FileLock(folder / _LOCK, timeout=0):
-            here: Spread = lambda parts: ((n, part.encode(encoder)) for n, part in enumerate(parts))  # noqa: E731
-            return _encode(pyarrow, items, folder, head, progress, spread or here)
-    except filelock.Timeout:
-        raise EnvironmentFailure(f"another process writes to {folder}; wait for its end") from None
+        code_folder.check(folder, head)  # again, since another process can have ended in between
+        here: Spread = lambda parts: ((n, part.encode(encoder)) for n, part in enumerate(parts))  # noqa: E731
+        return _encode(pyarrow, items, folder, head, progress, spread or here)
+    finally:
+        lock.release()
 
 
 def _encode(
@@ -227,22 +229,24 @@ def _encode(
     progress: ProgressCallback | None,
     spread: Spread,
 ) -> Encoded:
-    former, rows = _read(folder), head["rows"]
-    head |= {name: former.get(name) for name in ("codes", "root")}
-    done = {part["start"]: part for part in former.get("files", ()) if _is_whole(folder, part)}
-    for left in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-        left.unlink()
-    _write_manifest(folder, head, done, len(items))  # before any file, so that the folder is known as one of codes
+    former, rows = code_folder.read_manifest(folder), head["rows"]
+    files = former.get("files", ())
+    if files:
+        head |= {name: former[name] for name in ("codes", "root")}
+    wanted = [part for part in files if not (items.strict and part["left_out"])]
+    done = {part["start"]: part for part in wanted if code_folder.is_whole(folder, part)}
+    code_folder.clean(folder, done)
+    code_folder.write_manifest(folder, head, done, len(items))  # first, so that the folder is known as one of codes
     kept, starts = len(done), [start for start in range(0, len(items), rows) if start not in done]
     for number, (stored, left_out) in spread([items.part(start, min(start + rows, len(items))) for start in starts]):
         start = starts[number]
         count = min(rows, len(items) - start)
         part = {"start": start, "items": count, "rows": 0, "name": None, "sha256": None, "left_out": list(left_out)}
         if stored is not None:
-            part |= _write_part(pyarrow, folder, start // rows, stored)
+            part |= code_folder.write_file(pyarrow, folder, start // rows, stored)
             head |= {"codes": stored.metadata["codes"], "root": stored.metadata["root"]}
         done[start] = part
-        _write_manifest(folder, head, done, len(items))
+        code_folder.write_manifest(folder, head, done, len(items))
         if progress:
             progress(sum(one["items"] for one in done.values()), len(items))
     parts = [done[start] for start in sorted(done)]
@@ -265,119 +269,17 @@ def worker(cell: str, device: str, plugins: tuple[str, ...]) -> Callable[[Part],
     return lambda part: part.encode(encoder)
 
 
-def read(folder: Path) -> StoredCodes:
-    """All codes of a folder. Raises UsageError if it is not complete, and EnvironmentFailure if a file is damaged."""
-    content = _read(folder)
-    if content.get("format") != FORMAT:
-        raise UsageError(f"{folder} holds no codes of hashzoo encode --shard-rows; name another folder")
-    if not content["complete"]:
-        done = sum(part["items"] for part in content["files"])
-        raise UsageError(f"{folder} has the codes of {done:,} items and is not complete; run its hashzoo encode again")
-    pyarrow = import_pyarrow()
-    tables = [_read_part(pyarrow, folder, part) for part in content["files"] if part["name"]]
-    table, codes = pyarrow.concat_tables(tables), content["codes"]
-    arrays = {array_name(name, spec): _array(table.column(name).combine_chunks(), spec) for name, spec in codes.items()}
-    metadata = {**content["encoder"], "codes": codes, "pictures": table.num_rows, "root": content["root"]}
-    named: Any = table.column("path").to_pylist() if "path" in table.column_names else RowNames(table.num_rows)
-    return StoredCodes(metadata, named, arrays)
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a path is a folder of codes."""
-    return path.is_dir() and bool(_read(path).get("format") == FORMAT)
-
-
 def _head(encoder: Encoder | VectorEncoder, items: Items, rows: int) -> dict[str, Any]:
     """What is equal in all calls that continue a folder, and how it is described."""
     described = encoder.describe()
     if isinstance(encoder, VectorEncoder):
         described["vectors"] = {"metric": encoder.metric, "dim": encoder.dim, "copy": "none", **encoder.choice}
     return {
-        "format": FORMAT,
-        "schema": SCHEMA,
+        "format": code_folder.FORMAT,
+        "schema": code_folder.SCHEMA,
         "encoder": described,
         "source": {"kind": items.kind, "items": len(items), "digest": items.digest()},
         "rows": rows,
         "codes": None,
         "root": None,
     }
-
-
-def _check(folder: Path, head: dict[str, Any]) -> None:
-    """Raise UsageError unless codes can be written to a folder: a new one, or one that the same call began."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; name a folder for the files of --shard-rows")
-    content = _read(folder)
-    if not content:
-        if folder.is_dir() and any(entry.name != _LOCK and entry.suffix != ".tmp" for entry in folder.iterdir()):
-            raise UsageError(f"{folder} holds other files; name a new folder")
-        return
-    if content.get("format") != FORMAT:
-        raise UsageError(f"{folder} holds other files; name a new folder")
-    refuse_newer(folder / MANIFEST, content.get("schema"), SCHEMA, "encode into a new folder")
-    for what, one, other in (
-        ("another method", content["encoder"]["run"]["state"], head["encoder"]["run"]["state"]),
-        ("other or changed items", content["source"], head["source"]),
-        (f"files of {content['rows']} items", content["rows"], head["rows"]),
-    ):
-        if one != other:
-            raise UsageError(f"{folder} holds codes of {what}; name a new folder")
-
-
-def _write_part(pyarrow: Any, folder: Path, number: int, stored: StoredCodes) -> dict[str, Any]:
-    table = build_table(pyarrow, stored, bytes_as_lists=False).drop_columns(["row"])
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(table, buffer)
-    name, data = f"part-{number:05}.parquet", buffer.getvalue()
-    replace_bytes(folder / name, data)
-    return {"name": name, "rows": len(stored), "sha256": sha256(data)}
-
-
-def _is_whole(folder: Path, part: dict[str, Any]) -> bool:
-    """Whether the file of a part has the content that was written; a part without rows has none."""
-    if part["name"] is None:
-        return True
-    try:
-        return bool(_digest(folder / part["name"]) == part["sha256"])
-    except OSError:
-        return False
-
-
-def _read_part(pyarrow: Any, folder: Path, part: dict[str, Any]) -> Any:
-    file = folder / part["name"]
-    with disk_errors("read", file):
-        data = file.read_bytes()
-    if sha256(data) != part["sha256"]:
-        raise EnvironmentFailure(f"{file} is damaged; run its hashzoo encode again, which encodes this file anew")
-    return pyarrow.parquet.read_table(io.BytesIO(data))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _array(column: Any, spec: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """The array of a code of N items: packed bits, or values."""
-    if "bits" in spec:
-        return np.frombuffer(column.buffers()[1], np.uint8, len(column) * spec["bytes"]).reshape(-1, spec["bytes"])
-    values = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(values, dtype=spec["type"]).reshape(len(column), *spec["shape"])
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder; empty if it has none. Raises EnvironmentFailure if it is damaged."""
-    file = folder / MANIFEST
-    try:
-        content = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except ValueError as error:
-        raise EnvironmentFailure(f"{file} is damaged ({error}); delete {folder} and encode again") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _write_manifest(folder: Path, head: dict[str, Any], done: dict[int, dict[str, Any]], items: int) -> None:
-    files = [done[start] for start in sorted(done)]
-    content = {**head, "complete": sum(part["items"] for part in files) == items, "files": files}
-    replace_bytes(folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())

@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,14 +50,14 @@ class PackedCode(NamedTuple):
 
 
 class RowNames(Sequence[str]):
-    """The names of N vectors: their rows.
+    """The names of N vectors: their rows, from ``start``.
 
-    >>> list(RowNames(3)), RowNames(3)[1:]
-    (['0', '1', '2'], ['1', '2'])
+    >>> list(RowNames(3)), RowNames(3)[1:], list(RowNames(2, 10))
+    (['0', '1', '2'], ['1', '2'], ['10', '11'])
     """
 
-    def __init__(self, count: int) -> None:
-        self._rows = range(count)
+    def __init__(self, count: int, start: int = 0) -> None:
+        self._rows = range(start, start + count)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -65,6 +65,19 @@ class RowNames(Sequence[str]):
     def __getitem__(self, row: Any) -> Any:
         found = self._rows[row]
         return str(found) if isinstance(found, int) else [str(one) for one in found]
+
+
+class CodeParts(Protocol):
+    """Codes of a collection that are read in parts, so that all of them need not be in memory."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """As that of :class:`StoredCodes`."""
+
+    def __len__(self) -> int: ...
+
+    def parts(self) -> Iterator[StoredCodes]:
+        """The codes, in the order of the collection."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,10 @@ class StoredCodes:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def parts(self) -> Iterator[StoredCodes]:
+        """All codes as one part."""
+        yield self
 
     @property
     def of_vectors(self) -> bool:
@@ -115,14 +132,20 @@ class StoredCodes:
 
     def packed_code(self, name: str = "") -> PackedCode:
         """A binary code by name; by default ``code``, or else the first one. Raises UsageError if there is none."""
-        bits = {code: spec["bits"] for code, spec in self.metadata["codes"].items() if "bits" in spec}
-        if not bits:
-            codes = ", ".join(self.metadata["codes"])
-            raise UsageError(f"{self.metadata['method']} stores no binary code, only {codes}; choose another method")
-        name = name or ("code" if "code" in bits else next(iter(bits)))
-        if name not in bits:
-            raise UsageError(f"there is no code {name!r}; there are: {', '.join(bits)}")
-        return PackedCode(name, bits[name], self.array(name))
+        name, bits = binary_code(self.metadata, name)
+        return PackedCode(name, bits, self.array(name))
+
+
+def binary_code(metadata: Mapping[str, Any], name: str = "") -> tuple[str, int]:
+    """Name and bits of a binary code; by default ``code``, or else the first. Raises UsageError if there is none."""
+    bits = {code: spec["bits"] for code, spec in metadata["codes"].items() if "bits" in spec}
+    if not bits:
+        codes = ", ".join(metadata["codes"])
+        raise UsageError(f"{metadata['method']} stores no binary code, only {codes}; choose another method")
+    name = name or ("code" if "code" in bits else next(iter(bits)))
+    if name not in bits:
+        raise UsageError(f"there is no code {name!r}; there are: {', '.join(bits)}")
+    return name, bits[name]
 
 
 class CodeCollector:
@@ -166,18 +189,34 @@ class CodeCollector:
         return StoredCodes(metadata, named, arrays)
 
 
-def relative_to(stored: StoredCodes, root: Path) -> StoredCodes:
-    """The codes with paths relative to another folder. UsageError for an image that is not in it."""
-    if stored.of_vectors:
-        raise UsageError("--root is the folder of images, and these are codes of vectors; leave it out")
-    old, new = PurePath(stored.metadata["root"]), PurePath(os.path.abspath(root))  # noqa: PTH100 - links stay
-    paths = []
-    for path in stored.paths:
-        if not (old / path).is_relative_to(new):
-            image = printable(old / path)
-            raise UsageError(f"--root: the image {image} is not in {printable(new)}; name a folder above it")
-        paths.append((old / path).relative_to(new).as_posix())
-    return replace(stored, metadata={**stored.metadata, "root": str(new)}, paths=paths)
+class RelativeTo:
+    """Codes with paths relative to another folder.
+
+    Args:
+        codes: The codes.
+        root: The folder. Parts that have an image which is not in it raise UsageError.
+    """
+
+    def __init__(self, codes: CodeParts, root: Path) -> None:
+        if "vectors" in codes.metadata:
+            raise UsageError("--root is the folder of images, and these are codes of vectors; leave it out")
+        self._codes = codes
+        self.metadata = {**codes.metadata, "root": os.path.abspath(root)}  # noqa: PTH100 - links stay
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def parts(self) -> Iterator[StoredCodes]:
+        """The parts of the codes."""
+        old, new = PurePath(self._codes.metadata["root"]), PurePath(self.metadata["root"])
+        for stored in self._codes.parts():
+            paths = []
+            for path in stored.paths:
+                if not (old / path).is_relative_to(new):
+                    image = printable(old / path)
+                    raise UsageError(f"--root: the image {image} is not in {printable(new)}; name a folder above it")
+                paths.append((old / path).relative_to(new).as_posix())
+            yield replace(stored, metadata=self.metadata, paths=paths)
 
 
 def write(path: Path, stored: StoredCodes) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,13 +21,15 @@ from PIL import Image
 from hashzoo.api.services import spreading_launcher
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export import shards
+from hashzoo.export.code_folder import CodeFolder
 from hashzoo.retrieval import code_file
 from hashzoo.retrieval.vector_encoder import load_any_encoder
 from tests.embedded import COUNT, embed
 from tests.in_process import command
 from tests.measured import cell_of
 
-pytest.importorskip("pyarrow")
+pyarrow = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")
 ROWS = 100
 
 
@@ -41,6 +48,11 @@ def encoder(made):
     return load_any_encoder(made.cell)
 
 
+def packed(folder):
+    """The binary code of all rows of a folder."""
+    return np.concatenate([part.packed_code().rows for part in CodeFolder(folder).parts()])
+
+
 def contents(folder):
     """The bytes of all files by name, without the lock."""
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.name != ".lock"}
@@ -55,16 +67,12 @@ def whole(made, encoder, tmp_path_factory):
 
 def test_the_files_have_the_codes_of_one_file(made, whole, tmp_path):
     assert command("encode", made.cell, made.vectors, "-o", tmp_path / "codes.npz") == 0
-    one, several = code_file.read(tmp_path / "codes.npz"), shards.read(whole)
-    assert np.array_equal(one.packed_code().rows, several.packed_code().rows)
+    one, several = code_file.read(tmp_path / "codes.npz"), CodeFolder(whole)
+    assert np.array_equal(one.packed_code().rows, packed(whole))
     assert len(several) == COUNT
+    assert [name for part in several.parts() for name in part.paths] == list(one.paths)
     assert len(list(whole.glob("*.parquet"))) == -(-COUNT // ROWS)
     assert "query" not in several.metadata["codes"]
-
-
-def test_a_folder_is_exported_as_an_index_is(whole, tmp_path):
-    assert command("export", whole, "--to", "parquet", "-o", tmp_path / "all.parquet") == 0
-    assert (tmp_path / "all.parquet").is_file()
 
 
 def test_lost_and_damaged_files_are_written_anew_and_others_kept(made, encoder, whole, tmp_path):
@@ -75,7 +83,7 @@ def test_lost_and_damaged_files_are_written_anew_and_others_kept(made, encoder, 
     (folder / "part-00001.parquet").unlink()
     (folder / "part-00002.parquet").write_bytes(b"damaged")
     with pytest.raises(EnvironmentFailure, match=r"part-00002.parquet is damaged|cannot read"):
-        shards.read(folder)
+        packed(folder)
     found = shards.encode(encoder, shards.items_of(encoder, [made.vectors]), folder, ROWS)
     assert (found.kept, found.files) == (found.files - 2, len(expected) - 1)
     assert contents(folder) == expected
@@ -101,7 +109,7 @@ def test_a_process_that_ends_leaves_whole_files_and_the_next_one_the_same_bytes(
         with pytest.raises(StoppedError):
             shards.encode(encoder, items, tmp_path / "codes", ROWS)
     with pytest.raises(UsageError, match=rf"has the codes of {stop * ROWS} items and is not complete"):
-        shards.read(tmp_path / "codes")
+        CodeFolder(tmp_path / "codes")
     (tmp_path / "codes" / ".1-ab.tmp").write_bytes(b"half a file")  # as kill -9 leaves it
     assert shards.encode(encoder, items, tmp_path / "codes", ROWS).kept == stop
     assert contents(tmp_path / "codes") == contents(whole)
@@ -123,22 +131,112 @@ def test_another_method_other_items_and_other_files_are_refused(made, encoder, w
         with pytest.raises(UsageError, match=reason):
             shards.encode(method, given, folder, rows)
     with pytest.raises(UsageError, match="holds no codes of hashzoo encode"):
-        shards.read(tmp_path / "full")
+        CodeFolder(tmp_path / "full")
 
 
-def test_damaged_images_are_named_once_and_all_others_have_a_row(images_cell, tmp_path, capsys):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    rng = np.random.default_rng(0)
+@pytest.fixture
+def photos(tmp_path):
+    """Seven images, of which 3.png is damaged."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
     for row in range(7):
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(photos / f"{row}.png")
-    (photos / "3.png").write_bytes((photos / "3.png").read_bytes()[:200])
+        draw(folder / f"{row}.png", row)
+    damage(folder / "3.png")
+    return folder
+
+
+def draw(file, seed):
+    drawn = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(drawn).save(file)
+
+
+def damage(file):
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def test_damaged_images_are_named_once_and_all_others_have_a_row(images_cell, photos, tmp_path, capsys):
     for kept in (0, 4):
         assert command("encode", images_cell, photos, "-o", tmp_path / "codes", "--shard-rows", "2") == 1
         told = capsys.readouterr()
         assert told.err.count("3.png") == 1
         assert f"6 images, 1 left out; 4 files{f', {kept} of them kept' * bool(kept)};" in told.out
-    assert list(shards.read(tmp_path / "codes").paths) == [f"{row}.png" for row in range(7) if row != 3]
+    (named,) = {tuple(name for part in CodeFolder(tmp_path / "codes").parts() for name in part.paths)}
+    assert named == tuple(f"{row}.png" for row in range(7) if row != 3)
+
+
+def test_a_call_that_ended_before_its_first_file_leaves_a_folder_for_another_collection(images_cell, photos, tmp_path):
+    damage(photos / "0.png")
+    line = ("encode", images_cell, photos, "-o", tmp_path / "codes", "--shard-rows", "2", "--on-bad-image")
+    assert command(*line, "error") == 3
+    (photos / "0.png").unlink()
+    (tmp_path / "codes" / "part-00007.parquet").write_bytes(b"left by a killed process")
+    assert command(*line, "skip") == 1
+    assert sorted(contents(tmp_path / "codes")) == ["manifest.json", *(f"part-0000{n}.parquet" for n in range(3))]
+
+
+def test_a_strict_call_encodes_files_again_that_left_out_images(images_cell, photos, tmp_path, capsys):
+    line = ("encode", images_cell, photos, "-o", tmp_path / "codes", "--shard-rows", "2")
+    assert command(*line) == 1
+    assert command(*line, "--on-bad-image", "error") == 3
+    assert "3.png" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("place", "name", "file"), [(Path, "read_bytes", "manifest.json"), (os, "open", ".lock")])
+def test_a_folder_that_cannot_be_read_or_locked_is_named(
+    encoder, made, whole, tmp_path, monkeypatch, place, name, file
+):
+    folder, real = tmp_path / "codes", getattr(place, name)
+    shutil.copytree(whole, folder)
+
+    def refusing(path, *arguments, **options):
+        if Path(path) == folder / file:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(place, name, refusing)
+    with pytest.raises(EnvironmentFailure, match=rf"cannot (read|write to) {re.escape(str(folder))}.*permissions"):
+        shards.encode(encoder, shards.items_of(encoder, [made.vectors]), folder, ROWS)
+
+
+def test_a_second_process_is_refused(encoder, made, whole, tmp_path):
+    folder = tmp_path / "codes"
+    folder.mkdir()
+    with (
+        filelock.FileLock(folder / ".lock"),
+        pytest.raises(EnvironmentFailure, match=f"another process writes to {re.escape(str(folder))}"),
+    ):
+        shards.encode(encoder, shards.items_of(encoder, [made.vectors]), folder, ROWS)
+
+
+@pytest.mark.parametrize("target", ["parquet", "faiss", "lancedb", "pgvector"])
+def test_a_folder_is_exported_as_one_file_is(made, images_cell, photos, tmp_path, target):
+    pytest.importorskip({"pgvector": "numpy"}.get(target, target if target != "parquet" else "pyarrow"))
+    (photos / "3.png").unlink()
+    for cell, source, kind in ((images_cell, photos, "images"), (made.cell, made.vectors, "vectors")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for name, options in (("one.npz", ()), ("several", ("--shard-rows", 4 if kind == "images" else 400))):
+            assert command("encode", cell, source, "-o", folder / name, *options) == 0
+            to = folder / f"{name}.{target}"
+            rooted = ("--root", tmp_path) if kind == "images" else ()
+            assert command("export", folder / name, "--to", target, "-o", to, *rooted) == 0
+        one, several = (exported(folder / f"{name}.{target}", target, kind) for name in ("one.npz", "several"))
+        assert one == several
+        assert len(one)
+
+
+def exported(output, target, kind):
+    """What a reader sees of an export."""
+    if target == "parquet":
+        return pyarrow.parquet.read_table(output).to_pylist()
+    if target == "lancedb":
+        import lancedb
+
+        table = lancedb.connect(str(output)).open_table("pictures" if kind == "images" else "vectors")
+        return table.to_arrow().to_pylist()
+    if target == "faiss":
+        return output.read_bytes(), output.with_name(f"{output.name}.paths").read_bytes()
+    return {file.name: file.read_bytes() for file in output.iterdir() if file.name != "manifest.json"}
 
 
 def test_a_launcher_that_runs_cells_only_and_options_without_one_are_refused(made, tmp_path, capsys):
@@ -152,7 +250,7 @@ def test_a_launcher_that_runs_cells_only_and_options_without_one_are_refused(mad
 
 
 @pytest.mark.slow
-def test_ray_encodes_the_same_bytes_when_one_of_two_nodes_dies(made, encoder, whole, tmp_path):
+def test_ray_encodes_the_same_bytes_when_one_of_two_nodes_dies(made, encoder, tmp_path):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
@@ -174,7 +272,8 @@ def test_ray_encodes_the_same_bytes_when_one_of_two_nodes_dies(made, encoder, wh
         launcher.close()
         cluster.shutdown()
     assert sorted(ended) == list(range(-(-COUNT // 40)))
-    assert np.array_equal(shards.read(tmp_path / "codes").packed_code().rows, shards.read(whole).packed_code().rows)
+    shards.encode(encoder, shards.items_of(encoder, [made.vectors]), tmp_path / "here", 40)
+    assert contents(tmp_path / "codes") == contents(tmp_path / "here")
 
 
 @pytest.mark.slow
