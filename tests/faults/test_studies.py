@@ -17,7 +17,7 @@ from tests.faults.test_kills import PLUGIN, ledger
 RANGE = PLUGIN.replace("number: int = 0", "number: Annotated[int, Integer(0, 999)] = 0").replace(
     "import Card,", "import Card, Integer,"
 )
-TRIALS = 6
+TRIALS = 4
 
 
 def begin(folder: Path, results: str) -> subprocess.Popen[str]:
