@@ -21,6 +21,20 @@ class UsageError(HashzooError):
     exit_code = 2
 
 
+class UnknownItemError(UsageError):
+    """An index has no item of an id.
+
+    Args:
+        index: The index, in words.
+        item: The id.
+        note: What to do, or what was done.
+    """
+
+    def __init__(self, index: str, item: str, note: str = "") -> None:
+        self.item = item
+        super().__init__(f"{index} has no image {printable(item)}{note}")
+
+
 class EnvironmentFailure(HashzooError):  # noqa: N818 - EnvironmentError is a builtin
     """The environment failed: disk, damaged file, missing device, file of a newer schema (exit code 3)."""
 

@@ -34,6 +34,7 @@ from hashzoo.cli.options import (
     style_options,
 )
 from hashzoo.cli.output import json_option, print_json
+from hashzoo.cli.plan import plan
 from hashzoo.cli.quantize import quantize
 from hashzoo.cli.report import plot, report
 from hashzoo.cli.results import compare, merge, show
@@ -116,6 +117,7 @@ for _command in (
     index,
     search,
     export,
+    plan,
     serve,
     report,
     plot,

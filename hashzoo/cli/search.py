@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hashzoo.retrieval.image_index import ImageIndex
 
 TOP = 20  # results of a query
-TARGETS = ("onnx", "faiss", "parquet", "pgvector", "lancedb")
+TARGETS = ("onnx", "faiss", "faiss-ivf", "parquet", "pgvector", "lancedb", "milvus")
 
 
 def _weights(_context: Any, _option: Any, grains: Sequence[str]) -> dict[str, float] | None:
@@ -313,6 +313,10 @@ def _exported(target: str, source: Path, codes: CodeParts, output: Path, code: s
         from hashzoo.export import faiss
 
         files = faiss.export(codes, output, code)
+    elif target == "faiss-ivf":
+        from hashzoo.export import faiss_lists
+
+        files = faiss_lists.export(codes, output, code)
     elif target == "pgvector" and "vectors" in codes.metadata:
         from hashzoo.export import postgresql_vectors
 
@@ -322,9 +326,12 @@ def _exported(target: str, source: Path, codes: CodeParts, output: Path, code: s
 
         files = postgresql.export(codes, output, code)
     else:
-        from hashzoo.export import lancedb, parquet
+        from hashzoo.export import lancedb, milvus, parquet
 
         if code:
             raise UsageError(f"--to {target} exports all codes; leave out --code")
-        files = (lancedb if target == "lancedb" else parquet).export(codes, output, copy)
+        if target == "milvus":
+            files = milvus.export(codes, output)
+        else:
+            files = (lancedb if target == "lancedb" else parquet).export(codes, output, copy)
     return ", ".join(map(str, files))

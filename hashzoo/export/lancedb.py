@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from itertools import chain
 from pathlib import Path
 
-from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.errors import EnvironmentFailure
 from hashzoo.export import manifest
 from hashzoo.export.parquet import build_table, import_pyarrow
 from hashzoo.retrieval.code_file import CodeParts
 from hashzoo.retrieval.vector_index import VectorCopy
-from hashzoo.storage.files import disk_errors
+from hashzoo.storage.files import new_folder
 
 TABLE, TABLE_OF_VECTORS = "pictures", "vectors"
 
@@ -39,21 +37,13 @@ def export(codes: CodeParts, output: Path, copy: VectorCopy | None = None) -> li
     except ImportError:
         raise EnvironmentFailure("this needs lancedb; pip install 'hashzoo[lancedb]'") from None
     pyarrow = import_pyarrow("lancedb")
-    if output.exists():
-        raise UsageError(f"{output} exists; name a new folder, or remove it")
-    with disk_errors("write", output):
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.absolute().parent))
-        try:
-            table = TABLE_OF_VECTORS if "vectors" in codes.metadata else TABLE
-            parts = manifest.DigestedParts(codes)
-            tables = (build_table(pyarrow, part, copy, start, bytes_as_lists=True) for start, part in parts)
-            first = next(tables)
-            batches = (batch for one in chain([first], tables) for batch in one.to_batches())
-            lancedb.connect(str(work)).create_table(table, data=batches, schema=first.schema)
-            digests = parts.digests()
-            manifest.write(work / "manifest.json", "lancedb", codes.metadata, [], table=table, codes_sha256=digests)
-            work.chmod(0o755)
-            work.rename(output)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with new_folder(output) as work:
+        table = TABLE_OF_VECTORS if "vectors" in codes.metadata else TABLE
+        parts = manifest.DigestedParts(codes)
+        tables = (build_table(pyarrow, part, copy, start, bytes_as_lists=True) for start, part in parts)
+        first = next(tables)
+        batches = (batch for one in chain([first], tables) for batch in one.to_batches())
+        lancedb.connect(str(work)).create_table(table, data=batches, schema=first.schema)
+        digests = parts.digests()
+        manifest.write(work / "manifest.json", "lancedb", codes.metadata, [], table=table, codes_sha256=digests)
     return [output]

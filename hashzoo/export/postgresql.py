@@ -34,6 +34,10 @@ COMMIT;
 --   ORDER BY distance, id LIMIT 20;
 """
 
+MEMORY = """-- The index is built faster while it fits into memory:
+-- SET maintenance_work_mem = '{megabytes}MB';
+"""
+
 UPDATE = r"""-- {purpose}
 -- {count} images, {method}, {bits} bits, for the table of postgresql.sql or pgvector.sql of the same trained method.
 -- An image of a path that the table has keeps its id and gets the new codes.
@@ -154,7 +158,8 @@ def _scripts(stored: CodeParts, code: str) -> dict[str, str]:
         **common,
         file="pgvector.sql",
         extension="CREATE EXTENSION IF NOT EXISTS vector;\n",
-        index=f'CREATE INDEX ON {TABLE} USING hnsw ("{name}" bit_hamming_ops);\n',
+        index=MEMORY.format(megabytes=max(64, len(stored) // 1000))
+        + f'CREATE INDEX ON {TABLE} USING hnsw ("{name}" bit_hamming_ops);\n',
         distance=f'"{name}" <~> query_code',
     )
     plain = SCRIPT.format(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hashzoo.distance import Hamming
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.hamming.distances import nearest
-from hashzoo.hamming.packing import compiled, get_threads
+from hashzoo.hamming.packing import compiled, get_threads, words
 from hashzoo.index import Index, Scan
 
 EngineName = Literal["exact", "faiss-flat", "faiss-ivf"]
@@ -84,6 +84,33 @@ def select_engine(name: str, items: int, code: str) -> EngineName:
             return "exact"
         return default
     return "exact"
+
+
+class Engine(Protocol):
+    """Finds nearest codes."""
+
+    def search(self, queries: Bytes, k: int) -> Neighbours:
+        """The k nearest codes of each query (Q, B)."""
+
+
+class ExactEngine:
+    """The compiled loops of hashzoo: compares every query with every code (N, B)."""
+
+    def __init__(self, codes: Bytes) -> None:
+        self._codes = _whole_words(codes)  # once, and not in every search
+
+    def search(self, queries: Bytes, k: int) -> Neighbours:
+        """The k nearest codes of each query (Q, B), equal distances ordered by row."""
+        return nearest(_whole_words(queries), self._codes, k)
+
+
+def _whole_words(codes: Bytes) -> Bytes:
+    """Codes with zero bytes up to a multiple of 64 bits.
+
+    >>> _whole_words(np.array([[1, 2]], np.uint8)).tolist()
+    [[1, 2, 0, 0, 0, 0, 0, 0]]
+    """
+    return codes if codes.shape[1] % 8 == 0 else words(codes).view(np.uint8)
 
 
 class FlatEngine:
@@ -162,13 +189,14 @@ def _sort_neighbours(distances: NDArray[np.int32], rows: NDArray[np.int64]) -> N
     return np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1)
 
 
-def build_lists(codes: Bytes, count: int | None = None, seed: int = 0) -> InvertedLists:
+def build_lists(codes: Bytes, count: int | None = None, seed: int = 0, centers: Bytes | None = None) -> InvertedLists:
     """Divide codes into lists, and measure how many of them a query must search to reach ``TARGET_RECALL``.
 
     Args:
         codes: Packed codes (N, B).
         count: Number of lists; by default sqrt(N).
         seed: Seed of the sample that the centers are computed from, and of the queries that recall is measured with.
+        centers: The center of each list; by default, they are computed.
 
     Returns:
         The lists.
@@ -179,7 +207,10 @@ def build_lists(codes: Bytes, count: int | None = None, seed: int = 0) -> Invert
     if len(codes) < CODES_PER_LIST:
         raise UsageError(f"faiss-ivf needs {CODES_PER_LIST} images or more, not {len(codes)}; use exact")
     rng = np.random.default_rng(seed)
-    centers = _centers(codes, count or max(1, round(len(codes) ** 0.5)), rng, seed)
+    if centers is None:
+        count = count or max(1, round(len(codes) ** 0.5))
+        sample = codes[np.sort(rng.choice(len(codes), min(len(codes), CODES_PER_LIST * count), replace=False))]
+        centers = train_centers(sample, count, seed)
     assignments = nearest_centers(centers, codes)
     queries = codes[np.sort(rng.choice(len(codes), min(len(codes), RECALL_QUERIES), replace=False))]
     k = min(NEIGHBOURS, len(codes))
@@ -195,16 +226,15 @@ def build_lists(codes: Bytes, count: int | None = None, seed: int = 0) -> Invert
         probes = min(len(centers), probes + max(1, probes // 2))
 
 
-def _centers(codes: Bytes, count: int, rng: np.random.Generator, seed: int) -> Bytes:
-    """Centers (L, B) of at most ``count`` lists, computed from a sample of the codes."""
-    library, bits = import_faiss(), 8 * codes.shape[1]
-    sample = codes[np.sort(rng.choice(len(codes), min(len(codes), CODES_PER_LIST * count), replace=False))]
+def train_centers(sample: Bytes, count: int, seed: int = 0) -> Bytes:
+    """Centers (L, B) of at most ``count`` lists, computed from a sample of codes (N, B)."""
+    library, bits = import_faiss(), 8 * sample.shape[1]
     count = min(count, max(1, len(sample) // FAISS_CODES_PER_LIST))
     quantizer = library.IndexBinaryFlat(bits)
     index = library.IndexBinaryIVF(quantizer, bits, count)
     index.cp.seed = seed + 1
     index.train(sample)
-    centers: Bytes = library.vector_to_array(quantizer.xb).reshape(-1, codes.shape[1])
+    centers: Bytes = library.vector_to_array(quantizer.xb).reshape(-1, sample.shape[1])
     return centers
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, final
 
@@ -14,15 +13,16 @@ import torch
 
 from hashzoo.data import image_paths
 from hashzoo.distance import PackedDistance, hamming_of
-from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.errors import EnvironmentFailure, UnknownItemError, UsageError
 from hashzoo.hamming.packing import pack
 from hashzoo.hamming.scanning import within
-from hashzoo.index import Index, Scan
+from hashzoo.index import Scan
 from hashzoo.retrieval import engines
 from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
 from hashzoo.retrieval.encoder import Encoder, ImageLike, TrainedEncoder
 from hashzoo.retrieval.hit import Hit
 from hashzoo.retrieval.index_folder import read_codes
+from hashzoo.retrieval.index_search import searcher
 from hashzoo.retrieval.index_snapshot import Snapshot, names_at
 from hashzoo.retrieval.vector_encoder import load_any_encoder
 from hashzoo.types import Codes, Operation, ProgressCallback, Ranking
@@ -95,36 +95,6 @@ def open_encoder(
     return encoder
 
 
-def searcher(
-    stored: StoredCodes, index: Index, engine: str, listed: str
-) -> tuple[str, Callable[[Codes, int], Ranking]]:
-    """The name of the engine, and a function that finds the k nearest rows of encoded queries.
-
-    Args:
-        stored: The codes.
-        index: The empty index that ranks.
-        engine: A name as for :func:`open_index`.
-        listed: The name of the code that stored lists are of.
-
-    Raises:
-        UsageError: If the engine cannot search the index.
-    """
-    code = engines.hamming_code(index)
-    # an index that holds lists is searched through them by default
-    lists_fit = "ivf.of" in stored.arrays and code == listed
-    name = engines.select_engine(engine, engines.IVF_MIN_CODES if lists_fit else 0, code)
-    if name == "faiss-ivf" and code != listed:
-        raise UsageError(f"faiss-ivf searches the lists of the code {listed!r}, not {code!r}; use exact")
-    if name == "exact":
-        for part in stored.chunks():
-            index.add(part)
-        return name, index.search
-    if name == "faiss-flat":
-        return name, partial(_search_packed, engines.FlatEngine(stored.packed_code(code).rows), code)
-    lists = engines.IVFEngine(stored.packed_code(code).rows, stored_lists(stored, code))
-    return name, partial(_search_packed, lists, code)
-
-
 @final
 class ImageIndex:
     """Codes of N images, searched with images, codes, or compositions of two images.
@@ -171,6 +141,14 @@ class ImageIndex:
     def id(self, row: int) -> str:
         """The id of the image in a row: its own one in an index folder, or its path relative to ``root``."""
         return (self._stored.ids or self._stored.paths)[row]
+
+    def row(self, item: str) -> int:
+        """The row of the image of an id. Raises UsageError if there is none."""
+        ids = self._stored.ids or self._stored.paths
+        try:
+            return ids.index(item)
+        except ValueError:
+            raise UnknownItemError("the index", item) from None
 
     def path(self, row: int) -> Path:
         """The file of the image in a row."""
@@ -282,32 +260,6 @@ class ImageIndex:
         first, second = (codes for image in (a, b) for _, codes in self.encoder.encode_batches([image]))
         (hits,) = self.search(self.encoder.compose(operation, first, second), k)
         return hits
-
-
-def _search_packed(engine: engines.FlatEngine | engines.IVFEngine, code: str, queries: Codes, k: int) -> Ranking:
-    rows, distances = engine.search(pack(queries[code].numpy()), k)
-    return Ranking(torch.from_numpy(rows), torch.from_numpy(distances))
-
-
-def stored_lists(stored: StoredCodes, code: str) -> engines.InvertedLists:
-    """The lists of an index that was built with ``faiss-ivf``.
-
-    Raises:
-        UsageError: If the index has no lists.
-        EnvironmentFailure: If the lists do not match the codes.
-    """
-    if "ivf.of" not in stored.arrays:
-        raise UsageError("this index has no lists; build it with --engine faiss-ivf, or search it with --engine exact")
-    centers, assignments, probes = (stored.arrays[f"ivf.{name}"] for name in ("centers", "of", "probes"))
-    width = stored.packed_code(code).rows.shape[1]
-    if (
-        (centers.dtype, centers.shape[1:]) != (np.uint8, (width,))
-        or (assignments.dtype, assignments.shape) != (np.int32, (len(stored),))
-        or not ((assignments >= 0) & (assignments < len(centers))).all()
-        or not 1 <= int(probes) <= len(centers)
-    ):  # faiss does not check them and would access memory out of bounds
-        raise EnvironmentFailure("the lists of this index do not match its codes; build it again")
-    return engines.InvertedLists(centers, assignments, int(probes))
 
 
 def encode_files(

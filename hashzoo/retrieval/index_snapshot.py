@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.errors import EnvironmentFailure, UsageError, printable
+from hashzoo.errors import EnvironmentFailure, UnknownItemError, UsageError, printable
 from hashzoo.hamming.scanning import within
 from hashzoo.retrieval import index_segments
 from hashzoo.retrieval.code_file import StoredCodes, array_name
@@ -131,6 +131,15 @@ class ItemNames(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return self._of(self._snapshot.places)
 
+    def index(self, value: str, start: int = 0, stop: int | None = None) -> int:
+        """The row of a name. Raises ValueError if there is none."""
+        query = f"SELECT _place FROM items WHERE {self._column} = ?"
+        found = self._snapshot.select(query, (to_sql(value),))
+        row = int(np.searchsorted(self._snapshot.places, found[0][0])) if found else len(self)
+        if row == len(self) or self._snapshot.places[row] != found[0][0]:
+            raise ValueError(f"{value!r} is not in the index")
+        return row
+
     def at(self, rows: Sequence[int]) -> list[str]:
         """The names in rows."""
         ordered, back = np.unique(np.asarray(rows, np.int64), return_inverse=True)
@@ -168,14 +177,11 @@ class Snapshot:
         metadata: The description of what encodes queries, as JSON values.
         state: The number of changes that the index has had.
         places: (N,) int64, where the code of each item is.
-        ids: The id of each item.
-        files: The path of each item's image, relative to the root of the index, or absolute.
     """
 
     def __init__(self, path: Path, where: str = "") -> None:
         check_folder(path)
         self.path, self._guard = path, threading.Lock()
-        self.ids, self.files = ItemNames(self, "id"), ItemNames(self, "coalesce(_file, id)")
         for attempt in range(ATTEMPTS):
             try:
                 with database_errors("read", path / DATABASE):
@@ -222,6 +228,17 @@ class Snapshot:
             name: arrays[-1] if len(arrays) == 2 else np.concatenate(arrays) for name, arrays in parts.items()
         }
 
+    # made when they are read, so that no cycle of references keeps a state in memory
+    @property
+    def ids(self) -> ItemNames:
+        """The id of each item."""
+        return ItemNames(self, "id")
+
+    @property
+    def files(self) -> ItemNames:
+        """The path of each item's image, relative to the root of the index, or absolute."""
+        return ItemNames(self, "coalesce(_file, id)")
+
     def __len__(self) -> int:
         return len(self.places)
 
@@ -247,13 +264,10 @@ class Snapshot:
 
     def row(self, item: str) -> int:
         """The row of an item. Raises UsageError if there is none of that id."""
-        found = self.select("SELECT _place FROM items WHERE id = ?", (to_sql(item),))
-        row = int(np.searchsorted(self.places, found[0][0])) if found else len(self)
-        if row == len(self) or self.places[row] != found[0][0]:
-            raise UsageError(
-                f"{printable(self.path)} has no image {printable(item)}; hashzoo index info prints its root"
-            )
-        return row
+        try:
+            return self.ids.index(item)
+        except ValueError:
+            raise UnknownItemError(printable(self.path), item, "; hashzoo index info prints its root") from None
 
     def searched_code(self) -> str:
         """The name of the code by whose Hamming distance the method ranks. Raises UsageError if it ranks otherwise."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hashzoo.errors import EnvironmentFailure, UsageError, printable
+from hashzoo.errors import EnvironmentFailure, UnknownItemError, UsageError, printable
 from hashzoo.retrieval import index_segments
 from hashzoo.retrieval.code_file import CHUNK_ROWS, array_name
 from hashzoo.retrieval.index_segments import Array
@@ -135,6 +135,10 @@ class IndexWriter:
         """The number of items."""
         return int(self._connection.execute("SELECT count(*) FROM items").fetchone()[0])
 
+    def segments(self) -> int:
+        """The number of segments."""
+        return int(self._connection.execute("SELECT count(*) FROM segments").fetchone()[0])
+
     def items(self) -> Iterator[Item]:
         """All items, in the order in which they were added."""
         for row in self._connection.execute("SELECT id, _file, _digest, _bytes, _modified FROM items ORDER BY _place"):
@@ -247,7 +251,7 @@ class IndexWriter:
         for one in dict.fromkeys(ids):
             found = self._connection.execute("SELECT _place FROM items WHERE id = ?", (to_sql(one),)).fetchone()
             if found is None:
-                raise UsageError(f"{printable(self.path)} has no image {printable(one)}; nothing was removed")
+                raise UnknownItemError(printable(self.path), one, "; nothing was removed")
             places.append(found[0])
         if places:
             self.begin()

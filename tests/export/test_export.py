@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from torch import nn
 from hashzoo.cli.main import main
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.evaluation.scoring import encode, relaxed_codes
+from hashzoo.export import faiss_lists, milvus
+from hashzoo.hamming.distances import nearest
 from hashzoo.hamming.packing import unpack
 from hashzoo.registry import zoo
 from hashzoo.retrieval.code_file import StoredCodes
@@ -40,6 +43,77 @@ def test_faiss_finds_the_same_neighbours_up_to_ties(kept, index, tmp_path):
     assert (about["method"], about["codes"]["code"]["bits"], about["dimension"]) == ("any", BITS, 24)
     for name, digest in about["files"].items():
         assert hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest
+
+
+def test_lists_of_faiss_have_the_rows_of_the_collection_and_find_all_neighbours_when_all_are_searched(kept, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    faiss_lists.export(kept, tmp_path / "lists", rows=200)
+    about, found = told(tmp_path / "lists" / "manifest.json"), {query: [] for query in QUERIES}
+    assert [(one["start"], one["rows"]) for one in about["shards"]] == [(0, 200), (200, 200), (400, COUNT - 400)]
+    for shard in about["shards"]:
+        read = faiss.read_index_binary(str(tmp_path / "lists" / shard["file"]))
+        assert (read.nlist, read.nprobe) == (about["lists"], about["nprobe"])
+        read.nprobe = read.nlist
+        for query in QUERIES:
+            distances, rows = read.search(kept.arrays["bits.code"][query : query + 1], NEAREST)
+            found[query] += [pair for pair in zip(distances[0].tolist(), rows[0].tolist(), strict=True) if pair[1] >= 0]
+        paths = (tmp_path / "lists" / shard["paths"]).read_text().splitlines()
+        named = [path.replace("\n", "\\n") for path in kept.paths[shard["start"] :][: shard["rows"]]]
+        assert paths[:50] == named[:50]
+    for query in QUERIES:
+        agrees(kept, query, [(row, far) for far, row in sorted(found[query])[:NEAREST]])
+    with pytest.raises(UsageError, match="lists exists; name a new folder"):
+        faiss_lists.export(kept, tmp_path / "lists")
+    with pytest.raises(UsageError, match="faiss-ivf needs 64 codes or more, not 0"):
+        faiss_lists.export(StoredCodes({**kept.metadata}, [], {}), tmp_path / "few")
+
+
+def test_files_for_milvus_have_the_columns_that_its_bulk_writer_makes(kept, tmp_path, monkeypatch):
+    """Those of pymilvus 3.0.2: ``LocalBulkWriter`` writes int64, string, and lists of uint8 and of float."""
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(milvus, "ROWS", 300)
+    milvus.export(kept, tmp_path / "rows")
+    tables = [pyarrow.parquet.read_table(tmp_path / "rows" / f"part-0000{number}.parquet") for number in (0, 1)]
+    columns = {field.name: str(field.type).replace("item", "element") for field in tables[0].schema}
+    lists = {"code": "list<element: uint8>", "fine": "list<element: uint8>", "vector": "list<element: float>"}
+    assert columns == {"row": "int64", "path": "string", **lists}
+    table = pyarrow.concat_tables(tables)
+    assert table["row"].to_pylist() == list(range(COUNT))
+    np.testing.assert_array_equal(np.array(table["code"].to_pylist(), np.uint8), kept.arrays["bits.code"])
+    np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), kept.arrays["values.vector"])
+    assert told(tmp_path / "rows" / "manifest.json")["fields"]["code"] == {"type": "BINARY_VECTOR", "dim": 24}
+
+
+def test_qdrant_finds_the_same_neighbours_with_the_function_of_the_page(kept, index, tmp_path):
+    qdrant_client = pytest.importorskip("qdrant_client")
+    pytest.importorskip("pyarrow")
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "large-search.md").read_text(encoding="utf-8")
+    (code,) = (one for one in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "qdrant_client" in one)
+    exec(code, known := {"__name__": "page"})  # noqa: S102
+    main(["export", str(index), "--to", "parquet", "-o", str(tmp_path / "codes.parquet")], standalone_mode=False)
+    client = qdrant_client.QdrantClient(":memory:")
+    known["load"](client, tmp_path / "codes.parquet", BITS)
+    for query in QUERIES:
+        asked = unpack(kept.arrays["bits.code"][query : query + 1], BITS)[0].astype(float).tolist()
+        points = client.query_points("images", query=asked, limit=NEAREST).points
+        agrees(kept, query, sorted(((one.id, one.score) for one in points), key=lambda found: found[1]))
+    client.close()
+
+
+def test_the_function_of_the_page_searches_all_lists(kept, tmp_path):
+    pytest.importorskip("faiss")
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "large-search.md").read_text(encoding="utf-8")
+    (code,) = (one for one in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "faiss.read_index" in one)
+    exec(code, known := {"__name__": "page"})  # noqa: S102
+    faiss_lists.export(kept, tmp_path / "lists", rows=200)
+    rows, distances = known["search"](tmp_path / "lists", kept.arrays["bits.code"][list(QUERIES)], NEAREST)
+    exact = nearest(kept.arrays["bits.code"][list(QUERIES)], kept.arrays["bits.code"], NEAREST)[1]
+    assert (distances <= exact[:, -1:]).mean() > 0.9
+    apart = (
+        unpack(kept.arrays["bits.code"], BITS)[rows] != unpack(kept.arrays["bits.code"], BITS)[list(QUERIES)][:, None]
+    ).sum(2)
+    np.testing.assert_array_equal(apart, distances)
 
 
 def test_parquet_holds_the_bytes_of_every_code(kept, index, tmp_path):

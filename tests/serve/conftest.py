@@ -47,11 +47,13 @@ def port(made):
     """Where the page listens."""
     import uvicorn
 
-    from hashzoo.retrieval.image_index import open_index
     from hashzoo.serve.app import application
+    from hashzoo.serve.guard import Limits
+    from hashzoo.serve.served_index import ServedIndex
 
-    indexes = {name: open_index(made / f"{name}.index") for name in ("itq", "dhn")}
-    server = uvicorn.Server(uvicorn.Config(application(indexes, ["photos.example"], MOST), log_level="error"))
+    indexes = {name: ServedIndex(made / f"{name}.index") for name in ("itq", "dhn")}
+    app = application(indexes, Limits(["photos.example"], MOST))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

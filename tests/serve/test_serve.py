@@ -24,7 +24,7 @@ from hashzoo.serve.views import make_query, search_index
 from tests.cli.command import hashzoo
 from tests.serve.conftest import MOST, png
 
-for library in ("uvicorn", "starlette", "python_multipart"):
+for library in ("uvicorn", "fastapi", "prometheus_client", "python_multipart"):
     pytest.importorskip(library, reason="the extra ui is not installed")
 
 
@@ -95,14 +95,14 @@ def test_where_a_method_looks_is_shown_or_why_it_is_not(port):
 
 def test_a_neighbour_is_asked_with_in_turn(port):
     _, page, _ = post(port, ("a.png", png(1)))
-    link = re.search(r'href="(/like/0/\d+)"', page)[1]
+    link = re.search(r'href="(/like/0/0/\d+)"', page)[1]
     status, again, _ = ask(port, "GET", link)
     assert status == 200
     assert len(hits(again)[0]) == 24
 
 
 def test_stored_images_are_shown_small(port):
-    status, _, headers = ask(port, "GET", "/image/0/3")
+    status, _, headers = ask(port, "GET", "/image/0/0/3")
     assert (status, headers["content-type"]) == (200, "image/jpeg")
 
 
@@ -141,13 +141,13 @@ def test_what_is_no_image_is_refused(port, data):
 ADDRESSES = [
     "/../../../../etc/passwd",
     "/..%2f..%2f..%2fetc/passwd",
-    "/image/0/../../../etc/passwd",
-    "/image/0/..%2f..%2fetc%2fpasswd",
-    "/image/0/-1",
-    "/image/0/200",
-    "/image/0/99999999999999999999",
-    "/image/7/0",
-    "/like/0/200",
+    "/image/0/0/../../../etc/passwd",
+    "/image/0/0/..%2f..%2fetc%2fpasswd",
+    "/image/0/0/-1",
+    "/image/0/0/200",
+    "/image/0/99999999999999999999/0",
+    "/image/7/0/0",
+    "/like/0/0/200",
     "/page.css/../app.py",
     "/app.py",
     "//etc/passwd",
@@ -236,12 +236,12 @@ def test_images_that_are_gone_are_said_to_be_without_telling_where_they_lay(port
     content = lost.read_bytes()
     lost.unlink()
     try:
-        pages = [ask(port, "GET", f"/{what}/0/{row}") for what in ("image", "like")]
+        pages = [ask(port, "GET", f"/{what}/0/0/{row}") for what in ("image", "like")]
     finally:
         lost.write_bytes(content)
     assert [status for status, _, _ in pages] == [404, 404]
     assert all("was moved, deleted or damaged" in page and str(made) not in page for _, page, _ in pages)
-    assert ask(port, "GET", f"/image/0/{row}")[0] == 200  # back again
+    assert ask(port, "GET", f"/image/0/0/{row}")[0] == 200  # back again
 
 
 def test_codes_beside_the_one_that_is_searched_do_no_harm(made):
@@ -252,7 +252,7 @@ def test_codes_beside_the_one_that_is_searched_do_no_harm(made):
     index = ImageIndex(replace(kept, **more), index.encoder)
     image = Image.open(io.BytesIO(png(7)))
     assert (
-        search_index(0, "x", index, make_query([("a", image)], "union"), 12).neighbours[0].distance
+        search_index(0, "x", 0, index, make_query([("a", image)], "union"), 12).neighbours[0].distance
         == "0 of 16 bits differ"
     )
 
