@@ -26,7 +26,16 @@ from hashzoo.types import Codes
 
 MOST_QUERIES, MOST_RESULTS, MOST_ITEMS = 64, 1000, 256
 QUERIES: Any = {"min_length": 1, "max_length": MOST_QUERIES}
-SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
+SUFFIXES = {
+    "HEIF": ".heic",
+    "AVIF": ".avif",
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "GIF": ".gif",
+    "WEBP": ".webp",
+    "TIFF": ".tif",
+    "BMP": ".bmp",
+}
 
 logger = logging.getLogger("hashzoo.serve")
 
@@ -48,7 +57,9 @@ def _text(text: str) -> str:
 
 
 Base64 = Annotated[
-    str, Field(description="An image file in base64.", json_schema_extra={"format": "byte"}), AfterValidator(_base64)
+    str,
+    Field(min_length=1, description="An image file in base64.", json_schema_extra={"format": "byte"}),
+    AfterValidator(_base64),
 ]
 Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{2})+$", max_length=1024, description="Packed bits, bit 0 first.")]
 Id = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]+$"), AfterValidator(_text)]
@@ -131,7 +142,7 @@ class ItemModel(Model):
 
     model_config = _one_of("image", "codes")
     id: Id
-    image: Annotated[Base64 | None, Field(default_factory=lambda: None)]
+    image: Annotated[Base64, Field(default_factory=str)]
     codes: Annotated[dict[str, Hex], Field(default_factory=dict, min_length=1)]
     metadata: Annotated[dict[str, Text | Integer | float | None], Field(max_length=50)] = {}
 
@@ -285,7 +296,7 @@ def _new(index: ServedIndex, item: ItemModel) -> NewItem:
     if item.codes:
         codes = index.unpacked({name: [bytes.fromhex(text)] for name, text in item.codes.items()})
         return NewItem(item.id, codes, b"", "", metadata)
-    data = b64decode(item.image or "")
+    data = b64decode(item.image)
     image = decoded(data, f"the image of {item.id}")
     with Image.open(BytesIO(data)) as opened:
         suffix = SUFFIXES.get(opened.format or "", ".img")

@@ -70,7 +70,7 @@ def test_shards_are_parts_of_the_whole(folder):
 
 def test_four_sweeps_on_one_folder_measure_each_cell_once(folder, whole, tally):
     """cells of four sweeps at once on one folder, each measured once"""
-    seeds = 50 if whole else 3
+    seeds = 50 if whole else 2
     for number in range(20 if whole else 1):
         # each asks for three quarters of them
         together(folder, f"r{number}", [grid(bits, seeds) for bits in ("8,12,16", "12,16,20", "16,20,8", "20,8,12")])
