@@ -38,6 +38,7 @@ SCHEMA = 1
 ROW_BITS = 32  # a place is segment << ROW_BITS | row
 ATTEMPTS, PAUSE = 20, 0.05  # to open a state before a writer deletes its files, and seconds between two
 NAMES_AT_ONCE = 4096
+ID, FILE = "id", "coalesce(_file, id)"  # expressions of SQL
 
 
 def is_folder(path: Path) -> bool:
@@ -230,14 +231,14 @@ class Snapshot:
 
     # made when they are read, so that no cycle of references keeps a state in memory
     @property
-    def ids(self) -> ItemNames:
+    def ids(self) -> Sequence[str]:
         """The id of each item."""
-        return ItemNames(self, "id")
+        return ItemNames(self, ID)
 
     @property
-    def files(self) -> ItemNames:
+    def files(self) -> Sequence[str]:
         """The path of each item's image, relative to the root of the index, or absolute."""
-        return ItemNames(self, "coalesce(_file, id)")
+        return ItemNames(self, FILE)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -304,10 +305,6 @@ class Snapshot:
 
     def hits(self, rows: NDArray[np.int64], distances: NDArray[Any]) -> list[Hit]:
         """The items in rows, as hits."""
-        root, found = (
-            Path(self.metadata["root"]),
-            zip(
-                rows.tolist(), distances.tolist(), self.files.at(rows.tolist()), self.ids.at(rows.tolist()), strict=True
-            ),
-        )
+        root, places = Path(self.metadata["root"]), rows.tolist()
+        found = zip(places, distances.tolist(), names_at(self.files, places), names_at(self.ids, places), strict=True)
         return [Hit(row, root / file, distance, name) for row, distance, file, name in found]
