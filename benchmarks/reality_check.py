@@ -26,7 +26,7 @@ from hashzoo.results.cell import Cell
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "evidence" / "reality-check.md"
-STUDIES = ("miml", "cifar10-study")
+STUDIES = ("miml", "cifar10-study", "imagenette-study")
 REFERENCE = "classifier"
 BLOCK = re.compile(r"(<!-- study: (\S+) -->\n).*?(<!-- end of study -->)", re.DOTALL)
 
