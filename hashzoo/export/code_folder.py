@@ -6,7 +6,6 @@ anywhere leaves whole files. Readers hold the codes of one file at a time.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -19,7 +18,7 @@ import numpy as np
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export.parquet import build_table, import_pyarrow
 from hashzoo.retrieval.code_file import RowNames, StoredCodes, array_name
-from hashzoo.storage.files import disk_errors, replace_bytes, sha256
+from hashzoo.storage.files import disk_errors, file_sha256, replace_bytes, sha256
 from hashzoo.storage.schema import refuse_newer
 
 FORMAT, SCHEMA, MANIFEST, LOCK = "hashzoo code files", 1, "manifest.json", ".lock"
@@ -105,12 +104,15 @@ def write_manifest(folder: Path, head: Content, done: Mapping[int, Content], ite
     replace_bytes(folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def check(folder: Path, head: Content) -> None:
+def check(folder: Path, head: Content) -> Content:
     """Raise UsageError unless codes can be written to a folder: a new one, or one that the same call began.
 
     Args:
         folder: The folder.
         head: What the manifest says apart from files.
+
+    Returns:
+        The manifest of the folder; empty if there is none.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; name a folder for the files of --shard-rows")
@@ -118,12 +120,12 @@ def check(folder: Path, head: Content) -> None:
     if not content:
         if folder.is_dir() and not all(_is_left(entry.name) for entry in folder.iterdir()):
             raise UsageError(f"{folder} holds other files; name a new folder")
-        return
+        return content
     if content.get("format") != FORMAT:
         raise UsageError(f"{folder} holds other files; name a new folder")
     refuse_newer(folder / MANIFEST, content.get("schema"), SCHEMA, "encode into a new folder")
     if not content["files"]:
-        return  # the call that began it ended before its first file
+        return content  # the call that began it ended before its first file
     for what, one, other in (
         ("another method", content["encoder"]["run"]["state"], head["encoder"]["run"]["state"]),
         ("other or changed items", content["source"], head["source"]),
@@ -131,6 +133,7 @@ def check(folder: Path, head: Content) -> None:
     ):
         if one != other:
             raise UsageError(f"{folder} holds codes of {what}; name a new folder")
+    return content
 
 
 def _is_left(name: str) -> bool:
@@ -162,8 +165,7 @@ def is_whole(folder: Path, file: Content) -> bool:
     if file["name"] is None:
         return True
     try:
-        with (folder / file["name"]).open("rb") as stream:
-            return bool(hashlib.file_digest(stream, "sha256").hexdigest() == file["sha256"])
+        return bool(file_sha256(folder / file["name"]) == file["sha256"])
     except OSError:
         return False
 

@@ -6,6 +6,7 @@ All have the same centers, so that the lists of several machines can be searched
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from hashzoo.errors import UsageError
 from hashzoo.export import manifest
 from hashzoo.export.faiss import path_line, write_index
 from hashzoo.retrieval.code_file import CodeParts, binary_code
-from hashzoo.retrieval.engines import CODES_PER_LIST, build_lists, import_faiss, nearest_centers, train_centers
+from hashzoo.retrieval.engines import (
+    CODES_PER_LIST,
+    binary_ivf,
+    build_lists,
+    import_faiss,
+    nearest_centers,
+    train_centers,
+)
 from hashzoo.storage.files import new_folder, replace_bytes
 
 ROWS = 10_000_000  # of an index: 160 MB at 64 bits, with its row numbers
@@ -48,18 +56,30 @@ def export(codes: CodeParts, output: Path, code: str = "", rows: int = ROWS, see
         raise UsageError(f"faiss-ivf needs {CODES_PER_LIST} codes or more, not {len(codes)}; use faiss")
     sample, parts = _sample(codes, name, CODES_PER_LIST * lists, seed), manifest.DigestedParts(codes)
     centers = train_centers(sample, lists, seed)
-    probes, files, ranges = 0, list[Path](), list[dict[str, Any]]()
+    files, ranges = list[Path](), list[dict[str, Any]]()
     with new_folder(output) as work:
         for number, (start, packed, lines) in enumerate(_shards(parts, name, rows)):
-            probes = probes or build_lists(packed, len(centers), seed, centers).probes
+            if not number:
+                found = build_lists(packed, seed=seed, centers=centers)  # measures how many lists to search
+            else:
+                found = replace(found, assignments=nearest_centers(centers, packed))
             file, named = work / f"codes-{number:05}.faiss", work / f"paths-{number:05}.txt"
-            write_index(library, _index(library, centers, packed, start, probes), file)
+            write_index(library, binary_ivf(packed, found, start), file)
             replace_bytes(named, lines)
             files += [file, named]
             ranges.append({"file": file.name, "paths": named.name, "start": start, "rows": len(packed)})
-        more = {"code": name, "dimension": -(-bits // 8) * 8, "lists": len(centers), "nprobe": probes, "shards": ranges}
-        digests = parts.digests()
-        manifest.write(work / "manifest.json", "faiss-ivf", codes.metadata, files, **more, codes_sha256=digests)
+        manifest.write(
+            work / "manifest.json",
+            "faiss-ivf",
+            codes.metadata,
+            files,
+            code=name,
+            dimension=-(-bits // 8) * 8,
+            lists=len(centers),
+            nprobe=found.probes,
+            shards=ranges,
+            codes_sha256=parts.digests(),
+        )
     return [output]
 
 
@@ -89,16 +109,3 @@ def _shards(parts: manifest.DigestedParts, name: str, rows: int) -> Iterator[tup
                 waiting, lines, first, count = [], [], first + rows, 0
     if count:
         yield first, np.concatenate(waiting), b"".join(lines)
-
-
-def _index(library: Any, centers: NDArray[np.uint8], packed: NDArray[np.uint8], start: int, probes: int) -> Any:
-    """The index of a run of codes."""
-    bits = 8 * packed.shape[1]
-    quantizer = library.IndexBinaryFlat(bits)
-    quantizer.add(centers)
-    index = library.IndexBinaryIVF(quantizer, bits, len(centers))
-    index.is_trained, index.nprobe, index.referenced_objects = True, probes, [quantizer]
-    packed, lists = np.ascontiguousarray(packed), nearest_centers(centers, packed).astype(np.int64)
-    ids = np.arange(start, start + len(packed), dtype=np.int64)
-    index.add_core(len(packed), library.swig_ptr(packed), library.swig_ptr(ids), library.swig_ptr(lists))
-    return index

@@ -13,7 +13,7 @@ import numpy as np
 
 from hashzoo.hamming.packing import BIT_ORDER
 from hashzoo.retrieval.code_file import CodeParts, StoredCodes
-from hashzoo.storage.files import disk_errors, replace_bytes
+from hashzoo.storage.files import disk_errors, file_sha256, replace_bytes
 
 SCHEMA = 1
 
@@ -42,7 +42,7 @@ def write(path: Path, target: str, metadata: Mapping[str, Any], files: Sequence[
         "target": target,
         "bit_order": BIT_ORDER,
         **metadata,
-        "files": {file.name: _sha256(file) for file in files},
+        "files": {file.name: _digest(file) for file in files},
         **more,
     }
     replace_bytes(path, json.dumps(content, indent=1).encode())
@@ -81,9 +81,9 @@ def code_digests(codes: CodeParts) -> dict[str, str]:
     return parts.digests()
 
 
-def _sha256(file: Path) -> str:
-    with disk_errors("read", file), file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _digest(file: Path) -> str:
+    with disk_errors("read", file):
+        return file_sha256(file)
 
 
 def utf8_path(path: str) -> str:

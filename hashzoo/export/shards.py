@@ -214,7 +214,6 @@ def encode(
         except filelock.Timeout:
             raise EnvironmentFailure(f"another process writes to {folder}; wait for its end") from None
     try:
-        code_folder.check(folder, head)  # again, since another process can have ended in between
         here: Spread = lambda parts: ((n, part.encode(encoder)) for n, part in enumerate(parts))  # noqa: E731
         return _encode(pyarrow, items, folder, head, progress, spread or here)
     finally:
@@ -229,7 +228,7 @@ def _encode(
     progress: ProgressCallback | None,
     spread: Spread,
 ) -> Encoded:
-    former, rows = code_folder.read_manifest(folder), head["rows"]
+    former, rows = code_folder.check(folder, head), head["rows"]  # again: a process can have ended in between
     files = former.get("files", ())
     if files:
         head |= {name: former[name] for name in ("codes", "root")}

@@ -136,9 +136,14 @@ class StoredCodes:
         return PackedCode(name, bits, self.array(name))
 
 
+def binary_codes(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """The bits of each binary code by its name."""
+    return {name: spec["bits"] for name, spec in metadata["codes"].items() if "bits" in spec}
+
+
 def binary_code(metadata: Mapping[str, Any], name: str = "") -> tuple[str, int]:
     """Name and bits of a binary code; by default ``code``, or else the first. Raises UsageError if there is none."""
-    bits = {code: spec["bits"] for code, spec in metadata["codes"].items() if "bits" in spec}
+    bits = binary_codes(metadata)
     if not bits:
         codes = ", ".join(metadata["codes"])
         raise UsageError(f"{metadata['method']} stores no binary code, only {codes}; choose another method")

@@ -147,19 +147,26 @@ class IVFEngine:
     """faiss ``IndexBinaryIVF``: a query searches the ``probes`` lists with the nearest centers."""
 
     def __init__(self, codes: Bytes, lists: InvertedLists) -> None:
-        library = import_faiss()
-        self._centers = library.IndexBinaryFlat(8 * codes.shape[1])  # kept alive: the index holds only a pointer to it
-        self._centers.add(lists.centers)
-        self._index = library.IndexBinaryIVF(self._centers, 8 * codes.shape[1], len(lists.centers))
-        self._index.is_trained = True
-        assignments = lists.assignments.astype(np.int64)
-        self._index.add_core(len(codes), library.swig_ptr(codes), None, library.swig_ptr(assignments))
+        self._index = binary_ivf(codes, lists)
         self.probes = lists.probes
 
     def search(self, queries: Bytes, k: int) -> Neighbours:
         """The k nearest codes found for each query (Q, B); row -1 where the searched lists hold fewer."""
         self._index.nprobe = self.probes
         return _search_in_threads(self._index, queries, k)
+
+
+def binary_ivf(codes: Bytes, lists: InvertedLists, start: int = 0) -> Any:
+    """faiss ``IndexBinaryIVF`` of codes (N, B), whose ids count from ``start``."""
+    library, codes = import_faiss(), np.ascontiguousarray(codes)
+    centers = library.IndexBinaryFlat(8 * codes.shape[1])
+    centers.add(lists.centers)
+    index = library.IndexBinaryIVF(centers, 8 * codes.shape[1], len(lists.centers))
+    index.referenced_objects = [centers]  # the index holds only a pointer to it
+    index.is_trained, index.nprobe = True, lists.probes
+    ids, assignments = np.arange(start, start + len(codes), dtype=np.int64), lists.assignments.astype(np.int64)
+    index.add_core(len(codes), *map(library.swig_ptr, (codes, ids, assignments)))
+    return index
 
 
 def _search_in_threads(index: Any, queries: Bytes, k: int) -> Neighbours:

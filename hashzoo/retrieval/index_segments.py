@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hashzoo.errors import EnvironmentFailure
-from hashzoo.storage.files import disk_errors, replace_file
+from hashzoo.storage.files import disk_errors, file_sha256, replace_file
 
 Array = np.ndarray[Any, Any]
 #: Gives the rows of an array in blocks, from the first to the last, as often as it is called.
@@ -83,8 +83,7 @@ def check(folder: Path, digest: str) -> None:
     """Raise EnvironmentFailure if the bytes of a file are not those of its name, and FileNotFoundError for none."""
     file = file_of(folder, digest)
     try:
-        with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        found = file_sha256(file)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -21,7 +21,8 @@ from hashzoo.data.image_files import decode
 from hashzoo.errors import HashzooError, UnknownItemError, UsageError, printable
 from hashzoo.hamming.packing import pack
 from hashzoo.retrieval.hit import Hit as Found
-from hashzoo.serve.served_index import NewItem, ServedIndex, Value
+from hashzoo.retrieval.metadata_file import Value
+from hashzoo.serve.served_index import NewItem, ServedIndex
 from hashzoo.types import Codes
 
 MOST_QUERIES, MOST_RESULTS, MOST_ITEMS = 64, 1000, 256
@@ -301,11 +302,3 @@ def _new(index: ServedIndex, item: ItemModel) -> NewItem:
     with Image.open(BytesIO(data)) as opened:
         suffix = SUFFIXES.get(opened.format or "", ".img")
     return NewItem(item.id, index.encode([image]), data, suffix, metadata)
-
-
-def openapi_description() -> dict[str, Any]:
-    """What the OpenAPI document says about the API as a whole."""
-    return {
-        "title": "hashzoo",
-        "description": "Search images by their codes. See the page 'Serve an index' of the documentation.",
-    }

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from jinja2 import Environment
 from PIL import Image
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -32,7 +33,7 @@ from hashzoo.errors import HashzooError, printable
 from hashzoo.retrieval.image_index import ImageIndex
 from hashzoo.retrieval.results_page import thumbnail
 from hashzoo.serve import measures
-from hashzoo.serve.api import decoded, describe, in_thread, openapi_description, routes
+from hashzoo.serve.api import decoded, describe, in_thread, routes
 from hashzoo.serve.guard import API, Limits, RequestGuard
 from hashzoo.serve.served_index import ServedIndex
 from hashzoo.serve.views import IndexResult, Query, make_query, search_index, summarize
@@ -55,7 +56,8 @@ def application(indexes: Mapping[str, ServedIndex], limits: Limits) -> ASGIApp:
     """
     page = SearchPage(indexes)
     app = FastAPI(
-        **openapi_description(), version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan,
+        title="hashzoo", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan,
+        description="Search images by their codes. See the page 'Serve an index' of the documentation.",
         exception_handlers={HTTPException: page.error, RequestValidationError: _invalid, Exception: page.error},
     )  # fmt: skip
     app.router.routes += page.routes()
@@ -69,7 +71,7 @@ def application(indexes: Mapping[str, ServedIndex], limits: Limits) -> ASGIApp:
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
-        return Response(await in_thread(request, measured.text, "images"), media_type=measures.MEDIA_TYPE)
+        return Response(await in_thread(request, measured.text, "images"), media_type=CONTENT_TYPE_LATEST)
 
     return RequestGuard(measured, limits)  # outermost, so that it covers error responses too
 
@@ -108,7 +110,7 @@ class SearchPage:
 
     async def home(self, request: Request) -> Response:
         """The page without results."""
-        return self._render()
+        return await in_thread(request, self._render, "images")  # which can open a new state of an index
 
     async def redirect_home(self, request: Request) -> Response:
         """A redirect for a reload of the results of a form."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hashzoo.serve.served_index import ServedIndex
@@ -61,6 +60,3 @@ class Measures:
             self._images.labels(name).set(len(current))
             self._state.labels(name).set(state)
         return generate_latest(self.registry)
-
-
-MEDIA_TYPE = CONTENT_TYPE_LATEST

@@ -20,12 +20,13 @@ from PIL import Image
 from hashzoo.data.image_files import short_digest
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.hamming.packing import pack, unpack
-from hashzoo.retrieval.code_file import array_name
+from hashzoo.retrieval.code_file import array_name, binary_codes
 from hashzoo.retrieval.hit import Hit
 from hashzoo.retrieval.image_index import ImageIndex, open_index
 from hashzoo.retrieval.index_folder import IndexFolder
 from hashzoo.retrieval.index_snapshot import DATABASE, Snapshot, is_folder, read_about
 from hashzoo.retrieval.index_writer import Item, MetadataTable
+from hashzoo.retrieval.metadata_file import Value
 from hashzoo.storage.database import database_errors, open_readable
 from hashzoo.storage.files import replace_bytes
 from hashzoo.types import Codes
@@ -35,8 +36,6 @@ STATES = 3  # states whose rows can still be addressed
 WAIT = 10.0  # seconds for another process that changes the index
 SEGMENTS = 256  # after which a change compacts the index
 UPLOADS = "uploads"  # images that were sent, in the index folder
-
-Value = str | int | float | None
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,7 @@ class ServedIndex:
 
     def binary(self) -> dict[str, int]:
         """The bits of each binary code by its name."""
-        codes = self._index.metadata["codes"]
-        return {name: spec["bits"] for name, spec in codes.items() if "bits" in spec}
+        return binary_codes(self._index.metadata)
 
     def search(
         self, queries: Codes | Sequence[str], k: int, radius: int | None = None, where: str = ""

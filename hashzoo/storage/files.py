@@ -118,6 +118,12 @@ def disk_errors(action: str, path: Path) -> Iterator[None]:
         raise DiskError(f"cannot {action} {path}: {error.strerror or error}; {fix}") from error
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 digest of a file, in hexadecimal, read in blocks. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def sha256(data: bytes) -> str:
     """SHA-256 digest of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -85,12 +85,18 @@ def test_files_for_milvus_have_the_columns_that_its_bulk_writer_makes(kept, tmp_
     assert told(tmp_path / "rows" / "manifest.json")["fields"]["code"] == {"type": "BINARY_VECTOR", "dim": 24}
 
 
+def names_of_the_page(word: str) -> dict:
+    """What the code of the page on many codes defines that contains a word."""
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "large-search.md").read_text(encoding="utf-8")
+    (code,) = (one for one in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if word in one)
+    exec(code, known := {"__name__": "page"})  # noqa: S102
+    return known
+
+
 def test_qdrant_finds_the_same_neighbours_with_the_function_of_the_page(kept, index, tmp_path):
     qdrant_client = pytest.importorskip("qdrant_client")
     pytest.importorskip("pyarrow")
-    page = (Path(__file__).parents[2] / "docs" / "howto" / "large-search.md").read_text(encoding="utf-8")
-    (code,) = (one for one in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "qdrant_client" in one)
-    exec(code, known := {"__name__": "page"})  # noqa: S102
+    known = names_of_the_page("qdrant_client")
     main(["export", str(index), "--to", "parquet", "-o", str(tmp_path / "codes.parquet")], standalone_mode=False)
     client = qdrant_client.QdrantClient(":memory:")
     known["load"](client, tmp_path / "codes.parquet", BITS)
@@ -103,9 +109,7 @@ def test_qdrant_finds_the_same_neighbours_with_the_function_of_the_page(kept, in
 
 def test_the_function_of_the_page_searches_all_lists(kept, tmp_path):
     pytest.importorskip("faiss")
-    page = (Path(__file__).parents[2] / "docs" / "howto" / "large-search.md").read_text(encoding="utf-8")
-    (code,) = (one for one in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M) if "faiss.read_index" in one)
-    exec(code, known := {"__name__": "page"})  # noqa: S102
+    known = names_of_the_page("faiss.read_index")
     faiss_lists.export(kept, tmp_path / "lists", rows=200)
     rows, distances = known["search"](tmp_path / "lists", kept.arrays["bits.code"][list(QUERIES)], NEAREST)
     exact = nearest(kept.arrays["bits.code"][list(QUERIES)], kept.arrays["bits.code"], NEAREST)[1]

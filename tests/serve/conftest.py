@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,22 +43,31 @@ def made(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def port(made):
-    """Where the page listens."""
+@contextmanager
+def served(paths, limits):
+    """A server of indexes; the port."""
     import uvicorn
 
     from hashzoo.serve.app import application
-    from hashzoo.serve.guard import Limits
     from hashzoo.serve.served_index import ServedIndex
 
-    indexes = {name: ServedIndex(made / f"{name}.index") for name in ("itq", "dhn")}
-    app = application(indexes, Limits(["photos.example"], MOST))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    indexes = {path.stem: ServedIndex(path) for path in paths}
+    server = uvicorn.Server(uvicorn.Config(application(indexes, limits), log_level="error"))
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    yield listening.getsockname()[1]
-    server.should_exit = True
-    thread.join()
-    listening.close()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@pytest.fixture(scope="session")
+def port(made):
+    """Where the page listens."""
+    from hashzoo.serve.guard import Limits
+
+    with served([made / "itq.index", made / "dhn.index"], Limits(["photos.example"], MOST)) as number:
+        yield number

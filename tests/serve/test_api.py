@@ -12,16 +12,14 @@ import random
 import shutil
 import socket
 import subprocess
-import threading
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.cli.command import hashzoo
-from tests.serve.conftest import MOST, png
+from tests.serve.conftest import MOST, png, served
 from tests.serve.load import TOKEN, call, run
 
 for library in ("uvicorn", "fastapi", "prometheus_client"):
@@ -33,27 +31,7 @@ from hashzoo.retrieval.image_index import open_index  # noqa: E402
 from hashzoo.retrieval.index_folder import IndexFolder, convert  # noqa: E402
 from hashzoo.retrieval.index_writer import Item, MetadataTable  # noqa: E402
 from hashzoo.serve import served_index  # noqa: E402
-from hashzoo.serve.app import application  # noqa: E402
 from hashzoo.serve.guard import Limits, RequestGuard  # noqa: E402
-from hashzoo.serve.served_index import ServedIndex  # noqa: E402
-
-
-@contextmanager
-def served(paths, limits):
-    """A server of indexes; the port."""
-    import uvicorn
-
-    indexes = {path.stem: ServedIndex(path) for path in paths}
-    server = uvicorn.Server(uvicorn.Config(application(indexes, limits), log_level="error"))
-    listening = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
 
 
 @pytest.fixture
