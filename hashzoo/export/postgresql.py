@@ -99,7 +99,7 @@ PART_BITS = 16  # an index of 2^16 values: few candidates at 10^6 rows, few mask
 
 
 def export(codes: CodeParts, output: Path, code: str = "") -> list[Path]:
-    """Write a folder with the rows in ``pictures.copy``, SQL to create, update and search the table, and the manifest.
+    """Write a folder: the rows for COPY, SQL that creates, updates and searches the table, and the manifest.
 
     A binary code is ``bit(K)`` with bit 0 on the left; any other code is ``real[]``.
 

@@ -339,6 +339,7 @@ def test_a_generator_of_requests_finds_no_difference_from_the_description(folder
         line = [tool, "run", f"http://127.0.0.1:{port}/openapi.json", "--header", f"Authorization: Bearer {TOKEN}"]
         done = subprocess.run(
             [*line, "--max-examples", "50", "--seed", "1", "--exclude-checks", "positive_data_acceptance"],
+            cwd=folder.parent,  # where it keeps a cache
             capture_output=True,
             text=True,
             check=False,
