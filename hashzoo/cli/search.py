@@ -292,7 +292,9 @@ def export(
     codes: CodeParts
     codes = code_folder.CodeFolder(source) if code_folder.is_folder(source) else read_codes(source)
     if root is not None:
-        codes = RelativeTo(codes, root)
+        relative = RelativeTo(codes, root)
+        # codes that are in memory are checked before an exporter begins
+        codes = relative if isinstance(codes, code_folder.CodeFolder) else next(relative.parts())
     click.echo(f"written to {_exported(target, source, codes, output, code, plugins)}")
 
 

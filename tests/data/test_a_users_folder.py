@@ -17,6 +17,7 @@ from hashzoo_plugins.datasets.folder import folder
 from PIL import Image
 
 from hashzoo.bench.benchmark_file import Benchmark, read
+from hashzoo.bench.fallback import choose_backbone
 from hashzoo.bench.overrides import Overrides
 from hashzoo.bench.plan import plan
 from hashzoo.data.image_files import MAX_PIXELS, decode
@@ -303,6 +304,7 @@ def test_the_benchmark_for_own_images_requires_a_root_and_plans(tmp_path):
         path = tmp_path / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(stored(scene(number, (40 + number % 40, 50)), "PNG"))
+    file = choose_backbone(file, house, None, print)  # as the command does where the extra weights is not installed
     jobs = plan(file.model_copy(update={"set": {"folder": {"root": tmp_path, "size": 32}}}), house)
     assert not [job.refusal for job in jobs if job.refusal]
     assert {job.identity.method for job in jobs} > {"lsh", "dhn", "chance"}

@@ -18,7 +18,10 @@ HOWTO = Path(__file__).parents[2] / "docs" / "howto"
 PAGE = "\n".join(
     (HOWTO / f"{name}.md").read_text() for name in ("search", "composed-queries", "export", "update-index")
 )
-NEEDS = {"onnx": "onnxscript", "faiss": "faiss", "faiss-ivf": "faiss", "parquet": "pyarrow", "lancedb": "lancedb"}
+NEEDS = {
+    "onnx": "onnxscript", "faiss": "faiss", "faiss-ivf": "faiss", "parquet": "pyarrow", "lancedb": "lancedb",
+    "milvus": "pyarrow",
+}  # fmt: skip
 COMMANDS = re.findall(r"^    (hashzoo .*)$", PAGE, re.M)
 
 
