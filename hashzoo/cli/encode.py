@@ -27,6 +27,7 @@ from hashzoo.cli.options import settings as read_settings
 from hashzoo.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from hashzoo.export.items import Items
     from hashzoo.retrieval.code_file import StoredCodes
 
 LEFT_OUT = 1
@@ -48,6 +49,9 @@ bad_option = bad_image_option("skip")
 @click.option("--launcher", metavar="NAME", help="With --shard-rows: where files are encoded, such as ray.")
 @click.option("--jobs", type=click.IntRange(min=1), help="With --launcher: files that are encoded at once.")
 @click.option("--set", "settings", multiple=True, metavar="NAME.OPTION=VALUE", help="An option of the launcher.")
+@click.option("--column", default="", metavar="NAME", help="The column of the images or vectors of a file.")
+@click.option("--ids", default="", metavar="NAME", help="The column of the ids of images in tables.")
+@click.option("--vectors", is_flag=True, help="With --shard-rows: keep vectors, or features of images, beside codes.")
 @bad_option
 @device_option
 @plugin_option
@@ -60,36 +64,31 @@ def encode(
     plugins: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Encode IMAGES, files or folders, or one file of vectors, with a trained method.
+    """Encode IMAGES with a trained method: files, folders, tables, tar archives, or one file of vectors.
 
     CELL is a .json in the folder cells of a `hashzoo bench --save-weights`, or a folder of `hashzoo quantize -o`. Exit
     code 1: some images were left out.
     """
     from hashzoo.api.progress import bar
-    from hashzoo.retrieval.image_index import encode_files
-    from hashzoo.retrieval.vector_encoder import VectorEncoder, load_any_encoder
-    from hashzoo.retrieval.vector_index import encode_vectors
+    from hashzoo.export.items import encode_all, items_of
+    from hashzoo.retrieval.vector_encoder import load_any_encoder
 
-    strict = on_bad_image == "error"
-    if options["shard_rows"] is None:
-        if options["launcher"] or options["jobs"] or options["settings"]:
-            raise UsageError("--launcher, --jobs and --set are for --shard-rows; add it, or leave them out")
+    strict, sharded = on_bad_image == "error", options["shard_rows"] is not None
+    if not sharded:
+        if options["launcher"] or options["jobs"] or options["settings"] or options["vectors"]:
+            raise UsageError("--launcher, --jobs, --set and --vectors are for --shard-rows; add it, or leave them out")
         check_output(output)
     encoder = load_any_encoder(cell, device=resolve_device(device), plugins=plugins)
-    if options["shard_rows"] is not None:
-        return _encode_shards(encoder, images, output, {**options, "strict": strict})
-    if isinstance(encoder, VectorEncoder):
-        if len(images) > 1:
-            raise UsageError(f"{cell} encodes one file of vectors at a time, not {len(images)}; name one")
-        with bar("vectors") as tell:
-            stored = encode_vectors(encoder, encoder.open(images[0]), None, tell)
-        return write_codes(stored, [], output)
-    with bar("images") as tell:
-        stored, skipped = encode_files(encoder, images, None, tell, strict=strict)
+    encoder.with_vectors = options["vectors"]
+    items = items_of(encoder, images, strict, options["column"], options["ids"])
+    if sharded:
+        return _encode_shards(encoder, items, output, options)
+    with bar(items.kind) as tell:
+        stored, skipped = encode_all(encoder, items, tell)
     write_codes(stored, skipped, output)
 
 
-def _encode_shards(encoder: Any, images: tuple[Path, ...], output: Path, options: Mapping[str, Any]) -> None:
+def _encode_shards(encoder: Any, items: Items, output: Path, options: Mapping[str, Any]) -> None:
     """Write, or continue, a folder of Parquet files."""
     from hashzoo.api.progress import bar
     from hashzoo.api.services import spreading_launcher
@@ -98,7 +97,6 @@ def _encode_shards(encoder: Any, images: tuple[Path, ...], output: Path, options
     launcher, jobs, settings = options["launcher"], options["jobs"], options["settings"]
     if launcher is None and (jobs or settings):
         raise UsageError("--jobs and --set are for --launcher; add it, or leave them out")
-    items = shards.items_of(encoder, [Path(os.path.abspath(path)) for path in images], options["strict"])  # noqa: PTH100
     with ExitStack() as stack:
         spread = None
         if launcher is not None:

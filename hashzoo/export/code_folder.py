@@ -130,6 +130,7 @@ def check(folder: Path, head: Content) -> Content:
         ("another method", content["encoder"]["run"]["state"], head["encoder"]["run"]["state"]),
         ("other or changed items", content["source"], head["source"]),
         (f"files of {content['rows']} items", content["rows"], head["rows"]),
+        ("another choice of --vectors", content.get("vectors", False), head["vectors"]),
     ):
         if one != other:
             raise UsageError(f"{folder} holds codes of {what}; name a new folder")

@@ -6,25 +6,21 @@ that began a folder encodes the rest of it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePath
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import filelock
 
-from hashzoo.data import image_paths
-from hashzoo.data.vectors import Vectors
-from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.errors import EnvironmentFailure
 from hashzoo.export import code_folder
+from hashzoo.export.items import Items, Part, Result
 from hashzoo.export.parquet import import_pyarrow
 from hashzoo.registry import hub
-from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
-from hashzoo.retrieval.encoder import Encoder, ImageLike
+from hashzoo.retrieval.encoder import VECTOR, Encoder
 from hashzoo.retrieval.vector_encoder import VectorEncoder, load_any_encoder
-from hashzoo.retrieval.vector_index import encode_vectors, sample_digest
 from hashzoo.storage.files import disk_errors
 from hashzoo.types import ProgressCallback
 
@@ -37,141 +33,6 @@ class Encoded:
     left_out: Sequence[str]
     files: int
     kept: int
-
-
-#: The codes of a run of items, None if there are none, and a message for each item that was left out.
-Result = tuple[StoredCodes | None, Sequence[str]]
-
-
-class Part(Protocol):
-    """A run of items, which can be sent to another machine that has the files."""
-
-    def encode(self, encoder: Any) -> Result:
-        """The codes of the items."""
-
-
-@dataclass(frozen=True)
-class ImagePart:
-    """Some images of a folder."""
-
-    root: Path
-    paths: Sequence[PurePath]
-    strict: bool
-
-    def encode(self, encoder: Encoder) -> Result:
-        """The codes of the images. EnvironmentFailure, if it is strict, for one that does not decode."""
-        rows, skipped, collector = list[int](), list[str](), CodeCollector(stored_codes(encoder))
-        files: list[ImageLike] = [self.root / path for path in self.paths]
-        on_unreadable = None if self.strict else lambda _, reason: skipped.append(reason)
-        for indices, codes in encoder.encode_batches(files, on_unreadable):
-            collector.add(codes)
-            rows += indices
-        if not rows:
-            return None, skipped
-        return collector.finish(encoder.describe(), self.root, [self.paths[row] for row in rows]), skipped
-
-
-@dataclass(frozen=True)
-class VectorPart:
-    """Some rows of a file of vectors."""
-
-    file: Path
-    start: int
-    stop: int
-
-    def encode(self, encoder: VectorEncoder) -> Result:
-        """The codes of the rows."""
-        whole = encoder.open(self.file)
-        part = Vectors(whole.matrix, whole.rows[self.start : self.stop], unit=whole.unit)
-        return encode_vectors(encoder, part, stored_codes(encoder)), ()
-
-
-class Items(Protocol):
-    """A collection in a fixed order."""
-
-    @property
-    def kind(self) -> str:
-        """What the items are called."""
-
-    @property
-    def strict(self) -> bool:
-        """Whether an item that cannot be encoded is an error."""
-
-    @property
-    def left_out(self) -> Sequence[str]:
-        """A message for each item that is known to be unreadable."""
-
-    def __len__(self) -> int: ...
-
-    def digest(self) -> str:
-        """Changes if items are added, removed or reordered, or are seen to be others."""
-
-    def part(self, start: int, stop: int) -> Part:
-        """A run of the items."""
-
-
-class ImageItems:
-    """Image files and all images in folders."""
-
-    kind = "images"
-
-    def __init__(self, images: Sequence[Path], strict: bool) -> None:
-        self.found, self.strict = image_paths.find_images(images), strict
-        self.left_out = self.found.left_out
-        if strict and self.left_out:
-            raise EnvironmentFailure(self.left_out[0])
-
-    def __len__(self) -> int:
-        return len(self.found.images)
-
-    def digest(self) -> str:
-        """Of the paths and sizes of the files."""
-        total = hashlib.sha256()
-        for path in self.found.images:
-            file = self.found.root / path
-            with disk_errors("read", file):
-                size = file.stat().st_size
-            total.update(f"{path.as_posix()}\0{size}\n".encode("utf-8", "surrogateescape"))
-        return total.hexdigest()
-
-    def part(self, start: int, stop: int) -> Part:
-        """The images from ``start`` to ``stop``."""
-        return ImagePart(self.found.root, self.found.images[start:stop], self.strict)
-
-
-class VectorItems:
-    """The rows of a file of vectors."""
-
-    kind, strict = "vectors", True
-
-    def __init__(self, encoder: VectorEncoder, file: Path) -> None:
-        self.file, self.vectors = file, encoder.open(file)
-        self.left_out: Sequence[str] = ()
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def digest(self) -> str:
-        """Of the shape of the file and of some of its rows."""
-        return sample_digest(self.vectors.matrix)
-
-    def part(self, start: int, stop: int) -> Part:
-        """The rows from ``start`` to ``stop``."""
-        return VectorPart(self.file, start, stop)
-
-
-def stored_codes(encoder: Encoder | VectorEncoder) -> Sequence[str] | None:
-    """The codes that the method compares items by, None for all; those of queries alone are not stored."""
-    return encoder.trained.method.index().reads()
-
-
-def items_of(encoder: Encoder | VectorEncoder, sources: Sequence[Path], strict: bool = False) -> Items:
-    """The collection that an encoder takes from files and folders. Raises UsageError for several files of vectors."""
-    if isinstance(encoder, Encoder):
-        return ImageItems(sources, strict)
-    if len(sources) > 1:
-        raise UsageError(f"{encoder.cell} encodes one file of vectors at a time, not {len(sources)}; name one")
-    return VectorItems(encoder, sources[0])
 
 
 #: Encodes parts, and yields the number of each with its result, in any order.
@@ -190,7 +51,7 @@ def encode(
 
     Args:
         encoder: The trained method.
-        items: The collection, by :func:`items_of`.
+        items: The collection, by :func:`hashzoo.export.items.items_of`.
         folder: A new folder, or one that the same call has written to before.
         rows: Items of a file.
         progress: Called with the number of items that are done and their total.
@@ -214,7 +75,8 @@ def encode(
         except filelock.Timeout:
             raise EnvironmentFailure(f"another process writes to {folder}; wait for its end") from None
     try:
-        here: Spread = lambda parts: ((n, part.encode(encoder)) for n, part in enumerate(parts))  # noqa: E731
+        names = stored_codes(encoder)
+        here: Spread = lambda parts: ((n, part.encode(encoder, names)) for n, part in enumerate(parts))  # noqa: E731
         return _encode(pyarrow, items, folder, head, progress, spread or here)
     finally:
         lock.release()
@@ -256,16 +118,24 @@ def _encode(
     return found
 
 
-def sent(encoder: Encoder | VectorEncoder) -> tuple[str, str, tuple[str, ...]]:
+def sent(encoder: Encoder | VectorEncoder) -> tuple[str, str, tuple[str, ...], bool]:
     """The arguments of :func:`worker` for an encoder."""
-    return str(hub.origin(encoder.cell) or encoder.cell), str(encoder.trained.run.device), encoder.plugins
+    cell = str(hub.origin(encoder.cell) or encoder.cell)
+    return cell, str(encoder.trained.run.device), encoder.plugins, encoder.with_vectors
 
 
 @lru_cache(1)
-def worker(cell: str, device: str, plugins: tuple[str, ...]) -> Callable[[Part], Result]:
+def worker(cell: str, device: str, plugins: tuple[str, ...], with_vectors: bool) -> Callable[[Part], Result]:
     """What encodes parts in another process, which loads the method once."""
     encoder = load_any_encoder(cell, device=device, plugins=plugins)
-    return lambda part: part.encode(encoder)
+    encoder.with_vectors = with_vectors
+    return lambda part: part.encode(encoder, stored_codes(encoder))
+
+
+def stored_codes(encoder: Encoder | VectorEncoder) -> Sequence[str] | None:
+    """The codes that the method compares items by, None for all; those of queries alone are not stored."""
+    names = encoder.trained.method.index().reads()
+    return [*names, VECTOR] if names is not None and encoder.with_vectors else names
 
 
 def _head(encoder: Encoder | VectorEncoder, items: Items, rows: int) -> dict[str, Any]:
@@ -278,6 +148,7 @@ def _head(encoder: Encoder | VectorEncoder, items: Items, rows: int) -> dict[str
         "schema": code_folder.SCHEMA,
         "encoder": described,
         "source": {"kind": items.kind, "items": len(items), "digest": items.digest()},
+        "vectors": encoder.with_vectors,
         "rows": rows,
         "codes": None,
         "root": None,

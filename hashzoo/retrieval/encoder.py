@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
 import PIL
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from hashzoo._version import __version__
 from hashzoo.bench.benchmark_file import VECTOR_BACKBONE
 from hashzoo.data import image_paths
 from hashzoo.data.image_files import DECODER
+from hashzoo.data.stored_images import StoredImage
 from hashzoo.data.transforms import prepare
 from hashzoo.errors import EnvironmentFailure, NonFiniteError, UsageError, first_line, printable
 from hashzoo.registry import hub, saved_method
@@ -37,6 +39,7 @@ UnreadableCallback = Callable[[int, str], None]
 
 BATCH_SIZE = 64  # images encoded at a time; the next batch is decoded meanwhile
 DECODER_THREADS = 4
+VECTOR = "vector"  # the name of what is kept beside codes: the vector, or the features of an image
 
 CHOSEN = hub.CELL  # the cell in a folder that hashzoo quantize -o writes
 
@@ -87,13 +90,14 @@ class TrainedEncoder(ABC):
         trained: The method with its cell.
         cell: Absolute path of the cell's JSON file.
         plugins: The plugins loaded for the method.
+        with_vectors: Whether ``vector`` is returned beside the codes: (N, D) the vectors, or features of the images.
     """
 
     #: What one item and several are called in messages.
     item, items = "an image", "images"
 
     def __init__(self, trained: TrainedMethod, cell: Path, plugins: Sequence[str] = ()) -> None:
-        self.plugins = tuple(plugins)
+        self.plugins, self.with_vectors = tuple(plugins), False
         self.trained = trained
         self.cell = Path(os.path.abspath(cell))  # noqa: PTH100 - does not follow links, unlike resolve
 
@@ -113,8 +117,9 @@ class TrainedEncoder(ABC):
         method, device = trained.cell.identity.method, trained.run.device
         batch = self.batch(images)
         try:
-            with torch.no_grad(), cpu_fallback(device):
-                codes = {name: value.detach().cpu() for name, value in trained.method.encode(batch).items()}
+            with torch.no_grad(), cpu_fallback(device), self._vectors(images) as vectors:
+                found = trained.method.encode(batch) | ({VECTOR: vectors()} if self.with_vectors else {})
+            codes = {name: value.detach().cpu() for name, value in found.items()}
         except NonFiniteError as error:
             raise EnvironmentFailure(f"{method} cannot encode {self.item}: {error}") from error
         for name, value in codes.items():
@@ -162,6 +167,10 @@ class TrainedEncoder(ABC):
         }
 
     @abstractmethod
+    def _vectors(self, items: Tensor) -> AbstractContextManager[Callable[[], Tensor]]:
+        """Context for encoding items (B, ...), and what gives their vectors (B, D) at its end."""
+
+    @abstractmethod
     def _preprocessing(self) -> dict[str, Any]:
         """The steps from an item to the input of the backbone, in words and numbers."""
 
@@ -206,35 +215,36 @@ class Encoder(TrainedEncoder):
 
     def encode_batches(
         self,
-        images: Sequence[ImageLike],
+        images: Iterable[ImageLike | StoredImage],
         on_unreadable: UnreadableCallback | None = None,
         progress: ProgressCallback | None = None,
+        total: int = 0,
     ) -> Iterator[tuple[list[int], Codes]]:
         """Encode images batch by batch. While one batch is encoded, only the next one is decoded.
 
         Args:
-            images: PIL images, or paths of image files; no folders.
+            images: PIL images, or paths of image files; no folders. They are taken one after another.
             on_unreadable: Called for each image that does not decode, which is then skipped. By default such an image
                 raises EnvironmentFailure.
             progress: Called with the number of images processed and their total.
+            total: The number of images, if they cannot be counted before they are taken.
 
         Yields:
             The indices of the encoded images, and their codes.
         """
-        batches = [range(start, min(start + BATCH_SIZE, len(images))) for start in range(0, len(images), BATCH_SIZE)]
+        total, taken, done = len(images) if isinstance(images, Sized) else total, iter(images), 0
         with ExitStack() as stack:
             pool = ThreadPoolExecutor(min(DECODER_THREADS, os.cpu_count() or 1))
             stack.callback(pool.shutdown, cancel_futures=True)  # without waiting for images that are no longer needed
 
-            def decode(number: int) -> list[Future[Tensor]]:
-                batch = batches[number] if number < len(batches) else range(0)
-                return [pool.submit(self._prepare, images[index]) for index in batch]
+            def decode() -> list[Future[Tensor]]:
+                return [pool.submit(self._prepare, image) for image in islice(taken, BATCH_SIZE)]
 
-            next_batch = decode(0)
-            for number, batch in enumerate(batches):
-                decoded, next_batch = next_batch, decode(number + 1)
+            next_batch = decode()
+            while decoded := next_batch:
+                next_batch = decode()
                 indices, tensors = [], []
-                for index, future in zip(batch, decoded, strict=True):
+                for index, future in enumerate(decoded, done):
                     try:
                         tensors.append(future.result())
                         indices.append(index)
@@ -244,14 +254,16 @@ class Encoder(TrainedEncoder):
                         on_unreadable(index, str(error))
                 if tensors:
                     yield indices, self._encode_tensors(torch.stack(tensors))
+                done += len(decoded)
                 if progress:
-                    progress(batch.stop, len(images))
+                    progress(done, total)
 
-    def _prepare(self, image: ImageLike) -> Tensor:
+    def _prepare(self, image: ImageLike | StoredImage) -> Tensor:
         """An image as the backbone takes it, (C, H, W)."""
         if not isinstance(image, Image.Image):
             to, draft = self.trained.input, self.trained.run.train.draft
-            opened = image_paths.open_image(Path(image), to.resized if draft else None)
+            side = to.resized if draft else None
+            opened = image.open(side) if isinstance(image, StoredImage) else image_paths.open_image(Path(image), side)
             return prepare(self.trained.to_tensor(opened), to)
         try:
             image.load()
@@ -296,6 +308,23 @@ class Encoder(TrainedEncoder):
         """
         with cpu_fallback(self.trained.run.device):
             return compute_heatmaps(self.trained, images)
+
+    @contextmanager
+    def _vectors(self, items: Tensor) -> Iterator[Callable[[], Tensor]]:
+        """The pooled features that the backbone computes. UsageError unless it is called once."""
+        seen, backbone = list[Tensor](), getattr(self.trained.method, "backbone", None)
+
+        def found() -> Tensor:
+            if len(seen) != 1:
+                name = self.trained.cell.identity.method
+                raise UsageError(f"{name} reads several features of an image, so that --vectors has no one to keep")
+            return seen[0]
+
+        with ExitStack() as stack:
+            if self.with_vectors and isinstance(backbone, nn.Module):
+                keep = lambda _, __, out: seen.append(out.pooled.float())  # noqa: E731
+                stack.enter_context(backbone.register_forward_hook(keep))
+            yield found
 
     def _preprocessing(self) -> dict[str, Any]:
         """The steps from an image file to the input of the backbone, in words and numbers."""

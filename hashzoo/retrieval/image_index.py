@@ -14,8 +14,8 @@ import torch
 from hashzoo.data import image_paths
 from hashzoo.distance import PackedDistance, hamming_of
 from hashzoo.errors import EnvironmentFailure, UnknownItemError, UsageError
+from hashzoo.hamming.multi_index import RadiusSearch
 from hashzoo.hamming.packing import pack
-from hashzoo.hamming.scanning import within
 from hashzoo.index import Scan
 from hashzoo.retrieval import engines
 from hashzoo.retrieval.code_file import CodeCollector, StoredCodes
@@ -130,6 +130,7 @@ class ImageIndex:
         self.integer = isinstance(index, Scan) and isinstance(index.distance, PackedDistance)
         self.code = engines.hamming_code(index)
         self.engine, self._search = searcher(stored, index, engine, own)
+        self._near: RadiusSearch | None = None
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -228,8 +229,9 @@ class ImageIndex:
                 "leave it out, or name a binary code"
             )
         codes = queries if isinstance(queries, dict) else self.encoder.encode(queries)
-        packed = pack(codes[self.code].numpy())
-        found = within(packed, self._stored.packed_code(self.code).rows, k, radius)
+        if self._near is None:
+            self._near = RadiusSearch(self._stored.packed_code(self.code).rows)
+        found = self._near.within(pack(codes[self.code].numpy()), k, radius)
         return [self._hits(rows.tolist(), distances.tolist()) for rows, distances in found]
 
     def _hits(self, rows: list[int], distances: list[float]) -> list[Hit]:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashzoo.errors import EnvironmentFailure, UnknownItemError, UsageError, printable
-from hashzoo.hamming.scanning import within
+from hashzoo.hamming.multi_index import RadiusSearch
 from hashzoo.retrieval import index_segments
 from hashzoo.retrieval.code_file import StoredCodes, array_name
 from hashzoo.retrieval.hit import Hit
@@ -183,6 +183,7 @@ class Snapshot:
     def __init__(self, path: Path, where: str = "") -> None:
         check_folder(path)
         self.path, self._guard = path, threading.Lock()
+        self._near: RadiusSearch | None = None
         for attempt in range(ATTEMPTS):
             try:
                 with database_errors("read", path / DATABASE):
@@ -301,7 +302,9 @@ class Snapshot:
                 f"codes of {self.path} are uint8 (Q, {stored.shape[1]}), eight bits to a byte, not {codes.dtype} "
                 f"{codes.shape}"
             )
-        return [self.hits(rows, distances) for rows, distances in within(codes, stored, k, radius)]
+        if self._near is None:
+            self._near = RadiusSearch(stored)
+        return [self.hits(rows, distances) for rows, distances in self._near.within(codes, k, radius)]
 
     def hits(self, rows: NDArray[np.int64], distances: NDArray[Any]) -> list[Hit]:
         """The items in rows, as hits."""

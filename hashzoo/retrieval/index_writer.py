@@ -291,11 +291,33 @@ class IndexWriter:
         Returns:
             Whether there was anything to do.
         """
-        listed = self._connection.execute(
-            "SELECT number, rows, arrays, deleted FROM segments ORDER BY number"
-        ).fetchall()
+        listed = self._listed()
         if not listed or (len(listed) == 1 and listed[0][3] is None):
             return False
+        self._rewrite(listed)
+        self._compacted = True
+        return True
+
+    def merge_last(self) -> None:
+        """Write the last segments into one: as many as have at most twice the rows of all after them.
+
+        Called whenever there are many segments, it writes each row a number of times that grows with the logarithm of
+        the number of items.
+        """
+        listed = self._listed()
+        last, rows = len(listed) - 1, listed[-1][1] if listed else 0
+        while last > 0 and listed[last - 1][1] <= 2 * rows:
+            last -= 1
+            rows += listed[last][1]
+        if last < len(listed) - 1:
+            self._rewrite(listed[last:])
+
+    def _listed(self) -> list[tuple[int, int, str, bytes | None]]:
+        """Number, rows, files and deleted rows of each segment, in order."""
+        return self._connection.execute("SELECT number, rows, arrays, deleted FROM segments ORDER BY number").fetchall()
+
+    def _rewrite(self, listed: Sequence[tuple[int, int, str, bytes | None]]) -> None:
+        """Write segments, the last ones, into one without deleted rows."""
         self.begin()
         counts = {number: rows for number, rows, _, _ in listed}
         alive = {number: np.flatnonzero(~deleted_rows(mask, rows)) for number, rows, _, mask in listed}
@@ -316,8 +338,6 @@ class IndexWriter:
             raise EnvironmentFailure(f"the codes {error.filename} are missing; restore them from a copy") from error
         self._connection.executemany("UPDATE items SET _place = ? WHERE _place = ?", _moved(alive, target << ROW_BITS))
         self._connection.executemany("DELETE FROM segments WHERE number = ?", ((number,) for number in alive))
-        self._compacted = True
-        return True
 
 
 def check_columns(names: Sequence[str], known: int = 0) -> None:

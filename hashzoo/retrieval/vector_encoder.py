@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, final
 
@@ -157,6 +158,9 @@ class VectorEncoder(TrainedEncoder):
     def _blocks(self, vectors: Vectors) -> Iterator[tuple[int, Tensor]]:
         for start in range(0, len(vectors), ROWS):
             yield start, torch.from_numpy(checked_numbers(vectors, vectors.rows[start : start + ROWS]))
+
+    def _vectors(self, items: Tensor) -> AbstractContextManager[Callable[[], Tensor]]:
+        return nullcontext(lambda: items)
 
     def _preprocessing(self) -> dict[str, Any]:
         return {"dim": self.dim, "metric": self.metric, "unit": self.metric == "cosine"}

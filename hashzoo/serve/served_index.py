@@ -34,7 +34,7 @@ from hashzoo.types import Codes
 REFRESH = 1.0  # seconds after which the folder is asked whether another process has changed it
 STATES = 3  # states whose rows can still be addressed
 WAIT = 10.0  # seconds for another process that changes the index
-SEGMENTS = 256  # after which a change compacts the index
+SEGMENTS = 64  # after which a change merges the last ones
 UPLOADS = "uploads"  # images that were sent, in the index folder
 
 
@@ -169,11 +169,10 @@ class ServedIndex:
         with self._writing, folder.writing(WAIT) as writer:
             replaced = sum(writer.find(item.id) is not None for item in items)
             writer.put(stored, arrays)
-            for item in items:
-                if item.metadata:
-                    writer.set_metadata(_table(item))
+            for table in _tables(items):
+                writer.set_metadata(table)
             if writer.segments() > SEGMENTS:
-                writer.compact()
+                writer.merge_last()
         return self.current(0)[0], len(items) - replaced, replaced
 
     def remove(self, ids: Sequence[str]) -> int:
@@ -219,6 +218,12 @@ def _array(items: Sequence[NewItem], name: str, binary: bool) -> NDArray[np.uint
     return pack(values) if binary else np.ascontiguousarray(values)
 
 
-def _table(item: NewItem) -> MetadataTable:
-    columns = {name: "TEXT" if isinstance(value, str) else "NUMERIC" for name, value in item.metadata.items()}
-    return MetadataTable(columns, {item.id: list(item.metadata.values())})
+def _tables(items: Sequence[NewItem]) -> list[MetadataTable]:
+    """The metadata of items, one table for all that have the same columns."""
+    found: dict[tuple[tuple[str, str], ...], dict[str, list[Value]]] = {}
+    for item in items:
+        named = sorted(item.metadata.items())
+        columns = tuple((name, "TEXT" if isinstance(value, str) else "NUMERIC") for name, value in named)
+        if columns:
+            found.setdefault(columns, {})[item.id] = [value for _, value in named]
+    return [MetadataTable(dict(columns), rows) for columns, rows in found.items()]

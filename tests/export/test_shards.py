@@ -22,6 +22,7 @@ from hashzoo.api.services import spreading_launcher
 from hashzoo.errors import EnvironmentFailure, UsageError
 from hashzoo.export import shards
 from hashzoo.export.code_folder import CodeFolder
+from hashzoo.export.items import VectorPart, items_of
 from hashzoo.retrieval import code_file
 from hashzoo.retrieval.vector_encoder import load_any_encoder
 from tests.embedded import COUNT, embed
@@ -61,7 +62,7 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def whole(made, encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("codes") / "whole"
-    shards.encode(encoder, shards.items_of(encoder, [made.vectors]), folder, ROWS)
+    shards.encode(encoder, items_of(encoder, [made.vectors]), folder, ROWS)
     return folder
 
 
@@ -84,7 +85,7 @@ def test_lost_and_damaged_files_are_written_anew_and_others_kept(made, encoder, 
     (folder / "part-00002.parquet").write_bytes(b"damaged")
     with pytest.raises(EnvironmentFailure, match=r"part-00002.parquet is damaged|cannot read"):
         packed(folder)
-    found = shards.encode(encoder, shards.items_of(encoder, [made.vectors]), folder, ROWS)
+    found = shards.encode(encoder, items_of(encoder, [made.vectors]), folder, ROWS)
     assert (found.kept, found.files) == (found.files - 2, len(expected) - 1)
     assert contents(folder) == expected
 
@@ -97,15 +98,15 @@ class StoppedError(Exception):
 def test_a_process_that_ends_leaves_whole_files_and_the_next_one_the_same_bytes(
     made, encoder, whole, tmp_path, monkeypatch, stop
 ):
-    items, encode = shards.items_of(encoder, [made.vectors]), shards.VectorPart.encode
+    items, encode = items_of(encoder, [made.vectors]), VectorPart.encode
 
-    def stopping(part, given):
+    def stopping(part, *arguments):
         if part.start == stop * ROWS:
             raise StoppedError
-        return encode(part, given)
+        return encode(part, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards.VectorPart, "encode", stopping)
+        patched.setattr(VectorPart, "encode", stopping)
         with pytest.raises(StoppedError):
             shards.encode(encoder, items, tmp_path / "codes", ROWS)
     with pytest.raises(UsageError, match=rf"has the codes of {stop * ROWS} items and is not complete"):
@@ -116,13 +117,13 @@ def test_a_process_that_ends_leaves_whole_files_and_the_next_one_the_same_bytes(
 
 
 def test_another_method_other_items_and_other_files_are_refused(made, encoder, whole, tmp_path):
-    items = shards.items_of(encoder, [made.vectors])
+    items = items_of(encoder, [made.vectors])
     np.save(tmp_path / "other.npy", np.load(made.vectors) * 2 + 1)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.txt").touch()
     other = load_any_encoder(embed(tmp_path, "lsh").cell)
     for folder, method, given, rows, reason in (
-        (whole, encoder, shards.items_of(encoder, [tmp_path / "other.npy"]), ROWS, "other or changed items"),
+        (whole, encoder, items_of(encoder, [tmp_path / "other.npy"]), ROWS, "other or changed items"),
         (whole, other, items, ROWS, "another method"),
         (whole, encoder, items, ROWS + 1, f"files of {ROWS} items"),
         (tmp_path / "full", encoder, items, ROWS, "holds other files"),
@@ -195,7 +196,7 @@ def test_a_folder_that_cannot_be_read_or_locked_is_named(
 
     monkeypatch.setattr(place, name, refusing)
     with pytest.raises(EnvironmentFailure, match=rf"cannot (read|write to) {re.escape(str(folder))}.*permissions"):
-        shards.encode(encoder, shards.items_of(encoder, [made.vectors]), folder, ROWS)
+        shards.encode(encoder, items_of(encoder, [made.vectors]), folder, ROWS)
 
 
 def test_a_second_process_is_refused(encoder, made, whole, tmp_path):
@@ -205,7 +206,7 @@ def test_a_second_process_is_refused(encoder, made, whole, tmp_path):
         filelock.FileLock(folder / ".lock"),
         pytest.raises(EnvironmentFailure, match=f"another process writes to {re.escape(str(folder))}"),
     ):
-        shards.encode(encoder, shards.items_of(encoder, [made.vectors]), folder, ROWS)
+        shards.encode(encoder, items_of(encoder, [made.vectors]), folder, ROWS)
 
 
 @pytest.mark.parametrize("target", ["parquet", "faiss", "faiss-ivf", "lancedb", "milvus", "pgvector"])
@@ -273,12 +274,12 @@ def test_ray_encodes_the_same_bytes_when_one_of_two_nodes_dies(made, encoder, tm
             yield result
 
     try:
-        shards.encode(encoder, shards.items_of(encoder, [made.vectors]), tmp_path / "codes", 40, spread=spread)
+        shards.encode(encoder, items_of(encoder, [made.vectors]), tmp_path / "codes", 40, spread=spread)
     finally:
         launcher.close()
         cluster.shutdown()
     assert sorted(ended) == list(range(-(-COUNT // 40)))
-    shards.encode(encoder, shards.items_of(encoder, [made.vectors]), tmp_path / "here", 40)
+    shards.encode(encoder, items_of(encoder, [made.vectors]), tmp_path / "here", 40)
     assert contents(tmp_path / "codes") == contents(tmp_path / "here")
 
 

@@ -13,19 +13,19 @@ from hashzoo.retrieval.index_folder import IndexFolder
 from hashzoo.retrieval.index_writer import MetadataTable
 from tests.retrieval.folders import METADATA, entries
 
-#: A change: "put" with contents by id, "remove" with ids, "compact", "describe" with a value for all, or "create".
+#: "put" with contents by id, "remove" with ids, "compact", "merge", "describe" with a value for all, or "create".
 Change = tuple[str, Any]
 
 
 def changes_of(seed: int, contents: dict[str, int]) -> Change:
     """The change with a number, of an index with these contents."""
     lots = random.Random(seed)
-    kind = lots.choice(["put", "put", "remove", "compact"])
+    kind = lots.choice(["put", "put", "remove", "compact", "merge"])
     if kind == "put" or not contents:
         return "put", {f"{lots.randrange(400)}.jpg": lots.randrange(10**6) for _ in range(lots.choice([1, 20, 150]))}
     if kind == "remove":
         return "remove", lots.sample(sorted(contents), min(len(contents), lots.choice([1, 10, 100])))
-    return "compact", None
+    return kind, None
 
 
 def changed(contents: dict[str, int], change: Change) -> dict[str, int]:
@@ -50,6 +50,8 @@ def make(path: Path, change: Change) -> None:
             writer.remove(given)
         elif kind == "describe":
             writer.set_metadata(MetadataTable({"year": "INTEGER"}, {item.id: [given] for item in writer.items()}))
+        elif kind == "merge":
+            writer.merge_last()
         else:
             writer.compact()
 

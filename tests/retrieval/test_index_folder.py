@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hashzoo.errors import EnvironmentFailure, UsageError
-from hashzoo.retrieval import index_folder, index_snapshot
+from hashzoo.retrieval import index_folder, index_segments, index_snapshot
 from hashzoo.retrieval.index_folder import IndexFolder
 from hashzoo.retrieval.index_writer import Item, MetadataTable
 from tests.retrieval.folders import METADATA, code_of, entries, expected, folder_of, held
@@ -24,7 +24,7 @@ CONTENTS = st.dictionaries(IDS, st.integers(0, 20), min_size=1)
 STEPS = st.one_of(
     st.tuples(st.just("put"), CONTENTS),
     st.tuples(st.just("remove"), st.sets(IDS, min_size=1)),
-    st.tuples(st.just("compact"), st.none()),
+    st.tuples(st.sampled_from(["compact", "merge_last"]), st.none()),
     st.tuples(st.just("fail"), CONTENTS),
 )
 
@@ -53,12 +53,32 @@ def applied(folder: IndexFolder, model: dict[str, int], step: str, given: object
             assert writer.remove(sorted(given)) == len(given)
         for name in given:
             del model[name]
-    elif step == "compact":
+    elif step in ("compact", "merge_last"):
         with folder.writing() as writer:
-            writer.compact()
+            getattr(writer, step)()
     else:
         with pytest.raises(KeyError):
             fail(folder, given)
+
+
+def test_items_added_one_by_one_are_written_a_number_of_times_that_grows_slowly(tmp_path, monkeypatch):
+    folder, model, written, most = folder_of(tmp_path / "my.index"), dict[str, int](), [], 8
+    write = index_segments.write
+
+    def counted(path, shape, *arguments):
+        written.append(shape[0])
+        return write(path, shape, *arguments)
+
+    monkeypatch.setattr(index_segments, "write", counted)
+    with folder.writing() as writer:
+        for number in range(512):
+            model[f"{number}.jpg"] = number
+            writer.put(*entries({f"{number}.jpg": number}))
+            if writer.segments() > most:
+                writer.merge_last()
+            assert writer.segments() <= most + 1
+    assert held(folder) == model
+    assert sum(written) <= 512 * (1 + 9)  # 2^9 items
 
 
 @settings(max_examples=25, deadline=None)

@@ -253,7 +253,7 @@ def test_damaged_images_are_named_and_left_out_or_stop_the_command(itq, photos, 
     code, why = refused(capsys, "index", "build", itq, tmp_path, "-o", output, "--on-bad-image", "stop")
     assert (code, "bad.png" in why, output.exists()) == (3, True, False)
     code, why = refused(capsys, "encode", itq, tmp_path / "bad.png", "-o", tmp_path / "x.npz")
-    assert (code, "none of 1 images decodes" in why) == (3, True)
+    assert (code, "none of 1 images can be encoded" in why) == (3, True)
 
 
 def test_image_files_that_are_not_decoded_are_named_and_sidecar_folders_are_counted(itq, photos, tmp_path, capsys):
