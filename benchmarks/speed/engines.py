@@ -1,7 +1,7 @@
 """Codes in the engines that search them: minutes to load, bytes on disk, milliseconds a query, recall.
 
     python benchmarks/speed/engines.py                    # 10^6 codes; some minutes, 4 GB of disk
-    python benchmarks/speed/engines.py --rows 1e7 --engines hashzoo,faiss,faiss-ivf
+    python benchmarks/speed/engines.py --rows 1e7 --engines hashzoo,faiss,faiss-ivf,lancedb,postgresql
     python benchmarks/speed/engines.py --write            # the rates that `hashzoo plan` reads
 
 The codes are made: 64 bits around 1,000 centers, of which each bit is flipped with probability 0.1, as a folder of
@@ -20,7 +20,8 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,39 +169,63 @@ def of_lancedb(codes: code_folder.CodeFolder, work: Path, queries: np.ndarray, e
     return [Measured("LanceDB", exported, 0, size(folder), *asked(ask, queries, exact))]
 
 
-def of_postgresql(codes: code_folder.CodeFolder, work: Path, queries: np.ndarray, exact: np.ndarray) -> list[Measured]:
-    """A scan of the table, an index of parts of the code for a radius, and the graph of pgvector."""
+class Server(NamedTuple):
+    """A PostgreSQL server with exported codes beside it: seconds of the export and of an empty query, and its data."""
+
+    psql: Callable[..., str]
+    work: Path
+    exported: float
+    empty: float
+    data: Path
+
+    def load(self, *arguments: str) -> tuple[float, int]:
+        """Seconds of a script of the export, and bytes that it adds to the database."""
+        return psql_size(self.psql, self.data, lambda: self.psql(self.work / "sql", *arguments))
+
+    def ask(self, statement: str, before: str = "") -> Ask:
+        """A query of one code."""
+
+        def ask(query: np.ndarray) -> list[int]:
+            bits = "".join(map(str, unpack(query[None], BITS)[0].astype(int)))
+            text = before + statement.format(f"B'{bits}'")
+            return list(map(int, map(float, self.psql(self.work, "-c", text).split())))
+
+        return ask
+
+
+@contextmanager
+def server_of(codes: code_folder.CodeFolder, work: Path) -> Iterator[Server]:
+    """A server, and codes exported for it."""
     programs = next(folder for folder in reversed(SERVERS) if has_pgvector(folder))
-    exported, found = timed(lambda: postgresql.export(codes, work / "sql")), []
+    exported = timed(lambda: postgresql.export(codes, work / "sql"))
     with serve(programs, timeout=7200) as psql:
-        inside = Path(psql(work, "-c", "SHOW data_directory").strip())
-
-        def ask_with(statement: str, before: str = "") -> Ask:
-            def ask(query: np.ndarray) -> list[int]:
-                bits = "".join(map(str, unpack(query[None], BITS)[0].astype(int)))
-                return list(map(int, map(float, psql(work, "-c", before + statement.format(f"B'{bits}'")).split())))
-
-            return ask
-
         empty = timed(lambda: [psql(work, "-c", "SELECT 1") for _ in range(10)]) / 10  # a process and a connection
-        plain = psql_size(psql, inside, lambda: psql(work / "sql", "-f", "postgresql.sql"))
-        scan = 'SELECT bit_count("code" # {}) AS far FROM pictures ORDER BY far LIMIT ' + str(K)
-        found.append(row("PostgreSQL scan", exported, plain, asked(ask_with(scan), queries[:10], exact[:10]), empty))
-        parts = psql_size(psql, inside, lambda: psql(work / "sql", "-f", "radius.sql"))
-        within = f"SELECT distance FROM pictures_within({{}}, {RADIUS}) LIMIT {K}"
-        near = np.where(exact <= RADIUS, exact, RADIUS)
-        both = (plain[0] + parts[0], plain[1] + parts[1])
-        ask = ask_with(within)
-        milliseconds, _ = asked(ask, queries, near)
+        yield Server(psql, work, exported, empty, Path(psql(work, "-c", "SHOW data_directory").strip()))
+
+
+def of_postgresql(codes: code_folder.CodeFolder, work: Path, queries: np.ndarray, exact: np.ndarray) -> list[Measured]:
+    """A scan of the table, and an index of parts of the code for a radius."""
+    with server_of(codes, work) as server:
+        plain = server.load("-f", "postgresql.sql")
+        scan = server.ask('SELECT bit_count("code" # {}) AS far FROM images ORDER BY far LIMIT ' + str(K))
+        found = [row("PostgreSQL scan", server, plain, asked(scan, queries[:10], exact[:10]))]
+        parts = server.load("-f", "radius.sql")
+        ask = server.ask(f"SELECT distance FROM images_within({{}}, {RADIUS}) LIMIT {K}")
+        milliseconds, _ = asked(ask, queries, np.where(exact <= RADIUS, exact, RADIUS))
         found_near, all_near = sum(len(list(ask(q))) for q in queries), int((exact <= RADIUS).sum())
-        found.append(row(f"PostgreSQL radius {RADIUS}", exported, both, (milliseconds, found_near / all_near), empty))
-        psql(work, "-c", "DROP TABLE pictures CASCADE")
-        memory = f"SET maintenance_work_mem = '{max(64, len(codes) // 1000)}MB'"  # as pgvector.sql advises
-        graph = psql_size(psql, inside, lambda: psql(work / "sql", "-c", memory, "-f", "pgvector.sql"))
-        walk = f'SELECT "code" <~> {{0}} AS far FROM pictures ORDER BY "code" <~> {{0}} LIMIT {K}'
-        quick = asked(ask_with(walk, "SET hnsw.ef_search = 400;"), queries, exact)
-        found.append(row("pgvector graph", exported, graph, quick, empty))
+        both = (plain[0] + parts[0], plain[1] + parts[1])
+        found.append(row(f"PostgreSQL radius {RADIUS}", server, both, (milliseconds, found_near / all_near)))
     return found
+
+
+def of_pgvector(codes: code_folder.CodeFolder, work: Path, queries: np.ndarray, exact: np.ndarray) -> list[Measured]:
+    """The graph of pgvector, which takes an hour for ten million codes."""
+    with server_of(codes, work) as server:
+        memory = f"SET maintenance_work_mem = '{max(64, len(codes) // 1000)}MB'"  # as pgvector.sql advises
+        graph = server.load("-c", memory, "-f", "pgvector.sql")
+        walk = f'SELECT "code" <~> {{0}} AS far FROM images ORDER BY "code" <~> {{0}} LIMIT {K}'
+        quick = asked(server.ask(walk, "SET hnsw.ef_search = 400;"), queries, exact)
+        return [row("pgvector graph", server, graph, quick)]
 
 
 def psql_size(psql: Callable[..., str], folder: Path, load: Callable[[], object]) -> tuple[float, int]:
@@ -213,14 +238,14 @@ def psql_size(psql: Callable[..., str], folder: Path, load: Callable[[], object]
     return timed(load), total() - before
 
 
-def row(name: str, exported: float, loaded: tuple[float, int], found: tuple[float, float], empty: float) -> Measured:
+def row(name: str, server: Server, loaded: tuple[float, int], found: tuple[float, float]) -> Measured:
     """The query without starting psql and connecting."""
-    return Measured(name, exported, loaded[0], loaded[1], found[0] - 1000 * empty, found[1])
+    return Measured(name, server.exported, loaded[0], loaded[1], found[0] - 1000 * server.empty, found[1])
 
 
 ENGINES = {
     "hashzoo": of_hashzoo, "faiss": of_faiss, "faiss-ivf": of_faiss_lists, "lancedb": of_lancedb,
-    "postgresql": of_postgresql,
+    "postgresql": of_postgresql, "pgvector": of_pgvector,
 }  # fmt: skip
 
 

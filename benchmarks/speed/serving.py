@@ -40,7 +40,7 @@ def index_of(folder: Path, items: int) -> tuple[Path, list[str], np.ndarray]:
     encoder = load_encoder(cell)
     (folder / "one.png").write_bytes(png(0))
     described = encode_files(encoder, [folder / "one.png"], ["code"])[0].metadata
-    metadata = {name: value for name, value in described.items() if name != "pictures"}
+    metadata = {name: value for name, value in described.items() if name != "count"}
     index = IndexFolder.create(folder / "made.index", {**metadata, "ranks_by": "code"})
     ids = [f"{row % 1000:03}/photograph-{row:011}.jpg" for row in range(items)]
     codes = np.random.default_rng(0).integers(0, 256, (items, 2), np.uint8)

@@ -56,7 +56,7 @@ class CodeFolder:
         self.metadata = {
             **content["encoder"],
             "codes": content["codes"],
-            "pictures": self._rows,
+            "count": self._rows,
             "root": content["root"],
         }
 

@@ -14,8 +14,8 @@ from hashzoo.storage.files import replace_file
 def export(codes: CodeParts, output: Path, code: str = "") -> list[Path]:
     """Write an index of one code, a text file of image paths, and the manifest.
 
-    The text file has one path per line, with line breaks in a path written as ``\\n``. If K is not a multiple of 8, the
-    last byte of a code is padded with zero bits, which do not change distances.
+    The text file has one path per line, or one id of an index folder, with line breaks written as ``\\n``. If K is not
+    a multiple of 8, the last byte of a code is padded with zero bits, which do not change distances.
 
     Args:
         codes: The codes.
@@ -36,7 +36,7 @@ def export(codes: CodeParts, output: Path, code: str = "") -> list[Path]:
     with replace_file(paths_file) as file:
         for _, part in parts:
             index.add(part.array(name))
-            file.writelines(path_line(path) for path in part.paths)
+            file.writelines(map(path_line, part.names))
     write_index(library, index, output)
     manifest.write(
         manifest_file,
@@ -51,7 +51,7 @@ def export(codes: CodeParts, output: Path, code: str = "") -> list[Path]:
 
 
 def path_line(path: str) -> bytes:
-    r"""The line of a path: UTF-8 with its line breaks escaped.
+    r"""The line of a path or an id: UTF-8 with its line breaks escaped.
 
     >>> path_line("a\nb")
     b'a\\nb\n'

@@ -95,14 +95,14 @@ def _sample(codes: CodeParts, name: str, count: int, seed: int) -> NDArray[np.ui
 
 
 def _shards(parts: manifest.DigestedParts, name: str, rows: int) -> Iterator[tuple[int, NDArray[np.uint8], bytes]]:
-    """Runs of ``rows`` codes: the first row, the packed codes, and the lines of their paths."""
+    """Runs of ``rows`` codes: the first row, the packed codes, and the lines of their paths or ids."""
     waiting, lines, first, count = list[NDArray[np.uint8]](), list[bytes](), 0, 0
     for _, part in parts:
-        packed, paths, taken = part.array(name), part.paths, 0
+        packed, names, taken = part.array(name), part.names, 0
         while taken < len(part):
             stop = min(len(part), taken + rows - count)
             waiting.append(packed[taken:stop])
-            lines += map(path_line, paths[taken:stop])
+            lines += map(path_line, names[taken:stop])
             count, taken = count + stop - taken, stop
             if count == rows:
                 yield first, np.concatenate(waiting), b"".join(lines)

@@ -12,11 +12,11 @@ from hashzoo.retrieval.code_file import CodeParts
 from hashzoo.retrieval.vector_index import VectorCopy
 from hashzoo.storage.files import new_folder
 
-TABLE, TABLE_OF_VECTORS = "pictures", "vectors"
+TABLE, TABLE_OF_VECTORS = "images", "vectors"
 
 
 def export(codes: CodeParts, output: Path, copy: VectorCopy | None = None) -> list[Path]:
-    """Write a new database folder with the table ``pictures`` or ``vectors`` and the manifest, atomically.
+    """Write a new database folder with the table ``images`` or ``vectors`` and the manifest, atomically.
 
     Each code is a list of uint8, its packed bytes.
 

@@ -16,7 +16,8 @@ ROWS = 1_000_000  # of a file
 
 
 def export(codes: CodeParts, output: Path) -> list[Path]:
-    """Write a new folder with files ``part-00000.parquet``, ... of the columns ``row``, ``path`` and each binary code.
+    """Write a new folder with files ``part-00000.parquet``, ... of the columns ``row``, ``path``, ``id`` (of an index
+    folder) and each code.
 
     Codes are lists of uint8, the form of a BINARY_VECTOR. If K is not a multiple of 8, the last byte is padded with
     zero bits, which do not change distances. Other codes are FLOAT_VECTOR, lists of float.
@@ -57,6 +58,8 @@ def _table(pyarrow: Any, part: StoredCodes, rows: slice, start: int) -> Any:
     count = rows.stop - rows.start
     columns = {"row": pyarrow.array(np.arange(start + rows.start, start + rows.stop, dtype=np.int64))}
     columns["path"] = pyarrow.array([manifest.utf8_path(path) for path in part.paths[rows]], pyarrow.string())
+    if part.ids is not None:
+        columns["id"] = pyarrow.array([manifest.utf8_path(one) for one in part.ids[rows]], pyarrow.string())
     for name in part.metadata["codes"]:
         values = np.ascontiguousarray(part.array(name)[rows]).reshape(count, -1)
         offsets = pyarrow.array(np.arange(count + 1, dtype=np.int32) * values.shape[1])

@@ -27,7 +27,7 @@ from hashzoo.storage.files import replace_bytes
 from hashzoo.types import Batch, Codes
 
 OPSET = 18
-INPUT, VECTOR_INPUT = "pictures", "vectors"  # name of the graph's input
+INPUT, VECTOR_INPUT = "images", "vectors"  # name of the graph's input
 TOLERANCE = 1e-5  # a bit whose value is nearer to its threshold can differ between ONNX and torch
 MAX_IMAGES = 1000  # compared
 BATCH_SIZE = 50
@@ -170,7 +170,7 @@ def export(
         outputs={name: _output_spec(codes[name]) for name in module.names},
         opset=OPSET,
         checked={
-            encoder.items if of_vectors else "pictures": comparison.images,
+            encoder.items: comparison.images,
             "bits": comparison.bits,
             "differing": comparison.differing,
             "farthest": comparison.max_margin,

@@ -86,7 +86,7 @@ class StoredCodes:
 
     Attributes:
         metadata: The description of the encoder (its method ``describe``), plus ``codes``, which maps the name
-            of each code to its number of bits or to the shape of its values; ``pictures``, the number N; and ``root``,
+            of each code to its number of bits or to the shape of its values; ``count``, the number N; and ``root``,
             the folder that ``paths`` are relative to. Of vectors, ``vectors`` says how they are compared, and ``root``
             is their file.
         paths: The path of each image, in UTF-8 with ``/`` as separator.
@@ -105,6 +105,11 @@ class StoredCodes:
     def parts(self) -> Iterator[StoredCodes]:
         """All codes as one part."""
         yield self
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What identifies each image: its id in an index folder, else its path."""
+        return self.paths if self.ids is None else self.ids
 
     @property
     def of_vectors(self) -> bool:
@@ -189,7 +194,7 @@ class CodeCollector:
         specs |= {name: {"shape": list(array.shape[1:]), "type": str(array.dtype)} for name, array in values.items()}
         contents = {name: np.ascontiguousarray(packed.rows) for name, packed in self._bits.items()} | values
         arrays = {array_name(name, specs[name]): array for name, array in contents.items()}
-        metadata = {**metadata, "codes": specs, "pictures": len(paths), "root": str(root)}
+        metadata = {**metadata, "codes": specs, "count": len(paths), "root": str(root)}
         named = paths if isinstance(paths, RowNames) else [path.as_posix() for path in paths]
         return StoredCodes(metadata, named, arrays)
 
@@ -281,7 +286,7 @@ def _parse(arrays: Mapping[str, np.ndarray[Any, Any]]) -> StoredCodes:
     metadata = json.loads(arrays["about"].tobytes())
     paths: Sequence[str] = arrays["paths"].tobytes().decode("utf-8", "surrogateescape").split("\0")[:-1]
     if "vectors" in metadata:
-        paths = RowNames(int(metadata["pictures"]))
+        paths = RowNames(int(metadata.get("count", metadata.get("pictures"))))
         metadata["vectors"]["metric"], metadata["vectors"]["dim"]
     for name, spec in metadata["codes"].items():
         array = arrays[array_name(name, spec)]

@@ -181,7 +181,9 @@ def convert(stored: StoredCodes, path: Path, ranks_by: str) -> IndexFolder:
     """
     if stored.of_vectors:
         raise UsageError("an index folder holds images, and these are codes of vectors; keep the file")
-    metadata = {name: value for name, value in stored.metadata.items() if name not in ("pictures", "passed_over")}
+    metadata = {
+        name: value for name, value in stored.metadata.items() if name not in ("count", "pictures", "passed_over")
+    }
     arrays = {name: array for name, array in stored.arrays.items() if not name.startswith("ivf.")}
     with new_folder(path), creating(path, {**metadata, "ranks_by": ranks_by}) as writer:
         for start in range(0, len(stored), AT_ONCE):

@@ -193,7 +193,7 @@ def build(
         items, stored = _encode(encoder, found.encode, names, how, changes.left_out)
         if not items:
             raise EnvironmentFailure(f"none of {len(listed.images)} images decodes: {changes.left_out[0]}")
-        metadata = {name: value for name, value in stored.metadata.items() if name != "pictures"}
+        metadata = {name: value for name, value in stored.metadata.items() if name != "count"}
         metadata |= {"root": str(base), "ranks_by": ranks_by, "run": _inside(output, stored.metadata["run"])}
         with creating(output, metadata) as writer:
             writer.put(items, stored.arrays)

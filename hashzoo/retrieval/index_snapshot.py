@@ -262,7 +262,7 @@ class Snapshot:
 
     def stored(self) -> StoredCodes:
         """The codes as those of an index file."""
-        return StoredCodes({**self.metadata, "pictures": len(self)}, self.files, self._arrays, self.ids)
+        return StoredCodes({**self.metadata, "count": len(self)}, self.files, self._arrays, self.ids)
 
     def row(self, item: str) -> int:
         """The row of an item. Raises UsageError if there is none of that id."""

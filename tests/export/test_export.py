@@ -137,12 +137,12 @@ def test_lancedb_finds_the_same_neighbours_up_to_ties(kept, index, tmp_path):
     lancedb = pytest.importorskip("lancedb")
     output = tmp_path / "codes.lancedb"
     main(["export", str(index), "--to", "lancedb", "-o", str(output)])
-    table = lancedb.connect(str(output)).open_table("pictures")
+    table = lancedb.connect(str(output)).open_table("images")
     for query in QUERIES:
         asked = kept.arrays["bits.code"][query]
         rows = table.search(asked, vector_column_name="code").distance_type("hamming").limit(NEAREST).to_list()
         agrees(kept, query, sorted(((row["row"], row["_distance"]) for row in rows), key=lambda found: found[1]))
-    assert told(output / "manifest.json")["table"] == "pictures"
+    assert told(output / "manifest.json")["table"] == "images"
     with pytest.raises(SystemExit) as stopped:
         main(["export", str(index), "--to", "lancedb", "-o", str(output)])
     assert stopped.value.code == 2
@@ -164,12 +164,12 @@ def test_onnx_gives_the_codes_of_torch_for_any_number_of_images(results, method,
     of, images = load_encoder(cell).trained, zoo.load_plugins().dataset("digits.standard").factory().database
     some = images.take(torch.arange(1000))
     codes = encode(of.run, of.method, some)["code"].numpy()
-    (packed,) = session.run(None, {"pictures": some.images.numpy()})
+    (packed,) = session.run(None, {"images": some.images.numpy()})
     relaxed = relaxed_codes(of.run, of.method, some)
     apart = unpack(packed, 20) != codes
     assert not (apart if relaxed is None else apart & (relaxed.numpy().__abs__() >= 1e-5)).any()
     assert apart.mean() < 1e-3
-    (one,) = session.run(None, {"pictures": some.images[:1].numpy()})
+    (one,) = session.run(None, {"images": some.images[:1].numpy()})
     assert (one[0] == packed[0]).mean() > 0.6  # a bit near 0 may differ between batches
     about = told(tmp_path / "e.onnx.json")
     assert about["outputs"]["code"] == {"bits": 20, "shape": ["batch", 3], "type": "uint8"}

@@ -24,18 +24,18 @@ from tests.export.stored import ABOUT, BITS, COUNT, NEAREST, QUERIES, agrees
 def test_postgresql_finds_the_same_neighbours_with_the_example_of_the_file(kept, index, psql, tmp_path):
     output = tmp_path / "sql"
     main(["export", str(index), "--to", "pgvector", "-o", str(output)])
-    psql(output, "-c", "DROP TABLE IF EXISTS pictures")
+    psql(output, "-c", "DROP TABLE IF EXISTS images")
     psql(output, "-f", "postgresql.sql")
     comment = (output / "postgresql.sql").read_text().split("rows:\n")[1]
     example = comment.replace("-- ", "").replace("LIMIT 20", f"LIMIT {NEAREST}").replace("path, ", "")
     for query in QUERIES:
         lines = psql(output, "-c", example.replace("id = 0", f"id = {query}")).splitlines()
         agrees(kept, query, [tuple(map(int, line.split("\t"))) for line in lines])
-    first = psql(output, "-c", 'SELECT "code" FROM pictures WHERE id = 0').strip()
+    first = psql(output, "-c", 'SELECT "code" FROM images WHERE id = 0').strip()
     assert first == "".join(map(str, unpack(kept.arrays["bits.code"][:1], BITS)[0].astype(int)))
-    path = psql(output, "-c", f"SELECT path FROM pictures WHERE id IN (3, {COUNT - 1}) ORDER BY id")
+    path = psql(output, "-c", f"SELECT path FROM images WHERE id IN (3, {COUNT - 1}) ORDER BY id")
     assert path == f"{kept.paths[3]}\ncaf\\xe9.jpg\n"
-    vector = psql(output, "-c", "SELECT vector[1] FROM pictures WHERE id = 2").strip()
+    vector = psql(output, "-c", "SELECT vector[1] FROM images WHERE id = 2").strip()
     assert float(vector) == pytest.approx(float(kept.arrays["values.vector"][2, 0]), rel=1e-6)
 
 
@@ -71,14 +71,14 @@ def test_postgresql_takes_the_additions_of_each_night_and_keeps_ids(kept, psql, 
         return tmp_path / name
 
     def rows() -> list[list[str]]:
-        printed = psql(tmp_path, "-c", 'SELECT id, path, "code" FROM pictures ORDER BY id')
+        printed = psql(tmp_path, "-c", 'SELECT id, path, "code" FROM images ORDER BY id')
         return [line.split("\t") for line in printed.splitlines()]
 
     code = lambda row: "".join(map(str, unpack(kept.arrays["bits.code"][row : row + 1], BITS)[0].astype(int)))  # noqa: E731
-    psql(tmp_path, "-c", "DROP TABLE IF EXISTS pictures")
+    psql(tmp_path, "-c", "DROP TABLE IF EXISTS images")
     psql(export(some_rows(kept, slice(0, 3), "/photos/monday"), "first"), "-f", "postgresql.sql")
     psql(export(some_rows(kept, slice(0, 2), "/photos/tuesday"), "second"), "-f", "update.sql")
-    psql(tmp_path, "-c", "DELETE FROM pictures WHERE path = 'monday/1.jpg'")
+    psql(tmp_path, "-c", "DELETE FROM images WHERE path = 'monday/1.jpg'")
     again = some_rows(kept, slice(2, 4), "/photos/monday")  # 2.jpg changed, 3.jpg is new
     again.arrays["bits.code"][0] = kept.arrays["bits.code"][9]
     psql(export(again, "third"), "-f", "update.sql")
@@ -92,7 +92,7 @@ def test_postgresql_takes_the_additions_of_each_night_and_keeps_ids(kept, psql, 
     ]
     assert [int(row[0]) for row in found][:4] == [0, 2, 3, 4]
     other = some_rows(kept, slice(4, 5), "/photos/monday", run={"cell": "c.json", "key": "other", "state": "s"})
-    with pytest.raises(AssertionError, match="pictures has codes of another trained method: hashzoo k s"):
+    with pytest.raises(AssertionError, match="images has codes of another trained method: hashzoo k s"):
         psql(export(other, "fourth"), "-f", "update.sql")
     assert rows() == found
 
@@ -104,7 +104,7 @@ def test_the_statements_of_the_page_on_postgresql_run(kept, psql, tmp_path):
     paths = ["2026-11-29/cat.jpg", "2026-11-30/blurred.jpg", "2026-10-01/old.jpg", "2026-11-30/dog.jpg"]
     stored = replace(some_rows(one_code, slice(0, 4), "/photos"), paths=paths)
     postgresql.export(stored, tmp_path / "sql")
-    psql(tmp_path, "-c", "DROP TABLE IF EXISTS pictures")
+    psql(tmp_path, "-c", "DROP TABLE IF EXISTS images")
     psql(tmp_path / "sql", "-f", "postgresql.sql")
     assert " ".join(insert.split()).rstrip(";") in " ".join((tmp_path / "sql" / "update.sql").read_text().split())
     psql(tmp_path, "-c", delete)
@@ -114,14 +114,14 @@ def test_the_statements_of_the_page_on_postgresql_run(kept, psql, tmp_path):
     assert psql(tmp_path, "-c", within).splitlines()[0] == f"{paths[0]}\t0"
     schema = ["-c", "CREATE SCHEMA dhn", "-c", "SET search_path TO dhn, public"]  # a second table beside the first
     psql(tmp_path / "sql", *schema, "-f", "postgresql.sql", "-f", "update.sql")
-    assert psql(tmp_path, "-c", "SELECT count(*) FROM dhn.pictures").strip() == "4"
+    assert psql(tmp_path, "-c", "SELECT count(*) FROM dhn.images").strip() == "4"
 
 
 @pytest.mark.parametrize("psql", list(filter(has_pgvector, SERVERS)), indirect=True)
 def test_pgvector_finds_the_same_neighbours(kept, index, psql, tmp_path):
     output = tmp_path / "sql"
     main(["export", str(index), "--to", "pgvector", "-o", str(output)])
-    psql(output, "-c", "DROP TABLE IF EXISTS pictures")
+    psql(output, "-c", "DROP TABLE IF EXISTS images")
     psql(output, "-f", "pgvector.sql")
     example = (output / "pgvector.sql").read_text().split("rows:\n")[1].replace("-- ", "").replace("path, ", "")
     for query in QUERIES:
@@ -141,16 +141,31 @@ def test_a_mirror_has_the_images_of_the_last_export_only_and_keeps_their_ids(kep
         postgresql.export(stored, tmp_path / script)
         psql(tmp_path / script, "-f", script)
 
-    psql(tmp_path, "-c", "DROP TABLE IF EXISTS pictures")
+    psql(tmp_path, "-c", "DROP TABLE IF EXISTS images")
     load(slice(0, 4), "postgresql.sql")
-    unchanged = psql(tmp_path, "-c", "SELECT xmin FROM pictures WHERE id = 3")
+    unchanged = psql(tmp_path, "-c", "SELECT xmin FROM images WHERE id = 3")
     load(slice(2, 6), "mirror.sql", change=9)
-    found = psql(tmp_path, "-c", "SELECT id, path FROM pictures ORDER BY id").splitlines()
+    found = psql(tmp_path, "-c", "SELECT id, path FROM images ORDER BY id").splitlines()
     assert found[:2] == ["2\t2.jpg", "3\t3.jpg"]
     assert [line.split("\t")[1] for line in found] == ["2.jpg", "3.jpg", "4.jpg", "5.jpg"]
-    assert psql(tmp_path, "-c", "SELECT xmin FROM pictures WHERE id = 3") == unchanged  # was not written again
+    assert psql(tmp_path, "-c", "SELECT xmin FROM images WHERE id = 3") == unchanged  # was not written again
     nine = "".join(map(str, unpack(kept.arrays["bits.code"][9:10], BITS)[0].astype(int)))
-    assert psql(tmp_path, "-c", 'SELECT "code" FROM pictures WHERE id = 2').strip() == nine
+    assert psql(tmp_path, "-c", 'SELECT "code" FROM images WHERE id = 2').strip() == nine
+
+
+def test_items_of_an_index_folder_are_known_by_their_ids_and_can_share_a_path(kept, psql, tmp_path):
+    stored = replace(some_rows(kept, slice(0, 3), "/photos"), paths=["a.jpg", "a.jpg", "b.jpg"], ids=["x", "y", "z"])
+    postgresql.export(stored, tmp_path / "one")
+    moved = replace(stored, paths=["a.jpg", "c.jpg", "b.jpg"])
+    postgresql.export(moved, tmp_path / "two")
+    psql(tmp_path, "-c", "DROP TABLE IF EXISTS images")
+    psql(tmp_path / "one", "-f", "postgresql.sql")
+    psql(tmp_path / "two", "-f", "update.sql")
+    found = psql(tmp_path, "-c", "SELECT id, item, path FROM images ORDER BY id").splitlines()
+    assert found == ["0\tx\ta.jpg", "1\ty\tc.jpg", "2\tz\tb.jpg"]
+    psql(tmp_path / "two", "-f", "radius.sql")
+    near = "SELECT near.item FROM images AS asked, images_within(code, 0) AS near WHERE asked.item = 'y'"
+    assert "y" in psql(tmp_path, "-c", near).split()
 
 
 @pytest.mark.parametrize("bits", [8, 20, 61])
@@ -162,10 +177,10 @@ def test_the_indexes_of_parts_find_all_codes_within_a_radius(psql, tmp_path, bit
     collector.add({"code": torch.from_numpy(codes)})
     stored = collector.finish(ABOUT, Path("/photos"), [Path(f"{row}.jpg") for row in range(300)])
     postgresql.export(stored, tmp_path)
-    psql(tmp_path, "-c", "DROP TABLE IF EXISTS pictures")
+    psql(tmp_path, "-c", "DROP TABLE IF EXISTS images")
     psql(tmp_path, "-f", "postgresql.sql", "-f", "radius.sql")
     for query, radius in ((0, 0), (0, 1), (0, 3), (0, 4), (0, 7), (150, 5), (7, bits)):
-        line = f"SELECT near.id, distance FROM pictures AS asked, pictures_within(code, {radius}) AS near"
+        line = f"SELECT near.id, distance FROM images AS asked, images_within(code, {radius}) AS near"
         printed = psql(tmp_path, "-c", f"{line} WHERE asked.id = {query}").splitlines()
         apart = (codes ^ codes[query]).sum(1)
         near = sorted(np.flatnonzero(apart <= radius).tolist(), key=lambda row: (apart[row], row))

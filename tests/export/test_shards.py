@@ -235,7 +235,7 @@ def exported(output, target, kind):
     if target == "lancedb":
         import lancedb
 
-        table = lancedb.connect(str(output)).open_table("pictures" if kind == "images" else "vectors")
+        table = lancedb.connect(str(output)).open_table("images" if kind == "images" else "vectors")
         return table.to_arrow().to_pylist()
     if target == "milvus":
         return [
