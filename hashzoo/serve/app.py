@@ -33,7 +33,7 @@ from hashzoo.errors import HashzooError, printable
 from hashzoo.retrieval.image_index import ImageIndex
 from hashzoo.retrieval.results_page import thumbnail
 from hashzoo.serve import measures
-from hashzoo.serve.api import decoded, describe, in_thread, routes
+from hashzoo.serve.api import decoded, in_thread, routes
 from hashzoo.serve.guard import API, Limits, RequestGuard
 from hashzoo.serve.served_index import ServedIndex
 from hashzoo.serve.views import IndexResult, Query, make_query, search_index, summarize
@@ -64,10 +64,12 @@ def application(indexes: Mapping[str, ServedIndex], limits: Limits) -> ASGIApp:
     app.include_router(routes(indexes))
     measured = measures.Measures(app, indexes)
 
-    @app.get("/health", summary="Whether the indexes can be read")
+    @app.get("/health", summary="Whether the last states of the indexes can be read")
     async def health(request: Request) -> dict[str, Any]:
-        found = await in_thread(request, lambda: [describe(name, one) for name, one in indexes.items()], "images")
-        return {"status": "ok", "images": sum(one.images for one in found)}
+        def images() -> int:
+            return sum(len(one.current()[1]) for one in indexes.values() if one.check() >= 0)
+
+        return {"status": "ok", "images": await in_thread(request, images, "images")}
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:

@@ -1,11 +1,13 @@
 """An index that is searched, and changed, while it is served.
 
-Readers see the last state of an index folder; a change takes effect in one step. Methods are not required to be
-thread-safe, so the caller runs ``encode`` and the searches one at a time; a change can run beside them.
+Readers see the last state of an index folder; a change takes effect in one step. If the last state cannot be read, the
+one before it is searched, and ``check`` tells the problem. Methods are not required to be thread-safe, so the caller
+runs ``encode`` and the searches one at a time; a change can run beside them.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hashzoo.data.image_files import short_digest
-from hashzoo.errors import EnvironmentFailure, UsageError
+from hashzoo.errors import EnvironmentFailure, HashzooError, UsageError, printable
 from hashzoo.hamming.packing import pack, unpack
 from hashzoo.retrieval.code_file import array_name, binary_codes
 from hashzoo.retrieval.hit import Hit
@@ -30,6 +32,8 @@ from hashzoo.retrieval.metadata_file import Value
 from hashzoo.storage.database import database_errors, open_readable
 from hashzoo.storage.files import replace_bytes
 from hashzoo.types import Codes
+
+logger = logging.getLogger("hashzoo.serve")
 
 REFRESH = 1.0  # seconds after which the folder is asked whether another process has changed it
 STATES = 3  # states whose rows can still be addressed
@@ -72,18 +76,37 @@ class ServedIndex:
         self._state = self._read_state()
         self._known = {self._state: self._index}
         self._checked, self._guard, self._writing = time.monotonic(), threading.Lock(), threading.Lock()
+        self._problem = ""
 
-    def current(self, stale: float = REFRESH) -> tuple[int, ImageIndex]:
-        """The last state and its number, at most ``stale`` seconds old.
+    def current(self) -> tuple[int, ImageIndex]:
+        """The last state that could be read, and its number; at most ``REFRESH`` seconds old."""
+        with self._guard:
+            if self.changeable and time.monotonic() - self._checked >= REFRESH:
+                self._refresh()
+            return self._state, self._index
 
-        Raises EnvironmentFailure if the folder was replaced by an index of another method.
+    def check(self) -> int:
+        """The number of the last state.
+
+        Raises EnvironmentFailure if it cannot be read, or the folder was replaced by an index of another method.
         """
         with self._guard:
-            if self.changeable and time.monotonic() - self._checked >= stale:
-                if self._read_state() != self._state:
-                    self._open()
-                self._checked = time.monotonic()
-            return self._state, self._index
+            if self.changeable:
+                self._refresh()
+            if self._problem:
+                raise EnvironmentFailure(self._problem)
+            return self._state
+
+    def _refresh(self) -> None:
+        try:
+            if self._read_state() != self._state:
+                self._open()
+            self._problem = ""
+        except HashzooError as error:
+            if str(error) != self._problem:
+                logger.error("%s (the state before is searched until then)", error)
+            self._problem = str(error)
+        self._checked = time.monotonic()
 
     def at(self, state: int) -> ImageIndex | None:
         """One of the last states by its number; None if it is not kept any more."""
@@ -93,6 +116,8 @@ class ServedIndex:
     def _read_state(self) -> int:
         if not self.changeable:
             return 0
+        if not is_folder(self.path):
+            raise EnvironmentFailure(f"there is no index in {printable(self.path)} any more; restore it from a copy")
         with database_errors("read", self.path / DATABASE):
             connection = open_readable(self.path / DATABASE)
             try:
@@ -173,7 +198,7 @@ class ServedIndex:
                 writer.set_metadata(table)
             if writer.segments() > SEGMENTS:
                 writer.merge_last()
-        return self.current(0)[0], len(items) - replaced, replaced
+        return self.check(), len(items) - replaced, replaced
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove items, and the images that were sent for them: the new state. UsageError for an unknown id."""
@@ -184,11 +209,12 @@ class ServedIndex:
         for file in left:
             if Path(file).parent == self._uploads():
                 Path(file).unlink(missing_ok=True)
-        return self.current(0)[0]
+        return self.check()
 
     def _folder(self) -> IndexFolder:
         if not self.changeable:
             raise UsageError("this index is a file; hashzoo index convert makes a folder that can be changed")
+        self.check()  # nothing is written to an index that cannot be read
         return IndexFolder(self.path)
 
     def _uploads(self) -> Path:
