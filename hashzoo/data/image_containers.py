@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hashzoo.data import image_archives, image_tables
+from hashzoo.data.formats import IMAGE_SUFFIXES
 from hashzoo.data.stored_images import ImageContainer
 from hashzoo.errors import UsageError, printable
 from hashzoo.storage.files import disk_errors
@@ -47,11 +48,12 @@ def find_containers(paths: Sequence[Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The tables and archives of a folder, if it has nothing else that is not hidden."""
+    """The tables and archives of a folder; none if it has image files or other folders."""
     with disk_errors("read", folder):
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     files = [entry for entry in entries if is_container(entry)]
-    return files if not any(entry.is_dir() and entry not in files for entry in entries) else []
+    others = (entry for entry in entries if entry not in files)
+    return [] if any(entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES for entry in others) else files
 
 
 def open_container(file: Path, column: str = "", ids: str = "") -> ImageContainer:

@@ -118,9 +118,10 @@ def check_ids(tables: Sequence[Table]) -> None:
         for one in table.all_ids():
             if hash(one) in repeated:
                 if one in seen:
+                    other = "" if seen[one] == table.file else f" and of {printable(seen[one])}"
                     raise UsageError(
-                        f"{printable(table.file)} has the id {printable(one)}, which another row of "
-                        f"{printable(seen[one])} has too; give each row its own id, or leave out --ids"
+                        f"the id {printable(one)} is that of two rows, of {printable(table.file)}{other}; give each row "
+                        "its own, or leave out --ids"
                     )
                 seen[one] = table.file
 

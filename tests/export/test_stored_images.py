@@ -160,6 +160,13 @@ def test_the_command_encodes_a_folder_of_archives_and_continues_it(cell, files, 
     assert code_file.read(tmp_path / "one.npz").paths[0] == "0.tar/deep/000.png"
 
 
+def test_a_folder_with_images_of_its_own_stands_for_these(files, tmp_path):
+    pack_tar(files, tmp_path / "all.tar")
+    assert image_containers.find_containers([tmp_path]) == [tmp_path / "all.tar"]
+    shutil.copy(files / "000.png", tmp_path / "own.png")
+    assert image_containers.find_containers([tmp_path]) == []
+
+
 def test_an_image_that_does_not_decode_is_named_and_others_have_rows(cell, files, tmp_path, capsys):
     data = contents(files)
     data[3], data[70], data[71] = data[3][:40], None, b""
@@ -209,7 +216,7 @@ def test_ids_that_repeat_in_all_tables_or_are_missing_are_refused(cell, files, t
         pyarrow.parquet.write_table(pyarrow.table({"image": data, "key": ids}), tmp_path / f"{name}.parquet")
     a, b, c = (tmp_path / f"{name}.parquet" for name in "abc")
     assert items_of(encoder, [a], False, "", "key").part(1, 3).encode(encoder, None)[0].paths == ["2", "3"]
-    with pytest.raises(UsageError, match=r"b.parquet has the id 2, which another row of .*a.parquet has too"):
+    with pytest.raises(UsageError, match=r"the id 2 is that of two rows, of .*b.parquet and of .*a.parquet; give"):
         items_of(encoder, [a, b], False, "", "key")
     with pytest.raises(UsageError, match=r"row 1 of .*c.parquet has no id in key"):
         items_of(encoder, [a, c], False, "", "key")
