@@ -120,8 +120,8 @@ def check_ids(tables: Sequence[Table]) -> None:
                 if one in seen:
                     other = "" if seen[one] == table.file else f" and of {printable(seen[one])}"
                     raise UsageError(
-                        f"the id {printable(one)} is that of two rows, of {printable(table.file)}{other}; give each row "
-                        "its own, or leave out --ids"
+                        f"the id {printable(one)} is that of two rows, of {printable(table.file)}{other}; give each "
+                        "row its own, or leave out --ids"
                     )
                 seen[one] = table.file
 
