@@ -41,6 +41,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"annotated_types\..*|FieldInfo|[GL]e|[gl]e=.*|(annotation|required|metadata)=.*"),  # inside Annotated
     ("py:.*", r"hashzoo\.bench\.benchmark_file\.Benchmark|Benchmark"),  # the page on benchmark files describes it
     ("py:.*", r"hashzoo\.retrieval\.index_writer\.\w+"),  # what a writer takes and returns
+    ("py:.*", r"hashzoo\.data\.stored_images\.\w+"),  # images in tables, of hashzoo encode
     ("py:.*", r"hashzoo\.api\.watch\.Screen"),  # of the command line
     ("py:.*", r"hashzoo\.results\.tuned\.\w+"),  # the content of a file that has a page
 ]

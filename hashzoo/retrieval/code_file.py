@@ -108,7 +108,7 @@ class StoredCodes:
 
     @property
     def names(self) -> Sequence[str]:
-        """What identifies each image: its id in an index folder, else its path."""
+        """The id of each image of an index folder, else its path."""
         return self.paths if self.ids is None else self.ids
 
     @property
